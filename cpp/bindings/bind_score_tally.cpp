@@ -1,0 +1,63 @@
+#include "arrays.hpp"
+#include "twintrack/score_tally.hpp"
+
+namespace twintrack::bindings {
+
+void register_score_tally(py::module_& module) {
+  module.attr("GRID_CELLS") = grid::cells;
+
+  py::class_<ScoreTally>(module, "ScoreTally")
+      .def(py::init<std::size_t>(), py::arg("raters"))
+      .def_property_readonly("raters", &ScoreTally::raters)
+      .def(
+          "update",
+          [](ScoreTally& tally, const py::array& score, const std::vector<py::array>& raters,
+             const std::optional<py::array>& region) {
+            const Case arrays(score, raters, region);
+            // Only the views are used from here on, and the caller holds the arrays.
+            const py::gil_scoped_release release;
+            tally.update(arrays.view());
+          },
+          py::arg("score"), py::arg("raters"), py::arg("region") = py::none())
+      .def("rows",
+           [](const ScoreTally& tally) {
+             std::vector<std::uint32_t> cells;
+             std::vector<std::uint64_t> sums;
+             const std::size_t columns = tally.columns();
+             for (std::uint32_t cell = 0; cell < grid::cells; ++cell) {
+               const std::uint64_t* row = tally.sums().data() + cell * columns;
+               if (row[ScoreTally::count_column] == 0) continue;
+               cells.push_back(cell);
+               sums.insert(sums.end(), row, row + columns);
+             }
+             const auto rows = static_cast<py::ssize_t>(cells.size());
+             return py::make_tuple(
+                 to_numpy(std::move(cells), {rows}),
+                 to_numpy(std::move(sums), {rows, static_cast<py::ssize_t>(columns)}));
+           })
+      .def(
+          "add_rows",
+          [](ScoreTally& tally, const py::array_t<std::uint32_t, py::array::c_style>& cells,
+             const py::array_t<std::uint64_t, py::array::c_style>& sums) {
+            const auto columns = static_cast<py::ssize_t>(tally.columns());
+            if (cells.ndim() != 1 || sums.ndim() != 2 || sums.shape(0) != cells.shape(0) ||
+                sums.shape(1) != columns)
+              throw std::invalid_argument("rows do not fit a tally of " +
+                                          std::to_string(tally.raters()) + " raters");
+            for (py::ssize_t i = 0; i < cells.shape(0); ++i)
+              if (cells.at(i) >= grid::cells)
+                throw std::invalid_argument("cell " + std::to_string(cells.at(i)) +
+                                            " is not on the score grid");
+            for (py::ssize_t i = 0; i < cells.shape(0); ++i) {
+              std::uint64_t* row =
+                  tally.sums().data() + cells.at(i) * static_cast<std::size_t>(columns);
+              for (py::ssize_t k = 0; k < columns; ++k) row[k] += sums.at(i, k);
+            }
+          },
+          py::arg("cells"), py::arg("sums"))
+      .def("__iadd__", [](ScoreTally& tally, const ScoreTally& other) -> ScoreTally& {
+        return tally += other;
+      });
+}
+
+}  // namespace twintrack::bindings

@@ -1,0 +1,22 @@
+// The compiled module: one registration per topic, in bind_<topic>.cpp.
+#include <pybind11/pybind11.h>
+
+#include "twintrack/instruction_set.hpp"
+#include "twintrack/parallel.hpp"
+
+namespace twintrack::bindings {
+void register_score_tally(pybind11::module_& module);
+void register_equal_mass(pybind11::module_& module);
+void register_isotonic(pybind11::module_& module);
+void register_calibration_map(pybind11::module_& module);
+}  // namespace twintrack::bindings
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "Compiled core of TwinTrack; use the names in `twintrack`.";
+  module.def("instruction_set", [] { return twintrack::name(twintrack::instruction_set()); });
+  module.def("max_threads", &twintrack::max_threads);
+  twintrack::bindings::register_score_tally(module);
+  twintrack::bindings::register_equal_mass(module);
+  twintrack::bindings::register_isotonic(module);
+  twintrack::bindings::register_calibration_map(module);
+}

@@ -1,0 +1,23 @@
+// Function qualifiers shared by the CPU loops and the CUDA kernels.
+#pragma once
+
+// A per-voxel rule: compiled for host and device alike, and inlined into its caller so that it is
+// compiled for the instruction set of the loop that calls it (see instruction_set.hpp).
+#if defined(__CUDACC__)
+#define TWINTRACK_HD __host__ __device__ __forceinline__
+#elif defined(__GNUC__) || defined(__clang__)
+#define TWINTRACK_HD inline __attribute__((always_inline))
+#else
+#define TWINTRACK_HD inline
+#endif
+
+// The same for lambdas and host-only loops, where the attribute stands after the parameter list.
+#if defined(__GNUC__) || defined(__clang__)
+#define TWINTRACK_INLINE_LAMBDA __attribute__((always_inline))
+#define TWINTRACK_INLINE inline __attribute__((always_inline))
+#define TWINTRACK_NOINLINE __attribute__((noinline))
+#else
+#define TWINTRACK_INLINE_LAMBDA
+#define TWINTRACK_INLINE inline
+#define TWINTRACK_NOINLINE
+#endif

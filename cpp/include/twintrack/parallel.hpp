@@ -1,0 +1,70 @@
+// Tasks shared out over CPU threads: OpenMP, so that OMP_NUM_THREADS and threadpoolctl have their
+// say, or std::thread where OpenMP is absent or cannot be seen by ThreadSanitizer.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <mutex>
+
+#if defined(_OPENMP) && !defined(TWINTRACK_STD_THREADS)
+#include <omp.h>
+#else
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+#endif
+
+namespace twintrack {
+
+/// Threads that a parallel loop may use now.
+inline int max_threads() {
+#if defined(_OPENMP) && !defined(TWINTRACK_STD_THREADS)
+  return omp_get_max_threads();
+#else
+  if (const char* wanted = std::getenv("OMP_NUM_THREADS")) {
+    const int threads = std::atoi(wanted);
+    if (threads > 0) return threads;
+  }
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+#endif
+}
+
+/// Calls `work(thread, task)` once for each task in [0, tasks), handing tasks out in ascending
+/// order to whichever thread is free; `thread` is in [0, threads). Results must not depend on who
+/// gets which task. The first exception thrown stops the handing out and is rethrown here.
+template <class Work>
+void parallel_tasks(int threads, std::int64_t tasks, Work&& work) {
+  threads = static_cast<int>(std::clamp<std::int64_t>(tasks, 1, std::max(threads, 1)));
+  std::atomic<std::int64_t> next{0};
+  std::exception_ptr failure;
+  std::mutex failure_mutex;
+  auto run = [&](int thread) {
+    try {
+      for (std::int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
+        work(thread, task);
+    } catch (...) {
+      next.store(tasks, std::memory_order_relaxed);
+      const std::lock_guard<std::mutex> lock(failure_mutex);
+      if (!failure) failure = std::current_exception();
+    }
+  };
+  if (threads == 1) {
+    run(0);
+  } else {
+#if defined(_OPENMP) && !defined(TWINTRACK_STD_THREADS)
+#pragma omp parallel num_threads(threads)
+    run(omp_get_thread_num());
+#else
+    std::vector<std::thread> team;
+    for (int thread = 1; thread < threads; ++thread) team.emplace_back(run, thread);
+    run(0);
+    for (std::thread& member : team) member.join();
+#endif
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace twintrack
