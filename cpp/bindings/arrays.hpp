@@ -5,11 +5,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <bit>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "twintrack/array_view.hpp"
+#include "twintrack/equal_mass.hpp"
 #include "twintrack/voxel_blocks.hpp"
 
 namespace twintrack::bindings {
@@ -88,6 +90,20 @@ class Case {
   CaseView view_;
   ArrayView region_;
 };
+
+using TallyArrays = py::array_t<std::uint32_t, py::array::c_style>;
+using SumArrays = py::array_t<std::uint64_t, py::array::c_style>;
+
+/// Rows of a tally, checked; they live as long as the arrays.
+inline TallyRows tally_rows(const TallyArrays& cells, const SumArrays& sums) {
+  if (cells.ndim() != 1 || sums.ndim() != 2 || sums.shape(0) != cells.shape(0) || sums.shape(1) < 3)
+    throw std::invalid_argument("cells and sums are not the rows of a tally");
+  for (py::ssize_t i = 0; i < cells.shape(0); ++i)
+    if (cells.at(i) >= grid::cells || (i > 0 && cells.at(i) < cells.at(i - 1)))
+      throw std::invalid_argument("cells are not ascending cells of the score grid");
+  return {cells.data(), sums.data(), static_cast<std::size_t>(cells.shape(0)),
+          static_cast<std::size_t>(sums.shape(1))};
+}
 
 /// A vector as a NumPy array of the given shape that owns it; no copy.
 template <class T>

@@ -37,22 +37,14 @@ void register_score_tally(py::module_& module) {
            })
       .def(
           "add_rows",
-          [](ScoreTally& tally, const py::array_t<std::uint32_t, py::array::c_style>& cells,
-             const py::array_t<std::uint64_t, py::array::c_style>& sums) {
-            const auto columns = static_cast<py::ssize_t>(tally.columns());
-            if (cells.ndim() != 1 || sums.ndim() != 2 || sums.shape(0) != cells.shape(0) ||
-                sums.shape(1) != columns)
+          [](ScoreTally& tally, const TallyArrays& cells, const SumArrays& sums) {
+            const TallyRows rows = tally_rows(cells, sums);
+            if (rows.columns != tally.columns())
               throw std::invalid_argument("rows do not fit a tally of " +
                                           std::to_string(tally.raters()) + " raters");
-            for (py::ssize_t i = 0; i < cells.shape(0); ++i)
-              if (cells.at(i) >= grid::cells)
-                throw std::invalid_argument("cell " + std::to_string(cells.at(i)) +
-                                            " is not on the score grid");
-            for (py::ssize_t i = 0; i < cells.shape(0); ++i) {
-              std::uint64_t* row =
-                  tally.sums().data() + cells.at(i) * static_cast<std::size_t>(columns);
-              for (py::ssize_t k = 0; k < columns; ++k) row[k] += sums.at(i, k);
-            }
+            for (std::size_t i = 0; i < rows.rows; ++i)
+              for (std::size_t k = 0; k < rows.columns; ++k)
+                tally.sums()[rows.cell[i] * rows.columns + k] += rows.sums[i * rows.columns + k];
           },
           py::arg("cells"), py::arg("sums"))
       .def("__iadd__", [](ScoreTally& tally, const ScoreTally& other) -> ScoreTally& {

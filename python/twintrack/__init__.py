@@ -1,0 +1,19 @@
+"""TwinTrack: calibrate segmentation scores to expert disagreement, and measure the result exactly."""
+
+from twintrack.calibration import Calibrator
+from twintrack.calibration_map import CalibrationMap, isotonic
+from twintrack.calibrator_file import read_calibrator as load_calibrator
+from twintrack.map_band import MapBand
+from twintrack.score_tally import EqualMassBins, ScoreTally
+from twintrack.version import __version__
+
+__all__ = [
+    "CalibrationMap",
+    "Calibrator",
+    "EqualMassBins",
+    "MapBand",
+    "ScoreTally",
+    "__version__",
+    "isotonic",
+    "load_calibrator",
+]

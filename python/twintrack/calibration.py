@@ -1,0 +1,463 @@
+"""Calibrator: fits the map from score to expert agreement, and applies it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from twintrack.calibration_map import CalibrationMap
+from twintrack.cross_validation import BinChoice, choose_bins
+from twintrack.cut_refinement import refined_bins
+from twintrack.map_band import MapBand, bootstrap_band
+from twintrack.map_fit import TARGETS, Target, fit_map
+from twintrack.score_tally import EqualMassBins, ScoreTally
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Calibrator"]
+
+IDENTITY = CalibrationMap([0.0, 1.0], [0.0, 1.0])
+FILE_FIELDS = ("format", "format_version", "knots")  # of a calibrator file, not provenance
+
+
+class Calibrator:
+    """Calibrates segmentation scores to the response of several expert raters.
+
+    Voxels are sorted by score into equal-mass bins; isotonic regression, weighted by the bins'
+    sizes, fits their mean target; the map interpolates linearly between the bins' mean scores
+    (TwinTrack paper, Section 2, Appendix A and D).
+
+    Parameters
+    ----------
+    target : {"mhr", "single", "hard", "none"}
+        What a calibrated score estimates.
+
+        - ``"mhr"``: the mean human response, the fraction of raters who mark the voxel.
+        - ``"single"``: the answer of one rater.
+        - ``"hard"``: one map per rater's binary answers, averaged.
+        - ``"none"``: nothing; the map is the identity.
+    bins : int or "auto"
+        Number M of equal-mass bins. ``"auto"`` chooses M by K-fold cross-validation over the cases.
+    rater : int
+        Which rater ``"single"`` follows, 0-based.
+    exact : bool
+        Read the voxels a second time to place the cuts between bins exactly. Without it a cut falls
+        on the tally's grid, which is already exact for 16-bit scores; the sums in the bins are exact
+        either way. `fit` only.
+    folds : int
+        Folds of the cross-validation of ``bins="auto"``.
+    seed : int
+        Seed of the split into folds.
+    region_rule : str, optional
+        Which voxels the caller lets count ("roi", "box", …): recorded with the map. By default
+        "mask" if regions are given and "all" otherwise.
+    ensemble : mapping, optional
+        How the score was made (e.g. ``{"average": "probabilities", "tumour": [1], "members": 3}``):
+        recorded with the map and compared when it is applied inside a pipeline.
+
+    Attributes
+    ----------
+    X_thresholds_, y_thresholds_ : (K,) float64
+        Knots of the map, as in scikit-learn's IsotonicRegression.
+    map_ : CalibrationMap
+    bins_ : EqualMassBins
+        The bins the map was fitted on (absent for ``target="none"`` and for loaded calibrators).
+    n_raters_, n_cases_, n_voxels_, n_bins_ : int
+    bin_choice_ : BinChoice
+        Score of every M tried, if ``bins="auto"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twintrack import Calibrator
+    >>> rng = np.random.default_rng(0)
+    >>> score = rng.random((20, 20, 20), dtype=np.float32)
+    >>> raters = [rng.random(score.shape) < score**2 for _ in range(5)]
+    >>> calibrated = Calibrator(bins=20).fit(score, raters).transform(score)
+    """
+
+    X_thresholds_: NDArray[np.float64]
+    y_thresholds_: NDArray[np.float64]
+    map_: CalibrationMap
+    bins_: EqualMassBins
+    bin_choice_: BinChoice
+    n_raters_: int
+    n_cases_: int
+    n_voxels_: int
+    n_bins_: int
+
+    def __init__(
+        self,
+        target: Target = "mhr",
+        bins: int | Literal["auto"] = 250,
+        rater: int = 0,
+        *,
+        exact: bool = False,
+        folds: int = 5,
+        seed: int = 0,
+        region_rule: str | None = None,
+        ensemble: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.target = target
+        self.bins = bins
+        self.rater = rater
+        self.exact = exact
+        self.folds = folds
+        self.seed = seed
+        self.region_rule = region_rule
+        self.ensemble = ensemble
+
+    # --- scikit-learn's conventions -----------------------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 - no nested parts
+        """Return the parameters by name."""
+        return {name: getattr(self, name) for name in self._parameter_names()}
+
+    def set_params(self, **params: Any) -> Calibrator:
+        """Set parameters by name; ValueError for a name that is none."""
+        names = self._parameter_names()
+        for name, value in params.items():
+            if name not in names:
+                raise ValueError(f"Calibrator has no parameter {name!r}; it has {', '.join(names)}")
+            setattr(self, name, value)
+        return self
+
+    @classmethod
+    def _parameter_names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self).__init__).parameters
+        shown = [
+            f"{name}={value!r}"
+            for name, value in self.get_params().items()
+            if value != defaults[name].default
+        ]
+        return f"Calibrator({', '.join(shown)})"
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "_cases" in self.__dict__ or "map_" in self.__dict__
+
+    def __getattr__(self, name: str) -> Any:
+        # Streaming fits compute the map when it is first asked for, not at every partial_fit.
+        if name.endswith("_") and not name.startswith("__") and name in type(self).__annotations__:
+            if "_cases" in self.__dict__ and "map_" not in self.__dict__:
+                self._fit_map()
+                if name in self.__dict__:
+                    return self.__dict__[name]
+            if not self.__sklearn_is_fitted__():
+                raise AttributeError(f"this Calibrator is not fitted yet: it has no {name}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    # --- fitting ------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        score: ArrayLike | Sequence[ArrayLike],
+        raters: ArrayLike | Sequence[ArrayLike],
+        region: ArrayLike | Sequence[ArrayLike | None] | None = None,
+    ) -> Calibrator:
+        """Fit the map.
+
+        Parameters
+        ----------
+        score : array (*shape) of one case, or a list with one array per case
+            Probabilities in [0, 1]: float16, bfloat16, float32 or float64.
+        raters : (N, *shape) array or list of N arrays of one case, or a list of these, one per case
+            Labels 0 and 1 in any dtype.
+        region : boolean array (*shape) of one case, or a list of these, optional
+            Voxels that count; all by default.
+
+        Raises
+        ------
+        ValueError
+            Names the case, array, voxel and value that break a rule, or says that no voxel counts.
+        """
+        self._check_parameters()
+        cases = _as_cases(score, raters, region)
+        self._reset()
+        for index, (one_score, one_raters, one_region) in enumerate(cases):
+            try:
+                self._add(one_score, one_raters, one_region, str(index))
+            except (TypeError, ValueError) as error:
+                if len(cases) == 1:
+                    raise
+                raise type(error)(f"case {index}: {error}") from error
+        self._fit_map(cases if self.exact else None)
+        return self
+
+    def partial_fit(
+        self,
+        score: ArrayLike,
+        raters: ArrayLike,
+        region: ArrayLike | None = None,
+        case: str | None = None,
+    ) -> Calibrator:
+        """Add the voxels of a case, or of a part of one; memory does not grow with their number.
+
+        The map is as `fit` would make it from all voxels so far, in any order (``exact`` aside,
+        which needs a second look at the voxels).
+
+        Parameters
+        ----------
+        score, raters, region
+            As in `fit`, one case.
+        case : str, optional
+            Name of the case. Voxels given under one name belong together when cases are resampled
+            (`bootstrap_band`) or held out (``bins="auto"``); a named case takes about 1 MB. Unnamed
+            voxels are all counted as one case.
+        """
+        self._check_parameters()
+        if self.exact:
+            raise ValueError("exact=True needs a second pass over the voxels: use fit")
+        if "_cases" not in self.__dict__:
+            if "map_" in self.__dict__:
+                raise ValueError("this Calibrator was loaded from a file, which holds no tallies")
+            self._reset()
+        self._add(score, raters, region, case)
+        self._forget_map()
+        return self
+
+    def add_tally(self, tally: ScoreTally, case: str | None = None) -> Calibrator:
+        """Add a tally made elsewhere, as `partial_fit` adds voxels."""
+        self._check_parameters()
+        if "_cases" not in self.__dict__:
+            self._reset()
+        self._check_raters(tally.raters)
+        if case in self._cases:
+            self._cases[case] += tally
+        else:
+            self._cases[case] = ScoreTally(tally.raters) + tally
+        self._cases[case].compact()
+        self._forget_map()
+        return self
+
+    def merge(self, other: Calibrator) -> Calibrator:
+        """Add everything that another, unfinished or finished, Calibrator has seen.
+
+        Raises
+        ------
+        ValueError
+            If a case name occurs in both, or raters or parameters differ.
+        """
+        if "_cases" not in other.__dict__:
+            raise ValueError("the other Calibrator holds no tallies to merge")
+        mine, theirs = self.get_params(), other.get_params()
+        differing = [name for name in mine if mine[name] != theirs[name]]
+        if differing:
+            name = differing[0]
+            raise ValueError(f"{name} is {mine[name]!r} here but {theirs[name]!r} in the other")
+        both = [case for case in other._cases if case is not None and case in self._tallies()]
+        if both:
+            raise ValueError(f"case {both[0]!r} is in both calibrators")
+        for case, tally in other._cases.items():
+            self.add_tally(tally, case)
+        self._regions |= other._regions
+        return self
+
+    @property
+    def tallies_(self) -> dict[str | None, ScoreTally]:
+        """Tally of each case by name; unnamed voxels are under None."""
+        return dict(self._tallies())
+
+    def bootstrap_band(
+        self,
+        scores: ArrayLike | None = None,
+        *,
+        resamples: int = 1000,
+        level: float = 0.95,
+        seed: int = 0,
+    ) -> MapBand:
+        """Return the pointwise band of the map over resampled cases, from the tallies alone.
+
+        Parameters
+        ----------
+        scores : (S,) floats in [0, 1], optional
+            Where to evaluate; 1001 equally spaced scores by default.
+        resamples : int
+            Number of times the cases are drawn with replacement and the map is fitted again.
+        level : float
+            Share of the resampled maps that the band holds at each score.
+        seed : int
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two named cases.
+        """
+        at = np.linspace(0, 1, 1001) if scores is None else np.asarray(scores, np.float64)
+        tallies = list(self._tallies().values())
+        return bootstrap_band(
+            tallies,
+            self.map_,
+            at,
+            self.n_bins_asked,
+            self.target,
+            self.rater,
+            resamples,
+            level,
+            seed,
+        )
+
+    @property
+    def n_bins_asked(self) -> int:
+        """Number of bins asked for, or chosen by cross-validation."""
+        return self.bin_choice_.bins if self.bins == "auto" else int(self.bins)
+
+    # --- applying -----------------------------------------------------------------------------
+
+    def transform(self, score: ArrayLike, out: Any = None) -> Any:
+        """Calibrate scores; see `CalibrationMap.__call__`."""
+        return self.map_(score, out)
+
+    predict = transform
+
+    def fit_transform(
+        self, score: ArrayLike, raters: ArrayLike, region: ArrayLike | None = None
+    ) -> Any:
+        """Fit to one case and return its calibrated scores."""
+        return self.fit(score, raters, region).transform(score)
+
+    def torch_module(self) -> torch.nn.Module:
+        """Return the map as a torch module; see `CalibrationMap.torch_module`."""
+        return self.map_.torch_module()
+
+    def save(self, path: str | Path) -> None:
+        """Write map and provenance to a JSON file; `twintrack.load_calibrator` reads it."""
+        from twintrack.calibrator_file import write_calibrator
+
+        write_calibrator(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibrator:
+        """Read a file that `save` wrote; ValueError names what is wrong with it."""
+        from twintrack.calibrator_file import read_calibrator
+
+        return read_calibrator(Path(path))
+
+    @property
+    def region_(self) -> str:
+        """Which voxels counted."""
+        if "_regions" not in self.__dict__:
+            return self.region_rule or "all"
+        return "+".join(sorted(self._regions)) or "all"
+
+    @property
+    def provenance_(self) -> dict[str, Any]:
+        """What the calibrator file says of the map, knots aside."""
+        from twintrack.calibrator_file import describe
+
+        return describe(self)
+
+    def restore(self, fitted: CalibrationMap, provenance: Mapping[str, Any]) -> None:
+        """Take over a map read from a file, and what the file says of it."""
+        self._set_map(fitted)
+        self._provenance = {
+            name: value for name, value in provenance.items() if name not in FILE_FIELDS
+        }
+        self.n_raters_ = provenance["raters"]
+        self.n_cases_ = provenance["cases"]
+        self.n_voxels_ = provenance["voxels"]
+        self.n_bins_ = (provenance.get("bins") or {}).get("made", 0)
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _check_parameters(self) -> None:
+        if self.target not in TARGETS:
+            raise ValueError(f"target is {self.target!r}; it must be one of {', '.join(TARGETS)}")
+        if self.bins != "auto" and (isinstance(self.bins, str) or int(self.bins) < 1):
+            raise ValueError(f"bins is {self.bins!r}; it must be a positive number or 'auto'")
+        if self.bins == "auto" and self.exact:
+            raise ValueError(
+                "bins='auto' chooses from tallies alone; give a number with exact=True"
+            )
+
+    def _check_raters(self, raters: int) -> None:
+        known = next(iter(self._cases.values()), None)
+        if known is not None and known.raters != raters:
+            raise ValueError(f"it has {raters} raters but the cases before it have {known.raters}")
+        if self.target == "single" and not 0 <= self.rater < raters:
+            raise ValueError(f"rater is {self.rater} but there are {raters} raters, counted from 0")
+
+    def _reset(self) -> None:
+        self._forget_map()
+        self._cases: dict[str | None, ScoreTally] = {}
+        self._regions: set[str] = set()
+
+    def _forget_map(self) -> None:
+        for name in type(self).__annotations__:
+            self.__dict__.pop(name, None)
+
+    def _tallies(self) -> dict[str | None, ScoreTally]:
+        if "_cases" not in self.__dict__:
+            raise ValueError("this Calibrator holds no tallies: it is not fitted or was loaded")
+        return self._cases
+
+    def _add(
+        self, score: ArrayLike, raters: ArrayLike, region: ArrayLike | None, case: str | None
+    ) -> None:
+        masks = raters if isinstance(raters, (list, tuple)) else list(raters)  # type: ignore[arg-type]
+        if not masks:
+            raise ValueError("raters is empty: at least one rater mask is needed")
+        self._check_raters(len(masks))
+        tally = self._cases.get(case) or ScoreTally(len(masks))
+        tally.update(score, masks, region)
+        if case is not None:
+            tally.compact()  # one case among many; an unnamed stream keeps its table at hand
+        self._cases[case] = tally
+        self._regions.add(self.region_rule or ("all" if region is None else "mask"))
+
+    def _fit_map(self, cases: Sequence[tuple[Any, Any, Any]] | None = None) -> None:
+        tallies = self._tallies()
+        if not tallies:
+            raise ValueError("no voxels were given")
+        total = ScoreTally(next(iter(tallies.values())).raters)
+        for tally in tallies.values():
+            total += tally
+        if total.voxels == 0:
+            raise ValueError("no voxel lies in the region: there is nothing to fit")
+        self.n_raters_ = total.raters
+        self.n_cases_ = len(tallies)
+        self.n_voxels_ = total.voxels
+        if self.target == "none":
+            self.n_bins_ = 0
+            self._set_map(IDENTITY)
+            return
+        if self.bins == "auto":
+            self.bin_choice_ = choose_bins(
+                list(tallies.values()), self.target, self.rater, self.folds, self.seed
+            )
+        if cases is None:
+            self.bins_ = total.equal_mass_bins(self.n_bins_asked)
+        else:
+            self.bins_ = refined_bins(total, self.n_bins_asked, cases)
+        self.n_bins_ = len(self.bins_)
+        self._set_map(fit_map(self.bins_, self.target, self.rater))
+
+    def _set_map(self, fitted: CalibrationMap) -> None:
+        self.map_ = fitted
+        self.X_thresholds_ = fitted.x
+        self.y_thresholds_ = fitted.y
+
+
+def _as_cases(
+    score: Any, raters: Any, region: Any
+) -> list[tuple[ArrayLike, ArrayLike, ArrayLike | None]]:
+    if not isinstance(score, (list, tuple)):
+        return [(score, raters, region)]
+    regions = [None] * len(score) if region is None else list(region)
+    if len(raters) != len(score) or len(regions) != len(score):
+        raise ValueError(
+            f"there are {len(score)} scores but {len(raters)} sets of raters"
+            + ("" if region is None else f" and {len(regions)} regions")
+            + "; lists must have one entry per case"
+        )
+    if not score:
+        raise ValueError("score is an empty list: at least one case is needed")
+    return list(zip(score, raters, regions, strict=True))

@@ -1,0 +1,132 @@
+"""CalibrationMap: the piecewise-linear map that a calibrator fits and applies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from twintrack import _core
+from twintrack.arrays import empty_like, score_array, to_numpy
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["CalibrationMap", "isotonic"]
+
+
+def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> NDArray[np.float64]:
+    """Return the weighted isotonic (non-decreasing) least-squares fit of a sequence.
+
+    Minimises Σ w (m - y)² over m_1 ≤ … ≤ m_n by the pool-adjacent-violators algorithm (Barlow et al.
+    1972), in linear time.
+
+    Parameters
+    ----------
+    values : (n,) finite floats; n may be 0
+    weights : (n,) finite floats, not negative, not all 0; 1 by default
+        A value of weight 0 has no say and takes the fit of the weighted value before it (after it at
+        the start).
+
+    Returns
+    -------
+    (n,) float64
+    """
+    y = np.ascontiguousarray(values, np.float64)
+    w = None if weights is None else np.ascontiguousarray(weights, np.float64)
+    if y.ndim != 1 or (w is not None and w.shape != y.shape):
+        shapes = f"{y.shape}" + ("" if w is None else f" and {w.shape}")
+        raise ValueError(
+            f"values and weights must be 1-D and equally long; they have shape {shapes}"
+        )
+    return _core.isotonic(y, w)
+
+
+class CalibrationMap:
+    """Non-decreasing, piecewise-linear map of [0, 1] into itself.
+
+    Linear between knots, constant outside the first and the last. Evaluated in float32 for scores of
+    at most 32 bits (error at most 2 units in the last place of the segment's range) and in float64
+    for float64; non-decreasing in floating point too, and the same bits on every machine.
+
+    Parameters
+    ----------
+    x : (K,) strictly increasing, in [0, 1]
+    y : (K,) non-decreasing, in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        If the knots break these rules; names the first one that does.
+    """
+
+    def __init__(self, x: ArrayLike, y: ArrayLike) -> None:
+        self._map = _core.CalibrationMap(
+            np.asarray(x, np.float64).ravel().tolist(), np.asarray(y, np.float64).ravel().tolist()
+        )
+
+    @property
+    def x(self) -> NDArray[np.float64]:
+        """Scores of the knots."""
+        return self._map.x
+
+    @property
+    def y(self) -> NDArray[np.float64]:
+        """Calibrated probabilities of the knots."""
+        return self._map.y
+
+    def __call__(self, score: ArrayLike, out: Any = None) -> Any:
+        """Map every score.
+
+        Parameters
+        ----------
+        score : float16, bfloat16, float32 or float64 array in [0, 1], any memory order and strides
+        out : array of the same shape and dtype, optional
+            Where to write; may be `score` itself.
+
+        Returns
+        -------
+        `out`, or a new array of the same library, shape, dtype and memory order.
+
+        Raises
+        ------
+        ValueError
+            For a score that is NaN or outside [0, 1], with its voxel. `out` is then unspecified,
+            unless it is `score`, which is left as it was.
+        """
+        source = score_array(score)
+        result = empty_like(score) if out is None else out
+        target = to_numpy(result, "out")
+        same = (
+            target.__array_interface__["data"] == source.__array_interface__["data"]
+            and target.strides == source.strides
+        )
+        if not same and np.may_share_memory(source, target):
+            source = source.copy()
+        self._map.apply(source, target)
+        return result
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CalibrationMap):
+            return NotImplemented
+        return np.array_equal(self.x, other.x) and np.array_equal(self.y, other.y)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"CalibrationMap of {len(self.x)} knots, {self.y[0]:.4g} to {self.y[-1]:.4g}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (CalibrationMap, (self.x, self.y))
+
+    def torch_module(self) -> torch.nn.Module:
+        """Return the map as a `torch.nn.Module`, for export together with a network.
+
+        The module maps a tensor of any shape and floating dtype on any device, and gives the same
+        bits as this map on float32 and float64 tensors. Out of range scores take the value of the
+        nearer end; NaN stays NaN (a module cannot stop to complain).
+        """
+        from twintrack.torch_module import map_module
+
+        return map_module(self._map.nodes32(), self._map.nodes64())

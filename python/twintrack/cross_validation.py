@@ -1,0 +1,88 @@
+"""Choice of the number of bins by cross-validation over cases, from tallies alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from twintrack.map_fit import Target, fit_map
+from twintrack.score_tally import ScoreTally
+
+__all__ = ["CANDIDATES", "BinChoice", "choose_bins"]
+
+CANDIDATES = (5, 10, 20, 50, 100, 250, 500, 1000, 2000)
+
+
+@dataclass(frozen=True)
+class BinChoice:
+    """Outcome of the cross-validation.
+
+    Attributes
+    ----------
+    bins : int
+        The M with the least score; the smallest of several.
+    scores : dict of int to float
+        For every M tried, the mean squared difference between the calibrated score and the raters'
+        answers on held-out voxels (the Brier score, averaged over voxels and raters).
+    folds : int
+    """
+
+    bins: int
+    scores: dict[int, float]
+    folds: int
+
+
+def choose_bins(
+    tallies: Sequence[ScoreTally],
+    target: Target,
+    rater: int,
+    folds: int,
+    seed: int,
+    candidates: Sequence[int] = CANDIDATES,
+) -> BinChoice:
+    """Choose M by K-fold cross-validation over cases.
+
+    The cases are dealt at random into `folds` groups (each case alone if there are fewer cases than
+    folds). Each group in turn is held out: the map is fitted to the others and scored on it. With
+    binary answers Σ_i (m - y_i)² = N m² - 2 m Σ y_i + Σ y_i, so a cell's count and votes are enough;
+    within a cell the map is taken at the cell's mean score.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two cases or folds.
+    """
+    cases = len(tallies)
+    if cases < 2 or folds < 2:
+        raise ValueError(
+            f"bins='auto' needs at least two cases and two folds, here {cases} and {folds}; "
+            "name the cases in partial_fit, or give a number of bins"
+        )
+    folds = min(folds, cases)
+    order = np.random.default_rng(seed).permutation(cases)
+    loss = dict.fromkeys(candidates, 0.0)
+    voxels = 0
+    for fold in range(folds):
+        held = ScoreTally(tallies[0].raters)
+        rest = ScoreTally(tallies[0].raters)
+        for place, case in enumerate(order):
+            if place % folds == fold:
+                held += tallies[case]
+            else:
+                rest += tallies[case]
+        if held.voxels == 0 or rest.voxels == 0:
+            continue
+        # As many bins as cells: one bin per cell, with its mean score.
+        cells = held.equal_mass_bins(held.voxels)
+        asked = cells.votes[:, rater] if target == "single" else cells.votes.mean(axis=1)
+        voxels += held.voxels
+        for bins in candidates:
+            fitted = fit_map(rest.equal_mass_bins(bins), target, rater)
+            m = fitted(cells.mean_score)
+            loss[bins] += float(np.sum(cells.count * m * m - 2 * m * asked + asked))
+    if voxels == 0:
+        raise ValueError("only one case has voxels in the region: bins='auto' needs two")
+    scores = {bins: loss[bins] / voxels for bins in candidates}
+    return BinChoice(min(scores, key=lambda bins: (scores[bins], bins)), scores, folds)

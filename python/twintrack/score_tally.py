@@ -1,0 +1,263 @@
+"""ScoreTally: what calibration maps are fitted from, gathered in one pass over the voxels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from twintrack import _core
+from twintrack.arrays import rater_arrays, region_array, score_array
+from twintrack.files import replacing
+
+__all__ = ["EqualMassBins", "ScoreTally"]
+
+FORMAT = "twintrack-score-tally"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EqualMassBins:
+    """Bins of equally many voxels, ascending in score.
+
+    Attributes
+    ----------
+    count : (B,) uint64
+        Voxels in each bin.
+    mean_score : (B,) float64
+        Mean score of each bin.
+    votes : (B, N) uint64
+        Voxels of each bin that each rater marked.
+    asked : int
+        Number of bins asked for. B is smaller where a block of equal scores holds more voxels than
+        a bin should: such a block is never split.
+    """
+
+    count: NDArray[np.uint64]
+    mean_score: NDArray[np.float64]
+    votes: NDArray[np.uint64]
+    asked: int
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+    @property
+    def mhr(self) -> NDArray[np.float64]:
+        """Mean human response of each bin: the mean over its voxels and all raters."""
+        return self.votes.sum(axis=1) / (self.count * np.float64(self.votes.shape[1]))
+
+
+class ScoreTally:
+    """Counts, score sums and votes per rater over a fine grid of score values.
+
+    All of it is integer sums: the tally of a case is the same, bit for bit, for any chunking, number
+    of threads, memory order and order of addition, and tallies of parts add up to the tally of the
+    whole. The grid has a cell for every float16 and every bfloat16 in [0, 1]; a float32 or float64
+    score shares its cell with scores closer than 1/2048 of its distance to the nearer of 0 and 1,
+    and its exact distance enters the cell's sum (float64: rounded to 2^-32 of that distance).
+    Capacity: 2^40 voxels in one cell.
+
+    Parameters
+    ----------
+    raters
+        Number of raters N, at least 1.
+
+    Notes
+    -----
+    Pickled and saved tallies hold only the cells that occur: about 1 MB for a CT and five raters.
+    """
+
+    def __init__(self, raters: int) -> None:
+        self._raters = int(raters)
+        if self._raters < 1:
+            raise ValueError(f"raters is {raters}; a tally needs at least one rater")
+        # One of the two is current: the dense table while voxels come in, else the rows that occur.
+        self._dense: _core.ScoreTally | None = None
+        self._rows: tuple[NDArray[np.uint32], NDArray[np.uint64]] | None = (
+            np.empty(0, np.uint32),
+            np.empty((0, self._raters + 2), np.uint64),
+        )
+
+    @property
+    def raters(self) -> int:
+        """Number of raters."""
+        return self._raters
+
+    @property
+    def cells(self) -> NDArray[np.uint32]:
+        """Grid cells that occur, ascending: (K,) uint32."""
+        return self.rows()[0]
+
+    @property
+    def counts(self) -> NDArray[np.uint64]:
+        """Voxels in each occurring cell: (K,) uint64."""
+        return self.rows()[1][:, 0]
+
+    @property
+    def votes(self) -> NDArray[np.uint64]:
+        """Voxels that each rater marked in each occurring cell: (K, N) uint64."""
+        return self.rows()[1][:, 2:]
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels tallied."""
+        return int(self.counts.sum())
+
+    def update(
+        self, score: ArrayLike, raters: ArrayLike, region: ArrayLike | None = None
+    ) -> ScoreTally:
+        """Add the voxels of a case, or of a part of one.
+
+        Parameters
+        ----------
+        score : array (*shape), float16, bfloat16, float32 or float64 in [0, 1]
+        raters : array (N, *shape) or sequence of N arrays (*shape), 0 and 1 in any dtype
+        region : boolean array (*shape), optional
+            Voxels that count; voxels outside are not looked at. All by default.
+
+        Raises
+        ------
+        ValueError
+            Names the array, the voxel and the value for a score that is NaN or outside [0, 1] or a
+            label other than 0 and 1; also for shapes or numbers of raters that do not fit. The tally
+            is then as before the call.
+        """
+        dense = self._dense_table()
+        dense.update(score_array(score), rater_arrays(raters), region_array(region))
+        self._rows = None
+        return self
+
+    def __iadd__(self, other: ScoreTally) -> ScoreTally:
+        if other.raters != self.raters:
+            raise ValueError(
+                f"cannot add a tally of {other.raters} raters to one of {self.raters} raters"
+            )
+        rows = other.rows()
+        self._dense_table().add_rows(*rows)
+        self._rows = None
+        return self
+
+    def __add__(self, other: ScoreTally) -> ScoreTally:
+        total = ScoreTally(self.raters)
+        total += self
+        total += other
+        return total
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ScoreTally):
+            return NotImplemented
+        if self.raters != other.raters:
+            return False
+        return all(np.array_equal(a, b) for a, b in zip(self.rows(), other.rows(), strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"ScoreTally(raters={self.raters}): {self.voxels} voxels in {len(self.cells)} cells"
+
+    def rows(self) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
+        """Return the occurring cells (K,) and their sums (K, 2 + N): count, residuals, votes."""
+        if self._rows is None:
+            assert self._dense is not None  # noqa: S101 - one of the two is always there
+            self._rows = self._dense.rows()
+        return self._rows
+
+    def compact(self) -> ScoreTally:
+        """Keep only the cells that occur in memory (about 1 MB rather than 10)."""
+        self.rows()
+        self._dense = None
+        return self
+
+    def equal_mass_bins(self, bins: int) -> EqualMassBins:
+        """Divide the voxels into at most `bins` bins of equal mass.
+
+        With V scores sorted ascending, cut k = 1 … M-1 falls before sorted position ⌊kV/M⌋; inside a
+        block of equal scores (here: a grid cell) it moves to the start of the block, and cuts that
+        coincide merge. The sums inside the bins are exact.
+
+        Raises
+        ------
+        ValueError
+            If the tally is empty or `bins` is less than 1.
+        """
+        if bins < 1:
+            raise ValueError(f"bins is {bins}; at least one bin is needed")
+        return EqualMassBins(*_core.equal_mass_bins(*self.rows(), bins), asked=int(bins))
+
+    def save(self, path: str | Path) -> None:
+        """Write the tally to an npz file, whole or not at all."""
+        cells, sums = self.rows()
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                format=np.array(FORMAT),
+                format_version=np.array(FORMAT_VERSION),
+                grid_cells=np.array(_core.GRID_CELLS),
+                cells=cells,
+                sums=sums,
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> ScoreTally:
+        """Read a tally that `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is no tally, is damaged, or comes from a newer version; names the file.
+        """
+        path = Path(path)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                found = {name: stored[name] for name in stored.files}
+            if str(found["format"]) != FORMAT:
+                raise ValueError("it is not a score tally")
+            if int(found["format_version"]) > FORMAT_VERSION:
+                raise ValueError(
+                    f"it has format version {int(found['format_version'])}, this TwinTrack reads up "
+                    f"to {FORMAT_VERSION}: update TwinTrack"
+                )
+            if int(found["grid_cells"]) != _core.GRID_CELLS:
+                raise ValueError("it was made on another score grid")
+            return cls.from_rows(found["cells"], found["sums"])
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise ValueError(f"{path}: cannot be read as a score tally: {error}") from error
+
+    @classmethod
+    def from_rows(cls, cells: NDArray[Any], sums: NDArray[Any]) -> ScoreTally:
+        """Return the tally with these rows, as `rows` gives them; ValueError if they cannot be."""
+        if (
+            cells.ndim != 1
+            or sums.ndim != 2
+            or sums.shape[0] != cells.shape[0]
+            or sums.shape[1] < 3
+        ):
+            raise ValueError("its arrays do not fit together")
+        if cells.dtype != np.uint32 or sums.dtype != np.uint64:
+            raise ValueError("its arrays have the wrong dtype")
+        if np.any(cells[1:] <= cells[:-1]) or np.any(cells >= _core.GRID_CELLS):
+            raise ValueError("its cells are not ascending cells of the score grid")
+        if np.any(sums[:, 2:] > sums[:, :1]):
+            raise ValueError("it has more votes than voxels")
+        tally = cls(sums.shape[1] - 2)
+        tally._rows = (cells, sums)
+        return tally
+
+    def __getstate__(self) -> dict[str, Any]:
+        cells, sums = self.rows()
+        return {"cells": cells, "sums": sums}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(self.from_rows(state["cells"], state["sums"]).__dict__)
+
+    def _dense_table(self) -> _core.ScoreTally:
+        if self._dense is None:
+            assert self._rows is not None  # noqa: S101 - one of the two is always there
+            self._dense = _core.ScoreTally(self._raters)
+            self._dense.add_rows(*self._rows)
+        return self._dense
