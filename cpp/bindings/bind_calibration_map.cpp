@@ -3,17 +3,6 @@
 
 namespace twintrack::bindings {
 
-// Segments of the map's table as rows x, slope, y, next.
-template <class Real>
-py::array_t<Real> nodes(const CalibrationMap& map) {
-  const MapView<Real> view = map.view<Real>();
-  std::vector<Real> rows;
-  for (const MapNode<Real>* node = view.nodes; node->x <= Real{1}; ++node)
-    rows.insert(rows.end(), {node->x, node->slope, node->y, node->next});
-  const auto count = static_cast<py::ssize_t>(rows.size() / 4);
-  return to_numpy(std::move(rows), {count, 4});
-}
-
 void register_calibration_map(py::module_& module) {
   py::class_<CalibrationMap>(module, "CalibrationMap")
       .def(py::init<std::vector<double>, std::vector<double>>(), py::arg("x"), py::arg("y"))
@@ -27,8 +16,6 @@ void register_calibration_map(py::module_& module) {
                                return py::array_t<double>(static_cast<py::ssize_t>(map.y().size()),
                                                           map.y().data());
                              })
-      .def("nodes32", [](const CalibrationMap& map) { return nodes<float>(map); })
-      .def("nodes64", [](const CalibrationMap& map) { return nodes<double>(map); })
       .def(
           "apply",
           [](const CalibrationMap& map, const py::array& score, py::array& out) {

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = ["empty_like", "rater_arrays", "region_array", "score_array", "to_numpy"]
 
 
-def to_numpy(array: ArrayLike | Any, name: str) -> NDArray[Any]:
+def to_numpy(array: Any, name: str) -> NDArray[Any]:
     """Return a NumPy view of an array in host memory.
 
     Parameters
@@ -39,13 +39,17 @@ def to_numpy(array: ArrayLike | Any, name: str) -> NDArray[Any]:
         if str(tensor.dtype) == "torch.bfloat16":
             import torch
 
-            return tensor.view(torch.int16).numpy().view("V2")
-        return tensor.numpy()  # type: ignore[no-any-return]
+            bits: NDArray[Any] = tensor.view(torch.int16).numpy()
+            return bits.view("V2")
+        host: NDArray[Any] = tensor.numpy()
+        return host
     if hasattr(array, "__cuda_array_interface__"):
         raise TypeError(f"{name} is on a GPU; this build computes on the CPU: copy it to the host")
-    view = np.asarray(array)
-    # Files of the other byte order: the one case in which a copy is made.
-    return view if view.dtype.isnative else view.astype(view.dtype.newbyteorder("="))
+    view: NDArray[Any] = np.asarray(array)
+    if not view.dtype.isnative:
+        # Files of the other byte order: the one case in which a copy is made.
+        view = view.astype(view.dtype.newbyteorder("="))
+    return view
 
 
 def score_array(score: ArrayLike | Any) -> NDArray[Any]:

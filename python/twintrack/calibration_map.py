@@ -47,8 +47,8 @@ class CalibrationMap:
     """Non-decreasing, piecewise-linear map of [0, 1] into itself.
 
     Linear between knots, constant outside the first and the last. Evaluated in float32 for scores of
-    at most 32 bits (error at most 2 units in the last place of the segment's range) and in float64
-    for float64; non-decreasing in floating point too, and the same bits on every machine.
+    at most 32 bits (error at most 2^-23, then rounded to the score's type) and in float64 for
+    float64; non-decreasing in floating point too, and the same bits on every machine.
 
     Parameters
     ----------
@@ -123,10 +123,10 @@ class CalibrationMap:
     def torch_module(self) -> torch.nn.Module:
         """Return the map as a `torch.nn.Module`, for export together with a network.
 
-        The module maps a tensor of any shape and floating dtype on any device, and gives the same
-        bits as this map on float32 and float64 tensors. Out of range scores take the value of the
+        The module maps a tensor of any shape and floating dtype on any device, computing in float64:
+        it agrees with this map to the rounding of float32. Scores out of range take the value of the
         nearer end; NaN stays NaN (a module cannot stop to complain).
         """
-        from twintrack.torch_module import map_module
+        from twintrack.torch_module import PiecewiseLinear
 
-        return map_module(self._map.nodes32(), self._map.nodes64())
+        return PiecewiseLinear(self.x, self.y)

@@ -1,20 +1,21 @@
 // CalibrationMap: a non-decreasing, piecewise-linear map from score to calibrated probability.
 //
 // Knots (x_i, y_i) with x strictly and y weakly increasing, all in [0, 1]; linear between knots,
-// constant outside them. The map is compiled into a table for each type it computes in: float for
-// scores of at most 32 bits, double for float64. A table node is a segment that starts at X, the
-// smallest value of the type that is not below x_i; its value there is computed in double from the
-// knots, so a segment is accurate to about one unit in the last place of its own range however
-// steep it is. In the type of the table
+// constant outside them.
 //
-//     m(p) = min(Y + (p - X) · slope, Y of the next node),
+// `interpolate` is the map by definition, in double, with a search for the segment. Scores are
+// mapped without a search: the score grid (score_grid.hpp), coarsened to groups of 2^shift cells,
+// is fine enough that nearly every group has at most one knot inside, and then the map on the group
+// is two half lines that meet at one point, a node of four numbers that one aligned load brings:
 //
-// where every operation rounds monotonically and none is contracted: m never decreases, stays in
-// [0, 1], and has the same bits on every instruction set and device.
+//     m(p) = Y + (d < 0 ? before : after) · d,      d = u - U,
 //
-// Finding the segment. The score grid (score_grid.hpp), coarsened, gives a first guess from a small
-// table that says which segment the lower end of a coarse cell is in; what is left inside the cell
-// is a fixed number of halving steps without branches, usually one.
+// where u = min(p, 1 - p) is the distance to the nearer end, exact, which keeps all digits where
+// scores crowd. A group with more knots, or one too steep for the type, has Y = NaN and is left to
+// `interpolate`. Slopes are reduced, by no more than rounding, until the value at either end of a
+// group lies within the rounded values of `interpolate` there; every operation rounds monotonically
+// and none is contracted. So m never decreases, stays in [0, 1], and has the same bits on every
+// instruction set and device. For float it is within 2^-23 of `interpolate`.
 #pragma once
 
 #include <algorithm>
@@ -23,8 +24,11 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -35,136 +39,196 @@
 #include "twintrack/instruction_set.hpp"
 #include "twintrack/parallel.hpp"
 #include "twintrack/score_grid.hpp"
+#include "twintrack/streaming.hpp"
 #include "twintrack/voxel_blocks.hpp"
 
 namespace twintrack {
 
-/// A segment of the map: 16 bytes for float, so that one aligned load brings all of it.
-template <class Real>
-struct alignas(4 * sizeof(Real)) MapNode {
-  Real x;      // first score of the segment
-  Real slope;  // not negative, finite
-  Real y;      // value at x
-  Real next;   // value at the start of the next segment
+/// The knots, each with the slope of the segment it starts. Does not own.
+struct KnotsView {
+  const double* x;
+  const double* y;
+  const double* slope;  // 0 for the last
+  unsigned count;
 };
 
-/// What a loop or kernel needs of a map; does not own.
-template <class Real>
-struct MapView {
-  const MapNode<Real>* nodes;  // ascending x, closed by nodes whose x is above every score
-  const std::uint16_t* guess;  // by coarse cell: the node at the cell's lowest score
-  unsigned shift;              // grid cell >> shift is the coarse cell
-  unsigned steps;              // halving steps that end every search inside a coarse cell
-};
-
-/// Index of the node that holds `p`, given the coarse cell's guess.
-template <class Real>
-TWINTRACK_HD unsigned find_node(const MapView<Real>& map, unsigned guess, unsigned steps, Real p) {
-  unsigned node = guess;
-  for (unsigned step = steps; step-- > 0;) {
-    const unsigned ahead = node + (1u << step);
-    node = map.nodes[ahead].x <= p ? ahead : node;
+/// The map at `p`, in double.
+TWINTRACK_HD double interpolate(const KnotsView& knots, double p) {
+  if (p < knots.x[0]) return knots.y[0];
+  unsigned knot = 0;
+  for (unsigned end = knots.count; end - knot > 1;) {
+    const unsigned middle = knot + (end - knot) / 2;
+    if (knots.x[middle] <= p)
+      knot = middle;
+    else
+      end = middle;
   }
-  return node;
+  const double y = knots.y[knot] + (p - knots.x[knot]) * knots.slope[knot];
+  const double limit = knots.y[knot + 1 < knots.count ? knot + 1 : knot];
+  return y < limit ? y : limit;
 }
 
+/// The map on a group of cells, as a function of the distance u to the nearer of 0 and 1.
 template <class Real>
-TWINTRACK_HD Real map_value(const MapNode<Real>& node, Real p) {
-  const Real risen = (p - node.x) * node.slope;
-  const Real y = node.y + risen;
-  return y < node.next ? y : node.next;
+struct alignas(4 * sizeof(Real)) MapNode {
+  Real u;       // where the half lines meet
+  Real y;       // value there; NaN sends to `interpolate`
+  Real before;  // slope in u below `u`
+  Real after;   // slope in u from `u` on
+};
+
+/// What a loop or kernel needs of a map. Does not own.
+template <class Real>
+struct MapView {
+  const MapNode<Real>* nodes;
+  unsigned shift;  // of grid cells to groups
+  KnotsView knots;
+};
+
+namespace map_grid {
+
+/// Group of the cell that the distance u falls in; the upper half mirrors the lower.
+TWINTRACK_HD unsigned group(std::uint32_t cell, bool high, unsigned shift) {
+  const unsigned low = cell >> shift;
+  return high ? 2 * (grid::half_cell >> shift) + 1 - low : low;
+}
+inline unsigned groups(unsigned shift) {
+  return 2 * (grid::half_cell >> shift) + 2;
+}
+
+}  // namespace map_grid
+
+template <class Real>
+TWINTRACK_HD Real map_value(const MapNode<Real>& node, Real u) {
+  const Real d = u - node.u;
+  const Real slope = d < 0 ? node.before : node.after;
+  return node.y + slope * d;
 }
 
 /// The rule for one voxel; `p` in [0, 1].
 template <class Real>
 TWINTRACK_HD Real map_score(const MapView<Real>& map, Real p) {
-  const unsigned guess = map.guess[grid::position(p).cell >> map.shift];
-  return map_value(map.nodes[find_node(map, guess, map.steps, p)], p);
+  const grid::Distance<Real> at = grid::distance(p);
+  const Real y = map_value(map.nodes[map_grid::group(at.cell, grid::is_high(p), map.shift)], at.u);
+  return y == y ? y : static_cast<Real>(interpolate(map.knots, static_cast<double>(p)));
 }
 
 namespace detail {
 
+/// The nodes of a map for one type.
 template <class Real>
 class MapTable {
  public:
-  MapTable(const std::vector<double>& x, const std::vector<double>& y) {
-    add_nodes(x, y);
-    // The coarsest grid whose cells hold at most one segment start each; if there is none, one that
-    // still fits in the first-level cache, and more steps.
-    for (shift_ = 5; shift_ > 3; --shift_) {
-      build_guesses();
-      if (steps_ <= 1) break;
+  explicit MapTable(const KnotsView& knots) : knots_(knots) {
+    // The coarsest grid that leaves few knots, and so few voxels, to the search: bins of equal mass
+    // put as many voxels around every knot. A finer one would only take up more of the cache.
+    for (shift_ = coarsest_shift;; --shift_) {
+      const unsigned searched = build();
+      if (searched * 64 <= knots.count || shift_ == finest_shift) break;
     }
-    if (shift_ == 3) build_guesses();
-    close();
   }
 
-  MapView<Real> view() const { return {nodes_.data(), guess_.data(), shift_, steps_}; }
+  MapView<Real> view() const { return {nodes_.data(), shift_, knots_}; }
 
  private:
-  static Real round_up(double value) {
-    const Real rounded = static_cast<Real>(value);
-    return static_cast<double>(rounded) < value
-               ? std::nextafter(rounded, std::numeric_limits<Real>::infinity())
-               : rounded;
+  static constexpr unsigned coarsest_shift = 5;
+  static constexpr unsigned finest_shift = 1;
+
+  // Returns how many knots lie in groups that are left to the search.
+  unsigned build() {
+    const unsigned half = map_grid::groups(shift_) / 2;
+    nodes_.resize(2 * std::size_t{half});
+    unsigned searched = 0;
+    // In ascending order of p, so that `next_` runs through the knots once.
+    next_ = 0;
+    for (unsigned group = 0; group < half; ++group) searched += build_group(group, group, false);
+    for (unsigned group = half; group-- > 0;)
+      searched += build_group(2 * half - 1 - group, group, true);
+    return searched;
   }
 
-  void push(Real x, double slope, double y) {
-    // A segment without any value of the type is overwritten by the one that starts at the same x.
-    if (!nodes_.empty() && nodes_.back().x == x) nodes_.pop_back();
-    const double limit = static_cast<double>(std::numeric_limits<Real>::max());
-    nodes_.push_back({x, static_cast<Real>(std::min(slope, limit)), static_cast<Real>(y), 0});
+  static double next_below(double x) {
+    return static_cast<double>(std::nextafter(static_cast<Real>(x), Real{0}));
   }
 
-  void add_nodes(const std::vector<double>& x, const std::vector<double>& y) {
-    push(Real{0}, 0, y.front());
-    for (std::size_t i = 0; i + 1 < x.size(); ++i) {
-      const double slope = (y[i + 1] - y[i]) / (x[i + 1] - x[i]);
-      const Real start = round_up(x[i]);
-      const double offset = static_cast<double>(start) - x[i];
-      const double value = y[i] == y[i + 1] ? y[i] : y[i] + offset * slope;
-      push(start, y[i] == y[i + 1] ? 0 : slope, std::clamp(value, y[i], y[i + 1]));
+  double at(double u, bool high) const { return interpolate(knots_, high ? 1.0 - u : u); }
+
+  // Slope in u of the segment below knot `k`, seen along p.
+  double slope_before(unsigned k) const { return k == 0 ? 0 : knots_.slope[k - 1]; }
+
+  unsigned build_group(std::size_t index, unsigned mirrored, bool high) {
+    // The group's distances run from `first` to `last`.
+    const std::uint32_t end_cell = (mirrored + 1) << shift_;
+    const double first = mirrored == 0 ? 0 : grid::scale(mirrored << shift_).base;
+    double last = end_cell > grid::half_cell ? 0.5 : next_below(grid::scale(end_cell).base);
+    const double low_p = high ? 1.0 - last : first;
+    const double high_p = high ? 1.0 - first : last;
+
+    while (next_ < knots_.count && knots_.x[next_] <= low_p) ++next_;
+    const unsigned inside_from = next_;
+    unsigned inside_to = inside_from;
+    while (inside_to < knots_.count && knots_.x[inside_to] < high_p) ++inside_to;
+    const unsigned inside = inside_to - inside_from;
+
+    const Real first_value = static_cast<Real>(at(first, high));
+    const Real last_value = static_cast<Real>(at(last, high));
+    MapNode<Real>& node = nodes_[index];
+    double before;
+    double after;
+    bool searched = inside > 1;
+    if (inside == 1) {
+      const double knot = high ? 1.0 - knots_.x[inside_from] : knots_.x[inside_from];
+      before = slope_before(inside_from);
+      after = knots_.slope[inside_from];
+      if (high) std::swap(before, after);
+      node.u = static_cast<Real>(knot);
+      // Where rounding moves the knot, the half lines meet half-way between themselves.
+      const double moved = static_cast<double>(node.u) - knot;
+      const double sign = high ? -1 : 1;
+      node.y = static_cast<Real>(knots_.y[inside_from] + sign * (before + after) / 2 * moved);
+      const double apart = std::abs(after - before) * std::abs(moved) / 2;
+      searched |= apart > static_cast<double>(std::numeric_limits<Real>::epsilon()) / 4;
+    } else {
+      before = after = inside_from == 0 ? 0 : knots_.slope[inside_from - 1];
+      node.u = static_cast<Real>(first);
+      node.y = first_value;
     }
-    push(round_up(x.back()), 0, y.back());
-    for (std::size_t i = 0; i < nodes_.size(); ++i)
-      nodes_[i].next = i + 1 < nodes_.size() ? nodes_[i + 1].y : nodes_[i].y;
-    used_ = nodes_.size();
-    if (used_ > std::numeric_limits<std::uint16_t>::max())
-      throw std::invalid_argument("the map has " + std::to_string(x.size()) +
-                                  " knots; at most 65000 are supported");
-  }
-
-  void build_guesses() {
-    const std::size_t coarse = (grid::cells >> shift_) + 1;
-    // starts[c]: nodes that start in coarse cell c. One that starts at the very lowest score of the
-    // cell is counted too: harmless, the search finds it at once.
-    std::vector<unsigned> starts(coarse, 0);
-    for (std::size_t node = 1; node < used_; ++node)
-      ++starts[grid::position(nodes_[node].x).cell >> shift_];
-    guess_.assign(coarse, 0);
-    unsigned most = 0;
-    unsigned before = 0;
-    for (std::size_t cell = 0; cell < coarse; ++cell) {
-      guess_[cell] = static_cast<std::uint16_t>(before);
-      before += starts[cell];
-      most = std::max(most, starts[cell]);
+    node.y =
+        std::clamp(node.y, std::min(first_value, last_value), std::max(first_value, last_value));
+    node.before = static_cast<Real>(high ? -before : before);
+    node.after = static_cast<Real>(high ? -after : after);
+    searched |= !std::isfinite(node.before) || !std::isfinite(node.after);
+    if (searched) {
+      node.y = std::numeric_limits<Real>::quiet_NaN();
+      return std::max(inside, 1u);
     }
-    steps_ = 0;
-    while ((1u << steps_) <= most) ++steps_;
+    // Along u the map falls in the upper half.
+    const auto too_far = [&](Real value, Real end, bool at_last) {
+      return at_last != high ? value > end : value < end;
+    };
+    fit_slope(node, node.before, static_cast<Real>(first), first_value, false, too_far);
+    fit_slope(node, node.after, static_cast<Real>(last), last_value, true, too_far);
+    return 0;
   }
 
-  // Every halving search may look up to 2^steps - 1 nodes past the last.
-  void close() {
-    MapNode<Real> end = nodes_.back();
-    end.x = Real{2};
-    nodes_.insert(nodes_.end(), std::size_t{1} << steps_, end);
+  // Reduces `slope` until the value at distance `u`, an end of the group, does not pass `end`.
+  template <class TooFar>
+  static void fit_slope(const MapNode<Real>& node, Real& slope, Real u, Real end, bool at_last,
+                        const TooFar& too_far) {
+    if (!too_far(map_value(node, u), end, at_last)) return;
+    Real good = 0;
+    Real bad = slope;
+    for (int step = 0; step < 2 * std::numeric_limits<Real>::digits; ++step) {
+      slope = good + (bad - good) / 2;
+      (too_far(map_value(node, u), end, at_last) ? bad : good) = slope;
+    }
+    slope = good;
   }
 
+  KnotsView knots_;
+  unsigned next_ = 0;
   std::vector<MapNode<Real>> nodes_;
-  std::size_t used_ = 0;
-  std::vector<std::uint16_t> guess_;
   unsigned shift_ = 0;
-  unsigned steps_ = 0;
 };
 
 }  // namespace detail
@@ -174,20 +238,31 @@ class CalibrationMap {
   /// Throws std::invalid_argument unless 0 <= x_1 < … < x_n <= 1 and 0 <= y_1 <= … <= y_n <= 1 with
   /// n >= 1.
   CalibrationMap(std::vector<double> x, std::vector<double> y)
-      : x_((check(x, y), std::move(x))),
-        y_(std::move(y)),
-        float_table_(x_, y_),
-        double_table_(x_, y_) {}
+      : x_((check(x, y), std::move(x))), y_(std::move(y)), slope_(x_.size(), 0.0) {
+    for (std::size_t i = 0; i + 1 < x_.size(); ++i)
+      slope_[i] = (y_[i + 1] - y_[i]) / (x_[i + 1] - x_[i]);
+  }
+
+  CalibrationMap(const CalibrationMap&) = delete;
+  CalibrationMap& operator=(const CalibrationMap&) = delete;
 
   const std::vector<double>& x() const { return x_; }
   const std::vector<double>& y() const { return y_; }
 
+  KnotsView knots() const {
+    return {x_.data(), y_.data(), slope_.data(), static_cast<unsigned>(x_.size())};
+  }
+
+  /// Nodes are built when first asked for; safe to call from several threads.
   template <class Real>
   MapView<Real> view() const {
-    if constexpr (std::is_same_v<Real, double>)
-      return double_table_.view();
-    else
-      return float_table_.view();
+    if constexpr (std::is_same_v<Real, double>) {
+      std::call_once(double_once_, [&] { double_table_.emplace(knots()); });
+      return double_table_->view();
+    } else {
+      std::call_once(float_once_, [&] { float_table_.emplace(knots()); });
+      return float_table_->view();
+    }
   }
 
   /// Writes the map of every score to `out`, which has the same shape and element type and may be
@@ -217,54 +292,84 @@ class CalibrationMap {
 
   std::vector<double> x_;
   std::vector<double> y_;
-  detail::MapTable<float> float_table_;
-  detail::MapTable<double> double_table_;
+  std::vector<double> slope_;
+  mutable std::once_flag float_once_;
+  mutable std::once_flag double_once_;
+  mutable std::optional<detail::MapTable<float>> float_table_;
+  mutable std::optional<detail::MapTable<double>> double_table_;
 };
 
 namespace detail {
 
 template <class Real>
 struct MapRoom {
-  alignas(64) std::array<std::uint16_t, block_voxels> guess;
+  alignas(64) std::array<std::uint32_t, block_voxels> group;
+  alignas(64) std::array<Real, block_voxels> u;
   alignas(64) std::array<Real, block_voxels> value;
 };
 
-template <unsigned steps, class Real>
-TWINTRACK_INLINE void map_found(const MapView<Real>& map, const std::uint16_t* guess,
-                                const Real* score, int n, Real* out) {
-  for (int i = 0; i < n; ++i)
-    out[i] = map_value(map.nodes[find_node(map, guess[i], steps, score[i])], score[i]);
+// value[i] = map_value(nodes[group[i]], u[i]).
+template <class Real>
+TWINTRACK_INLINE void map_values(const MapNode<Real>* nodes, const std::uint32_t* group,
+                                 const Real* u, int n, Real* value) {
+  int i = 0;
+#if defined(__GNUC__) || defined(__clang__)
+  if constexpr (sizeof(Real) == 4) {
+    // Four voxels at a time: four nodes are loaded whole and transposed, which costs less than
+    // gathering their fields.
+    typedef float Four __attribute__((vector_size(16)));
+    typedef int Mask __attribute__((vector_size(16)));
+    for (; i + 4 <= n; i += 4) {
+      Four a, b, c, d, at;
+      std::memcpy(&a, nodes + group[i], sizeof a);
+      std::memcpy(&b, nodes + group[i + 1], sizeof b);
+      std::memcpy(&c, nodes + group[i + 2], sizeof c);
+      std::memcpy(&d, nodes + group[i + 3], sizeof d);
+      std::memcpy(&at, u + i, sizeof at);
+      const Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+      const Four cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+      const Four ab_slopes = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+      const Four cd_slopes = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+      const Four offset = at - __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+      const Four y = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+      const Four before = __builtin_shufflevector(ab_slopes, cd_slopes, 0, 1, 4, 5);
+      const Four after = __builtin_shufflevector(ab_slopes, cd_slopes, 2, 3, 6, 7);
+      const Mask below = offset < 0.0f;
+      const Four result = y + (below ? before : after) * offset;
+      std::memcpy(value + i, &result, sizeof result);
+    }
+  }
+#endif
+  for (; i < n; ++i) value[i] = map_value(nodes[group[i]], u[i]);
 }
 
-// A valid block, ready in memory, to `out`. A block of one value, as background is, costs no
-// search.
+// Maps a valid block to `room.value`. A block of one value, as background is, costs no look-ups.
 template <class Real>
 TWINTRACK_INLINE void map_block(const MapView<Real>& map, const Real* score, int n,
-                                MapRoom<Real>& room, Real* out) {
+                                MapRoom<Real>& room) {
+  Real* value = room.value.data();
   using Bits = std::conditional_t<sizeof(Real) == 4, std::uint32_t, std::uint64_t>;
   Bits differs = 0;
   for (int i = 0; i < n; ++i) differs |= bits_as<Bits>(score[i]) ^ bits_as<Bits>(score[0]);
   if (differs == 0) {
-    std::fill_n(out, n, map_score(map, score[0]));
+    const Real y = map_score(map, score[0]);
+    for (int i = 0; i < n; ++i) value[i] = y;
     return;
   }
-  std::uint16_t* guess = room.guess.data();
-  for (int i = 0; i < n; ++i)
-    guess[i] = static_cast<std::uint16_t>(grid::position(score[i]).cell >> map.shift);
-  for (int i = 0; i < n; ++i) guess[i] = map.guess[guess[i]];
-  switch (map.steps) {
-    case 0:
-      return map_found<0>(map, guess, score, n, out);
-    case 1:
-      return map_found<1>(map, guess, score, n, out);
-    case 2:
-      return map_found<2>(map, guess, score, n, out);
-    case 3:
-      return map_found<3>(map, guess, score, n, out);
-    default:
-      for (int i = 0; i < n; ++i)
-        out[i] = map_value(map.nodes[find_node(map, guess[i], map.steps, score[i])], score[i]);
+  std::uint32_t* group = room.group.data();
+  Real* u = room.u.data();
+  for (int i = 0; i < n; ++i) {
+    const grid::Distance<Real> at = grid::distance(score[i]);
+    group[i] = map_grid::group(at.cell, grid::is_high(score[i]), map.shift);
+    u[i] = at.u;
   }
+  map_values(map.nodes, group, u, n, value);
+  unsigned searched = 0;
+  for (int i = 0; i < n; ++i) searched |= static_cast<unsigned>(value[i] != value[i]);
+  if (searched != 0)
+    for (int i = 0; i < n; ++i)
+      if (value[i] != value[i])
+        value[i] = static_cast<Real>(interpolate(map.knots, static_cast<double>(score[i])));
 }
 
 // Stores `n` mapped values at ranks [first, first + n) of `out`, in T.
@@ -293,6 +398,8 @@ void apply_map(const MapView<Real>& map, const ArrayView& score, const WritableA
   const bool direct = std::is_same_v<T, Real> && walk.contiguous(1, sizeof(T)) &&
                       reinterpret_cast<std::uintptr_t>(out.data) % alignof(Real) == 0;
   const bool in_place = out.data == score.data;
+  const bool stream = direct && !in_place &&
+                      sizeof(T) * static_cast<std::size_t>(blocks.voxels()) >= streaming_bytes;
 
   struct Room {
     explicit Room(const VoxelBlocks<Real>& all) : buffers(all) {}
@@ -318,14 +425,21 @@ void apply_map(const MapView<Real>& map, const ArrayView& score, const WritableA
             return;
           }
           if (!write) continue;
-          if (direct) {
-            Real* to = reinterpret_cast<Real*>(const_cast<std::byte*>(walk.start(1))) + rank;
-            map_block(map, block.score, n, room.map, to);
-          } else {
-            map_block(map, block.score, n, room.map, room.map.value.data());
-            store<T>(walk, 1, rank, n, room.map.value.data());
+          if (direct) prefetch(block.score + n, sizeof(Real) * block_voxels);
+          const Real* value = room.map.value.data();
+          map_block(map, block.score, n, room.map);
+          if (!direct) {
+            store<T>(walk, 1, rank, n, value);
+            continue;
           }
+          Real* to = reinterpret_cast<Real*>(const_cast<std::byte*>(walk.start(1))) + rank;
+          const std::size_t bytes = sizeof(Real) * static_cast<std::size_t>(n);
+          if (stream)
+            stream_copy(value, bytes, to);
+          else
+            std::memcpy(to, value, bytes);
         }
+        if (stream) end_streaming();
       });
     });
     if (!valid) blocks.explain();

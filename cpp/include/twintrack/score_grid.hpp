@@ -59,46 +59,75 @@ TWINTRACK_HD std::uint32_t mask_of(std::uint32_t bits) {
 
 }  // namespace detail
 
-/// Where a score lies; `p` must be in [0, 1] (-0.0 counts as 0).
-TWINTRACK_HD Position position(float p) {
-  const bool high = p > 0.5f;
-  const float q = 1.0f - p;  // may round where p < 1/2, but is not the smaller one there
-  const float d = p < q ? p : q;
-  const std::uint32_t bits = twintrack::detail::bits_as<std::uint32_t>(d) & 0x7fffffffu;
-  const std::uint32_t cell = detail::cell_of(bits, bits != 0 ? 1u : 0u);
-  return {high ? 2 * half_cell - cell : cell, (bits & detail::mask_of(bits)) << 8};
+/// Distance of a score from the nearer of 0 and 1, and the cell that this distance has in the lower
+/// half of the grid.
+template <class Real>
+struct Distance {
+  Real u;
+  std::uint32_t cell;
+};
+
+/// Whether a score lies in the upper half of the grid.
+template <class Real>
+TWINTRACK_HD bool is_high(Real p) {
+  return p > Real(0.5);
 }
 
-/// As above for float64. The cell is that of the score rounded towards the nearer end in float32's
-/// format; nothing is rounded before `1 - p`.
-TWINTRACK_HD Position position(double p) {
-  const bool high = p > 0.5;
-  const double q = 1.0 - p;
-  const double d = p < q ? p : q;
-  const std::uint64_t wide = twintrack::detail::bits_as<std::uint64_t>(d) & ~(1ull << 63);
-  // float32 bits of d towards 0: rebias the exponent and drop 29 bits; below 2^-126 float32 is
-  // linear with spacing 2^-149.
+/// `p` must be in [0, 1] (-0.0 counts as 0). Exact: `1 - p` rounds only where p < 1/2.
+TWINTRACK_HD Distance<float> distance(float p) {
+  const float q = 1.0f - p;
+  const float u = p < q ? p : q;
+  const std::uint32_t bits = twintrack::detail::bits_as<std::uint32_t>(u) & 0x7fffffffu;
+  return {u, detail::cell_of(bits, bits != 0 ? 1u : 0u)};
+}
+
+namespace detail {
+
+// float32 bits of the distance u >= 0, rounded towards 0: the exponent is rebiased and 29 bits are
+// dropped; below 2^-126 float32 is linear with spacing 2^-149.
+TWINTRACK_HD std::uint32_t float_bits(double u) {
+  const std::uint64_t wide = twintrack::detail::bits_as<std::uint64_t>(u) & ~(1ull << 63);
   const std::uint32_t normal =
       static_cast<std::uint32_t>((wide >> 29) - (static_cast<std::uint64_t>(1023 - 127) << 23));
-  const bool tiny = d < 0x1p-126;
+  const bool tiny = u < 0x1p-126;
   const std::uint32_t linear =
-      static_cast<std::uint32_t>(static_cast<std::int32_t>((tiny ? d : 0x1p-126) * 0x1p149));
-  const std::uint32_t bits = tiny ? linear : normal;
-  const std::uint32_t cell = detail::cell_of(bits, wide != 0 ? 1u : 0u);
+      static_cast<std::uint32_t>(static_cast<std::int32_t>((tiny ? u : 0x1p-126) * 0x1p149));
+  return tiny ? linear : normal;
+}
+
+}  // namespace detail
+
+TWINTRACK_HD Distance<double> distance(double p) {
+  const double q = 1.0 - p;
+  const double u = p < q ? p : q;
+  return {u, detail::cell_of(detail::float_bits(u), u != 0 ? 1u : 0u)};
+}
+
+/// Where a score lies; `p` must be in [0, 1].
+TWINTRACK_HD Position position(float p) {
+  const Distance<float> at = distance(p);
+  const std::uint32_t bits = twintrack::detail::bits_as<std::uint32_t>(at.u) & 0x7fffffffu;
+  return {is_high(p) ? 2 * half_cell - at.cell : at.cell, (bits & detail::mask_of(bits)) << 8};
+}
+
+TWINTRACK_HD Position position(double p) {
+  const Distance<double> at = distance(p);
+  const std::uint32_t bits = detail::float_bits(at.u);
   const std::uint32_t base_bits = bits & ~detail::mask_of(bits);
-  // (d - base) / unit, both exact, then rounded to nearest. The unit is 2^(e - 158) for the
+  // (u - base) / unit, both exact, then rounded to nearest. The unit is 2^(e - 158) for the
   // float32 exponent field e (1 for subnormals).
   const std::uint32_t exponent = bits < 0x00800000u ? 1u : bits >> 23;
   const double base_normal =
       twintrack::detail::bits_as<double>((static_cast<std::uint64_t>(base_bits) << 29) +
                                          (static_cast<std::uint64_t>(1023 - 127) << 52));
-  const double base =
-      tiny ? static_cast<double>(static_cast<std::int32_t>(base_bits)) * 0x1p-149 : base_normal;
+  const double base = bits < 0x00800000u
+                          ? static_cast<double>(static_cast<std::int32_t>(base_bits)) * 0x1p-149
+                          : base_normal;
   const double per_unit =
       twintrack::detail::bits_as<double>(static_cast<std::uint64_t>(1023 + 158 - exponent) << 52);
   const std::uint32_t residual =
-      static_cast<std::uint32_t>(static_cast<std::int32_t>((d - base) * per_unit + 0.5));
-  return {high ? 2 * half_cell - cell : cell, residual};
+      static_cast<std::uint32_t>(static_cast<std::int32_t>((at.u - base) * per_unit + 0.5));
+  return {is_high(p) ? 2 * half_cell - at.cell : at.cell, residual};
 }
 
 /// The end of a cell that residuals are measured from, as a distance from the nearer of 0 and 1,

@@ -1,0 +1,59 @@
+// Large arrays that are read once or written once: hints to the cache, where the processor has
+// them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "twintrack/config.hpp"
+
+#if defined(__SSE2__) && !defined(__CUDACC__)
+#include <emmintrin.h>
+#define TWINTRACK_STREAMING_STORES 1
+#else
+#define TWINTRACK_STREAMING_STORES 0
+#endif
+
+namespace twintrack {
+
+/// Outputs of at least this many bytes would not stay in the cache anyway.
+inline constexpr std::size_t streaming_bytes = std::size_t{4} << 20;
+
+/// Asks for `bytes` bytes from `p` on, which may end beyond the array.
+TWINTRACK_INLINE void prefetch(const void* p, std::size_t bytes) {
+#if defined(__GNUC__) || defined(__clang__)
+  const char* at = static_cast<const char*>(p);
+  for (std::size_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(at + offset);
+#else
+  (void)p;
+  (void)bytes;
+#endif
+}
+
+/// Copies past the cache: the lines of `to` are not read first. `end_streaming` must follow before
+/// another thread looks at them.
+TWINTRACK_INLINE void stream_copy(const void* from, std::size_t bytes, void* to) {
+#if TWINTRACK_STREAMING_STORES
+  const char* source = static_cast<const char*>(from);
+  char* target = static_cast<char*>(to);
+  while (bytes > 0 && reinterpret_cast<std::uintptr_t>(target) % 16 != 0) {
+    *target++ = *source++;
+    --bytes;
+  }
+  for (; bytes >= 16; bytes -= 16, source += 16, target += 16)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(target),
+                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(source)));
+  std::memcpy(target, source, bytes);
+#else
+  std::memcpy(to, from, bytes);
+#endif
+}
+
+TWINTRACK_INLINE void end_streaming() {
+#if TWINTRACK_STREAMING_STORES
+  _mm_sfence();
+#endif
+}
+
+}  // namespace twintrack

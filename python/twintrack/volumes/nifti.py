@@ -1,0 +1,239 @@
+"""NIfTI-1 and NIfTI-2 single files, .nii and .nii.gz."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import nibabel as nib
+import numpy as np
+from isal import isal_zlib
+from numpy.typing import NDArray
+
+from twintrack.files import naming, replacing
+from twintrack.volumes.geometry import Volume
+from twintrack.volumes.streams import MAX_DEFLATE_RATIO, ByteStream, gunzip, native, plain
+
+# isal's levels 1 and 2 are equally fast on scores and label maps; 0 grows noise, 3 is 3x slower.
+_GZIP_LEVEL = 1
+_PIECE = 1 << 20
+
+# Typed as Any: nibabel's header classes are not annotated.
+_HEADER_CLASSES: tuple[Any, ...] = (nib.Nifti1Header, nib.Nifti2Header)
+
+_GEOMETRY_FIELDS = (
+    *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("sform_code", "srow_x", "srow_y", "srow_z", "xyzt_units"),
+)
+
+
+@dataclass(frozen=True)
+class NiftiHeader:
+    """What a NIfTI header says about its voxels.
+
+    Attributes
+    ----------
+    shape
+        Three axis lengths.
+    dtype
+        Type of the stored numbers, in the file's byte order.
+    offset
+        Byte at which the voxels start in the uncompressed file.
+    slope, intercept
+        Value = slope × stored + intercept; None, None where the stored numbers are the values.
+    affine
+        Voxel index to mm, RAS+: the sform if it has a code, else the qform, else the spacing.
+    nifti
+        The nibabel header itself.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float | None
+    intercept: float | None
+    affine: NDArray[np.float64]
+    nifti: Any
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the voxels take in the uncompressed file."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_nifti(path: Path) -> Volume:
+    """Read a NIfTI file whole.
+
+    Stored numbers keep their dtype (in native byte order) and their order in memory, x fastest.
+    Numbers with a scale factor become float32, or float64 if they are stored as such. An
+    uncompressed file is memory-mapped, copy-on-write: nothing is read before it is used, and
+    writing into the array does not change the file. Whether a file is compressed is read from
+    its first bytes, not from its name.
+
+    Raises
+    ------
+    ValueError
+        Truncated, corrupt (also by its gzip CRC-32), not NIfTI, more than three axes or not
+        real numbers; the message names `path`. Memory is allocated only after the size that the
+        header announces has proved possible for the size of the file.
+    """
+    with naming(path), path.open("rb") as file:
+        compressed, stream = _open_stream(file)
+        header = _read_header(stream)
+        _check_size(header, path.stat().st_size, compressed)
+        array: NDArray[Any]
+        if compressed:
+            stream.skip(header.offset - header.nifti.sizeof_hdr)
+            array = stream.read_array(math.prod(header.shape), header.dtype)
+            stream.drain()
+        else:
+            mapped = np.memmap(file, np.uint8, "c", header.offset, (header.nbytes,))
+            array = np.asarray(mapped).view(header.dtype)
+            array = native(np.require(array, requirements=["ALIGNED"]))
+        array = _scaled(array, header).reshape(header.shape, order="F")
+        return Volume(array, header.affine, path, header.nifti)
+
+
+def read_nifti_header(path: Path) -> NiftiHeader:
+    """Read the header alone; of a compressed file only the first piece is inflated."""
+    with naming(path), path.open("rb") as file:
+        return _read_header(_open_stream(file)[1])
+
+
+def write_nifti(
+    path: Path,
+    blocks: Iterable[NDArray[Any]],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    slope: float,
+    like: Volume,
+) -> None:
+    """Write blocks of voxels, x fastest, as one NIfTI-1 file; gzip if the name ends in .gz.
+
+    Parameters
+    ----------
+    path
+        Replaced when the new file is whole.
+    blocks
+        Consecutive slabs along the last axis, of type `dtype`.
+    slope
+        Scale factor to store; 1 when the numbers are the values.
+    like
+        Source of the geometry: the codes and units of its header, else its affine.
+    """
+    with naming(path):
+        prefix = _header_bytes(shape, dtype, slope, like)
+    size = len(prefix) + math.prod(shape) * dtype.itemsize
+    with replacing(path, size) as temporary, temporary.open("xb") as file:
+        pieces = itertools.chain([memoryview(prefix)], _pieces(blocks))
+        if path.name.lower().endswith(".gz"):
+            deflate = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, 31)  # 31: gzip frame
+            for piece in pieces:
+                file.write(deflate.compress(piece))
+            file.write(deflate.flush())
+        else:
+            file.writelines(pieces)
+
+
+def _pieces(blocks: Iterable[NDArray[Any]]) -> Iterator[memoryview]:
+    """Cut blocks into pieces of bytes that the compressor takes out of the cache."""
+    for block in blocks:
+        data = block.ravel(order="F").view(np.uint8).data
+        for start in range(0, len(data), _PIECE):
+            yield data[start : start + _PIECE]
+
+
+def _open_stream(file: BinaryIO) -> tuple[bool, ByteStream]:
+    compressed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    return compressed, ByteStream(gunzip(file) if compressed else plain(file))
+
+
+def _read_header(stream: ByteStream) -> NiftiHeader:
+    start = stream.read(4)
+    for make_header in _HEADER_CLASSES:
+        size = make_header.sizeof_hdr
+        for endianness in ("<", ">"):
+            if start == struct.pack(f"{endianness}i", size):
+                block = start + stream.read(size - 4)
+                if len(block) < size:
+                    raise ValueError(f"truncated: {len(block)} bytes of its {size}-byte header")
+                return _parse_header(make_header(block, endianness))
+    found = f"it starts with the bytes {start.hex(' ')}" if start else "it is empty"
+    raise ValueError(f"not a NIfTI file: {found}")
+
+
+def _parse_header(nifti: Any) -> NiftiHeader:
+    if nifti["magic"].item() != nifti.single_magic:
+        raise ValueError(
+            f"its magic is {nifti['magic'].item()!r}, not {nifti.single_magic!r}; "
+            "convert .hdr/.img pairs to one .nii file"
+        )
+    lengths = tuple(int(length) for length in nifti.get_data_shape())
+    x, y, z = (*lengths[:3], 1, 1, 1)[:3]  # axes left out have length 1
+    if min(x, y, z) < 1 or any(length != 1 for length in lengths[3:]):
+        raise ValueError(f"its header announces the shape {lengths}; one 3-D volume is needed")
+    dtype = nifti.get_data_dtype()
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise ValueError(f"voxels of type {dtype} cannot be used; store real numbers of 1-8 bytes")
+    slope, intercept = nifti.get_slope_inter()
+    if (slope, intercept) == (1, 0):
+        slope, intercept = None, None
+    return NiftiHeader(
+        shape=(x, y, z),
+        dtype=dtype,
+        offset=int(nifti["vox_offset"]) or nifti.single_vox_offset,
+        slope=slope,
+        intercept=intercept,
+        affine=np.asarray(nifti.get_best_affine(), np.float64),
+        nifti=nifti,
+    )
+
+
+def _check_size(header: NiftiHeader, file_size: int, compressed: bool) -> None:
+    needed = header.offset + header.nbytes
+    if needed > (file_size * MAX_DEFLATE_RATIO if compressed else file_size):
+        raise ValueError(
+            f"truncated or corrupt: {header.shape} voxels of {header.dtype} from byte "
+            f"{header.offset} on take {needed:,} bytes, which a{' gzip' * compressed} file of "
+            f"{file_size:,} bytes cannot hold"
+        )
+
+
+def _scaled(array: NDArray[Any], header: NiftiHeader) -> NDArray[Any]:
+    if header.slope is None or header.intercept is None:
+        return array
+    dtype = np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
+    out = array if array.dtype == dtype else None
+    scaled: NDArray[Any] = np.multiply(array, dtype.type(header.slope), out=out, dtype=dtype)
+    if header.intercept:
+        scaled += dtype.type(header.intercept)
+    return scaled
+
+
+def _header_bytes(
+    shape: tuple[int, ...], dtype: np.dtype[Any], slope: float, like: Volume
+) -> bytes:
+    if max(shape) > 32767:
+        raise ValueError(f"shape {shape}: an axis of a NIfTI-1 file has at most 32767 voxels")
+    nifti = _HEADER_CLASSES[0]()
+    nifti.set_data_shape(shape)
+    nifti.set_data_dtype(dtype)
+    nifti.set_slope_inter(slope, 0)
+    if like.header is not None:
+        nifti["pixdim"][:4] = like.header["pixdim"][:4]
+        for field in _GEOMETRY_FIELDS:
+            nifti[field] = like.header[field]
+    else:
+        nifti.set_qform(like.affine, code="scanner")  # sets the spacing as well
+        nifti.set_sform(like.affine, code="scanner")
+        nifti.set_xyzt_units("mm")
+    buffer = io.BytesIO()
+    nifti.write_to(buffer)
+    return buffer.getvalue()

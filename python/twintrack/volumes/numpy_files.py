@@ -1,0 +1,175 @@
+"""NumPy files: .npy arrays, .npz archives, and nnU-Net's class probabilities. Never unpickled."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.files import naming
+from twintrack.volumes.streams import MAX_DEFLATE_RATIO, ByteStream, native, unzip
+
+# The names that nnU-Net gives to its class probabilities: version 2, version 1.
+NNUNET_KEYS = ("probabilities", "softmax")
+
+_CHUNK = 1 << 20
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """Map an .npy file into memory, copy-on-write; axes (x, y, z) as stored.
+
+    Raises
+    ------
+    ValueError
+        Truncated, not .npy, not three axes or not real numbers; the message names `path`.
+    """
+    with naming(path):
+        # Unlike numpy.load, open_memmap never goes by the content to another format.
+        array: NDArray[Any] = np.asarray(np.lib.format.open_memmap(path, mode="c"))
+        _check_dtype(array.dtype)
+        _check_three_axes(array.shape)
+        return native(array)
+
+
+def read_npz(path: Path, classes: Sequence[int], key: str | None = None) -> NDArray[Any]:
+    """Read one array of an .npz archive.
+
+    Parameters
+    ----------
+    path
+        Archive written by ``numpy.savez`` or ``numpy.savez_compressed``.
+    classes
+        Which classes to add up when the array has four axes.
+    key
+        Name of the array; None takes nnU-Net's ``probabilities`` or ``softmax``, else the only
+        array of the archive.
+
+    Returns
+    -------
+    array
+        Three axes: (x, y, z) as stored. Four axes: nnU-Net's (class, z, y, x), returned as the
+        sum over `classes` with axes (x, y, z), x fastest in memory; no more than two classes are
+        in memory at a time. A sum of several classes that passes 1 by no more than the rounding
+        of its terms is set to 1.
+
+    Raises
+    ------
+    ValueError
+        Truncated, corrupt (also by its CRC-32), no such array or class, an array of objects;
+        the message names `path`.
+    """
+    with naming(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        entry = _find_entry(archive, key)
+        stream = ByteStream(unzip(file, entry))
+        shape, fortran_order, dtype = _read_npy_header(stream)
+        announced = math.prod(shape) * dtype.itemsize
+        if announced > path.stat().st_size * MAX_DEFLATE_RATIO:
+            raise ValueError(
+                f"corrupt: {entry.filename!r} announces {shape} numbers of {dtype}, "
+                f"{announced:,} bytes, which a file of {path.stat().st_size:,} bytes cannot hold"
+            )
+        array: NDArray[Any]
+        if len(shape) == 4:
+            _check_classes(shape, dtype, classes)
+            array = _sum_classes(_read_classes(stream, shape, fortran_order, dtype, classes)).T
+        else:
+            _check_three_axes(shape)
+            array = stream.read_array(math.prod(shape), dtype)
+            array = array.reshape(shape, order="F" if fortran_order else "C")
+        stream.drain()
+        return array
+
+
+def _find_entry(archive: zipfile.ZipFile, key: str | None) -> zipfile.ZipInfo:
+    entries = {
+        entry.filename.removesuffix(".npy"): entry
+        for entry in archive.infolist()
+        if entry.filename.endswith(".npy")
+    }
+    if key is None:
+        candidates = [name for name in NNUNET_KEYS if name in entries] or list(entries)
+        if len(candidates) == 1:
+            return entries[candidates[0]]
+        raise ValueError(f"name one of its arrays with key=: {sorted(entries)}")
+    if key not in entries:
+        raise ValueError(f"has no array {key!r}, only {sorted(entries)}")
+    return entries[key]
+
+
+def _read_npy_header(stream: ByteStream) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(stream)
+    if version not in read_header:
+        raise ValueError(f"npy format {version} is not for plain numbers")
+    shape, fortran_order, dtype = read_header[version](stream)
+    _check_dtype(dtype)
+    return shape, fortran_order, dtype
+
+
+def _check_dtype(dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise ValueError(f"holds numbers of type {dtype}; store real numbers of 1-8 bytes")
+
+
+def _check_three_axes(shape: tuple[int, ...]) -> None:
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"has the shape {shape}; one 3-D volume (x, y, z) is needed")
+
+
+def _check_classes(shape: tuple[int, ...], dtype: np.dtype[Any], classes: Sequence[int]) -> None:
+    if dtype.kind != "f":
+        raise ValueError(f"class probabilities of type {dtype}; they must be floating point")
+    if min(shape) < 1:
+        raise ValueError(f"class probabilities of shape {shape} hold no voxels")
+    if not classes or len(set(classes)) < len(classes):
+        raise ValueError(f"tumour={tuple(classes)} must list each tumour class once")
+    for label in classes:
+        if not 0 <= label < shape[0]:
+            raise ValueError(f"tumour={tuple(classes)}: class {label} is not in 0..{shape[0] - 1}")
+
+
+def _read_classes(
+    stream: ByteStream,
+    shape: tuple[int, ...],
+    fortran_order: bool,
+    dtype: np.dtype[Any],
+    classes: Sequence[int],
+) -> Iterator[NDArray[Any]]:
+    """Yield the (z, y, x) probabilities of each wanted class."""
+    if fortran_order:  # the classes of a voxel lie side by side, so all of them must be read
+        whole = stream.read_array(math.prod(shape), dtype).reshape(shape, order="F")
+        yield from (np.ascontiguousarray(whole[label]) for label in classes)
+        return
+    count = math.prod(shape[1:])
+    for label in range(max(classes) + 1):
+        if label in classes:
+            yield stream.read_array(count, dtype).reshape(shape[1:])
+        else:
+            stream.skip(count * dtype.itemsize)
+
+
+def _sum_classes(terms: Iterator[NDArray[Any]]) -> NDArray[Any]:
+    total = next(terms)
+    # Softmax is computed in float32 or less, whatever it is stored in.
+    rounding = max(float(np.finfo(dtype).eps) for dtype in (total.dtype, np.float32))
+    count = 1
+    for term in terms:
+        if total.dtype == np.float16:  # 16 bits would lose small terms beside large ones
+            total = total.astype(np.float32)
+        total += term
+        count += 1
+    if count > 1:
+        limit = 1 + count * rounding
+        flat = total.reshape(-1)
+        for start in range(0, flat.size, _CHUNK):
+            part = flat[start : start + _CHUNK]
+            np.copyto(part, 1, where=(part > 1) & (part <= limit))
+    return total

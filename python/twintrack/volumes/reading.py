@@ -1,0 +1,158 @@
+"""Reading volumes whatever their format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.files import SUFFIXES, split_suffix
+from twintrack.volumes.geometry import Volume
+from twintrack.volumes.metaimage import read_metaimage, read_metaimage_header
+from twintrack.volumes.nifti import read_nifti, read_nifti_header
+from twintrack.volumes.numpy_files import read_npy, read_npz
+
+_CHUNK = 1 << 20
+
+
+def read_volume(
+    path: str | os.PathLike[str], tumour: Sequence[int] = (1,), key: str | None = None
+) -> Volume:
+    """Read a volume, with the dtype and memory order of its file.
+
+    Parameters
+    ----------
+    path
+        ``.nii``, ``.nii.gz``, ``.mha``, ``.mhd``, ``.npy`` or ``.npz``. Uncompressed ``.nii`` and
+        ``.npy`` files are memory-mapped, copy-on-write.
+    tumour
+        Classes to add up if `path` is an ``.npz`` of class probabilities (class, z, y, x) as
+        nnU-Net writes them. Its geometry is that of the segmentation beside it (``CASE.nii.gz``
+        beside ``CASE.npz``); the ``.pkl`` beside it is never opened.
+    key
+        Name of the array in an ``.npz``; see `read_npz`.
+
+    Returns
+    -------
+    volume
+        Axes (x, y, z) as nibabel orders them. Stored integers with a scale factor become
+        float32; nothing else changes its type.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        Truncated or corrupt, an unknown format, not one 3-D volume of real numbers. The message
+        names the file.
+    ImportError
+        A MetaImage file, and SimpleITK is not installed.
+    """
+    path = Path(path)
+    suffix = split_suffix(path.name)[1]
+    if suffix in (".nii", ".nii.gz"):
+        return read_nifti(path)
+    if suffix in (".mha", ".mhd"):
+        return read_metaimage(path)
+    if suffix == ".npy":
+        return Volume(read_npy(path), path=path)
+    if suffix == ".npz":
+        array = read_npz(path, tumour, key)
+        return _with_geometry_beside(array, path)
+    raise ValueError(f"{path}: unknown volume format; known are {', '.join(SUFFIXES)}")
+
+
+def read_score(
+    path: str | os.PathLike[str], tumour: Sequence[int] = (1,), key: str | None = None
+) -> Volume:
+    """Read a tumour probability: floating point, meant to lie in [0, 1].
+
+    Range and NaN are checked where the score is used, in the pass that reads every voxel anyway.
+
+    Raises
+    ------
+    ValueError
+        As `read_volume`; and the file holds unscaled integers, that is a segmentation.
+    """
+    volume = read_volume(path, tumour, key)
+    if volume.array.dtype.kind != "f":
+        raise ValueError(
+            f"{volume}: holds {volume.array.dtype} without a scale factor: a segmentation, not a "
+            "score. Give the probabilities (nnU-Net: --save_probabilities writes CASE.npz)"
+        )
+    return volume
+
+
+def read_labels(path: str | os.PathLike[str], key: str | None = None) -> Volume:
+    """Read a rater's or region's annotation in the dtype of its file (int16, float64, …).
+
+    The label values are checked where they are used, in the pass that reads every voxel anyway.
+    """
+    return read_volume(path, tumour=(), key=key)
+
+
+def read_label_map(path: str | os.PathLike[str], key: str | None = None) -> Volume:
+    """Read a label map, such as the vessels, as uint8.
+
+    Raises
+    ------
+    ValueError
+        As `read_volume`; and a value that is not an integer in 0…255, with its voxel.
+    """
+    volume = read_labels(path, key)
+    array = volume.array
+    if array.dtype in (np.uint8, np.bool_):
+        return Volume(array.view(np.uint8), volume.affine, volume.path, volume.header)
+    labels = np.empty_like(array, dtype=np.uint8, subok=False)
+    for source, target in zip(_chunks(array), _chunks(labels), strict=True):
+        with np.errstate(invalid="ignore"):  # NaN becomes some integer and then differs
+            np.copyto(target, source, casting="unsafe")
+        if not np.array_equal(source, target):
+            raise ValueError(f"{volume}: {_first_fault(array)}")
+    return Volume(labels, volume.affine, volume.path, volume.header)
+
+
+def _chunks(array: NDArray[Any]) -> list[NDArray[Any]]:
+    """Cut `array` into views of about a million voxels along its slowest axis."""
+    slowest = int(np.argmax(array.strides))
+    rows = np.moveaxis(array, slowest, 0)
+    step = max(1, _CHUNK * len(rows) // array.size)
+    return [rows[start : start + step] for start in range(0, len(rows), step)]
+
+
+def _first_fault(array: NDArray[Any]) -> str:
+    for k in range(array.shape[2]):
+        slab = array[..., k]
+        wrong = np.argwhere(~((slab >= 0) & (slab <= 255) & (slab == np.rint(slab))))
+        if len(wrong):
+            i, j = (int(index) for index in wrong[0])
+            return f"voxel ({i}, {j}, {k}) is {slab[i, j]}; labels are the integers 0 to 255"
+    raise AssertionError("called without a fault")
+
+
+def _with_geometry_beside(array: NDArray[Any], path: Path) -> Volume:
+    """Give nnU-Net probabilities the geometry of the segmentation that nnU-Net wrote with them."""
+    stem = split_suffix(path.name)[0]
+    for suffix in (".nii.gz", ".nii", ".mha"):
+        beside = path.with_name(stem + suffix)
+        if not beside.exists():
+            continue
+        header = None
+        shape: tuple[int, ...]
+        if suffix == ".mha":
+            shape, affine = read_metaimage_header(beside)
+        else:
+            nifti = read_nifti_header(beside)
+            shape, affine, header = nifti.shape, nifti.affine, nifti.nifti
+        if shape != array.shape:
+            raise ValueError(
+                f"{path}: shape {array.shape} (x, y, z) differs from {shape} of the segmentation "
+                f"{beside}; nnU-Net version 1 saves a cropped or resampled softmax, which must be "
+                "put back on the image's grid first"
+            )
+        return Volume(array, affine, path, header)
+    return Volume(array, path=path)
