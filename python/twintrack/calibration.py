@@ -144,6 +144,12 @@ class Calibrator:
     def __sklearn_is_fitted__(self) -> bool:
         return "_cases" in self.__dict__ or "map_" in self.__dict__
 
+    def __sklearn_tags__(self) -> Any:
+        # Only scikit-learn calls this, so it is there; it is no dependency of ours.
+        from sklearn.base import BaseEstimator
+
+        return BaseEstimator.__sklearn_tags__(self)
+
     def __getattr__(self, name: str) -> Any:
         # Streaming fits compute the map when it is first asked for, not at every partial_fit.
         if name.endswith("_") and not name.startswith("__") and name in type(self).__annotations__:

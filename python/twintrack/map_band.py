@@ -72,7 +72,7 @@ def bootstrap_band(
     for resample in range(resamples):
         times = np.bincount(rng.integers(cases, size=cases), minlength=cases)
         sums = np.zeros((len(cells), tallies[0].raters + 2), np.uint64)
-        for case in np.flatnonzero(times):
+        for case in np.flatnonzero(times).tolist():
             sums[places[case]] += np.uint64(times[case]) * tallies[case].rows()[1]
         drawn = ScoreTally.from_rows(cells, sums)
         maps[resample] = (

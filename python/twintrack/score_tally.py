@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,7 +50,10 @@ class EqualMassBins:
     @property
     def mhr(self) -> NDArray[np.float64]:
         """Mean human response of each bin: the mean over its voxels and all raters."""
-        return self.votes.sum(axis=1) / (self.count * np.float64(self.votes.shape[1]))
+        mhr: NDArray[np.float64] = self.votes.sum(axis=1) / (
+            self.count * np.float64(self.votes.shape[1])
+        )
+        return mhr
 
 
 class ScoreTally:
@@ -107,7 +113,10 @@ class ScoreTally:
         return int(self.counts.sum())
 
     def update(
-        self, score: ArrayLike, raters: ArrayLike, region: ArrayLike | None = None
+        self,
+        score: ArrayLike,
+        raters: ArrayLike | Sequence[ArrayLike],
+        region: ArrayLike | None = None,
     ) -> ScoreTally:
         """Add the voxels of a case, or of a part of one.
 
@@ -151,7 +160,8 @@ class ScoreTally:
             return NotImplemented
         if self.raters != other.raters:
             return False
-        return all(np.array_equal(a, b) for a, b in zip(self.rows(), other.rows(), strict=True))
+        mine, theirs = self.rows(), other.rows()
+        return np.array_equal(mine[0], theirs[0]) and np.array_equal(mine[1], theirs[1])
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -211,7 +221,7 @@ class ScoreTally:
         """
         path = Path(path)
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 found = {name: stored[name] for name in stored.files}
             if str(found["format"]) != FORMAT:
                 raise ValueError("it is not a score tally")
@@ -225,7 +235,7 @@ class ScoreTally:
             return cls.from_rows(found["cells"], found["sums"])
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
             raise ValueError(f"{path}: cannot be read as a score tally: {error}") from error
 
     @classmethod

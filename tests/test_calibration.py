@@ -1,0 +1,294 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+import twintrack as tt
+from reference import KINDS, equal_mass, fitted_map, sample
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+
+def cohort(cases=6, shape=(16, 17, 18), raters=3, dtype=np.float32, seed=0):
+    """Scores, and raters who agree with score^2 more or less from case to case."""
+    rng = np.random.default_rng(seed)
+    scores = [rng.random(shape).astype(dtype) for _ in range(cases)]
+    labels = [
+        [rng.random(shape) < score.astype(float) ** (1.5 + i / cases) for _ in range(raters)]
+        for i, score in enumerate(scores)
+    ]
+    return scores, labels
+
+
+GRID = np.linspace(0, 1, 20_001)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_agrees_with_sorting_and_scipy(dtype, kind):
+    rng = np.random.default_rng(0)
+    score = sample(rng, 200_000, kind, dtype)
+    labels = [rng.random(score.size) < score.astype(float) ** 2 for _ in range(5)]
+    x, y = fitted_map(score, labels, 250)
+    expected = np.interp(GRID, x, y)
+    exact = tt.Calibrator(exact=True).fit(score, labels)
+    assert np.abs(exact.transform(GRID) - expected).max() < 1e-9
+    assert np.abs(exact.transform(GRID.astype(np.float32)) - expected).max() < 1e-6
+    one_pass = tt.Calibrator().fit(score, labels)
+    noise = 3 / np.sqrt(200_000 / 250) / 5  # of a bin's mean, times the share a cut can move
+    assert np.abs(one_pass.transform(GRID) - expected).max() < (1e-9 if dtype == np.float16 else noise)
+
+
+def test_single_and_hard_targets():
+    scores, labels = cohort(1)
+    count, mean, votes = equal_mass(scores[0].astype(np.float16).ravel(), [r.ravel() for r in labels[0]], 20)
+    half = scores[0].astype(np.float16)
+    fits = [tt.isotonic(votes[:, i] / count, count) for i in range(3)]
+    for rater in range(3):
+        single = tt.Calibrator("single", bins=20, rater=rater).fit(half, labels[0])
+        np.testing.assert_allclose(single.transform(mean), fits[rater], atol=1e-9)
+    hard = tt.Calibrator("hard", bins=20).fit(half, labels[0])
+    np.testing.assert_allclose(hard.transform(mean), np.mean(fits, axis=0), atol=1e-9)
+    none = tt.Calibrator("none").fit(half, labels[0])
+    assert np.array_equal(none.transform(scores[0]), scores[0])
+
+
+def test_keeps_the_weighted_mean():
+    scores, labels = cohort()
+    fitted = tt.Calibrator(bins=40).fit(scores, labels)
+    bins = fitted.bins_
+    calibrated = np.average(fitted.transform(bins.mean_score), weights=bins.count)
+    assert calibrated == pytest.approx(np.average(bins.mhr, weights=bins.count), abs=1e-12)
+
+
+def test_streaming_merging_and_fitting_are_one_and_the_same():
+    scores, labels = cohort()
+    whole = tt.Calibrator(bins=50).fit(scores, labels)
+    stream = tt.Calibrator(bins=50)
+    for score, raters in zip(scores, labels, strict=True):
+        for piece in range(4):
+            stream.partial_fit(score[piece::4], [rater[piece::4] for rater in raters])
+    merged = tt.Calibrator(bins=50)
+    for index in (4, 0, 5, 2, 1, 3):
+        part = tt.Calibrator(bins=50).partial_fit(scores[index], labels[index], case=str(index))
+        merged = merged.merge(part) if "_cases" in vars(merged) else part
+    assert stream.map_ == whole.map_ == merged.map_
+    assert merged.n_cases_ == whole.n_cases_ == 6
+    assert stream.n_cases_ == 1
+    assert stream.n_voxels_ == whole.n_voxels_
+
+
+def test_a_stream_can_go_on_after_the_map_was_used():
+    scores, labels = cohort(2)
+    stream = tt.Calibrator(bins=50).partial_fit(scores[0], labels[0])
+    first = stream.map_
+    stream.partial_fit(scores[1], labels[1])
+    assert stream.map_ != first
+    assert stream.map_ == tt.Calibrator(bins=50).fit(scores, labels).map_
+
+
+def test_regions_select_voxels():
+    scores, labels = cohort(2)
+    regions = [np.arange(16)[:, None, None] < 8, np.arange(17)[None, :, None] < 5]
+    regions = [np.broadcast_to(region, scores[0].shape) for region in regions]
+    selected = tt.Calibrator(bins=20).fit(scores, labels, regions)
+    cut = tt.Calibrator(bins=20).fit(
+        [s[r] for s, r in zip(scores, regions, strict=True)],
+        [[m[r] for m in ms] for ms, r in zip(labels, regions, strict=True)],
+    )
+    assert selected.map_ == cut.map_
+    assert selected.region_ == "mask"
+    assert cut.region_ == "all"
+
+
+def test_follows_scikit_learn():
+    fitted = tt.Calibrator("hard", bins=30, seed=3)
+    with pytest.raises(NotFittedError):
+        check_is_fitted(fitted)
+    assert not hasattr(fitted, "X_thresholds_")
+    copy = clone(fitted)
+    assert copy.get_params() == fitted.get_params()
+    scores, labels = cohort(2)
+    fitted.fit(scores, labels)
+    check_is_fitted(fitted)
+    assert not hasattr(clone(fitted), "map_")
+    assert fitted.set_params(bins=10).bins == 10
+    with pytest.raises(ValueError, match="no parameter 'bin'"):
+        fitted.set_params(bin=10)
+    assert repr(fitted) == "Calibrator(target='hard', bins=10, seed=3)"
+    assert np.array_equal(fitted.fit_transform(scores[0], labels[0]), fitted.predict(scores[0]))
+    assert np.all(np.diff(fitted.X_thresholds_) > 0)
+    restored = pickle.loads(pickle.dumps(fitted))
+    assert restored.map_ == fitted.map_
+    assert restored.partial_fit(scores[1], labels[1]).n_voxels_ == 2 * scores[0].size
+
+
+def test_plateaus_keep_only_their_ends():
+    score = np.linspace(0, 1, 1000, dtype=np.float32)
+    fitted = tt.Calibrator(bins=100).fit(score, [score > 0.5])
+    assert fitted.n_bins_ == 100
+    assert len(fitted.X_thresholds_) < 10
+
+
+def test_save_and_load(tmp_path):
+    scores, labels = cohort()
+    for fitted in (
+        tt.Calibrator(bins=40, region_rule="roi", ensemble={"average": "logits", "members": 3}),
+        tt.Calibrator("single", rater=2),
+        tt.Calibrator("none"),
+        tt.Calibrator(bins="auto", folds=3),
+    ):
+        fitted.fit(scores, labels)
+        fitted.save(tmp_path / "c.json")
+        loaded = tt.load_calibrator(tmp_path / "c.json")
+        assert loaded.map_ == fitted.map_
+        assert loaded.provenance_ == fitted.provenance_
+        assert (loaded.target, loaded.ensemble, loaded.region_) == (
+            fitted.target, fitted.ensemble, fitted.region_)
+        loaded.save(tmp_path / "again.json")
+        assert (tmp_path / "again.json").read_bytes() == (tmp_path / "c.json").read_bytes()
+        with pytest.raises(ValueError, match="loaded"):
+            loaded.partial_fit(scores[0], labels[0])
+        with pytest.raises(ValueError, match="no tallies"):
+            loaded.bootstrap_band()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["again.json", "c.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "not a calibrator file"),
+        ({"format_version": 2}, "format_version is 2, this TwinTrack reads up to 1: update"),
+        ({"format_version": "1"}, "format_version is '1'"),
+        ({"knots": {"x": [0.5, 0.4], "y": [0, 1]}}, "knots are broken: x.1. is 0.4"),
+        ({"knots": {"x": [0.4, 0.5], "y": [1, 0]}}, "knots are broken: y.1. is 0, below"),
+        ({"knots": {"x": [], "y": []}}, "knots are broken"),
+        ({"knots": {"x": [float("nan")], "y": [0]}}, "knots are broken"),
+        ({"knots": {"x": ["0"], "y": [0]}}, "lists of numbers"),
+        ({"knots": [1, 2]}, "lists of numbers"),
+        ({"target": "median"}, "target is 'median'"),
+        ({"raters": -1}, "raters is -1"),
+        ({"bins": 250}, "bins and ensemble must be objects"),
+    ],
+)
+def test_a_broken_calibrator_file_is_named(tmp_path, change, message):
+    path = tmp_path / "c.json"
+    scores, labels = cohort(1)
+    tt.Calibrator(bins=10).fit(scores, labels).save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=rf"c\.json: .*{message}"):
+        tt.load_calibrator(path)
+
+
+def test_files_that_are_no_calibrators(tmp_path):
+    for content in (b"", b"{", b"\xff\xfe", b"[]", b"[" * 100_000):
+        (tmp_path / "c.json").write_bytes(content)
+        with pytest.raises(ValueError, match=r"c\.json"):
+            tt.load_calibrator(tmp_path / "c.json")
+    with pytest.raises(FileNotFoundError):
+        tt.load_calibrator(tmp_path / "none.json")
+
+
+def test_auto_bins_are_chosen_by_cross_validation():
+    scores, labels = cohort(5)
+    fitted = tt.Calibrator(bins="auto", seed=1).fit(scores, labels)
+    choice = fitted.bin_choice_
+    assert choice.scores[choice.bins] == min(choice.scores.values())
+    assert fitted.bins_.asked == choice.bins
+    # The score of one M by hand: leave one case out, map the held-out voxels, compare with labels.
+    by_hand = 0.0
+    for held in range(5):
+        rest = [i for i in range(5) if i != held]
+        part = tt.Calibrator(bins=50).fit([scores[i] for i in rest], [labels[i] for i in rest])
+        m = part.transform(scores[held].astype(np.float64))
+        by_hand += np.mean([(m - rater) ** 2 for rater in labels[held]]) / 5
+    assert choice.scores[50] == pytest.approx(by_hand, rel=1e-5)
+    assert tt.Calibrator(bins="auto", seed=1).fit(scores, labels).map_ == fitted.map_
+    with pytest.raises(ValueError, match="at least two cases"):
+        tt.Calibrator(bins="auto").fit(scores[0], labels[0])
+
+
+def test_band_holds_the_map_and_narrows_with_cases():
+    few = tt.Calibrator(bins=10).fit(*cohort(4))
+    many = tt.Calibrator(bins=10).fit(*cohort(24))
+    narrow, wide = (c.bootstrap_band(resamples=100) for c in (many, few))
+    assert np.mean((wide.low <= wide.value) & (wide.value <= wide.high)) > 0.95
+    assert np.mean(narrow.high - narrow.low) < 0.7 * np.mean(wide.high - wide.low)
+    again = few.bootstrap_band(resamples=100)
+    assert np.array_equal(again.low, wide.low)
+    assert not np.array_equal(few.bootstrap_band(resamples=100, seed=1).low, wide.low)
+    with pytest.raises(ValueError, match="at least two cases"):
+        tt.Calibrator().fit(*[part[0] for part in cohort(1)]).bootstrap_band()
+
+
+def test_band_resamples_are_fits_to_the_drawn_cases():
+    scores, labels = cohort(3)
+    band = tt.Calibrator(bins=10).fit(scores, labels).bootstrap_band(
+        GRID[::100], resamples=2, level=0.999999)
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(3, size=3) for _ in range(2)]
+    maps = [
+        tt.Calibrator(bins=10).fit([scores[i] for i in d], [labels[i] for i in d]).transform(GRID[::100])
+        for d in drawn
+    ]
+    np.testing.assert_allclose(band.low, np.min(maps, axis=0), atol=1e-6)
+    np.testing.assert_allclose(band.high, np.max(maps, axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"target": "median"}, "target is 'median'"),
+        ({"bins": 0}, "bins is 0"),
+        ({"bins": "many"}, "bins is 'many'"),
+        ({"target": "single", "rater": 3}, "rater is 3 but there are 3 raters"),
+        ({"bins": "auto", "exact": True}, "exact=True"),
+    ],
+)
+def test_bad_parameters_are_named(parameters, message):
+    scores, labels = cohort(2)
+    with pytest.raises(ValueError, match=message):
+        tt.Calibrator(**parameters).fit(scores, labels)
+
+
+def test_bad_cohorts_are_named():
+    scores, labels = cohort(3)
+    with pytest.raises(ValueError, match="3 scores but 2 sets of raters"):
+        tt.Calibrator().fit(scores, labels[:2])
+    with pytest.raises(ValueError, match="empty list"):
+        tt.Calibrator().fit([], [])
+    with pytest.raises(ValueError, match="case 1: it has 2 raters but the cases before it have 3"):
+        tt.Calibrator().fit(scores, [labels[0], labels[1][:2], labels[2]])
+    scores[2][3, 4, 5] = np.nan
+    with pytest.raises(ValueError, match=r"case 2: score\[3, 4, 5\] is nan"):
+        tt.Calibrator().fit(scores, labels)
+    with pytest.raises(ValueError, match="no voxel lies in the region"):
+        tt.Calibrator().fit(scores[0], labels[0], np.zeros(scores[0].shape, bool))
+    with pytest.raises(ValueError, match="second pass"):
+        tt.Calibrator(exact=True).partial_fit(scores[0], labels[0])
+    with pytest.raises(ValueError, match="case '0' is in both"):
+        tt.Calibrator().fit(scores[:2], labels[:2]).merge(tt.Calibrator().fit(scores[:2], labels[:2]))
+    with pytest.raises(ValueError, match="bins is 250 here but 10"):
+        tt.Calibrator().fit(scores[:2], labels[:2]).merge(
+            tt.Calibrator(bins=10).fit(scores[:2], labels[:2]))
+
+
+def test_torch_tensors_in_and_out():
+    torch = pytest.importorskip("torch")
+    scores, labels = cohort(1)
+    fitted = tt.Calibrator(bins=20).fit(
+        torch.from_numpy(scores[0]), torch.from_numpy(np.stack(labels[0])))
+    assert fitted.map_ == tt.Calibrator(bins=20).fit(scores[0], labels[0]).map_
+    mapped = fitted.transform(torch.from_numpy(scores[0]))
+    assert isinstance(mapped, torch.Tensor)
+    assert np.array_equal(mapped.numpy(), fitted.transform(scores[0]))
+    brain = torch.from_numpy(scores[0]).bfloat16()
+    np.testing.assert_allclose(fitted.transform(brain).float().numpy(), mapped.numpy(), atol=0.05)
+    module = fitted.torch_module()
+    for dtype, tolerance in ((torch.float32, 2.0**-22), (torch.float64, 1e-12)):
+        tensor = torch.from_numpy(scores[0]).to(dtype)
+        difference = module(tensor) - fitted.transform(tensor)
+        assert difference.abs().max() <= tolerance
+    assert module(torch.tensor([float("nan"), -1.0, 2.0])).isnan().tolist() == [True, False, False]
+    assert torch.equal(torch.jit.script(module)(tensor), module(tensor))

@@ -1,0 +1,210 @@
+import pickle
+
+import numpy as np
+import pytest
+import twintrack as tt
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+DTYPES = (np.float16, np.float32, np.float64)
+
+
+def every_float16():
+    return np.arange(0x3C00 + 1, dtype=np.uint16).view(np.float16)
+
+
+def every_bfloat16():
+    return np.arange(0x3F80 + 1, dtype=np.uint16)
+
+
+def widen(bits):
+    """bfloat16 bit patterns as float32 values."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+@st.composite
+def knots(draw):
+    """Knots as fits make them: crowded at the ends, plateaus, near-vertical steps."""
+    centres = draw(st.lists(st.sampled_from([0.0, 1e-30, 1e-7, 1e-3, 0.3, 0.5, 0.7, 1.0]), max_size=4))
+    seed = draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    parts = [rng.random(draw(st.integers(1, 40)))]
+    for centre in centres:
+        away = 10.0 ** rng.uniform(-12, -1, draw(st.integers(1, 60)))
+        parts.append(np.clip(centre + rng.choice([-1, 1]) * away, 0, 1))
+    x = np.unique(np.concatenate(parts))
+    y = np.sort(rng.choice([rng.random(len(x)), np.round(rng.random(len(x)), 1)]))
+    return x, y
+
+
+def neighbours(rng, x, dtype):
+    """Random scores, and all scores next to the knots and to powers of two."""
+    u = np.concatenate([rng.random(3000), 10.0 ** rng.uniform(-12, 0, 3000)])
+    u = np.concatenate([u, 1 - u, x, 2.0 ** -np.arange(1, 30), [0, 0.5, 1]]).astype(dtype)
+    near = [u]
+    for _ in range(2):
+        near.append(np.nextafter(near[-1], dtype(2)))
+    for _ in range(2):
+        near.append(np.nextafter(near[-1], dtype(-1)))
+    near = np.unique(np.concatenate(near))
+    return near[(near >= 0) & (near <= 1)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(knots())
+def test_is_the_interpolation(pair):
+    x, y = pair
+    rng = np.random.default_rng(len(x))
+    fitted = tt.CalibrationMap(x, y)
+    for dtype, tolerance in ((np.float32, 2.0**-23), (np.float64, 1e-9)):
+        scores = neighbours(rng, x, dtype)
+        exact = np.interp(scores.astype(np.longdouble).astype(np.float64), x, y)
+        # np.interp itself is only as good as its slopes in near-vertical segments.
+        steep = np.concatenate([[0], np.diff(y) / np.diff(x), [0]])
+        slope = steep[np.searchsorted(x, scores, "right")]
+        allowed = tolerance + 4 * slope * np.spacing(np.float64(1))
+        assert np.all(np.abs(fitted(scores).astype(np.float64) - exact) <= allowed)
+
+
+@settings(deadline=None, max_examples=60)
+@given(knots())
+def test_never_decreases_and_stays_in_the_unit_interval(pair):
+    x, y = pair
+    rng = np.random.default_rng(len(x))
+    fitted = tt.CalibrationMap(x, y)
+    for scores in (every_float16(), neighbours(rng, x, np.float32), neighbours(rng, x, np.float64)):
+        mapped = fitted(scores)
+        assert mapped.dtype == scores.dtype
+        assert mapped.min() >= 0
+        assert mapped.max() <= 1
+        assert np.all(np.diff(mapped.astype(np.float64)) >= 0)
+
+
+def test_float16_and_bfloat16_are_float32_rounded():
+    x, y = np.linspace(0.01, 0.99, 250), np.linspace(0, 1, 250) ** 2
+    fitted = tt.CalibrationMap(x, y)
+    half = every_float16()
+    assert np.array_equal(fitted(half), fitted(half.astype(np.float32)).astype(np.float16))
+    brain = every_bfloat16()
+    mapped = widen(fitted(brain.view("V2")).view(np.uint16))
+    exact = fitted(widen(brain)).view(np.uint32)
+    rounded = ((exact + 0x7FFF + ((exact >> 16) & 1)) >> 16 << 16).astype(np.uint32)
+    assert np.array_equal(mapped.view(np.uint32), rounded)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["C", "F", "sliced", "reversed", "transposed", "broadcast"])
+def test_any_memory_layout(dtype, layout):
+    rng = np.random.default_rng(1)
+    fitted = tt.CalibrationMap(np.linspace(0, 1, 50), np.linspace(0, 1, 50) ** 3)
+    whole = rng.random((14, 15, 16)).astype(dtype)
+    expected = fitted(whole.ravel()).reshape(whole.shape)
+    views = {
+        "C": (whole, expected),
+        "F": (np.asfortranarray(whole), expected),
+        "sliced": (whole[1::2, :, 3::4], expected[1::2, :, 3::4]),
+        "reversed": (whole[::-1, :, ::-1], expected[::-1, :, ::-1]),
+        "transposed": (whole.transpose(2, 0, 1), expected.transpose(2, 0, 1)),
+        "broadcast": (np.broadcast_to(whole[:, :1], whole.shape),
+                      np.broadcast_to(expected[:, :1], whole.shape)),
+    }
+    score, answer = views[layout]
+    assert np.array_equal(fitted(score), answer)
+    out = np.full((20, 20, 40), 7, dtype)[:score.shape[0], :score.shape[1], :2 * score.shape[2]:2]
+    assert fitted(score, out=out) is out
+    assert np.array_equal(out, answer)
+
+
+def test_in_place_and_overlapping():
+    fitted = tt.CalibrationMap([0, 1], [0.25, 0.75])
+    score = np.linspace(0, 1, 5000, dtype=np.float32)
+    expected = fitted(score)
+    shifted = np.concatenate([score, [0]]).astype(np.float32)
+    fitted(shifted[:-1], out=shifted[1:])
+    assert np.array_equal(shifted[1:], expected)
+    fitted(score, out=score)
+    assert np.array_equal(score, expected)
+
+
+def test_large_output_is_streamed_to_the_same_bits():
+    rng = np.random.default_rng(0)
+    fitted = tt.CalibrationMap(np.linspace(0, 1, 250), np.linspace(0, 1, 250) ** 2)
+    score = rng.random(1_500_001, dtype=np.float32)[1:]  # not aligned to 16 bytes
+    room = np.empty(1_500_003, np.float32)
+    mapped = fitted(score, out=room[2:-1])
+    parts = np.concatenate([fitted(part) for part in np.array_split(score, 300)])
+    assert np.array_equal(mapped, parts)
+
+
+def test_empty_scalar_and_many_dimensions():
+    fitted = tt.CalibrationMap([0.5], [0.3])
+    assert fitted(np.empty((0, 3), np.float32)).shape == (0, 3)
+    assert fitted(np.float32(0.9).reshape(())) == np.float32(0.3)
+    assert fitted(np.zeros((1,) * 12 + (5,), np.float32)).shape == (1,) * 12 + (5,)
+    with pytest.raises(ValueError, match="17 dimensions"):
+        fitted(np.zeros((1,) * 17, np.float32))
+
+
+def test_identity_is_exact():
+    fitted = tt.CalibrationMap([0, 1], [0, 1])
+    scores = np.random.default_rng(0).random(10_000, dtype=np.float32)
+    assert np.array_equal(fitted(scores), scores)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1e-7, 1.0000001])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_bad_score_is_named_and_nothing_is_overwritten(bad, dtype):
+    fitted = tt.CalibrationMap([0, 1], [0.5, 0.5])
+    score = np.full((4, 50, 60), 0.25, dtype)
+    score[3, 40, 50] = bad
+    before = score.copy()
+    with pytest.raises(ValueError, match=r"score\[3, 40, 50\] is .*\[0, 1\]"):
+        fitted(score, out=score)
+    assert np.array_equal(score, before, equal_nan=True)
+
+
+def test_minus_zero_is_zero():
+    fitted = tt.CalibrationMap([0, 1], [0, 1])
+    assert fitted(np.array([-0.0], np.float32))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        ([], [], "no knots"),
+        ([0.1, 0.2], [0.1], "2 x values but 1 y values"),
+        ([0.2, 0.1], [0, 1], r"x\[1\] is 0.1, not above"),
+        ([0.1, 0.1], [0, 1], r"x\[1\] is 0.1, not above"),
+        ([0.1, 0.2], [0.5, 0.4], r"y\[1\] is 0.4, below"),
+        ([-0.1], [0], r"x\[0\] is -0.1, not in"),
+        ([0.1], [1.5], r"y\[0\] is 1.5, not in"),
+        ([np.nan], [0.5], r"x\[0\] is nan"),
+    ],
+)
+def test_broken_knots_are_named(x, y, message):
+    with pytest.raises(ValueError, match=message):
+        tt.CalibrationMap(x, y)
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "message"),
+    [
+        (np.empty(4, np.float32), ValueError, "out has shape"),
+        (np.empty(5, np.float64), ValueError, "different dtypes"),
+        (np.broadcast_to(np.float32(0), 5), ValueError, "read-only"),
+    ],
+)
+def test_a_wrong_out_is_refused(out, error, message):
+    with pytest.raises(error, match=message):
+        tt.CalibrationMap([0.5], [0.5])(np.zeros(5, np.float32), out=out)
+
+
+def test_integers_are_no_scores():
+    with pytest.raises(TypeError, match="int64"):
+        tt.CalibrationMap([0.5], [0.5])(np.zeros(5, np.int64))
+
+
+def test_pickles_and_compares():
+    fitted = tt.CalibrationMap([0.1, 0.2], [0.3, 0.4])
+    assert pickle.loads(pickle.dumps(fitted)) == fitted
+    assert fitted != tt.CalibrationMap([0.1, 0.2], [0.3, 0.5])
