@@ -1,27 +1,33 @@
 // Tasks shared out over CPU threads: OpenMP, so that OMP_NUM_THREADS and threadpoolctl have their
-// say, or std::thread where OpenMP is absent or cannot be seen by ThreadSanitizer.
+// say, or std::thread where OpenMP is absent, cannot be seen by ThreadSanitizer, or does not work:
+// in a process forked after OpenMP was used (data loaders do that), where GNU's OpenMP would hang.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <exception>
+#include <functional>
 #include <mutex>
+#include <thread>
+#include <vector>
 
 #if defined(_OPENMP) && !defined(TWINTRACK_STD_THREADS)
 #include <omp.h>
+#define TWINTRACK_OPENMP 1
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
 #else
-#include <cstdlib>
-#include <string>
-#include <thread>
-#include <vector>
+#define TWINTRACK_OPENMP 0
 #endif
 
 namespace twintrack {
 
 /// Threads that a parallel loop may use now.
 inline int max_threads() {
-#if defined(_OPENMP) && !defined(TWINTRACK_STD_THREADS)
+#if TWINTRACK_OPENMP
   return omp_get_max_threads();
 #else
   if (const char* wanted = std::getenv("OMP_NUM_THREADS")) {
@@ -31,6 +37,42 @@ inline int max_threads() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 #endif
 }
+
+namespace detail {
+
+#if TWINTRACK_OPENMP
+// False in a process that was forked after the first call.
+inline bool openmp_works() {
+#if defined(__unix__) || defined(__APPLE__)
+  static std::atomic<bool> forked{false};
+  static const int watched =
+      pthread_atfork(nullptr, nullptr, [] { forked.store(true, std::memory_order_relaxed); });
+  (void)watched;
+  return !forked.load(std::memory_order_relaxed);
+#else
+  return true;
+#endif
+}
+#endif
+
+// Calls `run(thread)` on `threads` threads, thread 0 being the caller's.
+template <class Run>
+void run_team(int threads, Run& run) {
+  if (threads == 1) return run(0);
+#if TWINTRACK_OPENMP
+  if (openmp_works()) {
+#pragma omp parallel num_threads(threads)
+    run(omp_get_thread_num());
+    return;
+  }
+#endif
+  std::vector<std::thread> team;
+  for (int thread = 1; thread < threads; ++thread) team.emplace_back(std::ref(run), thread);
+  run(0);
+  for (std::thread& member : team) member.join();
+}
+
+}  // namespace detail
 
 /// Calls `work(thread, task)` once for each task in [0, tasks), handing tasks out in ascending
 /// order to whichever thread is free; `thread` is in [0, threads). Results must not depend on who
@@ -51,19 +93,7 @@ void parallel_tasks(int threads, std::int64_t tasks, Work&& work) {
       if (!failure) failure = std::current_exception();
     }
   };
-  if (threads == 1) {
-    run(0);
-  } else {
-#if defined(_OPENMP) && !defined(TWINTRACK_STD_THREADS)
-#pragma omp parallel num_threads(threads)
-    run(omp_get_thread_num());
-#else
-    std::vector<std::thread> team;
-    for (int thread = 1; thread < threads; ++thread) team.emplace_back(run, thread);
-    run(0);
-    for (std::thread& member : team) member.join();
-#endif
-  }
+  detail::run_team(threads, run);
   if (failure) std::rethrow_exception(failure);
 }
 
