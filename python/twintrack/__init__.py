@@ -5,6 +5,7 @@ from twintrack.calibration_map import CalibrationMap, isotonic
 from twintrack.calibrator_file import read_calibrator as load_calibrator
 from twintrack.map_band import MapBand
 from twintrack.score_tally import EqualMassBins, ScoreTally
+from twintrack.statistics import bootstrap, paired_bootstrap
 from twintrack.version import __version__
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "MapBand",
     "ScoreTally",
     "__version__",
+    "bootstrap",
     "isotonic",
     "load_calibrator",
+    "paired_bootstrap",
 ]

@@ -1,0 +1,76 @@
+"""``twintrack compare``: several result folders side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from twintrack.report.build import build_report
+from twintrack.report.comparison import Comparison
+from twintrack.report.results import read_several
+from twintrack.report.tables import mean_table, one_line, print_table
+from twintrack.statistics import IntervalMethod
+
+__all__ = ["compare"]
+
+
+def compare(
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RESULT_FOLDER...",
+            help="Folders written by twintrack evaluate, one per method, in the order shown.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for tables, figures and report.html.")
+    ],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Method to compare the others with. Default: the one calibrated to the MHR, else "
+            "the last.",
+            show_default=False,
+        ),
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of the cases.")] = 5000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    method: Annotated[
+        IntervalMethod, typer.Option(help="How the confidence intervals are made.")
+    ] = "percentile",
+    title: Annotated[
+        str, typer.Option(help="Title of the report.")
+    ] = "Calibration methods compared",
+) -> None:
+    """Compare methods: Tables 1 and 2 of the paper, figures, and an HTML report.
+
+    Cases are matched by name; those that a method lacks are left out and listed. The same command
+    twice gives byte-identical files.
+    """
+    comparison = build_report(
+        read_several(results),
+        output,
+        reference=reference,
+        resamples=resamples,
+        seed=seed,
+        method=method,
+        title=title,
+    )
+    print_comparison(comparison, output)
+
+
+def print_comparison(comparison: Comparison, output: Path) -> None:
+    """Print Table 1, what was left out, and where the report is."""
+    console = Console()
+    benchmark, _ = comparison.split_metrics()
+    print_table(mean_table(comparison, benchmark), console)
+    for case, why in comparison.left_out.items():
+        console.print(
+            f"left out: {one_line(case)} ({one_line(why)})", markup=False, highlight=False
+        )
+    console.print(
+        f"report: {output / 'report.html'}", markup=False, highlight=False, soft_wrap=True
+    )

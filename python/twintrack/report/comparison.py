@@ -1,0 +1,193 @@
+"""Methods side by side: the cases they share, intervals, and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.report.metrics import Metric, in_order
+from twintrack.report.results import MethodResults
+from twintrack.statistics import (
+    BootstrapResult,
+    IntervalMethod,
+    PairedBootstrapResult,
+    bootstrap,
+    paired_bootstrap,
+)
+
+__all__ = ["Comparison", "compare_methods", "default_reference"]
+
+Verdict = Literal["worse", "better"]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Several methods on the same cases.
+
+    Attributes
+    ----------
+    methods
+        Names, in the order given.
+    reference
+        The method that the others are compared with.
+    metrics
+        Those that at least one method has, the benchmark's first.
+    cases
+        Names of the cases that every method has, sorted, so that the order of rows in a file does
+        not change the draws.
+    values : (cases, methods, metrics) float64
+        NaN where a metric does not count. A case counts for a metric when every method that has the
+        metric at all has a value, so that all methods are averaged over the same cases.
+    intervals
+        Of the means; arrays of shape (methods, metrics).
+    differences
+        Method minus reference on the same drawn cases; arrays of shape (methods, metrics).
+    left_out
+        Case name to why it is not compared.
+    undefined
+        Metric key to the cases that do not count for it. A metric that is left with no case is not
+        in `metrics`, but is here.
+    """
+
+    methods: tuple[str, ...]
+    reference: str
+    metrics: tuple[Metric, ...]
+    cases: tuple[str, ...]
+    values: NDArray[np.float64]
+    intervals: BootstrapResult
+    differences: PairedBootstrapResult
+    left_out: Mapping[str, str]
+    undefined: Mapping[str, tuple[str, ...]]
+
+    def split_metrics(self) -> tuple[tuple[Metric, ...], tuple[Metric, ...]]:
+        """Separate the metrics of the paper's tables from others; without any, all are taken."""
+        benchmark = tuple(metric for metric in self.metrics if metric.benchmark)
+        further = tuple(metric for metric in self.metrics if not metric.benchmark)
+        return (benchmark, further) if benchmark else (further, ())
+
+    def verdict(self, method: int, metric: int) -> Verdict | None:
+        """Whether a method differs significantly from the reference, and to which side."""
+        better = self.metrics[metric].better
+        if better is None or not self.differences.significant[method, metric]:
+            return None
+        higher = self.differences.low[method, metric] > 0
+        return "better" if higher == (better == "higher") else "worse"
+
+
+def compare_methods(
+    methods: Mapping[str, MethodResults],
+    reference: str | None = None,
+    resamples: int = 5000,
+    seed: int = 0,
+    level: float = 0.95,
+    method: IntervalMethod = "percentile",
+) -> Comparison:
+    """Match the cases by name and bootstrap means and differences over them.
+
+    Parameters
+    ----------
+    methods
+        Name to results, in the order in which they are to be shown.
+    reference
+        A name in `methods`; by default `default_reference`.
+    resamples, seed, level, method
+        As in `twintrack.bootstrap`.
+
+    Raises
+    ------
+    ValueError
+        No method, an unknown reference, methods evaluated by different protocols, no case that all
+        methods have, or no metric.
+    """
+    if not methods:
+        raise ValueError("no methods to compare")
+    if reference is None:
+        reference = default_reference(methods)
+    if reference not in methods:
+        raise ValueError(f"reference is {reference!r}; choose from {', '.join(map(repr, methods))}")
+    _check_protocols(methods)
+
+    shared = set.intersection(*(set(results.cases) for results in methods.values()))
+    left_out = {
+        case: "; ".join(
+            f"{name}: {results.failures.get(case, 'no result')}"
+            for name, results in methods.items()
+            if case not in results.cases
+        )
+        for case in sorted(set().union(*(r.cases for r in methods.values())) - shared)
+    }
+    failed = {case: why for r in methods.values() for case, why in r.failures.items()}
+    left_out |= {
+        case: failed[case] for case in sorted(failed) if case not in shared | set(left_out)
+    }
+    if not shared:
+        raise ValueError(
+            "no case has results from every method: "
+            + "; ".join(f"{name} has {', '.join(r.cases[:3])}…" for name, r in methods.items())
+        )
+
+    cases = tuple(sorted(shared))
+    metrics = in_order(key for results in methods.values() for key in results.values)
+    values = np.full((len(cases), len(methods), len(metrics)), np.nan)
+    for i, results in enumerate(methods.values()):
+        row_of = {case: row for row, case in enumerate(results.cases)}
+        rows = [row_of[case] for case in cases]
+        for j, metric in enumerate(metrics):
+            if metric.key in results.values:
+                values[:, i, j] = results.values[metric.key][rows]
+
+    has = ~np.isnan(values)
+    counts = (has | ~has.any(axis=0)).all(axis=1)  # (cases, metrics)
+    values[~np.broadcast_to(counts[:, np.newaxis], values.shape)] = np.nan
+    kept = [j for j in range(len(metrics)) if not np.isnan(values[..., j]).all()]
+    if not kept:
+        raise ValueError("no metric has a value in the cases that all methods have")
+    values = values[..., kept]
+    at = list(methods).index(reference)
+    settings = (resamples, seed, level, method)
+    return Comparison(
+        tuple(methods),
+        reference,
+        tuple(metrics[j] for j in kept),
+        cases,
+        values,
+        bootstrap(values, *settings),
+        paired_bootstrap(values, values[:, [at]], *settings),
+        left_out,
+        {
+            metric.key: tuple(cases[i] for i in np.flatnonzero(~counts[:, j]))
+            for j, metric in enumerate(metrics)
+            if not counts[:, j].all()
+        },
+    )
+
+
+def default_reference(methods: Mapping[str, MethodResults]) -> str:
+    """Choose the method calibrated to the MHR if there is exactly one, else the last."""
+
+    def to_mhr(name: str, results: MethodResults) -> bool:
+        calibrator = results.provenance.get("calibrator")
+        if isinstance(calibrator, Mapping) and "target" in calibrator:
+            return bool(calibrator["target"] == "mhr")
+        return "mhr" in name.casefold() or "twintrack" in name.casefold()
+
+    found = [name for name, results in methods.items() if to_mhr(name, results)]
+    return found[0] if len(found) == 1 else list(methods)[-1]
+
+
+def _check_protocols(methods: Mapping[str, MethodResults]) -> None:
+    protocols = {
+        name: results.provenance["protocol"]
+        for name, results in methods.items()
+        if "protocol" in results.provenance
+    }
+    if len(set(map(str, protocols.values()))) > 1:
+        listed = ", ".join(f"{name}: {protocol}" for name, protocol in protocols.items())
+        raise ValueError(
+            f"the methods were evaluated by different protocols ({listed}); their figures cannot "
+            "be compared, evaluate them again by one"
+        )

@@ -1,0 +1,281 @@
+"""Bootstrap over cases: means with confidence intervals, and paired differences between methods.
+
+Cases are the independent units, voxels of one case are not, so whole cases are drawn. A draw is a
+row of integers (how often each case occurs in it) and the resampled means of all columns are one
+matrix product with those rows: every metric and every method sees the same drawn cases.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri
+
+__all__ = [
+    "BootstrapResult",
+    "IntervalMethod",
+    "PairedBootstrapResult",
+    "bootstrap",
+    "paired_bootstrap",
+]
+
+IntervalMethod = Literal["percentile", "bca"]
+_Floats: TypeAlias = NDArray[np.float64]
+
+# Integers drawn at a time, however many cases and resamples there are: some 30 MB with all copies.
+_DRAWN_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True)
+class BootstrapResult:
+    """Bootstrap of the mean over cases.
+
+    The arrays have the shape of one case's values; a scalar array for values of shape (cases,).
+
+    Attributes
+    ----------
+    mean : float64 array
+        Mean of the resampled means, the value that the paper's tables show.
+    low, high : float64 array
+        Ends of the confidence interval. NaN where fewer than two cases have a value: one case says
+        nothing about the spread between cases.
+    observed : float64 array
+        Mean of the cases themselves, without resampling.
+    cases : int64 array
+        Cases with a value, the others (NaN) being left out.
+    resamples : int
+    level : float
+    method : {"percentile", "bca"}
+    seed : int
+    """
+
+    mean: _Floats
+    low: _Floats
+    high: _Floats
+    observed: _Floats
+    cases: NDArray[np.int64]
+    resamples: int
+    level: float
+    method: IntervalMethod
+    seed: int
+
+
+@dataclass(frozen=True)
+class PairedBootstrapResult(BootstrapResult):
+    """Bootstrap of the mean difference a − b over the same cases."""
+
+    @property
+    def significant(self) -> NDArray[np.bool_]:
+        """Whether the interval excludes 0. False where there is no interval."""
+        return np.asarray((self.low > 0) | (self.high < 0))
+
+
+def bootstrap(
+    values: ArrayLike,
+    resamples: int = 5000,
+    seed: int = 0,
+    level: float = 0.95,
+    method: IntervalMethod = "percentile",
+) -> BootstrapResult:
+    """Bootstrap the mean over cases.
+
+    Parameters
+    ----------
+    values
+        Shape (cases,) or (cases, …), for instance (cases, methods, metrics). NaN says that a metric
+        is undefined for a case: the case is left out of that column, exactly as if it had not been
+        given, and `cases` reports how many were used.
+    resamples
+        Draws of as many cases as there are, with replacement.
+    seed
+        Of NumPy's ``default_rng``. Columns with the same number of cases share their draws, in one
+        call and between calls.
+    level
+        Coverage aimed at, in (0, 1).
+    method
+        "percentile": quantiles of the resampled means, linear between them; what the paper reports.
+        "bca": the quantiles corrected for bias and skewness (B. Efron, "Better bootstrap confidence
+        intervals", JASA 82, 1987), better for skewed metrics such as CRPS. Both are too narrow for
+        few cases: with ten normal cases a 95% interval covers about 90%.
+
+    Raises
+    ------
+    ValueError
+        No cases, an infinite value, or a parameter out of its range.
+    TypeError
+        Values that are not real numbers, or a count that is not an integer.
+    """
+    table = _as_table(values, "values")
+    resamples, seed = _checked(resamples, seed, level, method)
+    return BootstrapResult(
+        *_intervals(table, resamples, seed, level, method), resamples, level, method, seed
+    )
+
+
+def paired_bootstrap(
+    a: ArrayLike,
+    b: ArrayLike,
+    resamples: int = 5000,
+    seed: int = 0,
+    level: float = 0.95,
+    method: IntervalMethod = "percentile",
+) -> PairedBootstrapResult:
+    """Bootstrap the mean of a − b, both on the same drawn cases.
+
+    Parameters
+    ----------
+    a, b
+        Shape (cases, …), row i of both being the same case; further axes are broadcast, so that
+        (cases, methods, metrics) can be compared with (cases, 1, metrics). A case that is NaN in
+        either is left out of that column.
+    resamples, seed, level, method
+        As in `bootstrap`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `bootstrap`, and when the numbers of cases differ.
+    """
+    first, second = _as_table(a, "a"), _as_table(b, "b")
+    if len(first) != len(second):
+        raise ValueError(
+            f"a has {len(first)} cases and b {len(second)}; a paired comparison needs "
+            "the same cases"
+        )
+    resamples, seed = _checked(resamples, seed, level, method)
+    return PairedBootstrapResult(
+        *_intervals(first - second, resamples, seed, level, method), resamples, level, method, seed
+    )
+
+
+def _as_table(values: ArrayLike, name: str) -> _Floats:
+    table = np.asarray(values)
+    if table.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: dtype {table.dtype}; need real numbers, NaN where undefined")
+    table = table.astype(np.float64, copy=False)
+    if table.ndim == 0 or len(table) == 0:
+        raise ValueError(
+            f"{name}: shape {table.shape}; need at least one case along the first axis"
+        )
+    infinite = np.isinf(table)
+    if infinite.any():
+        where = tuple(int(i) for i in np.argwhere(infinite)[0])
+        raise ValueError(
+            f"{name}{list(where)} is {table[where]}; a mean over cases needs finite values"
+        )
+    return table
+
+
+def _checked(resamples: int, seed: int, level: float, method: str) -> tuple[int, int]:
+    resamples, seed = operator.index(resamples), operator.index(seed)
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; need at least 1")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; need 0 or more")
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; need a coverage in (0, 1), such as 0.95")
+    if method not in get_args(IntervalMethod):
+        raise ValueError(f"method is {method!r}; choose from {', '.join(get_args(IntervalMethod))}")
+    return resamples, seed
+
+
+def _intervals(
+    table: _Floats, resamples: int, seed: int, level: float, method: IntervalMethod
+) -> tuple[_Floats, _Floats, _Floats, _Floats, NDArray[np.int64]]:
+    """Mean, low, high, observed and cases of every column, in the shape of one case."""
+    columns = table.reshape(len(table), -1)
+    mean, low, high, observed = np.full((4, columns.shape[1]), np.nan)
+    present = ~np.isnan(columns)
+    # Columns that lack the same cases are done together; as a rule there is one such group.
+    patterns, group_of = np.unique(present, axis=1, return_inverse=True)
+    for group, used in enumerate(patterns.T):
+        if not used.any():
+            continue
+        members = np.flatnonzero(group_of.reshape(-1) == group)
+        sample = columns[np.ix_(used, members)]
+        # Sums of differences from a value of the data itself: exact zeros where all cases agree.
+        pivot = np.median(sample, axis=0)
+        deviations = sample - pivot
+        observed[members] = pivot + deviations.mean(axis=0)
+        if len(sample) == 1:
+            mean[members] = observed[members]
+            continue
+        means = resampled_means(deviations, resamples, seed)
+        mean[members] = pivot + means.mean(axis=1)
+        means.sort(axis=1)
+        tails = np.array([(1 - level) / 2, (1 + level) / 2])
+        at = np.broadcast_to(tails, (len(members), 2))
+        if method == "bca":
+            at = _bca_quantiles(deviations, means, tails)
+        low[members], high[members] = pivot + _quantiles(means, at).T
+    shape = table.shape[1:]
+    cases = present.sum(axis=0, dtype=np.int64)
+    return (
+        mean.reshape(shape),
+        low.reshape(shape),
+        high.reshape(shape),
+        observed.reshape(shape),
+        cases.reshape(shape),
+    )
+
+
+def resampled_means(sample: _Floats, resamples: int, seed: int) -> _Floats:
+    """Means of `sample`, (cases, columns), over drawn cases: shape (columns, resamples).
+
+    The draws depend on the seed and the number of cases alone; memory beyond the result does not
+    grow with either.
+    """
+    cases, columns = sample.shape
+    rng = np.random.default_rng(seed)
+    means = np.empty((columns, resamples))
+    step = max(1, _DRAWN_AT_ONCE // cases)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = rng.integers(cases, size=(rows, cases))
+        drawn += np.arange(0, rows * cases, cases)[:, np.newaxis]
+        times = np.bincount(drawn.ravel(), minlength=rows * cases).reshape(rows, cases)
+        means[:, start : start + rows] = sample.T @ times.T.astype(np.float64)
+    means /= cases
+    return means
+
+
+def _quantiles(ordered: _Floats, at: _Floats) -> _Floats:
+    """Quantiles `at`, (columns, q), of ascending rows, linear between the order statistics."""
+    position = at * (ordered.shape[1] - 1)
+    below = np.floor(position).astype(np.int64)
+    above = np.minimum(below + 1, ordered.shape[1] - 1)
+    start = np.take_along_axis(ordered, below, axis=1)
+    # Written as a step from `start`, so that equal neighbours give exactly their value.
+    step: _Floats = np.take_along_axis(ordered, above, axis=1) - start
+    quantiles: _Floats = start + (position - below) * step
+    return quantiles
+
+
+def _bca_quantiles(deviations: _Floats, ordered: _Floats, tails: _Floats) -> _Floats:
+    """Which quantiles of the resampled means end a BCa interval: shape (columns, tails).
+
+    Efron 1987. The jackknife values of a mean are (n·mean − xᵢ)/(n − 1), so their deviations are
+    proportional to xᵢ − mean and the acceleration needs no second resampling.
+    """
+    resamples = ordered.shape[1]
+    centred = deviations - deviations.mean(axis=0)
+    observed = deviations.mean(axis=0)
+    # Resampled means equal to the observed one count half: they are many when values are tied.
+    under = np.array([np.searchsorted(row, at) for row, at in zip(ordered, observed, strict=True)])
+    up_to = np.array(
+        [np.searchsorted(row, at, "right") for row, at in zip(ordered, observed, strict=True)]
+    )
+    share = (under + up_to) / (2 * resamples)
+    # With all draws on one side the correction would be infinite.
+    bias = ndtri(np.clip(share, 0.5 / resamples, 1 - 0.5 / resamples))[:, np.newaxis]
+    spread = (centred**2).sum(axis=0) ** 1.5
+    acceleration = np.divide(
+        (centred**3).sum(axis=0), 6 * spread, out=np.zeros_like(spread), where=spread > 0
+    )[:, np.newaxis]
+    shifted = bias + ndtri(tails)
+    quantiles: _Floats = ndtr(bias + shifted / (1 - acceleration * shifted))
+    return quantiles

@@ -1,0 +1,243 @@
+"""The bootstrap: its formulas against SciPy's, its invariants, and little or broken data."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from twintrack import statistics
+from twintrack.statistics import bootstrap, paired_bootstrap, resampled_means
+
+
+def skewed(seed, *shape):
+    return np.random.default_rng(seed).gamma(0.7, 5.0, size=shape)
+
+
+FINITE = st.floats(-1e6, 1e6, allow_subnormal=False)
+TABLES = hnp.arrays(
+    np.float64, hnp.array_shapes(min_dims=1, max_dims=3, max_side=9), elements=FINITE
+)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_interval_is_scipys_on_the_same_resamples(method):
+    # Wrong quantiles, or a wrong bias or acceleration of BCa.
+    sample = skewed(1, 23)
+    means = resampled_means(sample[:, np.newaxis], 400, seed=3)[0]
+    theirs = scipy.stats.bootstrap(
+        (sample,), np.mean, n_resamples=0, confidence_level=0.9, method=method,
+        bootstrap_result=SimpleNamespace(bootstrap_distribution=means),
+    )  # fmt: skip
+    ours = bootstrap(sample, resamples=400, seed=3, level=0.9, method=method)
+    np.testing.assert_allclose([ours.low, ours.high], list(theirs.confidence_interval), rtol=1e-12)
+    assert ours.mean == pytest.approx(means.mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_interval_is_near_scipys_own_draws(method):
+    # Draws that are not uniform over the cases.
+    sample = skewed(2, 40)
+    theirs = scipy.stats.bootstrap(
+        (sample,), np.mean, n_resamples=20_000, method=method, rng=np.random.default_rng(0)
+    )
+    ours = bootstrap(sample, resamples=20_000, method=method)
+    error = theirs.standard_error
+    # The ends of 20 000 draws have a Monte Carlo error of about 0.02 standard errors.
+    np.testing.assert_allclose(
+        [ours.low, ours.high], list(theirs.confidence_interval), rtol=0, atol=0.1 * error
+    )
+
+
+def test_every_case_is_drawn_equally_often():
+    # An off-by-one in the drawn index would leave out the first or last case.
+    shares = resampled_means(np.eye(7), 4000, seed=0).mean(axis=1)
+    np.testing.assert_allclose(shares, 1 / 7, atol=0.01)
+    assert shares.sum() == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize(("method", "least"), [("percentile", 0.92), ("bca", 0.92)])
+def test_interval_covers_the_true_mean(method, least):
+    samples = np.random.default_rng(4).normal(2, 3, size=(60, 800))
+    result = bootstrap(samples, resamples=600, method=method)
+    covered = np.mean((result.low < 2) & (result.high > 2))
+    assert least < covered < 0.975
+
+
+def test_bca_leans_towards_the_long_tail():
+    # A sign error in the acceleration would lean the other way.
+    sample = skewed(5, 30)
+    percentile, bca = bootstrap(sample), bootstrap(sample, method="bca")
+    assert bca.low > percentile.low
+    assert bca.high > percentile.high
+
+
+@settings(max_examples=30, deadline=None)
+@given(TABLES, st.integers(0, 3))
+def test_same_seed_same_result_and_mean_inside_interval(table, seed):
+    first, again = (bootstrap(table, resamples=50, seed=seed) for _ in range(2))
+    for name in ("mean", "low", "high", "observed", "cases"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+        assert getattr(first, name).shape == table.shape[1:]
+    if len(table) > 1:
+        rounding = 1e-12 * np.abs(table).max()
+        assert (first.low <= first.mean + rounding).all()
+        assert (first.mean <= first.high + rounding).all()
+        assert (first.low >= table.min(axis=0) - rounding).all()
+        assert (first.high <= table.max(axis=0) + rounding).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(TABLES, st.floats(-1e3, 1e3), st.sampled_from([0.5, 2.0, -4.0]))
+def test_result_shifts_and_scales_with_the_values(table, shift, scale):
+    ours = bootstrap(table, resamples=60)
+    moved = bootstrap(scale * table + shift, resamples=60)
+    low, high = (ours.low, ours.high) if scale > 0 else (ours.high, ours.low)
+    tolerance = 1e-9 * (1 + np.abs(table).max() * abs(scale) + abs(shift))
+    np.testing.assert_allclose(moved.mean, scale * ours.mean + shift, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(moved.low, scale * low + shift, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(moved.high, scale * high + shift, rtol=0, atol=tolerance)
+
+
+@settings(max_examples=30, deadline=None)
+@given(TABLES)
+def test_a_method_does_not_differ_from_itself(table):
+    result = paired_bootstrap(table, table, resamples=40)
+    assert (result.mean == 0).all()
+    assert not result.significant.any()
+
+
+def test_columns_share_their_draws():
+    # Pairing across calls: the table of means and of differences must rest on the same cases.
+    a, b = skewed(6, 2, 31)
+    together = bootstrap(np.stack([a, b, a - b], axis=1), resamples=500, seed=9)
+    for column, sample in enumerate((a, b, a - b)):
+        alone = bootstrap(sample, resamples=500, seed=9)
+        assert alone.low == pytest.approx(together.low[column], rel=1e-12)
+    paired = paired_bootstrap(a, b, resamples=500, seed=9)
+    assert paired.low == pytest.approx(together.low[2], rel=1e-12)
+    assert together.mean[0] - together.mean[1] == pytest.approx(together.mean[2], rel=1e-9)
+
+
+def test_paired_interval_is_narrower_than_the_unpaired_ones():
+    # Without pairing the spread between cases would drown a small constant difference.
+    rng = np.random.default_rng(7)
+    a = rng.normal(0, 10, 40)
+    b = a - 0.5 + rng.normal(0, 0.1, 40)
+    assert bootstrap(a).low < bootstrap(b).high
+    result = paired_bootstrap(a, b)
+    assert result.significant
+    assert 0.4 < result.low < 0.5 < result.high < 0.6
+    assert not paired_bootstrap(a, a + rng.normal(0, 1, 40) - 0.01).significant
+
+
+def test_reference_is_broadcast_over_methods():
+    values = skewed(8, 12, 3, 2)
+    result = paired_bootstrap(values, values[:, [2]], resamples=200)
+    assert result.mean.shape == (3, 2)
+    assert (result.mean[2] == 0).all()
+    alone = paired_bootstrap(values[:, 0, 1], values[:, 2, 1], resamples=200)
+    assert alone.high == pytest.approx(result.high[0, 1], rel=1e-12)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_undefined_cases_are_as_if_not_given(method):
+    values = skewed(9, 20, 3)
+    values[[2, 11], 1] = np.nan
+    values[:, 2] = np.nan
+    result = bootstrap(values, resamples=300, method=method)
+    assert result.cases.tolist() == [20, 18, 0]
+    kept = np.delete(values[:, 1], [2, 11])
+    assert result.low[1] == bootstrap(kept, resamples=300, method=method).low
+    assert result.low[0] == pytest.approx(
+        bootstrap(values[:, 0], 300, method=method).low, rel=1e-12
+    )
+    assert np.isnan([result.mean[2], result.low[2], result.high[2], result.observed[2]]).all()
+
+
+def test_a_case_missing_on_one_side_leaves_the_pair():
+    a, b = skewed(10, 2, 15)
+    a[3], b[8] = np.nan, np.nan
+    result = paired_bootstrap(a, b, resamples=100)
+    keep = [i for i in range(15) if i not in (3, 8)]
+    assert result.cases == 13
+    assert result.high == paired_bootstrap(a[keep], b[keep], resamples=100).high
+
+
+def test_one_case_has_a_mean_but_no_interval():
+    # An interval of width 0 would make every difference of a single case significant.
+    result = paired_bootstrap([3.0], [1.0])
+    assert result.mean == result.observed == 2
+    assert np.isnan([result.low, result.high]).all()
+    assert not result.significant
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_equal_values_give_exactly_themselves(method):
+    # 0.1 is not representable: sums of it, divided again, may differ in the last digit.
+    result = bootstrap(np.full(11, 0.1), method=method)
+    assert [result.mean, result.low, result.high, result.observed] == [0.1] * 4
+    assert paired_bootstrap(np.full(5, 1.5), np.full(5, 1.25), method=method).significant
+
+
+def test_bca_of_nearly_equal_values_stays_inside_the_data():
+    # One odd case: most resampled means tie with neither side; the correction must not overflow.
+    sample = np.zeros(12)
+    sample[4] = 1
+    result = bootstrap(sample, resamples=200, method="bca")
+    assert 0 <= result.low <= result.observed <= result.high <= 1
+
+
+def test_chunks_of_draws_do_not_change_them(monkeypatch):
+    # Memory is bounded by drawing in pieces; the draws must not know.
+    sample = skewed(11, 50, 2)
+    whole = resampled_means(sample, 333, seed=5)
+    monkeypatch.setattr(statistics, "_DRAWN_AT_ONCE", 7 * 50)
+    np.testing.assert_allclose(resampled_means(sample, 333, seed=5), whole, rtol=1e-12)
+
+
+def test_integers_and_booleans_are_numbers():
+    assert bootstrap([True, False, True, True]).observed == 0.75
+    assert bootstrap(np.arange(5, dtype=np.uint8)).observed == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ([], ValueError, "at least one case"),
+        (1.0, ValueError, "at least one case"),
+        ([[1.0, 2.0], [1.0, np.inf]], ValueError, r"values\[1, 1\] is inf"),
+        (["a", "b"], TypeError, "real numbers"),
+        ([1j], TypeError, "real numbers"),
+    ],
+)
+def test_bad_values_are_refused(values, error, message):
+    with pytest.raises(error, match=message):
+        bootstrap(values)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"resamples": 0}, "resamples is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"level": 95}, "level is 95"),
+        ({"level": 0.0}, "level is 0"),
+        ({"method": "BCa"}, "method is 'BCa'"),
+    ],
+)
+def test_bad_settings_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        bootstrap([1.0, 2.0], **setting)
+
+
+def test_unequal_numbers_of_cases_are_refused():
+    with pytest.raises(ValueError, match="a has 3 cases and b 2"):
+        paired_bootstrap([1, 2, 3], [1, 2])
+    with pytest.raises(TypeError):
+        bootstrap([1.0, 2.0], resamples=10.5)
