@@ -7,6 +7,7 @@
 namespace twintrack::bindings {
 void register_score_tally(pybind11::module_& module);
 void register_cut_refinement(pybind11::module_& module);
+void register_ensemble(pybind11::module_& module);
 void register_equal_mass(pybind11::module_& module);
 void register_isotonic(pybind11::module_& module);
 void register_calibration_map(pybind11::module_& module);
@@ -18,6 +19,7 @@ PYBIND11_MODULE(_core, module) {
   module.def("max_threads", &twintrack::max_threads);
   twintrack::bindings::register_score_tally(module);
   twintrack::bindings::register_cut_refinement(module);
+  twintrack::bindings::register_ensemble(module);
   twintrack::bindings::register_equal_mass(module);
   twintrack::bindings::register_isotonic(module);
   twintrack::bindings::register_calibration_map(module);

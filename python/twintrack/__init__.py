@@ -3,6 +3,12 @@
 from twintrack.calibration import Calibrator
 from twintrack.calibration_map import CalibrationMap, isotonic
 from twintrack.calibrator_file import read_calibrator as load_calibrator
+from twintrack.ensemble import (
+    ExportGeometry,
+    ensemble_record,
+    ensemble_score,
+    export_score,
+)
 from twintrack.map_band import MapBand
 from twintrack.score_tally import EqualMassBins, ScoreTally
 from twintrack.statistics import bootstrap, paired_bootstrap
@@ -12,10 +18,14 @@ __all__ = [
     "CalibrationMap",
     "Calibrator",
     "EqualMassBins",
+    "ExportGeometry",
     "MapBand",
     "ScoreTally",
     "__version__",
     "bootstrap",
+    "ensemble_record",
+    "ensemble_score",
+    "export_score",
     "isotonic",
     "load_calibrator",
     "paired_bootstrap",
