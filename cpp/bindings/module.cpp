@@ -6,6 +6,8 @@
 
 namespace twintrack::bindings {
 void register_score_tally(pybind11::module_& module);
+void register_case_tally(pybind11::module_& module);
+void register_contact_angle(pybind11::module_& module);
 void register_cut_refinement(pybind11::module_& module);
 void register_ensemble(pybind11::module_& module);
 void register_equal_mass(pybind11::module_& module);
@@ -18,6 +20,8 @@ PYBIND11_MODULE(_core, module) {
   module.def("instruction_set", [] { return twintrack::name(twintrack::instruction_set()); });
   module.def("max_threads", &twintrack::max_threads);
   twintrack::bindings::register_score_tally(module);
+  twintrack::bindings::register_case_tally(module);
+  twintrack::bindings::register_contact_angle(module);
   twintrack::bindings::register_cut_refinement(module);
   twintrack::bindings::register_ensemble(module);
   twintrack::bindings::register_equal_mass(module);

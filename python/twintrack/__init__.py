@@ -1,4 +1,4 @@
-"""TwinTrack: calibrate segmentation scores to expert disagreement, and measure the result exactly."""
+"""Calibrate segmentation scores to expert disagreement, and measure the result exactly."""
 
 from twintrack.calibration import Calibrator
 from twintrack.calibration_map import CalibrationMap, isotonic
@@ -10,6 +10,7 @@ from twintrack.ensemble import (
     export_score,
 )
 from twintrack.map_band import MapBand
+from twintrack.metrics import CaseMetrics, CaseTally, evaluate, reliability_curve
 from twintrack.score_tally import EqualMassBins, ScoreTally
 from twintrack.statistics import bootstrap, paired_bootstrap
 from twintrack.version import __version__
@@ -17,6 +18,8 @@ from twintrack.version import __version__
 __all__ = [
     "CalibrationMap",
     "Calibrator",
+    "CaseMetrics",
+    "CaseTally",
     "EqualMassBins",
     "ExportGeometry",
     "MapBand",
@@ -25,8 +28,10 @@ __all__ = [
     "bootstrap",
     "ensemble_record",
     "ensemble_score",
+    "evaluate",
     "export_score",
     "isotonic",
     "load_calibrator",
     "paired_bootstrap",
+    "reliability_curve",
 ]

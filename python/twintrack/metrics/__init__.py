@@ -1,0 +1,15 @@
+"""Metrics of a case against several raters: the benchmark's, and more that evaluators use."""
+
+from twintrack.metrics.case_tally import Bins, CaseTally
+from twintrack.metrics.evaluation import CaseMetrics, evaluate
+from twintrack.metrics.reliability import ReliabilityCurve, curve_of, reliability_curve
+
+__all__ = [
+    "Bins",
+    "CaseMetrics",
+    "CaseTally",
+    "ReliabilityCurve",
+    "curve_of",
+    "evaluate",
+    "reliability_curve",
+]

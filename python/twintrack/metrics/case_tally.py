@@ -1,0 +1,186 @@
+"""CaseTally: everything the metrics need of a case, gathered in one pass over the voxels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from twintrack import _core
+from twintrack.arrays import rater_arrays, region_array, score_array
+
+__all__ = ["BINS", "THRESHOLDS", "Bins", "CaseTally"]
+
+BINS = 50
+"""Equally wide bins of the benchmark's calibration error."""
+
+THRESHOLDS: NDArray[np.float64] = np.asarray(_core.DICE_THRESHOLDS, np.float64)
+"""Thresholds of the benchmark: 0.1, 0.24, 0.38, 0.52, 0.66, 0.8."""
+
+
+class Bins:
+    """Voxels by bin of a score or confidence.
+
+    Attributes
+    ----------
+    count : (B,) uint64
+        Voxels.
+    total : (B,) float64
+        Sum of their scores or confidences.
+    votes : (B, N) uint64
+        How many of them each rater marked or, for a confidence, agreed with.
+    """
+
+    def __init__(
+        self, count: NDArray[np.uint64], total: NDArray[np.float64], votes: NDArray[np.uint64]
+    ) -> None:
+        self.count = count
+        self.total = total
+        self.votes = votes
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean score or confidence of each bin, NaN in empty ones."""
+        with np.errstate(invalid="ignore"):
+            return self.total / self.count
+
+    @property
+    def rates(self) -> NDArray[np.float64]:
+        """Share of each bin's voxels that each rater marked: (B, N), NaN in empty bins."""
+        with np.errstate(invalid="ignore"):
+            return self.votes / self.count[:, np.newaxis]
+
+    @property
+    def mhr(self) -> NDArray[np.float64]:
+        """Mean human response of each bin, NaN in empty ones."""
+        with np.errstate(invalid="ignore"):
+            return self.votes.sum(axis=1) / (self.count * np.float64(self.votes.shape[1]))
+
+    def closed(self) -> Bins:
+        """Return the bins with the last, which holds the value 1 alone, joined to the one before."""
+        join = np.append(np.arange(len(self.count) - 1), len(self.count) - 2)
+        count, total, votes = (np.zeros((len(a) - 1, *a.shape[1:]), a.dtype) for a in self._parts())
+        for into, part in zip((count, total, votes), self._parts(), strict=True):
+            np.add.at(into, join, part)
+        return Bins(count, total, votes)
+
+    def _parts(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        return self.count, self.total, self.votes
+
+
+class CaseTally:
+    """Integer sums from which TDSC, calibration errors, Brier scores and volumes are computed.
+
+    The same bits for any chunking, number of threads, memory order and order of addition; tallies of
+    parts, or of cases, add up. Counts are exact, scores are rounded to multiples of 2^-46.
+
+    Parameters
+    ----------
+    raters : int
+        Number of raters N, 1 to 255.
+    bins : int
+        Number of equally wide bins of [0, 1]. A value of exactly 1 has a further bin for itself, as
+        in the official evaluator; `Bins.closed` joins it to the last.
+    """
+
+    def __init__(self, raters: int, bins: int = BINS) -> None:
+        self._tally = _core.CaseTally(int(raters), int(bins))
+
+    @property
+    def raters(self) -> int:
+        """Number of raters."""
+        return self._tally.raters
+
+    @property
+    def bins(self) -> int:
+        """Number of bins of [0, 1]."""
+        return self._tally.bins
+
+    def update(
+        self, score: ArrayLike, raters: ArrayLike, region: ArrayLike | None = None
+    ) -> CaseTally:
+        """Add the voxels of a case; arguments and errors as in `ScoreTally.update`."""
+        self._tally.update(score_array(score), rater_arrays(raters), region_array(region))
+        return self
+
+    def update_and_find_marked(
+        self, score: ArrayLike, raters: ArrayLike
+    ) -> tuple[tuple[int, int], ...]:
+        """Add a whole case, and return the range in which raters marked something.
+
+        Returns
+        -------
+        ranges
+            First marked index along each axis and one past the last; empty if nothing is marked.
+        """
+        found = self._tally.update_and_find_marked(score_array(score), rater_arrays(raters))
+        return tuple((int(first), int(end)) for first, end in found)
+
+    def __iadd__(self, other: CaseTally) -> CaseTally:
+        self._tally += other._tally
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CaseTally):
+            return NotImplemented
+        mine, theirs = self._tally.__getstate__(), other._tally.__getstate__()
+        return mine[:2] == theirs[:2] and np.array_equal(mine[2], theirs[2])
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"CaseTally(raters={self.raters}, bins={self.bins}): {self.voxels} voxels"
+
+    @property
+    def votes(self) -> NDArray[np.uint64]:
+        """Voxels by number of thresholds exceeded and number of votes: (7, N + 1)."""
+        return self._tally.votes
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels tallied."""
+        return int(self.votes.sum())
+
+    @property
+    def score_bins(self) -> Bins:
+        """Voxels by bin of the score; votes are marks."""
+        rows = self._tally.score_bins
+        return Bins(rows[:, 0], _fixed(rows[:, 1], rows[:, 2]), rows[:, 3:])
+
+    @property
+    def confidence_bins(self) -> Bins:
+        """Voxels by bin of the confidence in the predicted class; votes are agreements with it."""
+        background, tumour = self._tally.confidence_bins
+        return Bins(
+            background[:, 0] + tumour[:, 0],
+            _fixed(background[:, 1], background[:, 2]) + _fixed(tumour[:, 1], tumour[:, 2]),
+            (background[:, :1] - background[:, 3:]) + tumour[:, 3:],
+        )
+
+    @property
+    def predicted_voxels(self) -> float:
+        """Sum of the scores: the predicted volume in voxels."""
+        return float(self.score_bins.total.sum())
+
+    @property
+    def rater_voxels(self) -> NDArray[np.uint64]:
+        """Voxels that each rater marked: (N,)."""
+        marked: NDArray[np.uint64] = self.score_bins.votes.sum(axis=0)
+        return marked
+
+    @property
+    def squared_scores(self) -> float:
+        """Sum of the squared scores."""
+        whole, fraction = self._tally.squares
+        return float(_fixed(whole, fraction))
+
+    @property
+    def rater_scores(self) -> NDArray[np.float64]:
+        """Sum of the scores of the voxels that each rater marked: (N,)."""
+        rows = self._tally.rater_scores
+        return _fixed(rows[:, 0], rows[:, 1])
+
+
+def _fixed(whole: NDArray[np.uint64], fraction: NDArray[np.uint64]) -> NDArray[np.float64]:
+    return np.asarray(whole, np.float64) + np.asarray(fraction, np.float64) / _core.FIXED_SUM_ONE

@@ -1,0 +1,98 @@
+"""CRPS of the tumour volume against the distribution of the raters' volumes."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["crps_corrected", "crps_exact_integral", "crps_official"]
+
+POINTS = 100  # of the reference distribution function
+
+
+def crps_official(predicted: float, rater_volumes: ArrayLike) -> float:
+    """Return the continuous ranked probability score as the official evaluator integrates it.
+
+    ∫ (F(y) - H(y - V))² dy over μ ± 3σ by SciPy's `quad` at its default 50 subdivisions, where V is
+    the predicted volume, H(0) = ½, and F interpolates linearly through 100 equally spaced points of
+    the normal distribution function of the raters' volumes (population σ) from its 1% to its 99%
+    quantile, 0 and 1 beyond them. 0 if all raters agree (σ = 0).
+
+    Parameters
+    ----------
+    predicted : float
+    rater_volumes : (N,) floats
+        Both in the same unit, which is that of the result.
+    """
+    from scipy.integrate import IntegrationWarning, quad
+
+    mean, deviation = _moments(rater_volumes)
+    if deviation == 0:
+        return 0.0
+    at, share = _reference(mean, deviation)
+
+    def gap(y: float) -> float:
+        cdf = np.interp(y, at, share, left=0.0, right=1.0)
+        return float((cdf - np.heaviside(y - predicted, 0.5)) ** 2)
+
+    with warnings.catch_warnings():
+        # It seldom converges: that is why the exact integral below differs by up to 0.8%.
+        warnings.simplefilter("ignore", IntegrationWarning)
+        value, _ = quad(gap, mean - 3 * deviation, mean + 3 * deviation)
+    return float(value)
+
+
+def crps_exact_integral(predicted: float, rater_volumes: ArrayLike) -> float:
+    """Return the same integral over μ ± 3σ in closed form."""
+    mean, deviation = _moments(rater_volumes)
+    if deviation == 0:
+        return 0.0
+    return _integral(
+        predicted, *_reference(mean, deviation), mean - 3 * deviation, mean + 3 * deviation
+    )
+
+
+def crps_corrected(predicted: float, rater_volumes: ArrayLike) -> float:
+    """Return the integral over the whole line in closed form; |V - μ| if all raters agree.
+
+    Unlike over μ ± 3σ, a prediction further off is always worse.
+    """
+    mean, deviation = _moments(rater_volumes)
+    if deviation == 0:
+        return abs(predicted - mean)
+    at, share = _reference(mean, deviation)
+    return _integral(predicted, at, share, min(at[0], predicted), max(at[-1], predicted))
+
+
+def _moments(rater_volumes: ArrayLike) -> tuple[float, float]:
+    volumes = np.asarray(rater_volumes, np.float64)
+    return float(volumes.mean()), float(volumes.std())
+
+
+def _reference(mean: float, deviation: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    from scipy.special import ndtr, ndtri
+
+    low, high = mean + deviation * ndtri(0.01), mean + deviation * ndtri(0.99)
+    at = np.linspace(low, high, POINTS)
+    return at, ndtr((at - mean) / deviation)
+
+
+def _integral(
+    predicted: float,
+    at: NDArray[np.float64],
+    share: NDArray[np.float64],
+    low: float,
+    high: float,
+) -> float:
+    """∫ (F - H)² over [low, high]: F is linear between the points `at`, H steps at `predicted`."""
+    ends = np.unique(np.clip(np.concatenate([at, [low, high, predicted]]), low, high))
+    left, right = ends[:-1], ends[1:]
+    # F at both ends of each piece, seen from inside: it jumps at the first and last point.
+    inside = (left >= at[0]) & (right <= at[-1])
+    beyond = (left >= at[-1]).astype(np.float64)
+    step = (left >= predicted).astype(np.float64)
+    a = np.where(inside, np.interp(left, at, share), beyond) - step
+    b = np.where(inside, np.interp(right, at, share), beyond) - step
+    return float(np.sum((right - left) * (a * a + a * b + b * b)) / 3)

@@ -1,0 +1,44 @@
+"""Calibration errors: gaps between what bins of voxels claim and what raters answer."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.metrics.case_tally import Bins
+
+__all__ = ["average_error", "expected_error", "expected_error_per_rater"]
+
+
+def expected_error_per_rater(bins: Bins) -> NDArray[np.float64]:
+    """Return Σ_b (n_b / n) |rate_b - mean_b| for each rater: (N,); NaN without voxels.
+
+    Guo et al. 2017; per rater as in the paper's Appendix B. On `CaseTally.confidence_bins` it is the
+    top-label error of the official evaluator, on `CaseTally.score_bins` that of the tumour
+    probability, as Appendix B writes it.
+    """
+    voxels = bins.count.sum()
+    if voxels == 0:
+        return np.full(bins.votes.shape[1], np.nan)
+    # n_b |rate - mean| = |votes - total|: nothing is divided that need not be.
+    gaps: NDArray[np.float64] = np.abs(bins.votes - bins.total[:, np.newaxis]).sum(axis=0)
+    return gaps / voxels
+
+
+def expected_error(bins: Bins) -> float:
+    """Return Σ_b (n_b / n) |MHR_b - mean_b|: the calibration error against the MHR."""
+    voxels = bins.count.sum()
+    if voxels == 0:
+        return float("nan")
+    return float(np.abs(bins.votes.mean(axis=1) - bins.total).sum() / voxels)
+
+
+def average_error(bins: Bins) -> float:
+    """Return the mean of |MHR_b - mean_b| over the bins that hold voxels (ACE).
+
+    Neumann, Zisserman and Vedaldi 2018. Every bin counts alike, so background does not dominate.
+    """
+    filled = bins.count > 0
+    if not filled.any():
+        return float("nan")
+    return float(np.mean(np.abs(bins.mhr[filled] - bins.mean[filled])))

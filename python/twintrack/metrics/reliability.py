@@ -1,0 +1,58 @@
+"""Reliability curves: mean human response by score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from twintrack.arrays import rater_arrays
+from twintrack.metrics.case_tally import BINS, CaseTally
+
+__all__ = ["ReliabilityCurve", "curve_of", "reliability_curve"]
+
+
+@dataclass(frozen=True)
+class ReliabilityCurve:
+    """Equally wide bins of the score from 0 to 1, the value 1 in the last.
+
+    Attributes
+    ----------
+    count : (B,) uint64
+        Voxels in each bin.
+    mean_score : (B,) float64
+        Their mean score, NaN in empty bins.
+    mhr : (B,) float64
+        Their mean human response, NaN in empty bins.
+    rater_rates : (B, N) float64
+        Share of them that each rater marked, NaN in empty bins.
+    """
+
+    count: NDArray[np.uint64]
+    mean_score: NDArray[np.float64]
+    mhr: NDArray[np.float64]
+    rater_rates: NDArray[np.float64]
+
+
+def reliability_curve(
+    score: ArrayLike, raters: ArrayLike, bins: int = BINS, region: ArrayLike | None = None
+) -> ReliabilityCurve:
+    """Return the reliability curve of a case (paper, Figure 2; Appendix A's formulation).
+
+    Parameters
+    ----------
+    score : array (*shape) in [0, 1]
+    raters : array (N, *shape) or sequence of N arrays of 0 and 1
+    bins : int
+    region : boolean array (*shape), optional
+        Voxels that count; all by default.
+    """
+    masks = rater_arrays(raters)
+    return curve_of(CaseTally(len(masks), bins).update(score, masks, region))
+
+
+def curve_of(tally: CaseTally) -> ReliabilityCurve:
+    """Return the reliability curve of all voxels of a tally."""
+    bins = tally.score_bins.closed()
+    return ReliabilityCurve(bins.count, bins.mean, bins.mhr, bins.rates)

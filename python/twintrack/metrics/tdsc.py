@@ -1,0 +1,34 @@
+"""TDSC, the thresholded Dice score of soft multi-rater segmentation."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.metrics.case_tally import THRESHOLDS
+
+__all__ = ["tdsc"]
+
+SMOOTHING = 1e-6
+
+
+def tdsc(votes: NDArray[np.uint64]) -> float:
+    """Return the mean over thresholds t of the Dice score of [p > t] and [MHR > t].
+
+    2 |A ∩ G| / (|A| + |G| + 1e-6), and 1 where both are empty; t = 0.1, 0.24, 0.38, 0.52, 0.66, 0.8
+    (evaluation protocol of CURVAS–PDACVI; paper, Appendix B).
+
+    Parameters
+    ----------
+    votes : (7, N + 1) uint64
+        Voxels by number of thresholds that the score exceeds and number of votes.
+    """
+    mhr = np.arange(votes.shape[1]) / np.float64(votes.shape[1] - 1)
+    scores = []
+    for exceeded, threshold in enumerate(THRESHOLDS, start=1):
+        predicted = int(votes[exceeded:].sum())
+        marked = int(votes[:, mhr > threshold].sum())
+        both = int(votes[exceeded:, mhr > threshold].sum())
+        empty = predicted == 0 and marked == 0
+        scores.append(1.0 if empty else 2 * both / (predicted + marked + SMOOTHING))
+    return float(np.mean(scores))

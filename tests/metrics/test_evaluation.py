@@ -1,0 +1,168 @@
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from twintrack.metrics import evaluate
+from twintrack.metrics.crps import crps_exact_integral, crps_official
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
+
+
+def golden(name):
+    with np.load(GOLDEN / f"{name}.npz") as stored:
+        return stored["score"], stored["raters"], stored["vessels"]
+
+
+def value(answer):
+    """A recorded figure; null and exceptions of the official evaluator are NaN of ours."""
+    return np.nan if answer is None or isinstance(answer, dict) else answer
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_official_is_what_the_evaluator_recorded(name):
+    score, raters, vessels = golden(name)
+    expected = EXPECTED[name]
+    found = evaluate(score, raters, vessels)
+    assert found.tdsc == pytest.approx(value(expected["tdsc"]), abs=1e-12, nan_ok=True)
+    assert found.ece == pytest.approx(value(expected.get("ece")), abs=5e-6, nan_ok=True)
+    if isinstance(expected.get("ece_per_rater"), list):
+        np.testing.assert_allclose(
+            found.ece_per_rater, [value(e) for e in expected["ece_per_rater"]], atol=5e-6)
+    assert found.crps == pytest.approx(value(expected["crps"]), rel=1e-6, nan_ok=True)
+    assert found.rater_volumes.tolist() == expected["rater_volumes"]
+    for vessel, distance in expected["vi"].items():
+        assert found.vascular_invasion[vessel] == pytest.approx(value(distance), abs=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, answer in EXPECTED.items() if answer["crps_exact_integral"] is not None]
+)
+def test_exact_integral(name):
+    expected = EXPECTED[name]
+    found = crps_exact_integral(expected["predicted_volume_float64"], expected["rater_volumes"])
+    assert found == pytest.approx(expected["crps_exact_integral"], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_corrected_is_defined_and_close_where_nothing_was_wrong(name):
+    score, raters, vessels = golden(name)
+    official, corrected = (evaluate(score, raters, vessels, protocol=p) for p in ("official", "corrected"))
+    assert corrected.tdsc == official.tdsc
+    assert np.isfinite(corrected.crps)
+    assert all(np.isfinite(d) for d in corrected.vascular_invasion.values())
+    if raters.any():
+        assert np.isfinite(corrected.ece)
+        assert np.isfinite([corrected.ece_probability, corrected.brier, corrected.ace]).all()
+    else:
+        assert np.isnan(corrected.ece)
+        assert any("no rater marked anything" in note for note in corrected.notes)
+    if np.isnan(official.ece):
+        assert official.notes
+
+
+@pytest.mark.parametrize("raters", [1, 3, 4, 7, 9])
+def test_any_number_of_raters(raters):
+    rng = np.random.default_rng(raters)
+    score = np.zeros((40, 41, 42), np.float32)
+    score[10:30, 10:30, 10:30] = rng.random((20, 20, 20))
+    labels = [rng.random(score.shape) < score for _ in range(raters)]
+    vessels = (rng.random(score.shape) < 0.2).astype(np.uint8)
+    found = evaluate(score, labels, vessels, protocol="corrected")
+    assert found.ece_per_rater.shape == found.rater_volumes.shape == (raters,)
+    assert 0 < found.tdsc <= 1
+    assert found.predicted_volume == pytest.approx(score.sum(dtype=float), abs=1e-6)
+    mhr = np.mean(labels, axis=0)
+    box = np.argwhere(mhr > 0)
+    inside = tuple(slice(max(a - 20, 0), b + 21) for a, b in zip(box.min(0), box.max(0), strict=True))
+    assert found.brier == pytest.approx(np.mean((score[inside] - mhr[inside]) ** 2), abs=1e-9)
+
+
+def test_order_of_raters_and_scale_of_voxels():
+    score, raters, vessels = golden("typical_a")
+    one, other = evaluate(score, raters, vessels), evaluate(score, raters[::-1], vessels)
+    assert one.tdsc == other.tdsc
+    assert one.crps == pytest.approx(other.crps, rel=1e-12)
+    for vessel, distance in one.vascular_invasion.items():
+        assert distance == pytest.approx(other.vascular_invasion[vessel], abs=1e-9)
+    np.testing.assert_array_equal(one.ece_per_rater, other.ece_per_rater[::-1])
+    scaled = evaluate(score, raters, voxel_volume=2.5, protocol="corrected")
+    whole = evaluate(score, raters, protocol="corrected")
+    assert scaled.crps == pytest.approx(2.5 * whole.crps, rel=1e-9)
+    assert scaled.predicted_volume == 2.5 * whole.predicted_volume
+    assert scaled.vascular_invasion == {}
+
+
+def test_corrected_crps_tells_worse_from_bad():
+    volumes = [90, 100, 110]
+    assert crps_official(1e5, volumes) == pytest.approx(crps_official(1e6, volumes), rel=1e-2)
+    from twintrack.metrics.crps import crps_corrected
+
+    assert crps_corrected(1e6, volumes) > 5 * crps_corrected(1e5, volumes)
+    assert crps_corrected(120, [100, 100, 100]) == 20
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        crps_official(1e5, volumes)
+
+
+def brute_force(score, raters, protocol):
+    """ECE by the text of the protocol, in float64 sums."""
+    marked = np.argwhere(np.any(raters, axis=0))
+    box = tuple(slice(max(a - 20, 0), b + (20 if protocol == "official" else 21))
+                for a, b in zip(marked.min(0), marked.max(0), strict=True))
+    p = score[box].ravel()
+    both = np.maximum(np.stack([1 - p, p]), np.asarray(1e-8, p.dtype))
+    both = both / both.sum(axis=0)
+    confidence = both.max(axis=0).astype(np.float32)
+    tumour = both[1] > both[0]
+    edges = np.linspace(0, 1, 51, dtype=np.float32)
+    place = np.searchsorted(edges, confidence, "right") - 1
+    if protocol == "corrected":
+        place = np.minimum(place, 49)
+    errors = []
+    for rater in raters:
+        right = tumour == rater[box].ravel()
+        n = np.bincount(place, minlength=51)
+        gap = np.abs(np.bincount(place, right, 51) - np.bincount(place, confidence, 51))
+        errors.append(gap.sum() / n.sum())
+    return np.array(errors)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("protocol", ["official", "corrected"])
+def test_ece_by_brute_force(dtype, protocol):
+    rng = np.random.default_rng(5)
+    score = np.zeros((70, 60, 50), dtype)
+    score[25:45, 25:40, 22:30] = rng.random((20, 15, 8)).round(2)
+    raters = [rng.random(score.shape) < score for _ in range(3)]
+    found = evaluate(score, raters, protocol=protocol)
+    # The edges are float32's: a linspace in another library may round one of them differently.
+    np.testing.assert_allclose(found.ece_per_rater, brute_force(score, raters, protocol), atol=2e-4)
+
+
+def test_a_region_replaces_the_box():
+    score, raters, _ = golden("typical_a")
+    region = score > 0
+    found = evaluate(score, raters, region=region)
+    assert found.calibration.voxels == np.count_nonzero(region)
+    mhr = raters.mean(axis=0)
+    assert found.brier == pytest.approx(np.mean((score[region] - mhr[region]) ** 2), abs=1e-9)
+    nothing = evaluate(score, raters, region=score > 2)
+    assert np.isnan(nothing.ece)
+    assert any("no voxel" in note for note in nothing.notes)
+
+
+def test_bad_arguments_are_named():
+    score, raters, vessels = golden("single_slice")
+    with pytest.raises(ValueError, match="protocol is 'paper'"):
+        evaluate(score, raters, protocol="paper")
+    with pytest.raises(ValueError, match="voxel_volume is 0"):
+        evaluate(score, raters, voxel_volume=0)
+    with pytest.raises(ValueError, match="vessels"):
+        evaluate(score, raters, vessels[..., :0])
+    bad = score.copy()
+    bad.flat[3] = np.nan
+    with pytest.raises(ValueError, match="score.* is nan"):
+        evaluate(bad, raters)
