@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
 from twintrack import Calibrator
 from twintrack.cohort import annotated_box
 from twintrack.datasets.phantom import PhantomCase, PhantomSpec, phantom_case
@@ -52,8 +53,10 @@ def main() -> None:
             total[0] += float(np.sum((mapped[uncertain] - mhr[uncertain]) ** 2, dtype=np.float64))
             total[1] += np.count_nonzero(uncertain)
 
-    print("| voxels that count | voxels | bins made | largest bin | knots above 0.01 | "
-          "error where experts disagree (RMS) |")
+    print(
+        "| voxels that count | voxels | bins made | largest bin | knots above 0.01 | "
+        "error where experts disagree (RMS) |"
+    )
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for rule, (total, voxels) in squares.items():
         error = f"{np.sqrt(total / voxels):.4f}"

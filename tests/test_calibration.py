@@ -3,11 +3,12 @@ import pickle
 
 import numpy as np
 import pytest
-import twintrack as tt
 from reference import KINDS, equal_mass, fitted_map, sample
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
+
+import twintrack as tt
 
 
 def cohort(cases=6, shape=(16, 17, 18), raters=3, dtype=np.float32, seed=0):
@@ -37,12 +38,16 @@ def test_agrees_with_sorting_and_scipy(dtype, kind):
     assert np.abs(exact.transform(GRID.astype(np.float32)) - expected).max() < 1e-6
     one_pass = tt.Calibrator().fit(score, labels)
     noise = 3 / np.sqrt(200_000 / 250) / 5  # of a bin's mean, times the share a cut can move
-    assert np.abs(one_pass.transform(GRID) - expected).max() < (1e-9 if dtype == np.float16 else noise)
+    assert np.abs(one_pass.transform(GRID) - expected).max() < (
+        1e-9 if dtype == np.float16 else noise
+    )
 
 
 def test_single_and_hard_targets():
     scores, labels = cohort(1)
-    count, mean, votes = equal_mass(scores[0].astype(np.float16).ravel(), [r.ravel() for r in labels[0]], 20)
+    count, mean, votes = equal_mass(
+        scores[0].astype(np.float16).ravel(), [r.ravel() for r in labels[0]], 20
+    )
     half = scores[0].astype(np.float16)
     fits = [tt.isotonic(votes[:, i] / count, count) for i in range(3)]
     for rater in range(3):
@@ -145,7 +150,10 @@ def test_save_and_load(tmp_path):
         assert loaded.map_ == fitted.map_
         assert loaded.provenance_ == fitted.provenance_
         assert (loaded.target, loaded.ensemble, loaded.region_) == (
-            fitted.target, fitted.ensemble, fitted.region_)
+            fitted.target,
+            fitted.ensemble,
+            fitted.region_,
+        )
         loaded.save(tmp_path / "again.json")
         assert (tmp_path / "again.json").read_bytes() == (tmp_path / "c.json").read_bytes()
         with pytest.raises(ValueError, match="loaded"):
@@ -224,12 +232,17 @@ def test_band_holds_the_map_and_narrows_with_cases():
 
 def test_band_resamples_are_fits_to_the_drawn_cases():
     scores, labels = cohort(3)
-    band = tt.Calibrator(bins=10).fit(scores, labels).bootstrap_band(
-        GRID[::100], resamples=2, level=0.999999)
+    band = (
+        tt.Calibrator(bins=10)
+        .fit(scores, labels)
+        .bootstrap_band(GRID[::100], resamples=2, level=0.999999)
+    )
     rng = np.random.default_rng(0)
     drawn = [rng.integers(3, size=3) for _ in range(2)]
     maps = [
-        tt.Calibrator(bins=10).fit([scores[i] for i in d], [labels[i] for i in d]).transform(GRID[::100])
+        tt.Calibrator(bins=10)
+        .fit([scores[i] for i in d], [labels[i] for i in d])
+        .transform(GRID[::100])
         for d in drawn
     ]
     np.testing.assert_allclose(band.low, np.min(maps, axis=0), atol=1e-6)
@@ -268,17 +281,21 @@ def test_bad_cohorts_are_named():
     with pytest.raises(ValueError, match="second pass"):
         tt.Calibrator(exact=True).partial_fit(scores[0], labels[0])
     with pytest.raises(ValueError, match="case '0' is in both"):
-        tt.Calibrator().fit(scores[:2], labels[:2]).merge(tt.Calibrator().fit(scores[:2], labels[:2]))
+        tt.Calibrator().fit(scores[:2], labels[:2]).merge(
+            tt.Calibrator().fit(scores[:2], labels[:2])
+        )
     with pytest.raises(ValueError, match="bins is 250 here but 10"):
         tt.Calibrator().fit(scores[:2], labels[:2]).merge(
-            tt.Calibrator(bins=10).fit(scores[:2], labels[:2]))
+            tt.Calibrator(bins=10).fit(scores[:2], labels[:2])
+        )
 
 
 def test_torch_tensors_in_and_out():
     torch = pytest.importorskip("torch")
     scores, labels = cohort(1)
     fitted = tt.Calibrator(bins=20).fit(
-        torch.from_numpy(scores[0]), torch.from_numpy(np.stack(labels[0])))
+        torch.from_numpy(scores[0]), torch.from_numpy(np.stack(labels[0]))
+    )
     assert fitted.map_ == tt.Calibrator(bins=20).fit(scores[0], labels[0]).map_
     mapped = fitted.transform(torch.from_numpy(scores[0]))
     assert isinstance(mapped, torch.Tensor)

@@ -2,9 +2,10 @@ import pickle
 
 import numpy as np
 import pytest
-import twintrack as tt
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import twintrack as tt
 
 DTYPES = (np.float16, np.float32, np.float64)
 
@@ -25,7 +26,9 @@ def widen(bits):
 @st.composite
 def knots(draw):
     """Knots as fits make them: crowded at the ends, plateaus, near-vertical steps."""
-    centres = draw(st.lists(st.sampled_from([0.0, 1e-30, 1e-7, 1e-3, 0.3, 0.5, 0.7, 1.0]), max_size=4))
+    centres = draw(
+        st.lists(st.sampled_from([0.0, 1e-30, 1e-7, 1e-3, 0.3, 0.5, 0.7, 1.0]), max_size=4)
+    )
     seed = draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
     parts = [rng.random(draw(st.integers(1, 40)))]
@@ -105,12 +108,16 @@ def test_any_memory_layout(dtype, layout):
         "sliced": (whole[1::2, :, 3::4], expected[1::2, :, 3::4]),
         "reversed": (whole[::-1, :, ::-1], expected[::-1, :, ::-1]),
         "transposed": (whole.transpose(2, 0, 1), expected.transpose(2, 0, 1)),
-        "broadcast": (np.broadcast_to(whole[:, :1], whole.shape),
-                      np.broadcast_to(expected[:, :1], whole.shape)),
+        "broadcast": (
+            np.broadcast_to(whole[:, :1], whole.shape),
+            np.broadcast_to(expected[:, :1], whole.shape),
+        ),
     }
     score, answer = views[layout]
     assert np.array_equal(fitted(score), answer)
-    out = np.full((20, 20, 40), 7, dtype)[:score.shape[0], :score.shape[1], :2 * score.shape[2]:2]
+    out = np.full((20, 20, 40), 7, dtype)[
+        : score.shape[0], : score.shape[1], : 2 * score.shape[2] : 2
+    ]
     assert fitted(score, out=out) is out
     assert np.array_equal(out, answer)
 

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-import twintrack as tt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import KINDS, equal_mass, sample
 from threadpoolctl import threadpool_limits
+
+import twintrack as tt
 from twintrack.cut_refinement import refined_bins
 
 

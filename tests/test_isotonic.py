@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-import twintrack as tt
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression
+
+import twintrack as tt
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)
 
@@ -20,15 +21,18 @@ def test_is_monotone_and_keeps_the_weighted_mean(values):
     weights = np.arange(1, len(values) + 1)
     fit = tt.isotonic(values, weights)
     assert np.all(np.diff(fit) >= 0)
-    np.testing.assert_allclose(np.average(fit, weights=weights), np.average(values, weights=weights),
-                               rtol=1e-9, atol=1e-6)
+    np.testing.assert_allclose(
+        np.average(fit, weights=weights), np.average(values, weights=weights), rtol=1e-9, atol=1e-6
+    )
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 5)), min_size=1, max_size=30))
 def test_a_weight_is_as_many_repeats(pairs):
     values, weights = zip(*pairs, strict=True)
     repeated = tt.isotonic(np.repeat(values, weights))
-    np.testing.assert_allclose(np.repeat(tt.isotonic(values, weights), weights), repeated, atol=1e-12)
+    np.testing.assert_allclose(
+        np.repeat(tt.isotonic(values, weights), weights), repeated, atol=1e-12
+    )
 
 
 @given(VALUES)

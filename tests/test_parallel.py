@@ -4,8 +4,9 @@ import sys
 
 import numpy as np
 import pytest
-import twintrack as tt
 from threadpoolctl import threadpool_limits
+
+import twintrack as tt
 
 
 def tally():

@@ -2,11 +2,12 @@ import pickle
 
 import numpy as np
 import pytest
-import twintrack as tt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import KINDS, cut_starts, equal_mass, sample
 from threadpoolctl import threadpool_limits
+
+import twintrack as tt
 
 DTYPES = (np.float16, np.float32, np.float64)
 
@@ -97,7 +98,8 @@ def test_same_bytes_for_any_memory_order(dtype, layout):
 
 
 @pytest.mark.parametrize(
-    "label", ["bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", ">i2", ">f4"]
+    "label",
+    ["bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", ">i2", ">f4"],
 )
 def test_labels_of_any_type(label):
     score, labels = case()
@@ -108,8 +110,13 @@ def test_labels_of_any_type(label):
 def test_a_region_is_as_leaving_the_rest_out():
     score, labels = case()
     rng = np.random.default_rng(3)
-    for region in (rng.random(score.shape) < 0.3, rng.random(score.shape) < 0.001, score >= 0,
-                   score > 2, np.arange(43) < 20):
+    for region in (
+        rng.random(score.shape) < 0.3,
+        rng.random(score.shape) < 0.001,
+        score >= 0,
+        score > 2,
+        np.arange(43) < 20,
+    ):
         region = np.broadcast_to(region, score.shape)
         rest = tally(score[region], [rater[region] for rater in labels])
         assert tally(score, labels, region) == rest
@@ -129,8 +136,13 @@ def test_outside_the_region_anything_goes():
 def test_every_16_bit_score_has_its_own_cell():
     half = np.arange(0x3C00 + 1, dtype=np.uint16).view(np.float16)
     brain = np.arange(0x3F80 + 1, dtype=np.uint16)
-    for score in (half, half.astype(np.float32), half.astype(np.float64), brain.view("V2"),
-                  (brain.astype(np.uint32) << 16).view(np.float32)):
+    for score in (
+        half,
+        half.astype(np.float32),
+        half.astype(np.float64),
+        brain.view("V2"),
+        (brain.astype(np.uint32) << 16).view(np.float32),
+    ):
         made = tally(score, [np.zeros(score.shape, bool)])
         assert len(made.cells) == len(score)
         assert np.all(made.counts == 1)
@@ -139,7 +151,9 @@ def test_every_16_bit_score_has_its_own_cell():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_cells_are_ranges_of_the_distance_to_the_nearer_end(dtype):
     rng = np.random.default_rng(0)
-    u = np.concatenate([rng.random(50_000), 10.0 ** rng.uniform(-30, 0, 50_000), 2.0 ** -np.arange(60)])
+    u = np.concatenate(
+        [rng.random(50_000), 10.0 ** rng.uniform(-30, 0, 50_000), 2.0 ** -np.arange(60)]
+    )
     score = np.sort(np.concatenate([u, 1 - u, [0, 0.5, 1]]).astype(dtype))
     end = np.minimum(score.astype(np.float64), (1 - score).astype(np.float64))
     mantissa, exponent = np.frexp(end)  # end = mantissa 2^exponent, mantissa in [1/2, 1)
@@ -188,7 +202,9 @@ def test_bins_of_wider_scores_are_cut_at_cells_and_their_sums_are_exact(dtype):
     order = np.argsort(score)
     ordered = score[order].astype(np.longdouble)
     mean = np.add.reduceat(ordered, starts) / made.count
-    np.testing.assert_allclose(made.mean_score, mean.astype(float), rtol=1e-9 if dtype == np.float64 else 1e-15)
+    np.testing.assert_allclose(
+        made.mean_score, mean.astype(float), rtol=1e-9 if dtype == np.float64 else 1e-15
+    )
     for rater, votes in zip(labels, made.votes.T, strict=True):
         assert np.array_equal(votes, np.add.reduceat(rater[order].astype(int), starts))
 
@@ -210,7 +226,9 @@ def test_compact_keeps_everything():
     assert made.update(*case(seed=1)) == copy.update(*case(seed=1))
 
 
-@pytest.mark.parametrize("damage", ["truncate", "text", "missing", "order", "votes", "newer", "pickle"])
+@pytest.mark.parametrize(
+    "damage", ["truncate", "text", "missing", "order", "votes", "newer", "pickle"]
+)
 def test_a_damaged_file_is_named(tmp_path, damage):
     path = tmp_path / "t.npz"
     made = tally(*case())

@@ -48,8 +48,8 @@ class Calibrator:
         Which rater ``"single"`` follows, 0-based.
     exact : bool
         Read the voxels a second time to place the cuts between bins exactly. Without it a cut falls
-        on the tally's grid, which is already exact for 16-bit scores; the sums in the bins are exact
-        either way. `fit` only.
+        on the tally's grid, which is already exact for 16-bit scores; the sums in the bins are
+        exact either way. `fit` only.
     folds : int
         Folds of the cross-validation of ``bins="auto"``.
     seed : int

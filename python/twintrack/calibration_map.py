@@ -19,15 +19,15 @@ __all__ = ["CalibrationMap", "isotonic"]
 def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> NDArray[np.float64]:
     """Return the weighted isotonic (non-decreasing) least-squares fit of a sequence.
 
-    Minimises Σ w (m - y)² over m_1 ≤ … ≤ m_n by the pool-adjacent-violators algorithm (Barlow et al.
-    1972), in linear time.
+    Minimises Σ w (m - y)² over m_1 ≤ … ≤ m_n by the pool-adjacent-violators algorithm (Barlow et
+    al. 1972), in linear time.
 
     Parameters
     ----------
     values : (n,) finite floats; n may be 0
     weights : (n,) finite floats, not negative, not all 0; 1 by default
-        A value of weight 0 has no say and takes the fit of the weighted value before it (after it at
-        the start).
+        A value of weight 0 has no say and takes the fit of the weighted value before it (after it
+        at the start).
 
     Returns
     -------
@@ -46,8 +46,8 @@ def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> NDArray[np.
 class CalibrationMap:
     """Non-decreasing, piecewise-linear map of [0, 1] into itself.
 
-    Linear between knots, constant outside the first and the last. Evaluated in float32 for scores of
-    at most 32 bits (error at most 2^-23, then rounded to the score's type) and in float64 for
+    Linear between knots, constant outside the first and the last. Evaluated in float32 for scores
+    of at most 32 bits (error at most 2^-23, then rounded to the score's type) and in float64 for
     float64; non-decreasing in floating point too, and the same bits on every machine.
 
     Parameters
@@ -123,9 +123,9 @@ class CalibrationMap:
     def torch_module(self) -> torch.nn.Module:
         """Return the map as a `torch.nn.Module`, for export together with a network.
 
-        The module maps a tensor of any shape and floating dtype on any device, computing in float64:
-        it agrees with this map to the rounding of float32. Scores out of range take the value of the
-        nearer end; NaN stays NaN (a module cannot stop to complain).
+        The module maps a tensor of any shape and floating dtype on any device, computing in
+        float64: it agrees with this map to the rounding of float32. Scores out of range take the
+        value of the nearer end; NaN stays NaN (a module cannot stop to complain).
         """
         from twintrack.torch_module import PiecewiseLinear
 

@@ -46,8 +46,8 @@ def choose_bins(
 
     The cases are dealt at random into `folds` groups (each case alone if there are fewer cases than
     folds). Each group in turn is held out: the map is fitted to the others and scored on it. With
-    binary answers Σ_i (m - y_i)² = N m² - 2 m Σ y_i + Σ y_i, so a cell's count and votes are enough;
-    within a cell the map is taken at the cell's mean score.
+    binary answers Σ_i (m - y_i)² = N m² - 2 m Σ y_i + Σ y_i, so a cell's count and votes are
+    enough; within a cell the map is taken at the cell's mean score.
 
     Raises
     ------

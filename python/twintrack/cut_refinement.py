@@ -28,8 +28,8 @@ def refined_bins(
     bins : int
         Number of bins asked for.
     cases : iterable of (score, raters, region) that can be gone through several times
-        The same voxels as in the tally. They are read once for 16- and 32-bit scores (twice if a cut
-        falls among scores below 2^-24), a few times for float64.
+        The same voxels as in the tally. They are read once for 16- and 32-bit scores (twice if a
+        cut falls among scores below 2^-24), a few times for float64.
 
     Raises
     ------

@@ -26,9 +26,9 @@ def fitted_values(
     count : (B,) voxels in each bin, not 0
     votes : (B, N) voxels of each bin that each rater marked
     target, rater
-        As in `Calibrator`. ``"mhr"`` fits the mean over raters (paper, equation 4), ``"single"`` one
-        rater (equation 1), ``"hard"`` each rater by itself and averages the fits, which lie on the
-        same knots.
+        As in `Calibrator`. ``"mhr"`` fits the mean over raters (paper, equation 4), ``"single"``
+        one rater (equation 1), ``"hard"`` each rater by itself and averages the fits, which lie on
+        the same knots.
     """
     weights = count.astype(np.float64)
     if target == "mhr":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +59,12 @@ class EqualMassBins:
 class ScoreTally:
     """Counts, score sums and votes per rater over a fine grid of score values.
 
-    All of it is integer sums: the tally of a case is the same, bit for bit, for any chunking, number
-    of threads, memory order and order of addition, and tallies of parts add up to the tally of the
-    whole. The grid has a cell for every float16 and every bfloat16 in [0, 1]; a float32 or float64
-    score shares its cell with scores closer than 1/2048 of its distance to the nearer of 0 and 1,
-    and its exact distance enters the cell's sum (float64: rounded to 2^-32 of that distance).
-    Capacity: 2^40 voxels in one cell.
+    All of it is integer sums: the tally of a case is the same, bit for bit, for any chunking,
+    number of threads, memory order and order of addition, and tallies of parts add up to the tally
+    of the whole. The grid has a cell for every float16 and every bfloat16 in [0, 1]; a float32 or
+    float64 score shares its cell with scores closer than 1/2048 of its distance to the nearer of 0
+    and 1, and its exact distance enters the cell's sum (float64: rounded to 2^-32 of that
+    distance). Capacity: 2^40 voxels in one cell.
 
     Parameters
     ----------
@@ -131,8 +131,8 @@ class ScoreTally:
         ------
         ValueError
             Names the array, the voxel and the value for a score that is NaN or outside [0, 1] or a
-            label other than 0 and 1; also for shapes or numbers of raters that do not fit. The tally
-            is then as before the call.
+            label other than 0 and 1; also for shapes or numbers of raters that do not fit. The
+            tally is then as before the call.
         """
         dense = self._dense_table()
         dense.update(score_array(score), rater_arrays(raters), region_array(region))
@@ -184,9 +184,9 @@ class ScoreTally:
     def equal_mass_bins(self, bins: int) -> EqualMassBins:
         """Divide the voxels into at most `bins` bins of equal mass.
 
-        With V scores sorted ascending, cut k = 1 … M-1 falls before sorted position ⌊kV/M⌋; inside a
-        block of equal scores (here: a grid cell) it moves to the start of the block, and cuts that
-        coincide merge. The sums inside the bins are exact.
+        With V scores sorted ascending, cut k = 1 … M-1 falls before sorted position ⌊kV/M⌋; inside
+        a block of equal scores (here: a grid cell) it moves to the start of the block, and cuts
+        that coincide merge. The sums inside the bins are exact.
 
         Raises
         ------
@@ -227,15 +227,23 @@ class ScoreTally:
                 raise ValueError("it is not a score tally")
             if int(found["format_version"]) > FORMAT_VERSION:
                 raise ValueError(
-                    f"it has format version {int(found['format_version'])}, this TwinTrack reads up "
-                    f"to {FORMAT_VERSION}: update TwinTrack"
+                    f"it has format version {int(found['format_version'])}, this TwinTrack reads "
+                    f"up to {FORMAT_VERSION}: update TwinTrack"
                 )
             if int(found["grid_cells"]) != _core.GRID_CELLS:
                 raise ValueError("it was made on another score grid")
             return cls.from_rows(found["cells"], found["sums"])
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            EOFError,
+            BadZipFile,
+            zlib.error,
+        ) as error:
             raise ValueError(f"{path}: cannot be read as a score tally: {error}") from error
 
     @classmethod

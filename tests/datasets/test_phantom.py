@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
+
 from twintrack.cohort import read_folders, read_manifest
 from twintrack.datasets.phantom import (
     ANATOMY_LABELS,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from twintrack.metrics import evaluate
 from twintrack.metrics.crps import crps_exact_integral, crps_official
 
@@ -30,11 +31,14 @@ def test_official_is_what_the_evaluator_recorded(name):
     assert found.ece == pytest.approx(value(expected.get("ece")), abs=5e-6, nan_ok=True)
     if isinstance(expected.get("ece_per_rater"), list):
         np.testing.assert_allclose(
-            found.ece_per_rater, [value(e) for e in expected["ece_per_rater"]], atol=5e-6)
+            found.ece_per_rater, [value(e) for e in expected["ece_per_rater"]], atol=5e-6
+        )
     assert found.crps == pytest.approx(value(expected["crps"]), rel=1e-6, nan_ok=True)
     assert found.rater_volumes.tolist() == expected["rater_volumes"]
     for vessel, distance in expected["vi"].items():
-        assert found.vascular_invasion[vessel] == pytest.approx(value(distance), abs=1e-9, nan_ok=True)
+        assert found.vascular_invasion[vessel] == pytest.approx(
+            value(distance), abs=1e-9, nan_ok=True
+        )
 
 
 @pytest.mark.parametrize(
@@ -49,7 +53,9 @@ def test_exact_integral(name):
 @pytest.mark.parametrize("name", EXPECTED)
 def test_corrected_is_defined_and_close_where_nothing_was_wrong(name):
     score, raters, vessels = golden(name)
-    official, corrected = (evaluate(score, raters, vessels, protocol=p) for p in ("official", "corrected"))
+    official, corrected = (
+        evaluate(score, raters, vessels, protocol=p) for p in ("official", "corrected")
+    )
     assert corrected.tdsc == official.tdsc
     assert np.isfinite(corrected.crps)
     assert all(np.isfinite(d) for d in corrected.vascular_invasion.values())
@@ -76,7 +82,9 @@ def test_any_number_of_raters(raters):
     assert found.predicted_volume == pytest.approx(score.sum(dtype=float), abs=1e-6)
     mhr = np.mean(labels, axis=0)
     box = np.argwhere(mhr > 0)
-    inside = tuple(slice(max(a - 20, 0), b + 21) for a, b in zip(box.min(0), box.max(0), strict=True))
+    inside = tuple(
+        slice(max(a - 20, 0), b + 21) for a, b in zip(box.min(0), box.max(0), strict=True)
+    )
     assert found.brier == pytest.approx(np.mean((score[inside] - mhr[inside]) ** 2), abs=1e-9)
 
 
@@ -110,8 +118,10 @@ def test_corrected_crps_tells_worse_from_bad():
 def brute_force(score, raters, protocol):
     """ECE by the text of the protocol, in float64 sums."""
     marked = np.argwhere(np.any(raters, axis=0))
-    box = tuple(slice(max(a - 20, 0), b + (20 if protocol == "official" else 21))
-                for a, b in zip(marked.min(0), marked.max(0), strict=True))
+    box = tuple(
+        slice(max(a - 20, 0), b + (20 if protocol == "official" else 21))
+        for a, b in zip(marked.min(0), marked.max(0), strict=True)
+    )
     p = score[box].ravel()
     both = np.maximum(np.stack([1 - p, p]), np.asarray(1e-8, p.dtype))
     both = both / both.sum(axis=0)

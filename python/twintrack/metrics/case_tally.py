@@ -43,22 +43,26 @@ class Bins:
     def mean(self) -> NDArray[np.float64]:
         """Mean score or confidence of each bin, NaN in empty ones."""
         with np.errstate(invalid="ignore"):
-            return self.total / self.count
+            mean: NDArray[np.float64] = self.total / self.count
+            return mean
 
     @property
     def rates(self) -> NDArray[np.float64]:
         """Share of each bin's voxels that each rater marked: (B, N), NaN in empty bins."""
         with np.errstate(invalid="ignore"):
-            return self.votes / self.count[:, np.newaxis]
+            rates: NDArray[np.float64] = self.votes / self.count[:, np.newaxis]
+            return rates
 
     @property
     def mhr(self) -> NDArray[np.float64]:
         """Mean human response of each bin, NaN in empty ones."""
         with np.errstate(invalid="ignore"):
-            return self.votes.sum(axis=1) / (self.count * np.float64(self.votes.shape[1]))
+            pairs = self.count * np.float64(self.votes.shape[1])
+            mhr: NDArray[np.float64] = self.votes.sum(axis=1) / pairs
+            return mhr
 
     def closed(self) -> Bins:
-        """Return the bins with the last, which holds the value 1 alone, joined to the one before."""
+        """Return the bins with the last, which holds only the value 1, joined to the one before."""
         join = np.append(np.arange(len(self.count) - 1), len(self.count) - 2)
         count, total, votes = (np.zeros((len(a) - 1, *a.shape[1:]), a.dtype) for a in self._parts())
         for into, part in zip((count, total, votes), self._parts(), strict=True):
@@ -72,8 +76,8 @@ class Bins:
 class CaseTally:
     """Integer sums from which TDSC, calibration errors, Brier scores and volumes are computed.
 
-    The same bits for any chunking, number of threads, memory order and order of addition; tallies of
-    parts, or of cases, add up. Counts are exact, scores are rounded to multiples of 2^-46.
+    The same bits for any chunking, number of threads, memory order and order of addition; tallies
+    of parts, or of cases, add up. Counts are exact, scores are rounded to multiples of 2^-46.
 
     Parameters
     ----------

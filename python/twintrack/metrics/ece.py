@@ -13,16 +13,17 @@ __all__ = ["average_error", "expected_error", "expected_error_per_rater"]
 def expected_error_per_rater(bins: Bins) -> NDArray[np.float64]:
     """Return Σ_b (n_b / n) |rate_b - mean_b| for each rater: (N,); NaN without voxels.
 
-    Guo et al. 2017; per rater as in the paper's Appendix B. On `CaseTally.confidence_bins` it is the
-    top-label error of the official evaluator, on `CaseTally.score_bins` that of the tumour
+    Guo et al. 2017; per rater as in the paper's Appendix B. On `CaseTally.confidence_bins` it is
+    the top-label error of the official evaluator, on `CaseTally.score_bins` that of the tumour
     probability, as Appendix B writes it.
     """
     voxels = bins.count.sum()
     if voxels == 0:
         return np.full(bins.votes.shape[1], np.nan)
     # n_b |rate - mean| = |votes - total|: nothing is divided that need not be.
-    gaps: NDArray[np.float64] = np.abs(bins.votes - bins.total[:, np.newaxis]).sum(axis=0)
-    return gaps / voxels
+    gaps = np.abs(bins.votes - bins.total[:, np.newaxis]).sum(axis=0)
+    errors: NDArray[np.float64] = gaps / np.float64(voxels)
+    return errors
 
 
 def expected_error(bins: Bins) -> float:

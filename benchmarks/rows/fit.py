@@ -1,0 +1,87 @@
+"""Fitting a map: 250 equal-mass bins, five raters, mean human response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from measure import read_seconds
+from numpy.typing import NDArray
+from suite.inputs import rater_masks, scores
+
+from rows.row import Row
+from twintrack import Calibrator
+
+BINS = 250
+AT = np.linspace(0, 1, 20_001)  # where both maps are compared
+
+
+class Case(NamedTuple):
+    """What a map is fitted to."""
+
+    score: NDArray[Any]
+    raters: list[NDArray[np.uint8]]
+
+
+class Fit(Row):
+    """One pass; cuts between bins lie on the tally's score grid."""
+
+    work: ClassVar[str] = "fit"
+    goal: ClassVar[str] = "≥ 150×"
+    packages: ClassVar[tuple[str, ...]] = ("numpy", "scikit-learn")
+    peer_bytes_per_voxel: ClassVar[int] = 32
+    exact: ClassVar[bool] = False
+
+    def prepare(self, voxels: int, distribution: str) -> Case:
+        score = scores(voxels, distribution)
+        return Case(score, rater_masks(score))
+
+    def ours(self, inputs: Case) -> Calibrator:
+        return Calibrator(bins=BINS, exact=self.exact).fit(inputs.score, inputs.raters)
+
+    def peers(self) -> Mapping[str, Callable[[Case], Any]]:
+        return {"argsort, reduceat, IsotonicRegression": fit_with_numpy}
+
+    def traffic(self, inputs: Case) -> int:
+        return inputs.score.nbytes + sum(rater.nbytes for rater in inputs.raters)
+
+    def limit(self, inputs: Case) -> float:
+        return read_seconds([inputs.score, *inputs.raters])
+
+    def difference(self, inputs: Case, ours: Calibrator, theirs: Any) -> float:  # noqa: ARG002
+        return float(np.max(np.abs(ours.transform(AT) - theirs.predict(AT))))
+
+
+class FitExact(Fit):
+    """Two passes; cuts between bins lie where sorting would put them."""
+
+    work: ClassVar[str] = "fit, exact=True"
+    goal: ClassVar[str] = ""
+    exact: ClassVar[bool] = True
+
+    def traffic(self, inputs: Case) -> int:
+        return 2 * super().traffic(inputs)
+
+    def limit(self, inputs: Case) -> float:
+        return 2 * super().limit(inputs)
+
+
+def fit_with_numpy(case: Case) -> Any:
+    """The usual way: sort all voxels, cut, sum each bin, fit.
+
+    Votes are summed over the raters before they are sorted, which is the quickest order. A block of
+    equal scores is not split: its cut moves to the block's start.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    votes = np.sum(case.raters, axis=0, dtype=np.uint8)
+    order = np.argsort(case.score)
+    ordered = case.score[order]
+    cuts = np.arange(BINS) * ordered.size // BINS
+    starts = np.unique(np.searchsorted(ordered, ordered[cuts], side="left"))
+    count = np.diff(starts, append=ordered.size)
+    mean_score = np.add.reduceat(ordered, starts, dtype=np.float64) / count
+    marks = np.add.reduceat(votes[order], starts, dtype=np.int64)
+    mhr = marks / (count * len(case.raters))
+    return IsotonicRegression(out_of_bounds="clip").fit(mean_score, mhr, sample_weight=count)

@@ -1,0 +1,155 @@
+// Threads inside one call, and calls from several threads at once, give the bits that one thread
+// gives. Built with -DTWINTRACK_SANITIZE=thread this is the run that finds data races.
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "check.hpp"
+#include "twintrack/calibration_map.hpp"
+#include "twintrack/cut_refinement.hpp"
+#include "twintrack/equal_mass.hpp"
+#include "twintrack/parallel.hpp"
+#include "twintrack/score_tally.hpp"
+
+using namespace twintrack;
+using twintrack::tests::check;
+using twintrack::tests::SampleCase;
+
+namespace {
+
+constexpr int threads = 4;
+constexpr std::size_t raters = 9;                    // two groups of votes
+constexpr std::size_t voxels = 5 * (1 << 16) + 321;  // several tasks, the last one short
+
+using Sums = std::vector<std::uint64_t>;
+
+// Rows of a tally that hold voxels, as equal_mass_bins and CutRefinement take them.
+struct Rows {
+  explicit Rows(const ScoreTally& tally) : columns(tally.columns()) {
+    for (std::uint32_t cell = 0; cell < grid::cells; ++cell) {
+      const std::uint64_t* row = tally.sums().data() + cell * columns;
+      if (row[ScoreTally::count_column] == 0) continue;
+      cells.push_back(cell);
+      sums.insert(sums.end(), row, row + columns);
+    }
+  }
+  TallyRows view() const { return {cells.data(), sums.data(), cells.size(), columns}; }
+
+  std::vector<std::uint32_t> cells;
+  Sums sums;
+  std::size_t columns;
+};
+
+ScoreTally tallied(const CaseView& view, int with_threads) {
+  ScoreTally tally(raters);
+  tally.update(view, with_threads);
+  return tally;
+}
+
+Sums refined(const CaseView& view, const Rows& rows, int with_threads) {
+  CutRefinement refinement(rows.view(), 50);
+  while (!refinement.done()) {
+    refinement.update(view, with_threads);
+    refinement.advance();
+  }
+  return refinement.sums();
+}
+
+std::vector<float> mapped(const CalibrationMap& map, const CaseView& view, int with_threads) {
+  std::vector<float> out(voxels);
+  WritableArrayView to{view.score};
+  to.data = reinterpret_cast<const std::byte*>(out.data());
+  map.apply(view.score, to, with_threads);
+  return out;
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// Calls `work(caller)` from several threads at once and rethrows the first failure.
+void from_many_threads(const std::function<void(int)>& work) {
+  std::exception_ptr failure;
+  std::mutex guard;
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < threads; ++caller)
+    callers.emplace_back([&, caller] {
+      try {
+        work(caller);
+      } catch (...) {
+        const std::lock_guard<std::mutex> lock(guard);
+        if (!failure) failure = std::current_exception();
+      }
+    });
+  for (std::thread& caller : callers) caller.join();
+  if (failure) std::rethrow_exception(failure);
+}
+
+void every_task_is_done_once_and_a_failure_comes_back() {
+  std::vector<int> done(1000, 0);
+  parallel_tasks(threads, 1000, [&](int, std::int64_t task) { ++done[std::size_t(task)]; });
+  for (const int times : done) check(times == 1, "a task was left out or done twice");
+  bool thrown = false;
+  try {
+    parallel_tasks(threads, 1000, [&](int, std::int64_t task) {
+      if (task == 500) throw std::runtime_error("task 500");
+    });
+  } catch (const std::runtime_error&) {
+    thrown = true;
+  }
+  check(thrown, "an exception thrown by a task was lost");
+}
+
+void threads_inside_a_call() {
+  const SampleCase sample(voxels, raters, 1);
+  const CaseView view = sample.view();
+  const ScoreTally serial = tallied(view, 1);
+  check(tallied(view, threads).sums() == serial.sums(), "a tally depends on the threads");
+  const Rows rows(serial);
+  check(refined(view, rows, threads) == refined(view, rows, 1), "refined cuts depend on threads");
+  const CalibrationMap map({0.1, 0.4, 0.9}, {0.0, 0.2, 0.7});
+  check(same_bits(mapped(map, view, threads), mapped(map, view, 1)), "a map depends on threads");
+}
+
+void an_invalid_voxel_leaves_the_tally_as_it_was() {
+  SampleCase sample(voxels, raters, 2);
+  ScoreTally tally = tallied(sample.view(), threads);
+  const Sums before = tally.sums();
+  sample.score[voxels / 2] = 1.5f;
+  bool thrown = false;
+  try {
+    tally.update(sample.view(), threads);
+  } catch (const InvalidVoxel& error) {
+    thrown = std::string(error.what()).find(std::to_string(voxels / 2)) != std::string::npos;
+  }
+  check(thrown, "a score of 1.5 was not reported with its voxel");
+  check(tally.sums() == before, "a case that was refused has changed the tally");
+}
+
+void calls_from_many_threads() {
+  const SampleCase sample(voxels, raters, 3);
+  const CaseView view = sample.view();
+  const Sums serial = tallied(view, 1).sums();
+  const CalibrationMap map({0.0, 0.3, 1.0}, {0.1, 0.2, 0.9});
+  const std::vector<float> expected = mapped(map, view, 1);
+  from_many_threads([&](int) {
+    check(tallied(view, 2).sums() == serial, "concurrent tallies disagree");
+    check(same_bits(mapped(map, view, 2), expected), "concurrent uses of one map disagree");
+  });
+}
+
+}  // namespace
+
+int main() {
+  return tests::run([] {
+    every_task_is_done_once_and_a_failure_comes_back();
+    threads_inside_a_call();
+    an_invalid_voxel_leaves_the_tally_as_it_was();
+    calls_from_many_threads();
+  });
+}

@@ -1,0 +1,155 @@
+"""The command line: ``twintrack COMMAND``.
+
+Each command is a function in a module of its name, which is imported only when the command is
+given, so that ``twintrack --help`` answers at once whatever the commands need.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, NamedTuple, NoReturn
+
+import typer
+
+from twintrack.cli.reporting import print_error
+from twintrack.version import __version__
+
+__all__ = ["command_app", "main"]
+
+
+class Command(NamedTuple):
+    """What the overview says of a command, and the extra that brings what it needs."""
+
+    panel: str
+    summary: str
+    extra: str = ""
+
+
+COMMANDS = {
+    "demo": Command("Start here", "Calibrate real outlines of four radiologists.", "demo"),
+    "fit": Command("Calibrate", "Fit a calibrator to a cohort with several raters."),
+    "apply": Command("Calibrate", "Apply a calibrator to score volumes."),
+    "evaluate": Command("Evaluate", "Measure scores against several raters."),
+    "compare": Command("Evaluate", "Compare methods: tables, figures, HTML report.", "report"),
+    "prepare": Command("Networks", "Make nnU-Net training data with regions.", "nnunet"),
+    "train": Command("Networks", "Train the members of an ensemble.", "nnunet"),
+    "predict": Command("Networks", "Run an ensemble and calibrate its score.", "nnunet"),
+    "merge": Command("Runs", "Join what parts of a run have finished."),
+    "info": Command("Runs", "Show versions, processor and GPU support."),
+}
+
+
+class Interrupted(BaseException):
+    """The user or the batch system wants the process to end; no library catches it by mistake."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit.
+
+    The exit status is 0 if all went well, 1 if some cases failed (and the others are finished), 2
+    if the command could not be carried out, 128 + signal if it was stopped by one.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        if arguments and arguments[0] in _available():
+            name = arguments[0]
+            command_app(name)(args=arguments[1:], prog_name=f"twintrack {name}")
+        _overview()(args=arguments, prog_name="twintrack")
+    except Interrupted as interruption:
+        print_error("interrupted; what is finished is kept, run the same command to go on")
+        _leave(128 + interruption.number)
+    except Exception as error:
+        print_error(error)
+        sys.exit(2)
+    sys.exit(0)
+
+
+def command_app(name: str) -> typer.Typer:
+    """Return the application of one command.
+
+    Raises
+    ------
+    ImportError
+        A package that the command needs is not installed; says how to install it.
+    """
+    try:
+        module = importlib.import_module(f"twintrack.cli.{name}")
+    except ModuleNotFoundError as error:
+        extra = COMMANDS[name].extra
+        if not extra or (error.name or "").startswith("twintrack"):
+            raise
+        raise ImportError(
+            f"{name} needs the package {error.name}: pip install 'twintrack[{extra}]'"
+        ) from error
+    function = getattr(module, name)
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    app = _app()
+    app.command(name, help="\n\n".join(" ".join(text.split()) for text in paragraphs))(function)
+    return app
+
+
+def _overview() -> typer.Typer:
+    """Return what answers ``--help``, ``--version`` and commands that do not exist."""
+    app = _app(no_args_is_help=True)
+    for name in _available():
+        command = COMMANDS[name]
+        app.command(name, help=command.summary, rich_help_panel=command.panel)(lambda: None)
+
+    @app.callback()
+    def twintrack(
+        version: Annotated[
+            bool,
+            typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        ] = False,
+    ) -> None:
+        """Calibrate segmentation scores to expert disagreement, and measure the result exactly."""
+
+    return app
+
+
+def _app(no_args_is_help: bool = False) -> typer.Typer:
+    return typer.Typer(
+        no_args_is_help=no_args_is_help,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="Exit status: 0 all went well; 1 some cases failed and the others are finished; "
+        "2 the command could not be carried out.",
+    )
+
+
+def _available() -> list[str]:
+    return [name for name in COMMANDS if importlib.util.find_spec(f"twintrack.cli.{name}")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"twintrack {__version__}")
+        raise typer.Exit
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    for again in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(again, signal.SIG_IGN)
+    raise Interrupted(number)
+
+
+def _leave(status: int) -> NoReturn:
+    """End at once: threads are not waited for; the files they were writing were not in place."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)

@@ -1,0 +1,164 @@
+"""``twintrack apply``: calibrated volumes from score volumes."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from twintrack.cli import options
+from twintrack.cli.reporting import Report
+
+if TYPE_CHECKING:
+    from twintrack.cohort import Case
+
+__all__ = ["apply"]
+
+_OUTPUT = "Output"
+
+
+class StoredType(str, Enum):
+    """How calibrated scores are stored."""
+
+    float32 = "float32"
+    uint16 = "uint16"
+    uint8 = "uint8"
+
+
+class Ending(str, Enum):
+    """Format of the volumes."""
+
+    nii_gz = ".nii.gz"
+    nii = ".nii"
+    mha = ".mha"
+
+
+def apply(
+    inputs: Annotated[
+        list[Path],
+        typer.Option(
+            "-i",
+            help="What to calibrate: a folder of scores (nnU-Net's CASE.npz, or CASE.nii.gz, .nii, "
+            ".npy, .mha), a manifest (CSV), or a single file. May be repeated.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        Path, typer.Option("-m", help="Calibrator file of twintrack fit.", show_default=False)
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("-o", help="Folder that gets CASE.nii.gz of each case.", show_default=False),
+    ],
+    dtype: Annotated[
+        StoredType,
+        typer.Option(
+            help="How to store: float32, or scaled integers, which are smaller and round to the "
+            "nearest of 256 or 65536 steps.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = StoredType.float32,
+    ending: Annotated[
+        Ending,
+        typer.Option("--file_ending", help="Format of the volumes.", rich_help_panel=_OUTPUT),
+    ] = Ending.nii_gz,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace volumes that are there but were not made by this very command.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--continue_prediction",
+            "--c",
+            help="Keep volumes that are there, whatever made them.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    tumour: options.Tumour = "1",
+    npp: options.AtOnce = None,
+    memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
+    workers: options.Workers = None,
+    parts: options.Parts = 1,
+    part: options.Part = 0,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    log_json: options.LogJson = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Apply a calibrator to score volumes; their geometry is kept.
+
+    Volumes that this command has finished before are not made again unless the score, the
+    calibrator or the options have changed: an interrupted run goes on where it was.
+    """
+    from twintrack.calibrator_file import read_calibrator
+    from twintrack.runs import apply as runs
+    from twintrack.volumes import QUANTISATION_ERROR
+
+    report = Report(quiet, log_json, verbose)
+    if overwrite and keep:
+        raise ValueError("--overwrite replaces what --continue_prediction keeps: give one of them")
+    calibrator = read_calibrator(model)
+    cases = options.part_of(_scores(inputs), parts, part)
+    job = runs.ApplyJob(calibrator, output, dtype.value, ending.value, options.classes(tumour))
+    if dry_run:
+        options.print_plan(report, cases, job, output / "store", memory, force)
+        return
+    existing: Literal["refuse", "keep", "overwrite"]
+    existing = "overwrite" if overwrite else "keep" if keep else "refuse"
+    with options.running(report, npp, memory, force, scheduler, workers) as settings:
+        outcomes = runs.apply_cohort(cases, job, existing=existing, settings=settings)
+    failed = sum(outcome.failure is not None for outcome in outcomes)
+    kept = len(cases) - len(outcomes)
+    before = sum(outcome.state == "stored" for outcome in outcomes)
+    error = QUANTISATION_ERROR[dtype.value]
+    told = f"{dtype.value}, " + (f"within {error:.2g} of the map" if error else "as computed")
+    rows = [("volumes", f"{len(outcomes) - failed} in {output}"), ("stored as", told)]
+    for number, label in ((before, "made before"), (kept, "kept as found"), (failed, "failed")):
+        if number:
+            rows.append((label, f"{number}"))
+    report.result(
+        f"Calibrated by {model.name}",
+        rows,
+        output=str(output),
+        written=len(outcomes) - failed - before,
+        made_before=before,
+        kept=kept,
+        failed=failed,
+        quantisation_error=error,
+    )
+    options.exit_by(failed, len(outcomes))
+
+
+def _scores(inputs: list[Path]) -> list[Case]:
+    """Return a case for every score that ``-i`` names."""
+    from twintrack.cohort import Case, _find_scores, read_manifest
+    from twintrack.files import split_suffix
+
+    cases: list[Case] = []
+    for path in inputs:
+        if path.is_dir():
+            cases += [Case(name, score, ()) for name, score in _find_scores(path).items()]
+        elif path.suffix.lower() == ".csv":
+            cases += read_manifest(path)
+        elif path.is_file():
+            cases.append(Case(split_suffix(path.name)[0], path, ()))
+        else:
+            raise FileNotFoundError(2, "no such file or folder", str(path))
+    seen: dict[str, Path] = {}
+    for case in cases:
+        if case.name in seen:
+            raise ValueError(
+                f"{case.score}: would be written to the same file as {seen[case.name]}; calibrate "
+                "them into two folders"
+            )
+        seen[case.name] = case.score
+    return cases

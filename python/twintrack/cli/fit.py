@@ -1,0 +1,310 @@
+"""``twintrack fit``: a calibrator from a cohort, or from tallies that an earlier run has stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from twintrack.cli import options
+from twintrack.cli.reporting import Report
+
+if TYPE_CHECKING:
+    from twintrack.calibration import Calibrator
+    from twintrack.runs.store import Failure
+
+__all__ = ["fit"]
+
+_MAP = "Map"
+
+
+class Target(str, Enum):
+    """What a calibrated score estimates."""
+
+    mhr = "mhr"
+    single = "single"
+    hard = "hard"
+    none = "none"
+
+
+def fit(
+    output: Annotated[
+        Path, typer.Option("-o", help="Calibrator file to write (JSON).", show_default=False)
+    ],
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "-i",
+            help="The cohort: a manifest (CSV with the columns case, score, rater_1, rater_2, …, "
+            "and roi if there are masks), or a folder with the annotations of each case, which "
+            "needs -p.",
+            show_default=False,
+        ),
+    ] = None,
+    tallies: Annotated[
+        Path | None,
+        typer.Option(
+            "--tallies",
+            help="Instead of -i: the store of an earlier fit. No voxel is read again, so other "
+            "targets, bins and subsets of the cases take moments.",
+            show_default=False,
+        ),
+    ] = None,
+    target: Annotated[
+        Target,
+        typer.Option(
+            help="What a calibrated score estimates: the mean human response (mhr), one rater's "
+            "answer (single), the average of one map per rater (hard), or nothing (none, the "
+            "identity).",
+            rich_help_panel=_MAP,
+        ),
+    ] = Target.mhr,
+    rater: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="The rater that --target single follows: 1 is rater_1.",
+            rich_help_panel=_MAP,
+        ),
+    ] = 1,
+    bins: Annotated[
+        str,
+        typer.Option(
+            help="Number of equal-mass bins, or auto: chosen by cross-validation over the cases.",
+            rich_help_panel=_MAP,
+        ),
+    ] = "250",
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Read the voxels twice and place the cuts between bins exactly. Needless for "
+            "16-bit scores.",
+            rich_help_panel=_MAP,
+        ),
+    ] = False,
+    folds: Annotated[
+        int, typer.Option(min=2, help="Folds of --bins auto.", rich_help_panel=_MAP)
+    ] = 5,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the folds of --bins auto.", rich_help_panel=_MAP)
+    ] = 0,
+    region: Annotated[
+        options.Region | None,
+        typer.Option(
+            help="Which voxels count: inside the roi mask, inside the box around all annotations "
+            "(grown by 20 voxels), or all. By default roi if every case has a mask, else box. With "
+            "all on whole CTs the tumour is lost in the last bin.",
+            show_default=False,
+            rich_help_panel=_MAP,
+        ),
+    ] = None,
+    average: Annotated[
+        str | None,
+        typer.Option(
+            help="How the ensemble was averaged (probabilities or logits): recorded with the map.",
+            show_default=False,
+            rich_help_panel=_MAP,
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Fit to this case alone, or to those that match a pattern such as 'A*'. May be "
+            "repeated.",
+            show_default=False,
+            rich_help_panel=_MAP,
+        ),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Leave out this case, or those that match a pattern. May be repeated.",
+            show_default=False,
+            rich_help_panel=_MAP,
+        ),
+    ] = None,
+    predictions: options.Predictions = None,
+    raters: options.RaterPattern = options.RATERS,
+    roi: options.RoiPattern = options.ROI,
+    tumour: options.Tumour = "1",
+    ignore_header: options.IgnoreHeader = False,
+    skip_broken: Annotated[
+        bool,
+        typer.Option(
+            "--skip-broken",
+            help="Leave out cases that cannot be read. By default they are an error.",
+            rich_help_panel="Running",
+        ),
+    ] = False,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            "--store",
+            help="Folder that keeps the tallies. By default beside -o: NAME.tallies.",
+            show_default=False,
+            rich_help_panel="Running",
+        ),
+    ] = None,
+    npp: options.AtOnce = None,
+    memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
+    workers: options.Workers = None,
+    parts: options.Parts = 1,
+    part: options.Part = 0,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    log_json: options.LogJson = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Fit a calibrator: the map from score to the fraction of experts who would mark the voxel.
+
+    Every case is read once and reduced to a tally, which is kept: a run that was interrupted goes
+    on where it was, and twintrack fit --tallies fits again without reading a voxel.
+    """
+    from twintrack.calibration import Calibrator
+    from twintrack.runs import fit as runs
+
+    report = Report(quiet, log_json, verbose)
+    if (source is None) == (tallies is None):
+        raise ValueError("give either -i (a cohort) or --tallies (the store of an earlier fit)")
+    if average not in (None, "probabilities", "logits"):
+        raise ValueError(f"--average is {average!r}; it must be probabilities or logits")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(2, "its folder does not exist; create it first", str(output))
+    calibrator = Calibrator(
+        target.value,
+        bins=_bins(bins),
+        rater=rater - 1,
+        exact=exact,
+        folds=folds,
+        seed=seed,
+    )
+    failures: list[Failure] = []
+    if tallies is not None:
+        if exact:
+            raise ValueError("--exact reads the voxels again: give the cohort (-i), not --tallies")
+        made_with, found = runs.read_tallies(
+            tallies,
+            region=None if region is None else region.value,
+            only=only or (),
+            without=without or (),
+        )
+        calibrator.set_params(ensemble=_ensemble(average, made_with["tumour"]))
+        runs.fit_tallies(calibrator, found, made_with["region"])
+    else:
+        assert source is not None  # noqa: S101 - one of the two was given
+        cohort = options.read_cohort(source, predictions, raters, None, roi)
+        rule = region.value if region is not None else runs.default_region(cohort)
+        cohort = options.chosen(cohort, only, without)
+        cases = options.part_of(cohort, parts, part)
+        job = runs.TallyJob(rule, options.classes(tumour), ignore_header)
+        calibrator.set_params(ensemble=_ensemble(average, job.tumour))
+        store = store or output.with_name(f"{output.stem}.tallies")
+        run = options.running(report, npp, memory, force, scheduler, workers)
+        if dry_run:
+            options.print_plan(report, cases, job, store, memory, force)
+            return
+        if parts > 1:
+            with run as settings:
+                outcomes, _ = runs.tally_cohort(cases, job, store, settings, cohort)
+            failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+            runs.check_failures(failures, len(cases), skip_broken)
+            report.result(
+                f"Part {part} of {parts} is tallied",
+                [("store", store), ("then", f"twintrack fit --tallies {store} -o {output}")],
+                store=str(store),
+            )
+            raise typer.Exit(1 if failures else 0)
+        with run as settings:
+            fitted = runs.fit_cohort(
+                cases, calibrator, job, store, skip_broken=skip_broken, settings=settings
+            )
+        failures = fitted.failures
+    calibrator.save(output)
+    _tell(report, calibrator, output, failures)
+    raise typer.Exit(1 if failures else 0)
+
+
+def _bins(text: str) -> Any:
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"--bins is {text!r}; it must be a number or auto") from None
+
+
+def _ensemble(average: str | None, tumour: Sequence[int]) -> dict[str, Any]:
+    """Return what is known of how the score was made."""
+    known: dict[str, Any] = {"tumour": list(tumour)}
+    return known if average is None else {**known, "average": average}
+
+
+def _tell(
+    report: Report, calibrator: Calibrator, output: Path, failures: Sequence[Failure]
+) -> None:
+    made_of = calibrator.provenance_
+    bins = made_of["bins"]
+    rows = [
+        ("cases", f"{made_of['cases']:,}" + (f" ({len(failures)} broken)" if failures else "")),
+        ("raters", made_of["raters"]),
+        ("voxels", f"{made_of['voxels']:,} {_REGIONS.get(made_of['region'], '')}"),
+    ]
+    if bins is not None:
+        rows += [
+            ("bins", f"{bins['made']} of {bins['asked']} asked for"),
+            ("largest bin", f"{bins['largest_share']:.2%} of the voxels"),
+        ]
+    x, y = calibrator.X_thresholds_, calibrator.y_thresholds_
+    rows += [
+        ("knots", len(x)),
+        ("map", f"{x[0]:.4g} → {y[0]:.4g}  …  {x[-1]:.4g} → {y[-1]:.4g}"),
+        ("written to", output),
+    ]
+    report.result(
+        f"Calibrator for {_TARGETS[made_of['target']]}",
+        rows,
+        output=str(output),
+        knots=len(x),
+        failed=len(failures),
+        **{
+            name: made_of[name]
+            for name in ("target", "raters", "cases", "voxels", "region", "bins")
+        },
+    )
+    choice = made_of["cross_validation"]
+    if choice is not None:
+        best = min(choice["scores"].values())
+        report.table(
+            f"Bins by {choice['folds']}-fold cross-validation",
+            ("bins", "Brier score", "above the best"),
+            [
+                (bins, f"{score:.6f}", f"{score - best:.2e}" if score > best else "best")
+                for bins, score in choice["scores"].items()
+            ],
+            **choice,
+        )
+    if bins is not None and bins["largest_share"] > 0.5:
+        report.warn(
+            f"one bin holds {bins['largest_share']:.0%} of the voxels, for their scores are equal "
+            "or nearly so; a smaller region (--region) leaves more bins to the tumour"
+        )
+
+
+_TARGETS = {
+    "mhr": "the mean human response",
+    "single": "one rater",
+    "hard": "hard labels, averaged over raters",
+    "none": "nothing (the identity)",
+}
+
+_REGIONS = {
+    "roi": "inside the roi masks",
+    "box": "inside the boxes around all annotations, grown by 20 voxels",
+    "all": "in all",
+}

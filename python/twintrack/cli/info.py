@@ -1,0 +1,86 @@
+"""``twintrack info``: what this installation is and what it can use."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+__all__ = ["info"]
+
+_PACKAGES = ("numpy", "scipy", "nibabel", "isal")
+_EXTRAS = {
+    "report": ("matplotlib", "jinja2"),
+    "mha": ("SimpleITK",),
+    "dask": ("distributed",),
+    "nnunet": ("nnunetv2", "torch"),
+}
+
+
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Show versions, processor and GPU support; worth adding to a bug report."""
+    from twintrack import _core
+    from twintrack.runs.memory import available_memory
+    from twintrack.runs.progress import scaled
+    from twintrack.version import __version__
+
+    built, devices = _cuda()
+    facts = {
+        "twintrack": __version__,
+        "python": platform.python_version(),
+        **{name: _version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "instruction_set": _core.instruction_set(),
+        "threads": _core.max_threads(),
+        "memory_available": available_memory(),
+        "cuda_built": built,
+        "cuda_devices": devices,
+        "extras": {
+            extra: all(importlib.util.find_spec(name) for name in names)
+            for extra, names in _EXTRAS.items()
+        },
+    }
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    print(f"twintrack {facts['twintrack']}")
+    print(f"  Python {facts['python']}, " + ", ".join(f"{n} {facts[n]}" for n in _PACKAGES))
+    print(f"  {facts['platform']}")
+    print(f"  processor: {facts['instruction_set']} instructions, {facts['threads']} threads")
+    print(f"  memory: {scaled(available_memory())}B available")
+    print(f"  CUDA: {_cuda_line(built, devices)}")
+    for extra, names in _EXTRAS.items():
+        missing = [name for name in names if not importlib.util.find_spec(name)]
+        found = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
+        hint = f"pip install 'twintrack[{extra}]'" if missing else ""
+        print(f"  {extra}: " + ("; ".join(text for text in (found, hint) if text)))
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _cuda() -> tuple[bool, list[str]]:
+    """Return whether the CUDA module was built, and the devices that it sees."""
+    if importlib.util.find_spec("twintrack._cuda") is None:
+        return False, []
+    try:
+        return True, list(importlib.import_module("twintrack._cuda").devices())
+    except (ImportError, RuntimeError, AttributeError):  # no driver, or no device
+        return True, []
+
+
+def _cuda_line(built: bool, devices: list[str]) -> str:
+    if not built:
+        return "not built (needs nvcc when TwinTrack is built)"
+    return ", ".join(devices) if devices else "built, but no device is available"

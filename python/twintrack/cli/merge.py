@@ -1,0 +1,77 @@
+"""``twintrack merge``: one result from the parts of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from twintrack.cli import options
+from twintrack.cli.reporting import Report
+
+__all__ = ["merge"]
+
+
+def merge(
+    parts: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PART...",
+            help="Stores of twintrack fit (NAME.tallies) or result folders of twintrack evaluate, "
+            "all of one kind.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            help="Store or result folder that gets everything; may be one of the parts.",
+            show_default=False,
+        ),
+    ],
+    method: options.Method = None,
+    quiet: options.Quiet = False,
+    log_json: options.LogJson = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Join what parts of a run have finished, on one machine or on several.
+
+    Nothing is computed again, and the result is byte for byte that of a run in one piece. Parts
+    must have been made with the same options; it is an error if one was not finished.
+    """
+    from twintrack.runs import evaluate, fit
+    from twintrack.runs.merge import kind_of, merge_stores, store_of
+
+    report = Report(quiet, log_json, verbose)
+    stores = [store_of(part) for part in parts]
+    kinds = {kind_of(store) for store in stores}
+    if len(kinds) > 1:
+        raise ValueError(f"parts of different kinds ({', '.join(sorted(kinds))}): merge each kind")
+    (kind,) = kinds
+    if kind == evaluate.KIND:
+        merged = merge_stores(stores, output / "store", kind)
+        found = evaluate.stored_evaluation(merged)
+        options.write_evaluation(report, found, output, method)
+        options.exit_by(len(found.failures), len(found.rows) + len(found.failures))
+        return
+    if kind == fit.KIND:
+        merged = merge_stores(stores, output, kind)
+        finished, failures = merged.complete()
+        report.result(
+            f"Tallies of {len(finished)} cases",
+            [
+                *([("failed", f"{len(failures)}")] if failures else []),
+                ("store", output),
+                ("then", f"twintrack fit --tallies {output} -o calibrator.json"),
+            ],
+            store=str(output),
+            cases=len(finished),
+            failed=len(failures),
+        )
+        options.exit_by(len(failures), len(finished) + len(failures))
+        return
+    raise ValueError(
+        f"{parts[0]}: holds {kind} volumes, which are in one folder when they are written to one"
+    )

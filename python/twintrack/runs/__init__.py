@@ -1,0 +1,1 @@
+"""Runs over a cohort: fit, apply and evaluate with all cores, bounded memory and resumption."""

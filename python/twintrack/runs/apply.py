@@ -1,0 +1,203 @@
+"""Applying a calibrator to a cohort: score volumes in, calibrated volumes out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from twintrack.calibration import Calibrator
+from twintrack.cohort import Case
+from twintrack.runs.engine import Outcome, Settings, run_cases
+from twintrack.runs.inputs import case_files
+from twintrack.runs.job import Job, Product
+from twintrack.runs.memory import case_bytes
+from twintrack.runs.store import Entry, Store, dump_json
+from twintrack.runs.streaming import SLAB_VOXELS, moved, open_score, planes_of
+from twintrack.volumes import QUANTISATION_ERROR, Volume, read_score, write_volume
+from twintrack.volumes.slabs import VolumeSlabs, write_slabs
+
+__all__ = ["ApplyJob", "apply_cohort", "calibrator_content"]
+
+KIND = "calibrated"
+
+
+def calibrator_content(calibrator: Calibrator) -> dict[str, Any]:
+    """Return what a calibrator file holds: knots and provenance, by which a map is recognised."""
+    fitted = calibrator.map_
+    return {
+        "knots": {"x": fitted.x.tolist(), "y": fitted.y.tolist()},
+        **calibrator.provenance_,
+    }
+
+
+def calibrator_digest(calibrator: Calibrator) -> str:
+    """Return a digest of knots and provenance."""
+    return hashlib.sha256(dump_json(calibrator_content(calibrator)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ApplyJob(Job[Volume | VolumeSlabs]):
+    """Calibrates the score of a case and writes it to a folder.
+
+    Attributes
+    ----------
+    calibrator
+        A fitted calibrator.
+    folder
+        Gets ``CASE`` + `ending`.
+    dtype, ending
+        How volumes are stored: "float32", "uint8" or "uint16" (`write_volume`), as ".nii.gz",
+        ".nii" or ".mha".
+    tumour
+        Classes to add up where the score is an ``.npz`` of class probabilities.
+    """
+
+    calibrator: Calibrator
+    folder: Path
+    dtype: str = "float32"
+    ending: str = ".nii.gz"
+    tumour: tuple[int, ...] = (1,)
+
+    kind = KIND
+
+    def __post_init__(self) -> None:
+        if self.dtype not in QUANTISATION_ERROR:
+            known = ", ".join(QUANTISATION_ERROR)
+            raise ValueError(f"dtype={self.dtype!r}; choose one of {known}")
+        if self.ending not in (".nii.gz", ".nii", ".mha"):
+            raise ValueError(f"ending={self.ending!r}; choose one of .nii.gz, .nii, .mha")
+        if self.ending == ".mha" and self.dtype.startswith("uint"):
+            raise ValueError(f"MetaImage (.mha) has no scale factor; write {self.dtype} as .nii.gz")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What decides a calibrated volume besides the score."""
+        return {
+            "calibrator": calibrator_digest(self.calibrator),
+            "dtype": self.dtype,
+            "ending": self.ending,
+            "tumour": list(self.tumour),
+        }
+
+    def place(self, case: Case) -> Path:
+        """Where the calibrated volume of a case goes."""
+        return self.folder / f"{case.name}{self.ending}"
+
+    def files(self, case: Case) -> dict[str, Path]:
+        """Return the score and what gives it its geometry."""
+        return case_files(Case(case.name, case.score, ()), vessels=False, roi=False)
+
+    def memory(self, case: Case) -> int:
+        """Estimate the memory of a slab, or of the volume where it is written in one piece."""
+        return case_bytes(self.files(case), None if self.ending == ".mha" else SLAB_VOXELS)
+
+    def read(self, case: Case) -> Volume | VolumeSlabs:
+        """Open the score, to be calibrated while it is written."""
+        if self.ending == ".mha":
+            return read_score(case.score, self.tumour)
+        return open_score(case.score, self.tumour)
+
+    def compute(self, loaded: Volume | VolumeSlabs) -> Product:
+        """Calibrate in place: the array is ours, or a copy-on-write mapping of the file."""
+        if isinstance(loaded, VolumeSlabs):
+            return Product(loaded.place.array.size, {})
+        self.calibrator.transform(loaded.array, out=loaded.array)
+        return Product(loaded.array.size, {})
+
+    def write(
+        self, case: Case, loaded: Volume | VolumeSlabs, store: Store
+    ) -> dict[str, tuple[str, Path]]:
+        """Write the volume into the staging folder."""
+        place = self.place(case)
+        staged = store.staged(place.name)
+        if isinstance(loaded, VolumeSlabs):
+            write_slabs(staged, self._calibrated(loaded), loaded.place, self.dtype)
+        else:
+            write_volume(staged, loaded.array, loaded, self.dtype)
+        return {"volume": (place.name, place)}
+
+    def _calibrated(self, score: VolumeSlabs) -> Iterator[NDArray[Any]]:
+        first = 0
+        for slab in score.slabs(planes_of(score.place)):
+            try:
+                self.calibrator.transform(slab, out=slab)
+            except ValueError as error:
+                raise ValueError(moved(str(error), first)) from error
+            yield slab
+            first += slab.shape[2]
+
+    def written(self, case: Case, entry: Entry) -> bool:
+        """Whether the volume is there and as it was written."""
+        return "volume" in entry.outputs and entry.outputs["volume"].matches(self.place(case))
+
+
+def apply_cohort(
+    cases: Sequence[Case],
+    job: ApplyJob,
+    *,
+    existing: Literal["refuse", "keep", "overwrite"] = "refuse",
+    settings: Settings | None = None,
+) -> list[Outcome]:
+    """Write the calibrated score of every case to a folder.
+
+    Volumes that an earlier run has written with the same calibrator and options from the same
+    scores are not written again. The records of the run are in the folder's ``store``.
+
+    Parameters
+    ----------
+    cases
+        Their scores are read, all else is ignored.
+    job
+        The calibrator, and where and how volumes are written.
+    existing
+        What to do about a volume that is there and is not the result of this very work: "refuse"
+        to begin, "keep" it and leave out the case, or "overwrite" it.
+    settings
+        How to go about it.
+
+    Returns
+    -------
+    outcomes
+        In the order of `cases`; kept cases are not among them.
+
+    Raises
+    ------
+    ValueError
+        A volume would be written over the score it is made from, or over one that is there.
+    StoreError
+        The folder cannot be written.
+    """
+    for case in cases:
+        for path in job.files(case).values():
+            if path.resolve() == job.place(case).resolve():
+                raise ValueError(
+                    f"{path}: would be overwritten by its calibrated score; name another folder"
+                )
+    store = Store(job.folder / "store", job.kind, job.options)
+    foreign = [case for case in cases if _foreign(case, job, store)]
+    if foreign and existing == "refuse":
+        raise ValueError(
+            f"{job.place(foreign[0])}: is there already"
+            + (f", and so are {len(foreign) - 1} others" if len(foreign) > 1 else "")
+            + ", and was not written with this calibrator and these options; keep what is there "
+            "with --continue_prediction, replace it with --overwrite, or name another folder"
+        )
+    if existing == "keep":
+        kept = {case.name for case in foreign}
+        cases = [case for case in cases if case.name not in kept]
+    with store.writing(case.name for case in cases):
+        outcomes, _ = run_cases(cases, job, store, settings or Settings(), "Calibrating")
+    return outcomes
+
+
+def _foreign(case: Case, job: ApplyJob, store: Store) -> bool:
+    """Whether a volume is there that no run with this calibrator and these options has written."""
+    if not job.place(case).exists():
+        return False
+    entry = store.find(case.name)
+    return entry is None or not job.written(case, entry)

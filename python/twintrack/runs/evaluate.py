@@ -1,0 +1,305 @@
+"""Evaluating over a cohort: figures per case, their means, and the pooled reliability curve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack import _core, metrics
+from twintrack.calibration import Calibrator
+from twintrack.cohort import Case, LoadedCase, RegionRule, load_case
+from twintrack.files import naming
+from twintrack.metrics import CaseMetrics, CaseTally, curve_of
+from twintrack.metrics.staple import staple_dice
+from twintrack.metrics.vascular import VESSELS
+from twintrack.runs.apply import calibrator_content
+from twintrack.runs.engine import Settings, add_tallies, run_cases
+from twintrack.runs.inputs import case_files
+from twintrack.runs.job import Job, Product
+from twintrack.runs.results import Row, means, write_results
+from twintrack.runs.store import Entry, Failure, Store
+from twintrack.version import __version__
+
+__all__ = [
+    "FIGURES",
+    "KIND",
+    "EvaluateJob",
+    "Evaluation",
+    "default_method",
+    "evaluate_cohort",
+    "stored_evaluation",
+]
+
+KIND = "evaluation"
+
+FIGURES = (
+    *("tdsc", "ece", "crps", *(f"vi_{vessel}" for vessel in VESSELS)),
+    *("ece_probability", "ece_mhr", "ace", "brier", "reliability", "resolution", "uncertainty"),
+    *("dice_staple", "predicted_volume", "rater_volume"),
+)
+"""Columns of cases.csv, in their order; a cohort without vessels has none of theirs."""
+
+_METHODS = {
+    "none": "None (uncalibrated)",
+    "single": "Single-rater",
+    "hard": "Hard-label",
+    "mhr": "MHR (TwinTrack)",
+}
+# What a stored tally consists of, in the order of the core's own sums.
+_TALLY_PARTS = ("votes", "score_bins", "confidence_bins", "squares", "rater_scores")
+_TALLY_FORMAT = "twintrack-case-tally"
+
+
+@dataclass(frozen=True)
+class EvaluateJob(Job[LoadedCase]):
+    """Measures the score of a case, calibrated if a calibrator is given.
+
+    Attributes
+    ----------
+    protocol
+        Of `twintrack.evaluate`.
+    calibrator
+        Applied to the score first; None leaves it as it is.
+    region
+        Where calibration errors are measured: "box" as the protocol has it, "roi" or "all".
+    millimetres
+        Volumes and CRPS in mm³ rather than in voxels, as the benchmark has them.
+    staple
+        Also the Dice coefficient of [score > 0.5] against the raters' STAPLE consensus.
+    tumour, ignore_header
+        As in `load_case`.
+    """
+
+    protocol: Literal["official", "corrected"] = "official"
+    calibrator: Calibrator | None = None
+    region: RegionRule = "box"
+    millimetres: bool = False
+    staple: bool = False
+    tumour: tuple[int, ...] = (1,)
+    ignore_header: bool = False
+
+    kind = KIND
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What decides the figures besides the files; a new version may have mended a formula."""
+        calibrator = self.calibrator
+        return {
+            "protocol": self.protocol,
+            "region": self.region,
+            "volume_unit": "mm3" if self.millimetres else "voxels",
+            "staple": self.staple,
+            "tumour": list(self.tumour),
+            "ignore_header": self.ignore_header,
+            "calibrator": None if calibrator is None else calibrator_content(calibrator),
+            "twintrack": __version__,
+        }
+
+    def files(self, case: Case) -> dict[str, Path]:
+        """Return score, raters and vessels, and the mask if it is used."""
+        return case_files(case, vessels=True, roi=self.region == "roi")
+
+    def read(self, case: Case) -> LoadedCase:
+        """Load the arrays."""
+        # The protocol's box is not quite `annotated_box`: it is left to `evaluate`.
+        rule: RegionRule = "roi" if self.region == "roi" else "all"
+        return load_case(case, rule, self.ignore_header, self.tumour)
+
+    def compute(self, loaded: LoadedCase) -> Product:
+        """Calibrate and measure."""
+        score = loaded.score.array
+        if self.calibrator is not None:
+            self.calibrator.transform(score, out=score)
+        region = loaded.region
+        if self.region == "all":
+            region = np.broadcast_to(np.True_, score.shape)
+        found = metrics.evaluate(
+            score,
+            loaded.raters,
+            loaded.vessels,
+            loaded.score.voxel_volume if self.millimetres else 1.0,
+            self.protocol,
+            region,
+        )
+        figures = _figures(found)
+        if self.staple:
+            figures["dice_staple"] = staple_dice(score, loaded.raters, self.protocol)
+        stored = {name: _or_null(figures[name]) for name in FIGURES if name in figures}
+        result = {"figures": stored, "notes": list(found.notes)}
+        return Product(score.size, result, found.calibration)
+
+    def save_tally(self, tally: CaseTally, path: Path) -> None:
+        """Write the tally's sums as npz, by name."""
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file,
+                format=np.array(_TALLY_FORMAT),
+                format_version=np.array(1),
+                bins=np.array(tally.bins),
+                **{name: getattr(tally._tally, name) for name in _TALLY_PARTS},
+            )
+
+    def load_tally(self, path: Path) -> CaseTally:
+        """Read a stored tally; ValueError if it is none."""
+        with naming(path), np.load(path, allow_pickle=False) as stored:
+            found = {name: stored[name] for name in stored.files}
+            if str(found["format"]) != _TALLY_FORMAT or int(found["format_version"]) > 1:
+                raise ValueError("not a case tally of this version")
+            parts = {name: found[name] for name in _TALLY_PARTS}
+            raters = len(parts["rater_scores"])
+            tally = CaseTally(raters, int(found["bins"]))
+            sums = np.concatenate([part.ravel() for part in parts.values()])
+            core = _core.CaseTally.__new__(_core.CaseTally)
+            core.__setstate__((raters, tally.bins, sums))
+            for name, part in parts.items():
+                if not np.array_equal(getattr(core, name), part):
+                    raise ValueError(f"its {name} have the wrong shape")
+            tally._tally = core
+            return tally
+
+
+def _figures(found: CaseMetrics) -> dict[str, float]:
+    """Return the figures of a case by column; absent are those that it does not have."""
+    names = {field.name for field in fields(found)}.intersection(FIGURES)
+    return {
+        **{name: getattr(found, name) for name in names},
+        **{f"vi_{vessel}": value for vessel, value in found.vascular_invasion.items()},
+        **found.murphy._asdict(),
+        "rater_volume": float(np.mean(found.rater_volumes)),
+    }
+
+
+def _or_null(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+class Evaluation(NamedTuple):
+    """What came out of a cohort.
+
+    Attributes
+    ----------
+    rows
+        Case to its figures: NaN where not defined, None where the case does not have it.
+    notes
+        Case to remarks.
+    failures
+        Cases without figures.
+    total
+        Tally of all cases' voxels, for the pooled reliability curve.
+    options
+        What the figures depend on.
+    """
+
+    rows: Mapping[str, Row]
+    notes: Mapping[str, Sequence[str]]
+    failures: Sequence[Failure]
+    total: CaseTally | None
+    options: Mapping[str, Any]
+
+    def means(self) -> dict[str, tuple[float, int]]:
+        """Return each figure's mean and the number of cases that have it."""
+        return {name: mean for name, mean in means(self.rows, FIGURES).items() if mean[1]}
+
+    def write(self, folder: Path, method: str) -> None:
+        """Write cases.csv, summary.json and failures.csv; see `twintrack.runs.results`."""
+        reliability: dict[str, NDArray[Any]] | None = None
+        if self.total is not None:
+            curve = curve_of(self.total)
+            reliability = {
+                "bin_count": curve.count,
+                "mean_score": curve.mean_score,
+                "mean_mhr": curve.mhr,
+            }
+        write_results(
+            folder, method, self.options, self.rows, self.notes, self.failures, reliability
+        )
+
+
+def evaluate_cohort(
+    cases: Sequence[Case],
+    job: EvaluateJob,
+    store: Path,
+    *,
+    settings: Settings | None = None,
+    cohort: Sequence[Case] | None = None,
+) -> Evaluation:
+    """Evaluate every case.
+
+    Parameters
+    ----------
+    cases
+        The cases to evaluate.
+    job
+        What to measure, and how files are read.
+    store
+        Folder in which figures and tallies are kept: when the run is repeated, cases that are in it
+        and have not changed are not evaluated again.
+    settings
+        How to go about it.
+    cohort
+        The whole cohort, where `cases` is a part of it.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be written.
+    """
+    opened = Store(store, job.kind, job.options)
+    with opened.writing(case.name for case in cohort or cases):
+        outcomes, total = run_cases(cases, job, opened, settings or Settings(), "Evaluating")
+    entries = [outcome.entry for outcome in outcomes if outcome.entry is not None]
+    failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+    return _evaluation(entries, failures, total, job.options)
+
+
+def stored_evaluation(store: Store) -> Evaluation:
+    """Read what a run, with all its parts, has left in a store.
+
+    Raises
+    ------
+    ValueError
+        The run was not finished, or a record is damaged.
+    """
+    cases, failures = store.complete()
+    entries, total = [], None
+    for case in cases:
+        entry, path = store.find(case), store.tally_path(case)
+        if entry is None or not entry.outputs["tally"].matches(path):
+            raise ValueError(f"{path}: damaged; repeat the run that made it")
+        entries.append(entry)
+        total = add_tallies(total, case, EvaluateJob().load_tally(path))
+    return _evaluation(entries, failures, total, store.options)
+
+
+def default_method(options: Mapping[str, Any]) -> str:
+    """Name a method after its calibrator, as the paper does."""
+    return _METHODS[(options["calibrator"] or {"target": "none"})["target"]]
+
+
+def _evaluation(
+    entries: Sequence[Entry],
+    failures: Sequence[Failure],
+    total: CaseTally | None,
+    options: Mapping[str, Any],
+) -> Evaluation:
+    def row(entry: Entry) -> Row:
+        figures = entry.result["figures"]
+        return {name: None if name not in figures else _number(figures[name]) for name in FIGURES}
+
+    return Evaluation(
+        {entry.case: row(entry) for entry in entries},
+        {entry.case: entry.result["notes"] for entry in entries},
+        failures,
+        total,
+        options,
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,336 @@
+"""Fitting over a cohort: one pass tallies every case, the map is made from the tallies."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from twintrack import _core
+from twintrack.calibration import Calibrator
+from twintrack.cohort import Case, RegionRule
+from twintrack.runs.engine import Outcome, Settings, flow_through, run_cases
+from twintrack.runs.inputs import case_files, size_of
+from twintrack.runs.job import Job, Product
+from twintrack.runs.memory import case_bytes
+from twintrack.runs.store import Failure, Store, open_stores
+from twintrack.runs.streaming import SLAB_VOXELS, Slab, StreamedCase, open_case
+from twintrack.score_tally import ScoreTally
+
+__all__ = [
+    "FitResult",
+    "TallyJob",
+    "check_failures",
+    "default_region",
+    "fit_cohort",
+    "fit_tallies",
+    "read_tallies",
+    "tally_cohort",
+]
+
+KIND = "score-tally"
+
+
+@dataclass(frozen=True)
+class TallyJob(Job[StreamedCase]):
+    """Tallies scores and raters of a case for fitting."""
+
+    region: RegionRule
+    tumour: tuple[int, ...] = (1,)
+    ignore_header: bool = False
+
+    kind = KIND
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What decides a tally besides the files; tallies of one grid are alike in all versions."""
+        return {
+            "region": self.region,
+            "tumour": list(self.tumour),
+            "ignore_header": self.ignore_header,
+            "grid_cells": _core.GRID_CELLS,
+        }
+
+    def files(self, case: Case) -> dict[str, Path]:
+        """Score and raters, and the mask if it decides which voxels count."""
+        return case_files(case, vessels=False, roi=self.region == "roi")
+
+    def memory(self, case: Case) -> int:
+        """Estimate the memory that a slab of the case takes."""
+        return case_bytes(self.files(case), SLAB_VOXELS)
+
+    def read(self, case: Case) -> StreamedCase:
+        """Open the files, to be gone through in slabs."""
+        return open_case(case, self.region, self.ignore_header, self.tumour)
+
+    def compute(self, loaded: StreamedCase) -> Product:
+        """Tally."""
+        tally = ScoreTally(len(loaded.case.raters))
+        loaded.for_each(lambda slab: tally.update(slab.score, slab.raters, slab.region))
+        counted = tally.compact().voxels
+        return Product(loaded.place.array.size, {"voxels_in_region": counted}, tally)
+
+    def load_tally(self, path: Path) -> ScoreTally:
+        """Read a stored tally."""
+        return ScoreTally.load(path)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted calibrator, and the cases that it had to do without."""
+
+    calibrator: Calibrator
+    failures: list[Failure]
+
+
+def default_region(cases: Sequence[Case]) -> RegionRule:
+    """Choose "roi" if the cases have masks, else "box", the box of the benchmark.
+
+    "all" is never chosen: on whole CTs the tumour is less than a thousandth of the voxels and falls
+    into the last of 250 bins.
+
+    Raises
+    ------
+    ValueError
+        Some cases have a mask and others have none.
+    """
+    without = [case.name for case in cases if case.roi is None]
+    if not without:
+        return "roi"
+    if len(without) < len(cases):
+        raise ValueError(
+            f"{len(cases) - len(without)} cases have an roi mask, but {len(without)} have none "
+            f"({', '.join(without[:3])}{', …' * (len(without) > 3)}); name the missing masks, or "
+            "choose the region: --region box or --region all"
+        )
+    return "box"
+
+
+def tally_cohort(
+    cases: Sequence[Case],
+    job: TallyJob,
+    store: Path,
+    settings: Settings,
+    cohort: Sequence[Case] | None = None,
+) -> tuple[list[Outcome], ScoreTally | None]:
+    """Tally every case and keep the tallies in a store; return what `run_cases` does.
+
+    `cohort` is the whole cohort where `cases` is a part of it.
+    """
+    names = [case.name for case in cohort or cases]
+    with Store(store, job.kind, job.options).writing(names) as opened:
+        return run_cases(cases, job, opened, settings, "Tallying")
+
+
+def fit_cohort(
+    cases: Sequence[Case],
+    calibrator: Calibrator,
+    job: TallyJob,
+    store: Path,
+    *,
+    skip_broken: bool = False,
+    settings: Settings | None = None,
+) -> FitResult:
+    """Fit a calibrator to a cohort.
+
+    Parameters
+    ----------
+    cases
+        The cohort.
+    calibrator
+        An unfitted Calibrator with the target, bins and so on; it is fitted in place. With
+        ``exact=True`` the voxels are read a second time.
+    job
+        Which voxels count, and how files are read.
+    store
+        Folder in which the tallies are kept: when the run is repeated, cases that are in it and
+        have not changed are not read again.
+    skip_broken
+        Leave out cases that cannot be read. By default they are an error, raised when all cases
+        have been looked at.
+    settings
+        How to go about it.
+
+    Raises
+    ------
+    ValueError
+        Broken cases, or nothing to fit.
+    StoreError
+        The store cannot be written.
+    """
+    settings = settings or Settings()
+    outcomes, total = tally_cohort(cases, job, store, settings)
+    failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+    check_failures(failures, len(cases), skip_broken)
+    broken = {failure.case for failure in failures}
+    whole = [case for case in cases if case.name not in broken]
+    if calibrator.bins == "auto":
+        tallies = _stored(Store(store, job.kind, job.options), [case.name for case in whole])
+        fit_tallies(calibrator, tallies, job.region)
+    else:
+        if total is None:
+            raise ValueError("there are no cases to fit")
+        calibrator.add_tally(total)
+        _fit(calibrator, job.region, len(whole), _Voxels(whole, job, settings))
+    return FitResult(calibrator, failures)
+
+
+def check_failures(failures: Sequence[Failure], cases: int, skip_broken: bool) -> None:
+    """Raise ValueError if all cases failed, or any that was not to be skipped."""
+    if not failures or (skip_broken and len(failures) < cases):
+        return
+    shown = [f"\n  {failure.case}: {failure.message}" for failure in failures[:10]]
+    shown += ["\n  …"] * (len(failures) > 10)
+    if len(failures) == cases:
+        raise ValueError(f"none of the {cases} cases could be used:{''.join(shown)}")
+    raise ValueError(
+        f"{len(failures)} of {cases} cases could not be used; mend them, or leave them out "
+        f"(--skip-broken):{''.join(shown)}"
+    )
+
+
+def fit_tallies(
+    calibrator: Calibrator,
+    tallies: Iterable[tuple[str, ScoreTally]],
+    region: str,
+    keep: bool = False,
+) -> Calibrator:
+    """Fit a calibrator to tallies of cases, given in any order; `region` tells what they counted.
+
+    Only their sum is kept in memory, unless the number of bins is chosen by cross-validation or
+    `keep` says that the calibrator shall know its cases, for a band over them.
+
+    Raises
+    ------
+    ValueError
+        There is no tally, or the numbers of raters differ; names the case.
+    """
+    total: ScoreTally | None = None
+    number = 0
+    if keep or calibrator.bins == "auto":
+        # The order decides which cases share a fold: it must not be that in which they came.
+        tallies = sorted(tallies, key=lambda named: named[0])
+        keep = True
+    for case, tally in tallies:
+        number += 1
+        try:
+            if keep:
+                calibrator.add_tally(tally, case)
+            elif total is None:
+                total = ScoreTally(tally.raters) + tally
+            else:
+                total += tally
+        except ValueError as error:
+            raise ValueError(f"case {case!r}: {error}") from error
+    if number == 0:
+        raise ValueError("there are no cases to fit")
+    if total is not None:
+        calibrator.add_tally(total)
+    _fit(calibrator, region, number)
+    return calibrator
+
+
+def _fit(calibrator: Calibrator, region: str, cases: int, voxels: _Voxels | None = None) -> None:
+    """Make the map of the tallies that the calibrator has got."""
+    calibrator._regions.add(region)
+    calibrator._fit_map(voxels if calibrator.exact else None)  # type: ignore[arg-type]
+    calibrator.n_cases_ = cases  # their tallies may have been added up before
+
+
+def read_tallies(
+    store: Path,
+    *,
+    region: str | None = None,
+    only: Collection[str] = (),
+    without: Collection[str] = (),
+) -> tuple[Mapping[str, Any], Iterator[tuple[str, ScoreTally]]]:
+    """Read the tallies that a run has stored.
+
+    Parameters
+    ----------
+    store
+        Folder of the store.
+    region
+        Which tallies are meant, if the store has several sets.
+    only, without
+        Names of cases, or patterns such as ``"LUNG_*"``: take these alone, leave these out.
+
+    Returns
+    -------
+    options, tallies
+        How they were made; case and tally, in the order of the names.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        There is no such store, it has no or several sets of tallies, the run that made it was not
+        finished, a pattern fits no case, or a tally is damaged; names the file.
+    """
+    stores = [s for s in open_stores(store, KIND) if region in (None, s.options.get("region"))]
+    if len(stores) != 1:
+        regions = sorted({str(s.options.get("region")) for s in open_stores(store, KIND)})
+        raise ValueError(
+            f"{store}: holds {len(stores) or 'no'} sets of tallies"
+            + (f" for --region {region}" if region else "")
+            + f"; there are tallies of {', '.join(regions)}"
+            + ("; name one of their folders" if len(stores) > 1 else "")
+        )
+    opened = stores[0]
+    cases, _ = opened.complete()
+    for pattern in (*only, *without):
+        if not fnmatch.filter(cases, pattern):
+            raise ValueError(f"{store}: no case matches {pattern!r}")
+    cases = [
+        case for case in cases if (not only or _matches(case, only)) and not _matches(case, without)
+    ]
+
+    return opened.options, _stored(opened, cases)
+
+
+def _stored(store: Store, cases: Sequence[str]) -> Iterator[tuple[str, ScoreTally]]:
+    for case in cases:
+        entry, path = store.find(case), store.tally_path(case)
+        if entry is None or not entry.outputs["tally"].matches(path):
+            raise ValueError(
+                f"{path}: damaged, or not the tally that its record names; repeat the run that "
+                "made it (finished cases are not done again)"
+            )
+        yield case, ScoreTally.load(path)
+
+
+def _matches(case: str, patterns: Collection[str]) -> bool:
+    return any(fnmatch.fnmatchcase(case, pattern) for pattern in patterns)
+
+
+class _Voxels:
+    """The arrays of the cases, read again each time they are gone through, in any order."""
+
+    def __init__(self, cases: Sequence[Case], job: TallyJob, settings: Settings) -> None:
+        self._cases, self._job, self._settings = cases, job, settings
+
+    def __iter__(self) -> Iterator[tuple[ArrayLike, ArrayLike, ArrayLike | None]]:
+        progress = self._settings.progress
+
+        def slabs(case: Case) -> Iterator[Slab | Outcome]:
+            start = time.perf_counter()
+            streamed = self._job.read(case)
+            yield from streamed.slabs()
+            seconds = time.perf_counter() - start
+            nbytes, voxels = size_of(self._job.files(case)), streamed.place.array.size
+            yield Outcome(case.name, "done", nbytes, seconds, voxels)
+
+        total = sum(size_of(self._job.files(case)) for case in self._cases)
+        progress.start("Placing cuts", len(self._cases), total)
+        try:
+            for found in flow_through(self._cases, slabs, self._settings.workers):
+                if isinstance(found, Outcome):
+                    progress.case(found)
+                else:
+                    yield found.score, found.raters, found.region
+        finally:
+            progress.stop()

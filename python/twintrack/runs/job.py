@@ -1,0 +1,82 @@
+"""What a run does with one case."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from twintrack.cohort import Case
+from twintrack.runs.memory import case_bytes
+from twintrack.runs.store import Entry, Store
+
+__all__ = ["Job", "Product"]
+
+Loaded = TypeVar("Loaded")
+
+
+@dataclass(frozen=True)
+class Product:
+    """What came of a case.
+
+    Attributes
+    ----------
+    voxels
+        Voxels of the case.
+    result
+        Figures for the record: JSON, None where not defined.
+    tally
+        A tally that can be added up over the cases with ``+=``, or None.
+    """
+
+    voxels: int
+    result: Mapping[str, Any]
+    tally: Any = None
+
+
+class Job(ABC, Generic[Loaded]):
+    """One kind of work. The engine calls `read`, `compute` and `write` in turn, in several threads.
+
+    Jobs are picklable, so that a cluster can send them to its machines.
+    """
+
+    kind: ClassVar[str]  # a part of the name of the store's folder
+
+    @property
+    @abstractmethod
+    def options(self) -> Mapping[str, Any]:
+        """Everything that decides the result besides the files: JSON."""
+
+    @abstractmethod
+    def files(self, case: Case) -> dict[str, Path]:
+        """Return role to file, for every file that decides the result."""
+
+    def memory(self, case: Case) -> int:
+        """Estimate the bytes that a case takes while it is worked on, from its headers."""
+        return case_bytes(self.files(case))
+
+    @abstractmethod
+    def read(self, case: Case) -> Loaded:
+        """Load what is needed of the files, or open them to be read while computing."""
+
+    @abstractmethod
+    def compute(self, loaded: Loaded) -> Product:
+        """Do the work."""
+
+    def write(self, case: Case, loaded: Loaded, store: Store) -> dict[str, tuple[str, Path]]:  # noqa: ARG002
+        """Write outputs other than the tally: role to (name of the staged file, its place)."""
+        return {}
+
+    def written(self, case: Case, entry: Entry) -> bool:  # noqa: ARG002
+        """Whether the outputs other than the tally are still where the run put them."""
+        return True
+
+    def save_tally(self, tally: Any, path: Path) -> None:
+        """Write the tally of a `Product`."""
+        tally.save(path)
+
+    def load_tally(self, path: Path) -> Any:
+        """Read the tally of a `Product`; for kinds that have one."""
+        raise NotImplementedError(f"{self.kind} has no tally, yet there is {path}")

@@ -1,0 +1,152 @@
+"""How much memory a case will take, and which cases may be in memory together."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+import zipfile
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from twintrack.files import naming, split_suffix
+from twintrack.volumes.metaimage import read_metaimage_header
+from twintrack.volumes.nifti import read_nifti_header
+
+__all__ = ["MemoryBudget", "available_memory", "case_bytes"]
+
+# Tallies, tables and buffers of one case, whatever its size: measured below this.
+_OVERHEAD = 48 << 20
+
+
+class MemoryBudget:
+    """Lets cases into memory as long as their estimates fit together into a limit.
+
+    Cases are let in in the order in which they ask, so that a large one is not passed over for
+    ever. One that is larger than the limit by itself waits until it is alone.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._used = 0
+        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    def take(self, size: int) -> int:
+        """Wait until `size` bytes fit, and return what was taken: at most the limit."""
+        size = min(size, self.limit)
+        ticket = object()
+        with self._changed:
+            self._queue.append(ticket)
+            try:
+                self._changed.wait_for(
+                    lambda: self._queue[0] is ticket and self._used + size <= self.limit
+                )
+                self._used += size
+            finally:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
+        return size
+
+    def give_back(self, size: int) -> None:
+        """Give back what was taken."""
+        with self._changed:
+            self._used -= size
+            self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def reserve(self, size: int) -> Iterator[None]:
+        """Wait until `size` bytes fit, and hold them during the block."""
+        taken = self.take(size)
+        try:
+            yield
+        finally:
+            self.give_back(taken)
+
+
+def available_memory() -> int:
+    """Return the bytes of memory that this process could take now, container limits included."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        fields = dict(line.split(":", 1) for line in lines)
+        available = int(fields["MemAvailable"].split()[0]) << 10
+    except (OSError, KeyError, ValueError):
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # no cgroup v2, or no limit ("max")
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        available = min(available, max(limit - used, 0))
+    return available
+
+
+def case_bytes(files: Mapping[str, Path], slab_voxels: int | None = None) -> int:
+    """Estimate from the headers how much memory a case takes while it is worked on.
+
+    Parameters
+    ----------
+    files
+        Role ("score", "rater_1", "vessels", …) to file.
+    slab_voxels
+        Voxels of a slab where the files are gone through in slabs; None where they are loaded.
+
+    Raises
+    ------
+    OSError, ValueError
+        A header cannot be read; names the file.
+    """
+    total, voxels = _OVERHEAD, 0
+    for path in files.values():
+        count, resident, streamable = _volume_bytes(path)
+        if slab_voxels is not None and streamable:
+            count = min(count, slab_voxels)
+            resident = min(resident, 16 * count)  # as stored, and scaled or summed over classes
+        total += resident
+        voxels = max(voxels, count)
+    # A region mask, and a copy of the score or a conversion of a label map.
+    return total + 5 * voxels
+
+
+def _volume_bytes(path: Path) -> tuple[int, int, bool]:
+    """Return the voxels of a file, the bytes they take, and whether it can be read in slabs.
+
+    A mapped file takes none: its pages are dropped by the system when memory is needed.
+    """
+    suffix = split_suffix(path.name)[1]
+    if suffix in (".nii", ".nii.gz"):
+        header = read_nifti_header(path)
+        voxels = math.prod(header.shape)
+        with path.open("rb") as file:
+            compressed = file.read(2) == b"\x1f\x8b"
+        scaled = 0 if header.slope is None else 4 * voxels
+        return voxels, scaled + (header.nbytes if compressed else 0), True
+    with naming(path):
+        if suffix == ".npy":
+            mapped = np.lib.format.open_memmap(path, mode="r")
+            return mapped.size, 0, True
+        if suffix == ".npz":
+            return _npz_bytes(path)
+    if suffix in (".mha", ".mhd"):
+        voxels = math.prod(read_metaimage_header(path)[0])
+        return voxels, 8 * voxels, False  # the type is not asked for: at most float64
+    return 0, 0, False  # reading it will say what is wrong
+
+
+def _npz_bytes(path: Path) -> tuple[int, int, bool]:
+    """As `_volume_bytes`, of the largest array: at most two classes are in memory at a time."""
+    with zipfile.ZipFile(path) as archive:
+        entry = max(archive.infolist(), key=lambda entry: entry.file_size)
+        with archive.open(entry) as stream:
+            read_header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[np.lib.format.read_magic(stream)]
+            shape, fortran_order, dtype = read_header(stream)
+    classes = shape[0] if len(shape) == 4 else 1
+    voxels = math.prod(shape) // max(classes, 1)
+    streamable = len(shape) == 4 and not fortran_order
+    return voxels, voxels * dtype.itemsize * min(classes, 2), streamable

@@ -1,0 +1,100 @@
+"""Joining what parts of a run have finished, on this machine or on others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from twintrack.runs.store import Entry, Store, open_stores
+
+__all__ = ["kind_of", "merge_stores", "store_of"]
+
+
+def store_of(folder: Path) -> Path:
+    """Return the store in a result folder, or `folder` itself if it is a store."""
+    inside = folder / "store"
+    return inside if inside.is_dir() else folder
+
+
+def merge_stores(parts: Sequence[Path], target: Path, kind: str) -> Store:
+    """Copy the finished cases of several stores into one, and make sure that none is missing.
+
+    Cases that failed in one part and are finished in another are finished.
+
+    Parameters
+    ----------
+    parts
+        Stores to join; one may be `target` itself.
+    target
+        Store that gets them all.
+    kind
+        Kind of work.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        A part is no store of this kind; parts were made with different options, or from different
+        files for the same case; cases are missing. Names the part.
+    StoreError
+        The target cannot be written.
+    """
+    opened = [(part, open_stores(part, kind)) for part in parts]
+    for part, stores in opened:
+        if len(stores) > 1:
+            raise ValueError(
+                f"{part}: holds results of {len(stores)} sets of options "
+                f"({', '.join(store.folder.name for store in stores)}); keep one"
+            )
+    (first, (model,)), *others = opened
+    for part, (store,) in others:
+        differing = [
+            name for name, value in model.options.items() if store.options.get(name) != value
+        ]
+        if differing:
+            name = differing[0]
+            raise ValueError(
+                f"{part}: was made with another {name} than {first}; parts of one run share all "
+                "options"
+            )
+    merged = Store(target, kind, model.options)
+    came_from: dict[str, Path] = {}
+    cohort = {case for _, (store,) in opened for case in store.cohort()}
+    with merged.writing(cohort):
+        for part, (store,) in opened:
+            for case in cohort.intersection(store.cases()):
+                entry, there = store.find(case), merged.find(case)
+                if entry is not None and there is not None and not _same(entry, there):
+                    raise ValueError(
+                        f"{part}: case {case!r} was made from other files than in "
+                        f"{came_from.get(case, target)}; leave out one of them"
+                    )
+                came_from.setdefault(case, part)
+                if there is None:
+                    merged.copy_from(store, case)
+        finished = set(merged.cases())
+        for _, (store,) in opened:
+            for failure in store.failures():
+                if failure.case in cohort - finished:
+                    merged.save_failure(failure)
+    merged.complete()
+    return merged
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    return {role: stamp.digest for role, stamp in one.inputs.items()} == {
+        role: stamp.digest for role, stamp in other.inputs.items()
+    }
+
+
+def kind_of(store: Path) -> str:
+    """Return the kind of work that a store holds.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        It is no store, or holds several kinds of work.
+    """
+    kinds = sorted({found.kind for found in open_stores(store)})
+    if len(kinds) > 1:
+        raise ValueError(f"{store}: holds several kinds of work ({', '.join(kinds)}); keep one")
+    return kinds[0]

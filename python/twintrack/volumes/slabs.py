@@ -1,0 +1,183 @@
+"""Volumes read forwards, a few planes at a time, for those that are larger than memory."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.files import naming, split_suffix
+from twintrack.volumes.geometry import Volume
+from twintrack.volumes.nifti import _check_size, _scaled, read_nifti_header, write_nifti
+from twintrack.volumes.numpy_files import (
+    _check_classes,
+    _find_entry,
+    _read_npy_header,
+    _sum_classes,
+)
+from twintrack.volumes.reading import _with_geometry_beside, read_volume
+from twintrack.volumes.streams import ByteStream, gunzip, plain, unzip
+from twintrack.volumes.writing import _blocks, _storage
+
+__all__ = ["VolumeSlabs", "open_slabs", "write_slabs"]
+
+Read = Callable[[int], Iterator[NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class VolumeSlabs:
+    """A volume that is read from its first plane to its last, as often as wanted.
+
+    Attributes
+    ----------
+    place
+        Shape, dtype and geometry; its array has no values of its own and takes no memory.
+    """
+
+    place: Volume
+    _read: Read
+
+    def slabs(self, planes: int) -> Iterator[NDArray[Any]]:
+        """Yield arrays (x, y, `planes`), the last one with what is left.
+
+        Raises
+        ------
+        ValueError
+            Truncated or corrupt; found out when the place is reached, checksums at the end.
+        """
+        return self._read(planes)
+
+
+def open_slabs(path: str | os.PathLike[str], tumour: Sequence[int] = (1,)) -> VolumeSlabs:
+    """Open a volume to be read in slabs, with the values that `read_volume` gives.
+
+    NIfTI, compressed or not, and nnU-Net's class probabilities take the memory of a slab; an .npy
+    file is mapped. Other files are read whole.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, ImportError
+        As `read_volume`, as far as the header tells.
+    """
+    path = Path(path)
+    suffix = split_suffix(path.name)[1]
+    if suffix in (".nii", ".nii.gz"):
+        return _nifti(path)
+    if suffix == ".npz":
+        found = _class_probabilities(path, tuple(tumour))
+        if found is not None:
+            return found
+    volume = read_volume(path, tumour)
+
+    def slices(planes: int) -> Iterator[NDArray[Any]]:
+        for first in range(0, volume.array.shape[2], planes):
+            yield volume.array[..., first : first + planes]
+
+    return VolumeSlabs(volume, slices)
+
+
+def write_slabs(
+    path: str | os.PathLike[str],
+    slabs: Iterable[NDArray[Any]],
+    like: Volume,
+    dtype: str | None = None,
+) -> None:
+    """Write a score that comes in slabs; the file is the one that `write_volume` writes of it all.
+
+    Parameters
+    ----------
+    path
+        ``.nii`` or ``.nii.gz``.
+    slabs
+        Floating-point arrays (x, y, planes), from the first plane to the last.
+    like
+        Shape and geometry.
+    dtype
+        As in `write_volume`.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `write_volume`.
+    """
+    path = Path(path)
+    if like.affine is None:
+        raise ValueError(
+            f"{path}: {like} has no geometry to keep; put nnU-Net's segmentation beside the .npz"
+        )
+    stored, levels = _storage(path, like.array.dtype, dtype)
+    blocks = (block for slab in slabs for block in _blocks(path, slab, stored, levels))
+    write_nifti(path, blocks, like.array.shape, stored, 1 / levels if levels else 1, like)
+
+
+def _nifti(path: Path) -> VolumeSlabs:
+    header = read_nifti_header(path)
+    x, y, z = header.shape
+    with naming(path), path.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+        _check_size(header, path.stat().st_size, compressed)
+
+    def read(planes: int) -> Iterator[NDArray[Any]]:
+        with naming(path), path.open("rb") as file:
+            stream = ByteStream(gunzip(file) if compressed else plain(file))
+            stream.skip(header.offset)
+            for first in range(0, z, planes):
+                depth = min(planes, z - first)
+                stored = stream.read_array(x * y * depth, header.dtype)
+                yield _scaled(stored, header).reshape((x, y, depth), order="F")
+            stream.drain()
+
+    dtype = _scaled(np.empty(0, header.dtype.newbyteorder("=")), header).dtype
+    return VolumeSlabs(Volume(_ghost(header.shape, dtype), header.affine, path, header.nifti), read)
+
+
+def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | None:
+    """Open nnU-Net's (class, z, y, x); None if the archive holds something else."""
+    with contextlib.ExitStack() as files:
+        files.enter_context(naming(path))
+        stream = _open_entry(path, files)
+        shape, fortran_order, dtype = _read_npy_header(stream)
+        if len(shape) != 4 or fortran_order:
+            return None
+        _check_classes(shape, dtype, classes)
+    z, y, x = shape[1:]
+
+    def open_class(label: int, files: contextlib.ExitStack) -> ByteStream:
+        stream = _open_entry(path, files)
+        _read_npy_header(stream)
+        stream.skip(label * math.prod(shape[1:]) * dtype.itemsize)
+        return stream
+
+    def read(planes: int) -> Iterator[NDArray[Any]]:
+        with naming(path), contextlib.ExitStack() as files:
+            streams = [open_class(label, files) for label in sorted(classes)]
+            for first in range(0, z, planes):
+                depth = min(planes, z - first)
+                terms = (
+                    stream.read_array(depth * y * x, dtype).reshape(depth, y, x)
+                    for stream in streams
+                )
+                yield _sum_classes(terms).T
+            streams[-1].drain()  # the furthest; its checksum is that of the whole entry
+
+    summed = _sum_classes(np.empty((1, 1, 1), dtype.newbyteorder("=")) for _ in classes)
+    return VolumeSlabs(_with_geometry_beside(_ghost((x, y, z), summed.dtype), path), read)
+
+
+def _open_entry(path: Path, files: contextlib.ExitStack) -> ByteStream:
+    file = files.enter_context(path.open("rb"))
+    archive = files.enter_context(zipfile.ZipFile(file))
+    return ByteStream(unzip(file, _find_entry(archive, None)))
+
+
+def _ghost(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array of any shape that takes no memory, for checks of shape and dtype."""
+    return np.broadcast_to(np.zeros((), dtype), shape)

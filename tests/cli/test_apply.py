@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from twintrack import load_calibrator
+from twintrack.volumes import read_score
+
+
+@pytest.fixture
+def model(twintrack, pristine_cohort, tmp_path):
+    path = tmp_path / "c.json"
+    assert twintrack("fit", "-i", pristine_cohort / "manifest.csv", "-o", path, "-q")[0] == 0
+    return path
+
+
+@pytest.fixture
+def apply(twintrack, model, tmp_path):
+    def apply(source, *arguments):
+        return twintrack("apply", "-i", source, "-m", model, "-o", tmp_path / "out", *arguments)
+
+    return apply
+
+
+def names(folder):
+    return sorted(path.name for path in folder.glob("*.nii*"))
+
+
+CASES = [f"PHANTOM_0000{k}.nii.gz" for k in range(6)]
+
+
+@pytest.mark.parametrize("source", ["predictions", "manifest.csv"])
+def test_folder_and_manifest(apply, model, pristine_cohort, tmp_path, source):
+    status, out, _ = apply(pristine_cohort / source)
+    assert status == 0
+    assert "6 in" in out
+    assert names(tmp_path / "out") == CASES
+    score = read_score(pristine_cohort / "predictions" / CASES[2])
+    expected = load_calibrator(model).transform(score.array)
+    found = nib.load(tmp_path / "out" / CASES[2])
+    assert np.array_equal(np.asarray(found.dataobj), expected)
+
+
+def test_single_files(twintrack, model, pristine_cohort, tmp_path):
+    files = [pristine_cohort / "predictions" / name for name in CASES[:2]]
+    arguments = ("-m", model, "-o", tmp_path / "out", "--file_ending", ".nii")
+    status, _, _ = twintrack("apply", "-i", files[0], "-i", files[1], *arguments)
+    assert status == 0
+    assert names(tmp_path / "out") == ["PHANTOM_00000.nii", "PHANTOM_00001.nii"]
+    status, _, err = twintrack("apply", "-i", files[0], "-i", files[0], *arguments)
+    assert status == 2
+    assert "would be written to the same file as" in err
+
+
+def test_integers_state_their_error(apply, pristine_cohort):
+    status, out, _ = apply(pristine_cohort / "predictions", "--dtype", "uint8")
+    assert status == 0
+    assert "uint8, within 0.002 of the map" in out
+
+
+def test_what_is_there_is_refused_kept_or_replaced(apply, pristine_cohort, tmp_path):
+    source = pristine_cohort / "predictions"
+    apply(source)
+    assert "made before  6" in apply(source)[1]
+    status, _, err = apply(source, "--dtype", "uint16")
+    assert status == 2
+    assert "--continue_prediction" in err
+    assert "--overwrite" in err
+    status, out, _ = apply(source, "--dtype", "uint16", "--continue_prediction")
+    assert status == 0
+    assert "kept as found  6" in out
+    status, _, _ = apply(source, "--dtype", "uint16", "--overwrite")
+    assert status == 0
+    written = nib.load(tmp_path / "out" / CASES[0])
+    assert written.header.get_data_dtype() == np.uint16
+    assert apply(source, "--overwrite", "--continue_prediction")[0] == 2
+
+
+def test_parts_share_a_folder(apply, pristine_cohort, tmp_path):
+    for part in range(4):
+        assert apply(pristine_cohort / "predictions", "-num_parts", 4, "-part_id", part)[0] == 0
+    assert names(tmp_path / "out") == CASES
+
+
+def test_some_failures_are_status_1_and_all_status_2(apply, cohort, tmp_path):
+    scores = sorted((cohort / "predictions").iterdir())
+    scores[1].write_bytes(b"no volume")
+    status, out, err = apply(cohort / "predictions")
+    assert status == 1
+    assert "failed     1" in out
+    assert "PHANTOM_00001: failed: PHANTOM_00001.nii.gz: not a NIfTI file" in err
+    assert names(tmp_path / "out") == [name for name in CASES if "00001" not in name]
+    assert apply(scores[1])[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.unlink(), "c.json: No such file or directory"),
+        (lambda path: path.write_text("{"), "c.json: not a JSON file"),
+        (
+            lambda path: path.write_text(
+                json.dumps({**json.loads(path.read_text()), "format_version": 9})
+            ),
+            "c.json: format_version is 9",
+        ),
+    ],
+)
+def test_bad_calibrator_is_named(apply, model, pristine_cohort, tmp_path, change, message):
+    change(model)
+    status, out, err = apply(pristine_cohort / "predictions")
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_calibrate(apply, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, _, err = apply(tmp_path / "empty")
+    assert status == 2
+    assert "no predictions" in err
+    assert apply(tmp_path / "nowhere")[0] == 2

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+# The official CRPS silences this warning, but not for other threads that compute at the same time.
+pytestmark = pytest.mark.filterwarnings("ignore:The maximum number of subdivisions")
+
+
+@pytest.fixture
+def evaluate(twintrack, tmp_path):
+    def evaluate(*arguments, name="out"):
+        folder = tmp_path / name
+        return (*twintrack("evaluate", "-o", folder, *arguments), folder)
+
+    return evaluate
+
+
+def cases_of(folder):
+    with (folder / "cases.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def summary_of(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def results(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file()}
+
+
+def test_result_folder(evaluate, pristine_cohort):
+    status, out, _, folder = evaluate("-i", pristine_cohort / "manifest.csv")
+    assert status == 0
+    assert sorted(results(folder)) == ["cases.csv", "failures.csv", "summary.json"]
+    rows = cases_of(folder)
+    assert [row["case"] for row in rows] == [f"PHANTOM_0000{k}" for k in range(6)]
+    assert list(rows[0])[:5] == ["case", "tdsc", "ece", "crps", "vi_PORTA"]
+    assert "vi_CELIAC TRUNK" in rows[0]
+    assert list(rows[0])[-1] == "notes"
+    summary = summary_of(folder)
+    assert summary["method"] == "None (uncalibrated)"
+    assert summary["protocol"] == "official"
+    mean = summary["means"]["tdsc"]["mean"]
+    assert mean == pytest.approx(sum(float(row["tdsc"]) for row in rows) / 6, rel=1e-15)
+    assert f"{mean:.6g}" in out
+    assert len(summary["reliability"]["bin_count"]) == 50
+
+
+def test_calibrator_on_the_fly_is_the_calibrator_applied_before(
+    evaluate, twintrack, pristine_cohort, tmp_path
+):
+    manifest = pristine_cohort / "manifest.csv"
+    model = tmp_path / "c.json"
+    twintrack("fit", "-i", manifest, "-o", model, "-q")
+    *_, flying = evaluate("-i", manifest, "-m", model, "--method", "ours")
+    twintrack("apply", "-i", manifest, "-m", model, "-o", tmp_path / "calibrated", "-q")
+    *_, applied = evaluate(
+        *("-i", pristine_cohort / "cases", "-p", tmp_path / "calibrated"), name="applied"
+    )
+    assert (flying / "cases.csv").read_bytes() == (applied / "cases.csv").read_bytes()
+    summary = summary_of(flying)
+    assert summary["method"] == "ours"
+    assert summary["calibrator"]["target"] == "mhr"
+    assert summary_of(applied)["calibrator"] is None
+
+
+def test_twice_and_in_parts_and_by_processes_give_the_same_bytes(
+    evaluate, twintrack, pristine_cohort, tmp_path
+):
+    source = ("-i", pristine_cohort / "manifest.csv", "--protocol", "corrected")
+    *_, folder = evaluate(*source)
+    first = results(folder)
+    evaluate(*source)
+    assert results(folder) == first
+    evaluate(*source, "--force", "-npp", 1)
+    assert results(folder) == first
+    for part in range(2):
+        status, out, _, _ = evaluate(*source, "-num_parts", 2, "-part_id", part, name=f"part{part}")
+        assert status == 0
+        assert "twintrack merge" in out
+        assert results(tmp_path / f"part{part}") == {}
+    merged = tmp_path / "merged"
+    status, out, _ = twintrack("merge", tmp_path / "part0", tmp_path / "part1", "-o", merged)
+    assert status == 0
+    assert results(merged) == first
+
+
+def test_broken_case_goes_to_failures(evaluate, cohort):
+    (cohort / "cases" / "PHANTOM_00001" / "annotation_3.nii.gz").write_bytes(b"\x1f\x8b\x08")
+    status, out, err, folder = evaluate("-i", cohort / "manifest.csv")
+    assert status == 1
+    assert "PHANTOM_00001: failed: annotation_3.nii.gz: truncated" in err
+    assert "1, see failures.csv" in out
+    assert len(cases_of(folder)) == 5
+    with (folder / "failures.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["case"], row["step"], row["file"]) == ("PHANTOM_00001", "read", "rater_3")
+    assert str(cohort) not in row["message"]
+
+
+def test_all_broken_is_status_2(evaluate, cohort):
+    for score in (cohort / "predictions").iterdir():
+        score.write_bytes(b"")
+    status, _, _, folder = evaluate("-i", cohort / "manifest.csv", "-q")
+    assert status == 2
+    assert cases_of(folder) == []
+
+
+def test_dry_run_and_json(evaluate, pristine_cohort):
+    source = ("-i", pristine_cohort / "manifest.csv")
+    status, out, _, folder = evaluate(*source, "--dry-run")
+    assert status == 0
+    assert not folder.exists()
+    assert out.count("to do") == 7
+    status, out, err, _ = evaluate(*source, "--log-json")
+    events = [json.loads(line) for line in err.splitlines()]
+    assert (status, out) == (0, "")
+    assert events[-1]["event"] == "result"
+    assert events[-1]["cases"] == 6
+
+
+def test_merge_refuses_what_it_cannot_merge(evaluate, twintrack, pristine_cohort, tmp_path):
+    manifest = pristine_cohort / "manifest.csv"
+    *_, evaluated = evaluate("-i", manifest)
+    twintrack("fit", "-i", manifest, "-o", tmp_path / "c.json", "-q")
+    twintrack("apply", "-i", manifest, "-m", tmp_path / "c.json", "-o", tmp_path / "v", "-q")
+    target = tmp_path / "merged"
+    for parts, message in (
+        ((evaluated, tmp_path / "c.tallies"), "parts of different kinds (evaluation, score-tally)"),
+        ((tmp_path / "v",), "holds calibrated volumes"),
+        ((tmp_path / "nowhere",), "no such folder"),
+        ((manifest.parent,), "holds no finished work"),
+    ):
+        status, _, err = twintrack("merge", *parts, "-o", target)
+        assert status == 2
+        assert message in err
+        assert not target.exists()

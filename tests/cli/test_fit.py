@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from twintrack import load_calibrator
+
+
+@pytest.fixture
+def fit(twintrack, tmp_path):
+    def fit(*arguments, name="c.json"):
+        output = tmp_path / name
+        return (*twintrack("fit", "-o", output, *arguments), output)
+
+    return fit
+
+
+def test_manifest(fit, pristine_cohort):
+    status, out, err, output = fit("-i", pristine_cohort / "manifest.csv")
+    assert status == 0
+    made_of = load_calibrator(output).provenance_
+    assert (made_of["cases"], made_of["raters"], made_of["region"]) == (6, 3, "roi")
+    assert made_of["bins"]["asked"] == 250
+    assert made_of["ensemble"] == {"tumour": [1]}
+    assert "of 250 asked for" in out
+    assert f"{made_of['voxels']:,} inside the roi masks" in out
+    assert "6/6 cases" in err
+
+
+def test_folders_give_the_same_file_as_the_manifest(fit, pristine_cohort):
+    *_, by_manifest = fit("-i", pristine_cohort / "manifest.csv")
+    folders = ("-i", pristine_cohort / "cases", "-p", pristine_cohort / "predictions")
+    status, *_, by_folders = fit(*folders, name="f.json")
+    assert status == 0
+    assert by_folders.read_bytes() == by_manifest.read_bytes()
+
+
+def test_without_masks_the_box_is_taken_and_said(fit, pristine_cohort):
+    folders = ("-i", pristine_cohort / "cases", "-p", pristine_cohort / "predictions")
+    _, out, _, output = fit(*folders, "--roi", "{case}/none.nii.gz")
+    assert load_calibrator(output).provenance_["region"] == "box"
+    assert "inside the boxes around all annotations" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "target", "rater"),
+    [
+        (["--target", "single", "--rater", "2"], "single", 1),
+        (["--target", "hard"], "hard", None),
+        (["--target", "none"], "none", None),
+    ],
+)
+def test_targets_and_refit_from_tallies(fit, pristine_cohort, tmp_path, options, target, rater):
+    source = ("-i", pristine_cohort / "manifest.csv", "--bins", "30")
+    *_, fitted = fit(*source, *options)
+    made_of = json.loads(fitted.read_text())
+    assert (made_of["target"], made_of["rater"]) == (target, rater)
+    fit(*source, name="mhr.json")
+    status, _, err, again = fit(
+        *("--tallies", tmp_path / "mhr.tallies", "--bins", "30"), *options, name="again.json"
+    )
+    assert (status, err) == (0, "")
+    assert again.read_bytes() == fitted.read_bytes()
+
+
+def test_bins_by_cross_validation_show_their_scores(fit, pristine_cohort):
+    _, out, _, output = fit("-i", pristine_cohort / "manifest.csv", "--bins", "auto")
+    scores = json.loads(output.read_text())["cross_validation"]["scores"]
+    assert "Bins by 5-fold cross-validation" in out
+    for bins, score in scores.items():
+        assert f"{int(bins):,}".replace(",", "") in out
+        assert f"{score:.6f}" in out
+
+
+def test_subsets(fit, pristine_cohort):
+    source = ("-i", pristine_cohort / "manifest.csv")
+    *_, output = fit(*source, "--only", "PHANTOM_*[0-3]", "--without", "PHANTOM_00001")
+    assert load_calibrator(output).n_cases_ == 3
+    status, _, err, _ = fit(*source, "--without", "PHANTOM_9*")
+    assert status == 2
+    assert "--without 'PHANTOM_9*' matches no case" in err
+
+
+def test_broken_case(fit, cohort):
+    score = next((cohort / "predictions").glob("*3.nii.gz"))
+    score.write_bytes(score.read_bytes()[:100])
+    status, _, err, output = fit("-i", cohort / "manifest.csv")
+    assert status == 2
+    assert "1 of 6 cases could not be used; mend them, or leave them out (--skip-broken)" in err
+    assert "PHANTOM_00003.nii.gz: truncated" in err
+    assert not output.exists()
+    status, out, _, output = fit("-i", cohort / "manifest.csv", "--skip-broken")
+    assert status == 1
+    assert "5 (1 broken)" in out
+    assert load_calibrator(output).n_cases_ == 5
+
+
+def test_parts_end_in_the_same_file(fit, pristine_cohort, twintrack, tmp_path):
+    """Two machines with stores of their own, merged on a third."""
+    source = ("-i", pristine_cohort / "manifest.csv")
+    *_, whole = fit(*source)
+    for part in range(2):
+        status, out, _, output = fit(
+            *source, "-num_parts", 2, "-part_id", part, name=f"part{part}.json"
+        )
+        assert status == 0
+        assert f"twintrack fit --tallies {tmp_path / f'part{part}.tallies'} -o {output}" in out
+        assert not output.exists()
+    incomplete = fit("--tallies", tmp_path / "part0.tallies", name="x.json")
+    assert incomplete[0] == 2
+    assert "3 of 6 cases are missing" in incomplete[2]
+    parts = (tmp_path / "part0.tallies", tmp_path / "part1.tallies")
+    status, out, _ = twintrack("merge", *parts, "-o", tmp_path / "merged")
+    assert status == 0
+    assert "Tallies of 6 cases" in out
+    *_, output = fit("--tallies", tmp_path / "merged", name="merged.json")
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_dry_run_writes_nothing(fit, pristine_cohort, tmp_path):
+    fit("-i", pristine_cohort / "manifest.csv", "--only", "PHANTOM_00000", name="c.json")
+    (tmp_path / "c.json").unlink()
+    before = sorted(tmp_path.rglob("*"))
+    status, out, _, _ = fit("-i", pristine_cohort / "manifest.csv", "--dry-run")
+    assert status == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    assert out.count("to do") == 6  # five cases and the sum
+    assert out.count("stored") == 1
+    assert "5 of 6 cases" in out
+
+
+def test_quiet_and_json(fit, pristine_cohort):
+    source = ("-i", pristine_cohort / "manifest.csv")
+    assert fit(*source, "-q")[:3] == (0, "", "")
+    _, out, err, _ = fit(*source, "--log-json")
+    events = [json.loads(line) for line in err.splitlines()]
+    assert out == ""
+    assert [event["event"] for event in events] == ["start", *["case"] * 6, "end", "result"]
+    assert events[-1]["bins"]["asked"] == 250
+    assert {event["state"] for event in events[1:7]} == {"stored"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give either -i (a cohort) or --tallies"),
+        (["-i", "COHORT/cases"], "is a folder of annotations; -p must name"),
+        (["-i", "COHORT/manifest.csv", "-p", "COHORT"], "is a manifest, which names the scores"),
+        (["-i", "COHORT/nothing.csv"], "COHORT/nothing.csv: No such file"),
+        (["-i", "COHORT/manifest.csv", "--bins", "few"], "--bins is 'few'"),
+        (["-i", "COHORT/manifest.csv", "--bins", "0"], "bins is 0"),
+        (["-i", "COHORT/manifest.csv", "--rater", "4", "--target", "single"], "rater is 3 but"),
+        (["-i", "COHORT/manifest.csv", "--tumour", "one"], "--tumour is 'one'"),
+        (["-i", "COHORT/manifest.csv", "--average", "max"], "--average is 'max'"),
+        (["-i", "COHORT/manifest.csv", "-num_parts", "2", "-part_id", "2"], "-part_id is 2"),
+        (["-i", "COHORT/manifest.csv", "--bins", "auto", "--exact"], "give a number with exact"),
+        (["--tallies", "COHORT"], "holds no finished work"),
+        (["--tallies", "COHORT/none"], "COHORT/none: no such folder"),
+        (["--tallies", "COHORT", "--exact"], "--exact reads the voxels again"),
+    ],
+)
+def test_bad_input_gets_one_line_and_status_2(fit, pristine_cohort, options, message):
+    filled = [option.replace("COHORT", str(pristine_cohort)) for option in options]
+    status, out, err, output = fit(*filled, "-q")
+    assert (status, out) == (2, "")
+    assert message.replace("COHORT", str(pristine_cohort)) in err
+    assert err.startswith("twintrack: ")
+    assert err.count("\n") == 1
+    assert not output.exists()
+
+
+def test_missing_rater_is_named(fit, cohort):
+    manifest = cohort / "manifest.csv"
+    lost = cohort / "cases" / "PHANTOM_00002" / "annotation_2.nii.gz"
+    lost.unlink()
+    status, _, err, _ = fit("-i", manifest)
+    assert status == 2
+    assert str(lost) in err
+    shutil.rmtree(cohort / "cases" / "PHANTOM_00004")
+    status, _, err, _ = fit("-i", cohort / "cases", "-p", cohort / "predictions")
+    assert status == 2
+    assert "PHANTOM_00004" in err
+
+
+def test_output_folder_must_exist(twintrack, pristine_cohort, tmp_path):
+    """Found out before hours of work rather than after."""
+    output = tmp_path / "none" / "c.json"
+    status, _, err = twintrack("fit", "-i", pristine_cohort / "manifest.csv", "-o", output)
+    assert (status, err) == (
+        2,
+        f"twintrack: {output}: its folder does not exist; create it first\n",
+    )
+    assert not Path(tmp_path / "none").exists()

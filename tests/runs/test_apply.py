@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from twintrack import Calibrator, load_calibrator
+from twintrack.cohort import Case, read_manifest
+from twintrack.runs import apply as runs
+from twintrack.runs.apply import ApplyJob, apply_cohort
+from twintrack.runs.engine import Settings
+from twintrack.runs.store import StoreError
+from twintrack.volumes import read_score, write_volume
+
+
+@pytest.fixture(scope="module")
+def calibrator():
+    rng = np.random.default_rng(0)
+    score = rng.random((30, 30, 30), np.float32)
+    return Calibrator(bins=20).fit(score, [rng.random(score.shape) < score**2 for _ in range(3)])
+
+
+@pytest.fixture
+def job(calibrator, tmp_path):
+    return ApplyJob(calibrator, tmp_path / "out")
+
+
+def volumes(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.nii*")}
+
+
+def test_volume_holds_the_calibrated_score_in_its_place(cases, job, calibrator):
+    outcomes = apply_cohort(cases, job)
+    assert [outcome.case for outcome in outcomes] == [case.name for case in cases]
+    for case in cases:
+        written, source = nib.load(job.place(case)), nib.load(case.score)
+        assert np.array_equal(written.affine, source.affine)
+        for field in ("qform_code", "sform_code", "xyzt_units"):
+            assert written.header[field] == source.header[field]
+        expected = calibrator.transform(read_score(case.score).array)
+        found = np.asarray(written.dataobj)
+        assert found.dtype == np.float32
+        assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("dtype", "steps"), [("uint8", 255), ("uint16", 65535)])
+def test_integers_keep_to_the_stated_error(cases, calibrator, tmp_path, dtype, steps):
+    job = ApplyJob(calibrator, tmp_path, dtype, ".nii")
+    apply_cohort(cases[:1], job)
+    written = nib.load(job.place(cases[0]))
+    assert written.header.get_data_dtype() == np.dtype(dtype)
+    expected = calibrator.transform(read_score(cases[0].score).array)
+    assert np.max(np.abs(written.get_fdata() - expected)) <= 0.5 / steps + 1e-6
+
+
+def test_scores_are_left_as_they_are(cohort, calibrator, tmp_path):
+    """Mapped files are calibrated in place in memory; the file must not notice."""
+    score = read_score(next((cohort / "predictions").iterdir()))
+    path = tmp_path / "a.nii"
+    write_volume(path, score.array, score)
+    before = path.read_bytes()
+    apply_cohort([Case("a", path, ())], ApplyJob(calibrator, tmp_path / "out"))
+    assert path.read_bytes() == before
+
+
+def test_finished_volumes_are_not_made_again(cases, job):
+    apply_cohort(cases, job)
+    before = {path: path.stat().st_mtime_ns for path in job.folder.glob("*.nii.gz")}
+    assert {outcome.state for outcome in apply_cohort(cases, job)} == {"stored"}
+    job.place(cases[2]).unlink()
+    states = {outcome.case: outcome.state for outcome in apply_cohort(cases, job)}
+    assert [case for case, state in states.items() if state == "done"] == [cases[2].name]
+    del before[job.place(cases[2])]
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+def test_interrupted_run_goes_on_and_ends_the_same(cases, job, calibrator, tmp_path):
+    """Also when it stopped between the record of a volume and the volume: both orders of events."""
+    apply_cohort(cases, job)
+    whole = volumes(job.folder)
+    for lost in ("volume", "record"):
+        folder = tmp_path / lost
+        again = ApplyJob(calibrator, folder)
+        apply_cohort(cases[:3], again)
+        if lost == "volume":
+            again.place(cases[1]).unlink()
+            apply_cohort(cases, again)
+        else:
+            next(folder.glob(f"store/*/cases/{cases[1].name}.json")).unlink()
+            # Such a volume cannot be told from somebody else's.
+            with pytest.raises(ValueError, match="is there already"):
+                apply_cohort(cases, again)
+            apply_cohort(cases, again, existing="overwrite")
+        assert volumes(folder) == whole
+
+
+def test_volumes_of_others_are_not_touched_unasked(cases, job):
+    job.folder.mkdir()
+    foreign = job.place(cases[1])
+    foreign.write_bytes(b"not ours")
+    with pytest.raises(ValueError, match=rf"{cases[1].name}\.nii\.gz: is there already, and was"):
+        apply_cohort(cases, job)
+    assert volumes(job.folder) == {foreign.name: b"not ours"}
+    kept = apply_cohort(cases, job, existing="keep")
+    assert len(kept) == len(cases) - 1
+    assert foreign.read_bytes() == b"not ours"
+    apply_cohort(cases, job, existing="overwrite")
+    assert foreign.read_bytes() != b"not ours"
+
+
+def test_another_calibrator_is_another_work(cases, job, tmp_path):
+    apply_cohort(cases, job)
+    identity = Calibrator(target="none").fit(
+        np.zeros((2, 2, 2), np.float32), np.zeros((1, 2, 2, 2))
+    )
+    other = ApplyJob(identity, job.folder)
+    with pytest.raises(ValueError, match=r"is there already, and so are 5 others"):
+        apply_cohort(cases, other)
+    outcomes = apply_cohort(cases, other, existing="overwrite")
+    assert {outcome.state for outcome in outcomes} == {"done"}
+    # The first calibrator's volumes are gone, so its records must not count any more.
+    with pytest.raises(ValueError, match="is there already"):
+        apply_cohort(cases, job)
+
+
+def test_calibrator_from_a_file_is_the_same_calibrator(cases, job, calibrator, tmp_path):
+    apply_cohort(cases, job)
+    calibrator.save(tmp_path / "c.json")
+    again = ApplyJob(load_calibrator(tmp_path / "c.json"), job.folder)
+    assert {outcome.state for outcome in apply_cohort(cases, again)} == {"stored"}
+
+
+def test_changed_score_is_calibrated_again(cohort, calibrator, tmp_path):
+    cases = read_manifest(cohort / "manifest.csv")
+    job = ApplyJob(calibrator, tmp_path / "out")
+    apply_cohort(cases, job)
+    Path(cases[0].score).write_bytes(Path(cases[1].score).read_bytes())
+    apply_cohort(cases, job)
+    assert job.place(cases[0]).read_bytes() == job.place(cases[1]).read_bytes()
+
+
+def test_scores_are_never_overwritten(cohort, calibrator):
+    cases = read_manifest(cohort / "manifest.csv")
+    before = volumes(cohort / "predictions")
+    with pytest.raises(ValueError, match="would be overwritten by its calibrated score"):
+        apply_cohort(cases, ApplyJob(calibrator, cohort / "predictions"), existing="overwrite")
+    assert volumes(cohort / "predictions") == before
+    assert not (cohort / "predictions" / "store").exists()
+
+
+def test_nnunet_probabilities_take_their_geometry_from_beside(cohort, calibrator, tmp_path):
+    score = read_score(next((cohort / "predictions").iterdir()))
+    tumour = score.array.T
+    np.savez_compressed(tmp_path / "A.npz", probabilities=np.stack([1 - tumour, tumour]))
+    case = Case("A", tmp_path / "A.npz", ())
+    job = ApplyJob(calibrator, tmp_path / "out")
+    (outcome,) = apply_cohort([case], job)
+    assert outcome.failure.step == "write"
+    assert "has no geometry to keep" in outcome.failure.message
+    write_volume(tmp_path / "A.nii.gz", (score.array > 0.5).view(np.uint8), score)
+    (outcome,) = apply_cohort([case], job)
+    assert outcome.state == "done"
+    assert np.allclose(nib.load(job.place(case)).affine, score.affine)
+    assert set(outcome.entry.inputs) == {"score", "geometry"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "int8"}, "dtype='int8'; choose one of float32"),
+        ({"ending": ".png"}, "ending='.png'"),
+        ({"dtype": "uint8", "ending": ".mha"}, "no scale factor"),
+    ],
+)
+def test_unknown_formats_are_refused_at_once(calibrator, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        ApplyJob(calibrator, tmp_path, **options)
+
+
+def test_broken_score_is_one_failure(cohort, calibrator, tmp_path):
+    cases = read_manifest(cohort / "manifest.csv")
+    score = read_score(cases[2].score)
+    bad = score.array.copy()
+    bad[3, 4, 5] = np.nan
+    write_volume(cases[2].score, bad, score)
+    outcomes = apply_cohort(cases, ApplyJob(calibrator, tmp_path / "out"))
+    assert [outcome.state for outcome in outcomes].count("failed") == 1
+    failure = outcomes[2].failure
+    assert failure.file == "score"
+    assert failure.message.startswith(f"{cases[2].name}.nii.gz: voxel (3, 4, 5) is nan")
+    assert not (tmp_path / "out" / f"{cases[2].name}.nii.gz").exists()
+
+
+def test_disk_that_fills_up_leaves_whole_volumes_only(cases, job, monkeypatch):
+    write, calls = runs.write_slabs, []
+
+    def full(path, *rest):
+        calls.append(path)
+        if len(calls) == 3:
+            Path(path).write_bytes(b"half a volume")
+            raise OSError(errno.ENOSPC, "not written (No space left on device)", str(path))
+        return write(path, *rest)
+
+    monkeypatch.setattr(runs, "write_slabs", full)
+    with pytest.raises(StoreError, match="No space left"):
+        apply_cohort(cases, job, settings=Settings(workers=1))
+    assert sorted(volumes(job.folder)) == [job.place(case).name for case in cases[:2]]
+    assert not list(job.folder.glob("store/*/staging-*"))
+    monkeypatch.undo()
+    states = [outcome.state for outcome in apply_cohort(cases, job)]
+    assert states.count("stored") == 2
+    assert all(nib.load(job.place(case)).get_fdata().max() <= 1 for case in cases)

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import twintrack.metrics as tm
+from twintrack import Calibrator
+from twintrack.cohort import load_case, read_manifest
+from twintrack.metrics import CaseTally, curve_of
+from twintrack.metrics.staple import staple_dice
+from twintrack.runs.engine import Settings
+from twintrack.runs.evaluate import (
+    FIGURES,
+    EvaluateJob,
+    default_method,
+    evaluate_cohort,
+    stored_evaluation,
+)
+from twintrack.runs.fit import TallyJob, fit_cohort
+from twintrack.runs.merge import merge_stores
+from twintrack.runs.store import open_stores
+from twintrack.volumes import read_score, write_volume
+
+# The official CRPS silences this warning, but not for other threads that compute at the same time.
+pytestmark = pytest.mark.filterwarnings("ignore:The maximum number of subdivisions")
+
+
+@pytest.fixture
+def calibrator(cases, tmp_path):
+    return fit_cohort(cases, Calibrator(bins=40), TallyJob("roi"), tmp_path / "fit").calibrator
+
+
+def results(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("protocol", ["official", "corrected"])
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_figures_are_those_of_the_function(cases, calibrator, tmp_path, protocol, calibrated):
+    job = EvaluateJob(protocol, calibrator if calibrated else None)
+    found = evaluate_cohort(cases, job, tmp_path / "store")
+    assert found.failures == []
+    for case in cases:
+        loaded = load_case(case, "all")
+        score = loaded.score.array
+        if calibrated:
+            score = calibrator.transform(score)
+        expected = tm.evaluate(score, loaded.raters, loaded.vessels, protocol=protocol)
+        row = found.rows[case.name]
+        for name in ("tdsc", "ece", "crps", "ece_probability", "ece_mhr", "ace", "brier"):
+            assert row[name] == getattr(expected, name) or math.isnan(row[name])
+            assert math.isnan(row[name]) == math.isnan(getattr(expected, name))
+        for vessel, distance in expected.vascular_invasion.items():
+            assert row[f"vi_{vessel}"] == distance
+        assert row["rater_volume"] == expected.rater_volumes.mean()
+        assert row["dice_staple"] is None
+        assert tuple(found.notes[case.name]) == expected.notes
+        assert tuple(row) == FIGURES
+
+
+def test_options_reach_the_figures(cases, tmp_path):
+    case = cases[0]
+    loaded = load_case(case, "roi")
+
+    def row(**options):
+        name = "-".join(map(str, options.values()))
+        found = evaluate_cohort([case], EvaluateJob(**options), tmp_path / name)
+        assert found.failures == []
+        return found.rows[case.name]
+
+    plain = row(protocol="corrected")
+    millimetres = row(protocol="corrected", millimetres=True)
+    assert millimetres["predicted_volume"] == pytest.approx(
+        plain["predicted_volume"] * loaded.score.voxel_volume
+    )
+    staple = row(staple=True)["dice_staple"]
+    assert staple == staple_dice(loaded.score.array, loaded.raters)
+    for region, mask in (("roi", loaded.region), ("all", np.ones(loaded.score.array.shape, bool))):
+        expected = tm.evaluate(loaded.score.array, loaded.raters, region=mask)
+        assert row(region=region)["brier"] == expected.brier
+
+
+def test_cohort_without_vessels_has_no_such_columns(cases, tmp_path):
+    bare = [dataclasses.replace(case, vessels=None) for case in cases[:2]]
+    found = evaluate_cohort(bare, EvaluateJob(), tmp_path / "store")
+    assert not any(name.startswith("vi_") for name in found.means())
+    found.write(tmp_path, "x")
+    assert "vi_" not in (tmp_path / "cases.csv").read_text()
+
+
+def test_reliability_is_pooled_over_all_voxels(cases, tmp_path):
+    found = evaluate_cohort(cases, EvaluateJob("corrected"), tmp_path / "store")
+    total = CaseTally(3)
+    for case in cases:
+        loaded = load_case(case, "box")
+        total.update(loaded.score.array, loaded.raters, loaded.region)
+    assert found.total == total
+    assert np.array_equal(curve_of(found.total).count, curve_of(total).count)
+
+
+def test_stored_tally_is_read_back_and_a_broken_one_refused(cases, tmp_path):
+    job = EvaluateJob()
+    tally = job.compute(job.read(cases[0])).tally
+    path = tmp_path / "A.npz"
+    job.save_tally(tally, path)
+    assert job.load_tally(path) == tally
+    with np.load(path) as stored:
+        parts = dict(stored)
+    for broken in (
+        {**parts, "format": np.array("other")},
+        {**parts, "format_version": np.array(2)},
+        {**parts, "votes": parts["votes"][:-1]},
+        {**parts, "score_bins": parts["confidence_bins"], "confidence_bins": parts["score_bins"]},
+        {name: part for name, part in parts.items() if name != "squares"},
+        {**parts, "votes": np.array([{}], object)},
+    ):
+        np.savez(path, **broken)
+        with pytest.raises(ValueError, match=r"A\.npz"):
+            job.load_tally(path)
+    path.write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"A\.npz"):
+        job.load_tally(path)
+
+
+def test_broken_cases_are_reported_and_the_others_finished(cohort, tmp_path):
+    cases = read_manifest(cohort / "manifest.csv")
+    Path(cases[0].raters[1]).unlink()
+    Path(cases[2].vessels).write_bytes(b"\x1f\x8bnonsense")
+    found = evaluate_cohort(cases, EvaluateJob(), tmp_path / "store")
+    assert sorted(found.rows) == [case.name for case in cases if case not in (cases[0], cases[2])]
+    assert [(failure.case, failure.file) for failure in found.failures] == [
+        (cases[0].name, "rater_2"),
+        (cases[2].name, "vessels"),
+    ]
+    assert all(str(cohort) not in failure.message for failure in found.failures)
+
+
+def test_equal_runs_write_equal_bytes_whatever_the_number_of_threads(cases, tmp_path):
+    for name, order, workers in (("a", cases, 1), ("b", cases[::-1], 6), ("b", cases, 2)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        found = evaluate_cohort(
+            order, EvaluateJob(), tmp_path / name / "store", settings=Settings(workers=workers)
+        )
+        found.write(tmp_path / name, "x")
+    assert results(tmp_path / "a") == results(tmp_path / "b")
+    assert str(tmp_path).encode() not in b"".join(results(tmp_path / "a").values())
+
+
+def test_calibrator_and_protocol_have_stores_of_their_own(cases, calibrator, tmp_path):
+    store = tmp_path / "store"
+    plain = evaluate_cohort(cases[:2], EvaluateJob(), store)
+    evaluate_cohort(cases[:2], EvaluateJob(calibrator=calibrator), store)
+    evaluate_cohort(cases[:2], EvaluateJob("corrected"), store)
+    assert len(open_stores(store)) == 3
+    again = evaluate_cohort(cases[:2], EvaluateJob(), store)
+    assert again.rows == plain.rows
+
+
+def test_method_is_named_after_the_target(calibrator):
+    assert default_method(EvaluateJob().options) == "None (uncalibrated)"
+    assert default_method(EvaluateJob(calibrator=calibrator).options) == "MHR (TwinTrack)"
+
+
+def test_merged_parts_equal_the_whole(cohort, tmp_path):
+    cases = read_manifest(cohort / "manifest.csv")
+    Path(cases[3].raters[0]).write_bytes(b"")  # one case fails in its part
+    job = EvaluateJob()
+    whole = evaluate_cohort(cases, job, tmp_path / "whole" / "store")
+    whole.write(tmp_path / "whole", "x")
+    stores = []
+    for part in range(3):
+        stores.append(tmp_path / f"part{part}")
+        evaluate_cohort(cases[part::3], job, stores[-1], cohort=cases)
+    merged = stored_evaluation(merge_stores(stores, tmp_path / "merged" / "store", "evaluation"))
+    merged.write(tmp_path / "merged", "x")
+    assert results(tmp_path / "merged") == results(tmp_path / "whole")
+    with pytest.raises(ValueError, match="2 of 6 cases are missing"):
+        merge_stores(stores[:2], tmp_path / "incomplete", "evaluation")
+
+
+def test_parts_that_do_not_belong_together_are_refused(cohort, tmp_path):
+    cases = read_manifest(cohort / "manifest.csv")
+    one, two, three = (tmp_path / name for name in ("one", "two", "three"))
+    evaluate_cohort(cases[:2], EvaluateJob(), one)
+    evaluate_cohort(cases[1:3], EvaluateJob("corrected"), two)
+    with pytest.raises(ValueError, match="two: was made with another protocol than"):
+        merge_stores([one, two], tmp_path / "merged", "evaluation")
+    score = read_score(cases[1].score)
+    write_volume(cases[1].score, 1 - score.array, score)
+    evaluate_cohort(cases[1:3], EvaluateJob(), three)
+    with pytest.raises(
+        ValueError, match=rf"three: case '{cases[1].name}' was made from other files"
+    ):
+        merge_stores([one, three], tmp_path / "merged", "evaluation")
+
+
+def test_killed_at_any_moment_and_resumed_ends_the_same(
+    pristine_cohort, tmp_path, command, environment
+):
+    def start(name):
+        arguments = ["-i", str(pristine_cohort / "manifest.csv"), "-o", str(tmp_path / name)]
+        return subprocess.Popen(
+            [*command, "evaluate", *arguments, "-npp", "1", "-q"], env=environment
+        )
+
+    assert start("whole").wait() == 0
+    rng = random.Random(7)
+    killed = 0
+    for finished in (1, 4):
+        process = start("killed")
+        deadline = time.monotonic() + 20
+        while process.poll() is None and time.monotonic() < deadline:
+            records = list((tmp_path / "killed").glob("store/*/cases/*.json"))
+            if len(records) >= finished:
+                time.sleep(rng.random() * 0.005)
+                break
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+    assert killed >= 1  # a run may have been quicker
+    assert start("killed").wait() == 0
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    assert not list((tmp_path / "killed").glob("store/*/staging-*"))

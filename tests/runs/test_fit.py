@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import dataclasses
+import errno
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from twintrack import Calibrator, ScoreTally
+from twintrack.cohort import load_case, read_manifest
+from twintrack.runs.engine import Settings
+from twintrack.runs.fit import (
+    TallyJob,
+    default_region,
+    fit_cohort,
+    fit_tallies,
+    read_tallies,
+    tally_cohort,
+)
+from twintrack.runs.store import StoreError, open_stores
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "tallies"
+
+
+def in_memory(cases, region, **parameters):
+    """Fit as a user without the engine would."""
+    loaded = [load_case(case, region) for case in cases]
+    return Calibrator(region_rule=region, **parameters).fit(
+        [case.score.array for case in loaded],
+        [case.raters for case in loaded],
+        [case.region for case in loaded] if region != "all" else None,
+    )
+
+
+def saved(calibrator, path):
+    calibrator.save(path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("region", ["roi", "box", "all"])
+def test_same_file_as_from_arrays(cases, store, tmp_path, region, exact):
+    streamed = Calibrator(bins=40, exact=exact)
+    result = fit_cohort(cases, streamed, TallyJob(region), store, settings=Settings(memory=1))
+    assert result.calibrator is streamed
+    assert result.failures == []
+    expected = in_memory(cases, region, bins=40, exact=exact)
+    assert saved(streamed, tmp_path / "a.json") == saved(expected, tmp_path / "b.json")
+
+
+def test_cross_validation_does_not_depend_on_the_order_of_finishing(cases, store, tmp_path):
+    files = []
+    for number, order in enumerate((cases, cases[::-1])):
+        calibrator = Calibrator(bins="auto", folds=3)
+        fit_cohort(order, calibrator, TallyJob("all"), store / str(number))
+        files.append(saved(calibrator, tmp_path / f"{number}.json"))
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"target": "hard"}, {"target": "single", "rater": 2}, {"bins": 7}]
+)
+def test_refit_without_voxels_equals_fit(cases, store, tmp_path, parameters):
+    fit_cohort(cases, Calibrator(), TallyJob("roi"), store)
+    again = Calibrator(**parameters)
+    options, tallies = read_tallies(store)
+    fit_tallies(again, tallies, options["region"])
+    expected = in_memory(cases, "roi", **parameters)
+    assert saved(again, tmp_path / "a.json") == saved(expected, tmp_path / "b.json")
+
+
+def test_refit_to_a_subset(cases, store):
+    fit_cohort(cases, Calibrator(), TallyJob("roi"), store)
+    names = [case.name for case in cases]
+    _, tallies = read_tallies(store, without=[names[0]], only=["PHANTOM_*[0-4]"])
+    assert [name for name, _ in tallies] == names[1:5]
+    with pytest.raises(ValueError, match="no case matches 'X'"):
+        read_tallies(store, only=["X"])
+    with pytest.raises(ValueError, match="there are no cases"):
+        fit_tallies(Calibrator(), iter(()), "roi")
+
+
+def test_band_over_cases_needs_them_kept(cases, store):
+    fit_cohort(cases, Calibrator(bins=20), TallyJob("roi"), store)
+    _, tallies = read_tallies(store)
+    kept = fit_tallies(Calibrator(bins=20), tallies, "roi", keep=True)
+    assert set(kept.tallies_) == {case.name for case in cases}
+    assert kept.bootstrap_band(resamples=20).low.shape == (1001,)
+
+
+def test_tallies_of_several_regions_are_told_apart(cases, store):
+    for region in ("roi", "box"):
+        fit_cohort(cases, Calibrator(), TallyJob(region), store)
+    assert read_tallies(store, region="box")[0]["region"] == "box"
+    with pytest.raises(ValueError, match=r"holds 2 sets of tallies; there are tallies of box, roi"):
+        read_tallies(store)
+    with pytest.raises(ValueError, match="holds no sets of tallies for --region all"):
+        read_tallies(store, region="all")
+
+
+def test_region_is_chosen_by_the_masks(cases):
+    assert default_region(cases) == "roi"
+    bare = [dataclasses.replace(case, roi=None) for case in cases]
+    assert default_region(bare) == "box"
+    with pytest.raises(ValueError, match=r"5 cases have an roi mask, but 1 have none \(PHANTOM_0"):
+        default_region([bare[0], *cases[1:]])
+
+
+def test_broken_cases_are_an_error_or_left_out(cohort, store):
+    cases = read_manifest(cohort / "manifest.csv")
+    score = Path(cases[4].score)
+    score.write_bytes(score.read_bytes()[:-200])  # truncated
+    Path(cases[1].raters[2]).unlink()
+    with pytest.raises(
+        ValueError, match=r"2 of 6 cases could not be used.*--skip-broken"
+    ) as raised:
+        fit_cohort(cases, Calibrator(), TallyJob("roi"), store)
+    assert f"{cases[1].name}: annotation_3.nii.gz: No such file" in str(raised.value)
+    assert f"{cases[4].name}: {score.name}: truncated" in str(raised.value)
+    result = fit_cohort(cases, Calibrator(), TallyJob("roi"), store, skip_broken=True)
+    assert [failure.case for failure in result.failures] == [cases[1].name, cases[4].name]
+    assert [failure.file for failure in result.failures] == ["rater_3", "score"]
+    assert result.calibrator.n_cases_ == 4
+    _, tallies = read_tallies(store)
+    assert len(list(tallies)) == 4
+
+
+def test_nothing_left_is_an_error_even_if_broken_cases_are_skipped(cases, store, tmp_path):
+    lost = [dataclasses.replace(case, score=tmp_path / "gone.nii.gz") for case in cases[:2]]
+    with pytest.raises(ValueError, match="none of the 2 cases could be used"):
+        fit_cohort(lost, Calibrator(), TallyJob("roi"), store, skip_broken=True)
+
+
+def test_cases_of_other_raters_are_refused_by_name(cases, store):
+    odd = dataclasses.replace(cases[1], raters=cases[1].raters[:2])
+    with pytest.raises(ValueError, match=r"case 'PHANTOM_0000\d'.*raters"):
+        fit_cohort([cases[0], odd], Calibrator(), TallyJob("roi"), store)
+
+
+def test_damaged_tally_is_made_again_by_a_run_and_refused_by_a_refit(cases, store):
+    fit_cohort(cases, Calibrator(), TallyJob("roi"), store)
+    (opened,) = open_stores(store)
+    path = opened.tally_path(cases[0].name)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    _, tallies = read_tallies(store)
+    with pytest.raises(ValueError, match=rf"{cases[0].name}\.npz: damaged"):
+        list(tallies)
+    outcomes, _ = tally_cohort(cases, TallyJob("roi"), store, Settings())
+    assert [outcome.case for outcome in outcomes if outcome.state == "done"] == [cases[0].name]
+    assert path.read_bytes() == whole
+
+
+def test_full_disk_while_tallies_are_written(cases, store, monkeypatch):
+    save, calls = ScoreTally.save, []
+
+    def full(self, path):
+        calls.append(path)
+        if len(calls) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        save(self, path)
+
+    monkeypatch.setattr(ScoreTally, "save", full)
+    with pytest.raises(StoreError, match="No space left"):
+        fit_cohort(cases, Calibrator(), TallyJob("roi"), store, settings=Settings(workers=1))
+    (opened,) = open_stores(store)
+    assert len(opened.cases()) == 3
+    assert not list(opened.folder.glob("staging-*"))
+    monkeypatch.undo()
+    result = fit_cohort(cases, Calibrator(), TallyJob("roi"), store)
+    assert result.calibrator.map_ == in_memory(cases, "roi").map_
+
+
+def test_parts_in_one_store_equal_the_whole(cases, tmp_path):
+    job = TallyJob("roi")
+    for part in range(3):
+        tally_cohort(cases[part::3], job, tmp_path / "parts", Settings(), cases)
+        if part < 2:
+            with pytest.raises(ValueError, match="cases are missing"):
+                read_tallies(tmp_path / "parts")
+    tally_cohort(cases, job, tmp_path / "whole", Settings())
+    assert snapshot(tmp_path / "parts") == snapshot(tmp_path / "whole")
+
+
+def snapshot(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_killed_at_any_moment_and_resumed_ends_the_same(
+    pristine_cohort, tmp_path, command, environment
+):
+    """SIGKILL while some number of cases is finished; what is left after the last run is the same
+    as after a run that nobody disturbed."""
+    manifest = pristine_cohort / "manifest.csv"
+
+    def start(name):
+        arguments = ["fit", "-i", str(manifest), "-o", str(tmp_path / name / "c.json")]
+        (tmp_path / name).mkdir(exist_ok=True)
+        return subprocess.Popen([*command, *arguments, "-npp", "1", "-q"], env=environment)
+
+    assert start("whole").wait() == 0
+    rng = random.Random(5)
+    killed = 0
+    for finished in (1, 3):
+        process = start("killed")
+        deadline = time.monotonic() + 20
+        pattern = "c.tallies/*/cases/*.json"
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(list((tmp_path / "killed").glob(pattern))) >= finished:
+                time.sleep(rng.random() * 0.005)
+                break
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+    assert killed >= 1  # a run may have been quicker
+    assert start("killed").wait() == 0
+    assert snapshot(tmp_path / "killed") == snapshot(tmp_path / "whole")
+
+
+def test_only_the_sum_of_a_large_cohort_is_held():
+    tally = ScoreTally(3)
+    tally.update(np.linspace(0, 1, 100, dtype=np.float32), np.zeros((3, 100), np.uint8))
+    calibrator = fit_tallies(Calibrator(), ((f"case {k}", tally) for k in range(50)), "all")
+    assert list(calibrator.tallies_) == [None]
+    assert (calibrator.n_cases_, calibrator.n_voxels_) == (50, 5000)

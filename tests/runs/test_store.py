@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from twintrack.runs import store as stores
+from twintrack.runs.stamps import read_stamp
+from twintrack.runs.store import Entry, Failure, Store, StoreError, open_stores
+
+OPTIONS = {"region": "box", "tumour": [1]}
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "score.nii.gz"
+    path.write_bytes(b"a score")
+    return path
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store", "score-tally", OPTIONS)
+
+
+def finish(store, case, source, tally=b"a tally", result=None):
+    """Record a case as the engine does."""
+    place = store.tally_path(case)
+    store.staged(place.name).write_bytes(tally)
+    outputs = {"tally": store.stamp_staged(place.name, place)}
+    entry = Entry(case, {"score": read_stamp(source)}, 7, result or {"tdsc": 0.1}, outputs)
+    store.save(entry, {store.staged(place.name): place})
+    return entry
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_finished_case_is_found_with_all_its_figures(store, source):
+    result = {"tdsc": 0.1 + 0.2, "ece": None, "voxels": 2**60}
+    with store.writing(["A"]):
+        entry = finish(store, "A", source, result=result)
+    again = Store(store.folder.parent, "score-tally", OPTIONS)
+    assert again.find("A") == entry
+    assert again.find("A").result == result
+    assert again.find("A").made_from({"score": source})
+    assert again.find("B") is None
+
+
+def test_other_inputs_or_options_are_other_work(store, source, tmp_path):
+    with store.writing(["A"]):
+        finish(store, "A", source)
+    assert Store(tmp_path / "store", "score-tally", {**OPTIONS, "region": "roi"}).find("A") is None
+    assert Store(tmp_path / "store", "evaluation", OPTIONS).find("A") is None
+    found = store.find("A")
+    assert not found.made_from({"score": source, "rater_1": source})
+    source.write_bytes(b"another")
+    assert not found.made_from({"score": source})
+
+
+def test_equal_work_leaves_equal_bytes(tmp_path, source):
+    for name in ("one", "two"):
+        with Store(tmp_path / name, "score-tally", OPTIONS).writing(["A", "B"]) as store:
+            finish(store, "A", source)
+            store.save_failure(Failure("B", "read", "score", "is broken"))
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+def test_nothing_unfinished_is_left(store, source):
+    def run():
+        with store.writing(["A"]):
+            finish(store, "A", source)
+            store.staged("B.npz").write_bytes(b"half a")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        run()
+    assert not list(store.folder.glob("staging-*"))
+    assert store.cases() == ["A"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\0" * 500,
+        b'{"format_version": 1}',
+        b'{"format_version": 1, "inputs": 3, "outputs": {}, "voxels": 1, "result": {}}',
+        b'{"format_version": 1, "inputs": {"score": {}}, "outputs": {}, "voxels": 1, "result": {}}',
+        b'{"format_version": 1, "inputs": {}, "outputs": {}, "voxels": null, "result": {}}',
+        b"[" * 100_000,
+    ],
+)
+def test_damaged_record_counts_as_not_done(store, source, damage):
+    """Power may fail before the bytes of a renamed file reach the disk."""
+    with store.writing(["A"]):
+        finish(store, "A", source)
+    (store.folder / "cases" / "A.json").write_bytes(damage)
+    assert store.find("A") is None
+
+
+def test_newer_record_is_refused(store, source):
+    with store.writing(["A"]):
+        finish(store, "A", source)
+    path = store.folder / "cases" / "A.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 2}))
+    with pytest.raises(ValueError, match=r"A\.json: format_version is 2.*update TwinTrack"):
+        store.find("A")
+
+
+def test_success_takes_the_place_of_failure(store, source):
+    with store.writing(["A", "B"]):
+        store.save_failure(Failure("A", "read", "score", "is broken"))
+        store.save_failure(Failure("B", "read", "rater_2", "is broken"))
+        finish(store, "A", source)
+    assert store.failures() == [Failure("B", "read", "rater_2", "is broken")]
+    finished, failed = store.complete()
+    assert finished == ["A"]
+    assert [failure.case for failure in failed] == ["B"]
+
+
+def test_unfinished_cohort_is_noticed(store, source):
+    """Else results of a part that died would silently be missing from a merged cohort."""
+    with store.writing(["A", "B", "C"]):
+        finish(store, "A", source)
+    with pytest.raises(ValueError, match=r"2 of 3 cases are missing \(B, C\)"):
+        store.complete()
+    with store.writing(["A"]):
+        pass
+    assert store.complete() == (["A"], [])
+
+
+def test_full_disk_is_named_and_leaves_the_store_whole(store, source, monkeypatch):
+    def full(self, *args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with store.writing(["A", "B"]):
+        finish(store, "A", source)
+        before = content(store.folder)
+        monkeypatch.setattr(Path, "write_text", full)
+        with pytest.raises(StoreError, match=r"No space left on device; [\d,]+ bytes are free"):
+            finish(store, "B", source)
+        monkeypatch.undo()
+    after = content(store.folder)
+    assert store.cases() == ["A"]
+    assert store.find("B") is None
+    assert {name: after[name] for name in before if "staging" not in name} == {
+        name: text for name, text in before.items() if "staging" not in name
+    }
+
+
+def test_staging_folders_of_killed_runs_are_removed_and_those_of_living_ones_kept(
+    store, environment
+):
+    script = (
+        "import sys, os, signal; from pathlib import Path; from twintrack.runs.store import Store\n"
+        "with Store(Path(sys.argv[1]), 'score-tally', {'region': 'box', 'tumour': [1]})"
+        ".writing([]) as s:\n"
+        "    s.staged('huge').write_bytes(b'x'); print(s.staged(''), flush=True)\n"
+        "    sys.stdin.readline() or os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+
+    def other():
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(store.folder.parent)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return process, Path(process.stdout.readline().strip())
+
+    living, kept = other()
+    killed, abandoned = other()
+    killed.kill()
+    killed.communicate()
+    assert abandoned.is_dir()
+    with store.writing([]):
+        assert not abandoned.exists()
+        assert (kept / "huge").exists()
+    living.communicate("\n")
+    assert not kept.exists()
+
+
+def test_two_runs_share_a_folder(tmp_path, source):
+    """Threads with stores of their own stand for processes: they share nothing but files."""
+    cases = [f"case_{k}" for k in range(40)]
+    failures = []
+
+    def run():
+        try:
+            with Store(tmp_path / "store", "score-tally", OPTIONS).writing(cases) as store:
+                for case in cases:
+                    finish(store, case, source)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with Store(tmp_path / "alone", "score-tally", OPTIONS).writing(cases) as alone:
+        for case in cases:
+            finish(alone, case, source)
+    assert content(tmp_path / "store") == content(tmp_path / "alone")
+
+
+def test_copying_a_case_checks_its_tally(tmp_path, store, source):
+    with store.writing(["A", "B"]):
+        finish(store, "A", source)
+        finish(store, "B", source)
+    store.tally_path("B").write_bytes(b"others'")
+    with Store(tmp_path / "copy", "score-tally", OPTIONS).writing(["A", "B"]) as copy:
+        copy.copy_from(store, "A")
+        with pytest.raises(ValueError, match=r"B\.npz: not the tally that its record names"):
+            copy.copy_from(store, "B")
+    assert copy.find("A") == store.find("A")
+    assert copy.cases() == ["A"]
+
+
+def test_stores_are_found_by_their_folder(tmp_path, store, source):
+    with store.writing(["A"]):
+        finish(store, "A", source)
+    (found,) = open_stores(tmp_path / "store")
+    assert (found.kind, found.options, found.cases()) == ("score-tally", OPTIONS, ["A"])
+    with pytest.raises(ValueError, match="holds no finished work of kind evaluation"):
+        open_stores(tmp_path / "store", "evaluation")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        open_stores(tmp_path / "nowhere")
+    described = store.folder / "options.json"
+    described.write_text(json.dumps({"format": stores.FORMAT, "format_version": 99}))
+    with pytest.raises(ValueError, match="format_version is 99"):
+        open_stores(tmp_path / "store")
+
+
+def test_a_store_can_be_moved(tmp_path, store, source):
+    with store.writing(["A"]):
+        finish(store, "A", source)
+    assert str(tmp_path).encode() not in b"".join(content(store.folder).values())
+    (tmp_path / "store").rename(tmp_path / "moved")
+    assert Store(tmp_path / "moved", "score-tally", OPTIONS).find("A") is not None

@@ -1,0 +1,60 @@
+"""The stub of the compiled module names the arguments and defaults that the module has.
+
+`make lint` compares the names of functions and classes; it cannot see arguments, which pybind11
+writes into docstrings only.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from twintrack import _core
+
+STUB = ast.parse(files("twintrack").joinpath("_core.pyi").read_text())
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Every function and method of the stub, properties aside, by its dotted name."""
+    for node in STUB.body:
+        members = node.body if isinstance(node, ast.ClassDef) else [node]
+        prefix = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
+        for member in members:
+            if isinstance(member, ast.FunctionDef) and not member.decorator_list:
+                yield prefix + member.name, member
+
+
+def described(function: Any) -> list[str]:
+    """Arguments in a pybind11 docstring, as "name" or "name = default"."""
+    line = function.__doc__.splitlines()[0]
+    arguments = line[line.index("(") + 1 : line.rindex(") ->")]
+    parts = re.split(r", (?=\w+: )", arguments) if arguments else []
+    return [re.sub(r": .*?( = .*)?$", r"\1", part) for part in parts]
+
+
+def declared(function: ast.FunctionDef) -> list[str]:
+    names = [argument.arg for argument in function.args.args]
+    defaults = [f" = {ast.unparse(default)}" for default in function.args.defaults]
+    return [
+        name + default
+        for name, default in zip(names, [""] * (len(names) - len(defaults)) + defaults, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "stub"), [pytest.param(*pair, id=pair[0]) for pair in functions()]
+)
+def test_arguments_and_defaults(name, stub):
+    bound: Any = _core
+    for part in name.split("."):
+        bound = getattr(bound, part)
+    expected = described(bound)
+    if stub.name.startswith("__") and stub.name != "__init__":
+        assert len(declared(stub)) == len(expected)  # operators have no names for their operands
+    else:
+        assert declared(stub) == expected
