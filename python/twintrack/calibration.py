@@ -352,7 +352,7 @@ class Calibrator:
         """Which voxels counted."""
         if "_regions" not in self.__dict__:
             return self.region_rule or "all"
-        return "+".join(sorted(self._regions)) or "all"
+        return "+".join(sorted(self._regions)) or self.region_rule or "all"
 
     @property
     def provenance_(self) -> dict[str, Any]:
