@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+
 import twintrack as tt
 from twintrack.datasets import lidc
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-import twintrack as tt
 from reference import fitted_map
+
+import twintrack as tt
 from twintrack.datasets import lidc
 
 GRID = np.linspace(0, 1, 20_001)
