@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from twintrack import load_calibrator
@@ -82,6 +83,25 @@ def test_subsets(fit, pristine_cohort):
     status, _, err, _ = fit(*source, "--without", "PHANTOM_9*")
     assert status == 2
     assert "--without 'PHANTOM_9*' matches no case" in err
+
+
+def test_left_out_cases_and_band(fit, pristine_cohort, tmp_path):
+    source = ("-i", pristine_cohort / "manifest.csv", "--bins", "30")
+    extras = ("--leave-one-out", tmp_path / "loo", "--band", tmp_path / "band.csv")
+    status, *_, output = fit(*source, *extras)
+    assert status == 0
+    assert sorted(path.name for path in (tmp_path / "loo").iterdir()) == [
+        f"PHANTOM_0000{k}.json" for k in range(6)
+    ]
+    *_, without = fit(*source, "--without", "PHANTOM_00002", name="without.json")
+    assert (tmp_path / "loo" / "PHANTOM_00002.json").read_bytes() == without.read_bytes()
+    band = np.genfromtxt(tmp_path / "band.csv", delimiter=",", names=True)
+    assert np.array_equal(band["map"], load_calibrator(output).transform(band["score"]))
+    assert np.all(band["low"] <= band["high"])
+    again = ("--tallies", tmp_path / "c.tallies", "--leave-one-out", tmp_path / "loo2")
+    fit(*again, "--bins", "30", name="again.json")
+    for path in (tmp_path / "loo").iterdir():
+        assert (tmp_path / "loo2" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_broken_case(fit, cohort):
@@ -178,6 +198,7 @@ def test_missing_rater_is_named(fit, cohort):
     lost.unlink()
     status, _, err, _ = fit("-i", manifest)
     assert status == 2
+    assert err.startswith("twintrack: 1 missing:")
     assert str(lost) in err
     shutil.rmtree(cohort / "cases" / "PHANTOM_00004")
     status, _, err, _ = fit("-i", cohort / "cases", "-p", cohort / "predictions")

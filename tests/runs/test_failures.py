@@ -29,6 +29,7 @@ FILES = {
             "rater_1",
             "1.nii: No such file or directory",
         ),
+        (OSError(5, "Input/output error"), "", "Input/output error"),
         (ValueError("case 'A': no rater marks any voxel"), "", "no rater marks any voxel"),
         (
             ValueError("raters[1][3, 4, 5] is 2; labels must be 0 or 1"),

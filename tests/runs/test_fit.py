@@ -19,6 +19,7 @@ from twintrack.runs.fit import (
     default_region,
     fit_cohort,
     fit_tallies,
+    leave_one_out,
     read_tallies,
     tally_cohort,
 )
@@ -94,6 +95,25 @@ def test_band_over_cases_needs_them_kept(cases, store):
     kept = fit_tallies(Calibrator(bins=20), tallies, "roi", keep=True)
     assert set(kept.tallies_) == {case.name for case in cases}
     assert kept.bootstrap_band(resamples=20).low.shape == (1001,)
+
+
+@pytest.mark.parametrize("parameters", [{"bins": 30}, {"bins": "auto", "target": "hard"}])
+def test_leaving_one_out_is_fitting_the_others(cases, store, parameters):
+    fit_cohort(cases, Calibrator(), TallyJob("roi"), store)
+
+    def tallies(**subset):
+        return read_tallies(store, **subset)[1]
+
+    whole = fit_tallies(Calibrator(**parameters), tallies(), "roi")
+    left_out = dict(leave_one_out(whole, tallies, "roi"))
+    assert list(left_out) == [case.name for case in cases]
+    again = {**parameters, "bins": whole.n_bins_asked}
+    for case, fitted in left_out.items():
+        expected = fit_tallies(Calibrator(**again), tallies(without=[case]), "roi")
+        assert fitted.map_ == expected.map_
+        assert fitted.provenance_ == expected.provenance_
+    with pytest.raises(ValueError, match="needs at least two cases, here 1"):
+        list(leave_one_out(whole, lambda: tallies(only=["*0"]), "roi"))
 
 
 def test_tallies_of_several_regions_are_told_apart(cases, store):

@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from twintrack.runs import store as stores
 from twintrack.runs.stamps import read_stamp
@@ -109,6 +111,45 @@ def test_damaged_record_counts_as_not_done(store, source, damage):
         finish(store, "A", source)
     (store.folder / "cases" / "A.json").write_bytes(damage)
     assert store.find("A") is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+STAMP = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("name", "size", "mtime_ns", "digest"), JSON)
+)
+
+
+@settings(
+    derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "format_version": st.just(1) | JSON,
+            "inputs": st.dictionaries(st.text(max_size=5), STAMP) | JSON,
+            "outputs": st.dictionaries(st.text(max_size=5), STAMP) | JSON,
+            "voxels": st.integers() | JSON,
+            "result": st.dictionaries(st.text(max_size=5), JSON) | JSON,
+        },
+    )
+)
+def test_any_record_is_read_or_counts_as_not_done(store, tmp_path, content):
+    """Records come from other versions, other machines and damaged disks."""
+    path = store.folder / "cases" / "A.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    version = content.get("format_version")
+    if isinstance(version, int) and version > 1:
+        with pytest.raises(ValueError, match="update TwinTrack"):
+            store.find("A")
+    else:
+        found = store.find("A")
+        assert found is None or not found.made_from({"score": tmp_path / "none"})
 
 
 def test_newer_record_is_refused(store, source):
@@ -237,6 +278,8 @@ def test_stores_are_found_by_their_folder(tmp_path, store, source):
         finish(store, "A", source)
     (found,) = open_stores(tmp_path / "store")
     assert (found.kind, found.options, found.cases()) == ("score-tally", OPTIONS, ["A"])
+    (itself,) = open_stores(found.folder)
+    assert itself.folder == found.folder
     with pytest.raises(ValueError, match="holds no finished work of kind evaluation"):
         open_stores(tmp_path / "store", "evaluation")
     with pytest.raises(FileNotFoundError, match="no such folder"):

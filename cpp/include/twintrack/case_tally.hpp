@@ -376,7 +376,7 @@ class CaseTally {
           valid = false;
           return;
         }
-        if (block.count == 0) continue;  // all of it lies outside the region
+        if (block.count == 0) continue;           // all of it lies outside the region
         std::uint8_t* votes = worker.keys_of(0);  // not 0 where a rater marks
         if (grouped)
           count_votes(block, raters, votes);

@@ -56,8 +56,7 @@ class UniformBins {
 
   std::vector<float> edges() const {
     std::vector<float> edges;
-    for (int k = 0; k <= count_; ++k)
-      edges.push_back(k < half_ ? lower_edge(k) : upper_edge(k));
+    for (int k = 0; k <= count_; ++k) edges.push_back(k < half_ ? lower_edge(k) : upper_edge(k));
     return edges;
   }
 

@@ -76,7 +76,6 @@ def apply(
         bool,
         typer.Option(
             "--continue_prediction",
-            "--c",
             help="Keep volumes that are there, whatever made them.",
             rich_help_panel=_OUTPUT,
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -90,7 +90,7 @@ def fit(
         int, typer.Option(min=2, help="Folds of --bins auto.", rich_help_panel=_MAP)
     ] = 5,
     seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the folds of --bins auto.", rich_help_panel=_MAP)
+        int, typer.Option(min=0, help="Seed of --bins auto and --band.", rich_help_panel=_MAP)
     ] = 0,
     region: Annotated[
         options.Region | None,
@@ -123,6 +123,24 @@ def fit(
         list[str] | None,
         typer.Option(
             help="Leave out this case, or those that match a pattern. May be repeated.",
+            show_default=False,
+            rich_help_panel=_MAP,
+        ),
+    ] = None,
+    leave_one_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--leave-one-out",
+            help="Also write to this folder, for every case, CASE.json fitted to all the others.",
+            show_default=False,
+            rich_help_panel=_MAP,
+        ),
+    ] = None,
+    band: Annotated[
+        Path | None,
+        typer.Option(
+            "--band",
+            help="Also write to this CSV file the map with its 95% band over resampled cases.",
             show_default=False,
             rich_help_panel=_MAP,
         ),
@@ -195,7 +213,8 @@ def fit(
             without=without or (),
         )
         calibrator.set_params(ensemble=_ensemble(average, made_with["tumour"]))
-        runs.fit_tallies(calibrator, found, made_with["region"])
+        store, rule = tallies, made_with["region"]
+        runs.fit_tallies(calibrator, found, rule)
     else:
         assert source is not None  # noqa: S101 - one of the two was given
         cohort = options.read_cohort(source, predictions, raters, None, roi)
@@ -226,6 +245,13 @@ def fit(
             )
         failures = fitted.failures
     calibrator.save(output)
+    if leave_one_out is not None or band is not None:
+        assert store is not None  # noqa: S101 - of this run, or given as --tallies
+        where = {"region": rule, "only": only or (), "without": without or ()}
+        if leave_one_out is not None:
+            _leave_one_out(calibrator, store, where, leave_one_out)
+        if band is not None:
+            _band(calibrator, store, where, band, seed)
     _tell(report, calibrator, output, failures)
     raise typer.Exit(1 if failures else 0)
 
@@ -243,6 +269,34 @@ def _ensemble(average: str | None, tumour: Sequence[int]) -> dict[str, Any]:
     """Return what is known of how the score was made."""
     known: dict[str, Any] = {"tumour": list(tumour)}
     return known if average is None else {**known, "average": average}
+
+
+def _leave_one_out(
+    calibrator: Calibrator, store: Path, where: Mapping[str, Any], folder: Path
+) -> None:
+    from twintrack.runs.fit import leave_one_out, read_tallies
+
+    folder.mkdir(parents=True, exist_ok=True)
+    fits = leave_one_out(calibrator, lambda: read_tallies(store, **where)[1], where["region"])
+    for case, fitted in fits:
+        fitted.save(folder / f"{case}.json")
+
+
+def _band(
+    calibrator: Calibrator, store: Path, where: Mapping[str, Any], path: Path, seed: int
+) -> None:
+    from twintrack.calibration import Calibrator
+    from twintrack.files import replacing
+    from twintrack.runs.fit import fit_tallies, read_tallies
+
+    parameters = {**calibrator.get_params(), "bins": calibrator.n_bins_asked, "exact": False}
+    tallies = read_tallies(store, **where)[1]
+    kept = fit_tallies(Calibrator(**parameters), tallies, where["region"], keep=True)
+    found = kept.bootstrap_band(seed=seed)
+    columns = (found.score, found.value, found.low, found.high)
+    lines = [",".join(map(repr, map(float, row))) for row in zip(*columns, strict=True)]
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(["score,map,low,high", *lines, ""]), encoding="utf-8")
 
 
 def _tell(

@@ -323,7 +323,7 @@ def print_plan(
     to_do = [plan for plan in plans if plan.state == "to do"]
     broken = [plan for plan in plans if plan.state == "broken"]
     report.table(
-        "Nothing is done yet",
+        "Plan",
         ("case", "state", "files", "memory"),
         [
             (

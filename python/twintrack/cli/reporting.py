@@ -107,8 +107,8 @@ def print_error(error: Exception | str) -> None:
 
 
 def _message(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     message = str(error) or type(error).__name__
     if not isinstance(error, _EXPECTED):
         message = f"{type(error).__name__}: {message} (--verbose shows where)"

@@ -29,8 +29,8 @@ def explain(case: str, step: str, files: Mapping[str, Path], error: Exception) -
     error
         What was raised.
     """
-    if isinstance(error, OSError) and error.filename is not None:
-        message = f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     elif isinstance(error, MemoryError):
         message = "not enough memory; run fewer cases at a time (-npp 1) or on a larger machine"
     else:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from twintrack import _core
 from twintrack.calibration import Calibrator
 from twintrack.cohort import Case, RegionRule
-from twintrack.runs.engine import Outcome, Settings, flow_through, run_cases
+from twintrack.runs.engine import Outcome, Settings, add_tallies, flow_through, run_cases
 from twintrack.runs.inputs import case_files, size_of
 from twintrack.runs.job import Job, Product
 from twintrack.runs.memory import case_bytes
@@ -29,6 +30,7 @@ __all__ = [
     "default_region",
     "fit_cohort",
     "fit_tallies",
+    "leave_one_out",
     "read_tallies",
     "tally_cohort",
 ]
@@ -240,6 +242,44 @@ def _fit(calibrator: Calibrator, region: str, cases: int, voxels: _Voxels | None
     calibrator._regions.add(region)
     calibrator._fit_map(voxels if calibrator.exact else None)  # type: ignore[arg-type]
     calibrator.n_cases_ = cases  # their tallies may have been added up before
+
+
+def leave_one_out(
+    calibrator: Calibrator, tallies: Callable[[], Iterable[tuple[str, ScoreTally]]], region: str
+) -> Iterator[tuple[str, Calibrator]]:
+    """Yield for every case a calibrator fitted to all the others.
+
+    Parameters
+    ----------
+    calibrator
+        Fitted; its parameters are taken over, and its number of bins where it was chosen.
+    tallies
+        Called twice: what `read_tallies` gives. A case is in memory at a time.
+    region
+        Which voxels the tallies counted.
+
+    Raises
+    ------
+    ValueError
+        There are fewer than two cases.
+    """
+    total: ScoreTally | None = None
+    cases = 0
+    for case, tally in tallies():
+        total = add_tallies(total, case, tally)
+        cases += 1
+    if total is None or cases < 2:
+        raise ValueError(f"leaving one case out needs at least two cases, here {cases}")
+    parameters = {**calibrator.get_params(), "bins": calibrator.n_bins_asked, "exact": False}
+    cells, sums = total.rows()
+    for case, tally in tallies():
+        rest = sums.copy()
+        rest[np.searchsorted(cells, tally.cells)] -= tally.rows()[1]
+        left = rest[:, 0] > 0
+        fitted = Calibrator(**parameters)
+        fitted.add_tally(ScoreTally.from_rows(cells[left], rest[left]))
+        _fit(fitted, region, cases - 1)
+        yield case, fitted
 
 
 def read_tallies(

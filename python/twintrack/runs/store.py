@@ -12,10 +12,13 @@ options::
 
 KIND is "score-tally", "evaluation" or "calibrated"; KEY is the beginning of the SHA-256 of the
 options. options.json holds ``format`` ("twintrack-store"), ``format_version``, ``kind`` and
-``options``. CASE.json holds ``format_version``, ``case``, ``inputs`` (role to `FileStamp`),
-``voxels``, ``result`` (the figures of the kind) and ``outputs`` ("tally" and the like, to
-`FileStamp`); numbers that are not finite are null. CASE.npz is what `ScoreTally.save` and
-`CaseTally.save` write. All text is UTF-8.
+``options``; cohort.json ``cases``. A record CASE.json holds ``format_version``, ``case``,
+``inputs`` (role to `FileStamp`), ``voxels``, ``result`` and ``outputs`` (the role "tally" or
+"volume" to `FileStamp`). ``result`` is ``voxels_in_region`` for score tallies, and for evaluations
+``figures`` (name to number, null where not defined, absent where the case does not have it) and
+``notes``. CASE.npz holds plain arrays: those of `ScoreTally.save`, or the integer sums of a
+`CaseTally` by name (``votes``, ``score_bins``, ``confidence_bins``, ``squares``,
+``rater_scores``). All text is UTF-8.
 
 Why a run can be killed at any moment, and two runs can share a folder: a file is written in a
 folder of its own and renamed into its place when whole; CASE.json comes last and names the content
@@ -154,7 +157,7 @@ class Store:
             inputs = {role: FileStamp.from_json(at) for role, at in content["inputs"].items()}
             outputs = {role: FileStamp.from_json(at) for role, at in content["outputs"].items()}
             return Entry(case, inputs, int(content["voxels"]), dict(content["result"]), outputs)
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
             return None
 
     def tally_path(self, case: str) -> Path:
@@ -359,7 +362,7 @@ class Store:
 
 
 def open_stores(root: Path, kind: str | None = None) -> list[Store]:
-    """Return the stores in a folder.
+    """Return the stores in a folder, which may itself be the folder of one kind and its options.
 
     Raises
     ------
@@ -371,7 +374,7 @@ def open_stores(root: Path, kind: str | None = None) -> list[Store]:
     if not root.is_dir():
         raise FileNotFoundError(2, "no such folder; name one that a run has written", str(root))
     stores = []
-    for path in sorted(root.glob("*/options.json")):
+    for path in sorted((*root.glob("options.json"), *root.glob("*/options.json"))):
         content = _read_record(path)
         if content is None or content.get("format") != FORMAT:
             continue
