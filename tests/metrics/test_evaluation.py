@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from twintrack import _core
 from twintrack.metrics import evaluate
 from twintrack.metrics.crps import crps_exact_integral, crps_official
 
@@ -29,10 +30,11 @@ def test_official_is_what_the_evaluator_recorded(name):
     found = evaluate(score, raters, vessels)
     assert found.tdsc == pytest.approx(value(expected["tdsc"]), abs=1e-12, nan_ok=True)
     assert found.ece == pytest.approx(value(expected.get("ece")), abs=5e-6, nan_ok=True)
-    if isinstance(expected.get("ece_per_rater"), list):
-        np.testing.assert_allclose(
-            found.ece_per_rater, [value(e) for e in expected["ece_per_rater"]], atol=5e-6
-        )
+    recorded = expected["ece_per_rater"]
+    per_rater = (
+        [np.nan] * 5 if "raises" in recorded else [value(recorded[str(i)]) for i in range(5)]
+    )
+    np.testing.assert_allclose(found.ece_per_rater, per_rater, rtol=0, atol=5e-6)
     assert found.crps == pytest.approx(value(expected["crps"]), rel=1e-6, nan_ok=True)
     assert found.rater_volumes.tolist() == expected["rater_volumes"]
     for vessel, distance in expected["vi"].items():
@@ -59,14 +61,13 @@ def test_corrected_is_defined_and_close_where_nothing_was_wrong(name):
     assert corrected.tdsc == official.tdsc
     assert np.isfinite(corrected.crps)
     assert all(np.isfinite(d) for d in corrected.vascular_invasion.values())
-    if raters.any():
-        assert np.isfinite(corrected.ece)
-        assert np.isfinite([corrected.ece_probability, corrected.brier, corrected.ace]).all()
-    else:
-        assert np.isnan(corrected.ece)
-        assert any("no rater marked anything" in note for note in corrected.notes)
+    assert np.isfinite(corrected.ece_per_rater).all()
+    for found in (official, corrected):
+        figures = (found.ece_probability, found.ece_mhr, found.ace, found.brier, *found.murphy)
+        assert np.isfinite(figures).all()
+        assert raters.any() or any("no rater marked anything" in note for note in found.notes)
     if np.isnan(official.ece):
-        assert official.notes
+        assert any("undefined" in note for note in official.notes)
 
 
 @pytest.mark.parametrize("raters", [1, 3, 4, 7, 9])
@@ -127,7 +128,7 @@ def brute_force(score, raters, protocol):
     both = both / both.sum(axis=0)
     confidence = both.max(axis=0).astype(np.float32)
     tumour = both[1] > both[0]
-    edges = np.linspace(0, 1, 51, dtype=np.float32)
+    edges = _core.uniform_bin_edges(50)
     place = np.searchsorted(edges, confidence, "right") - 1
     if protocol == "corrected":
         place = np.minimum(place, 49)
@@ -148,8 +149,9 @@ def test_ece_by_brute_force(dtype, protocol):
     score[25:45, 25:40, 22:30] = rng.random((20, 15, 8)).round(2)
     raters = [rng.random(score.shape) < score for _ in range(3)]
     found = evaluate(score, raters, protocol=protocol)
-    # The edges are float32's: a linspace in another library may round one of them differently.
-    np.testing.assert_allclose(found.ece_per_rater, brute_force(score, raters, protocol), atol=2e-4)
+    np.testing.assert_allclose(
+        found.ece_per_rater, brute_force(score, raters, protocol), rtol=0, atol=1e-12
+    )
 
 
 def test_a_region_replaces_the_box():
@@ -159,6 +161,7 @@ def test_a_region_replaces_the_box():
     assert found.calibration.voxels == np.count_nonzero(region)
     mhr = raters.mean(axis=0)
     assert found.brier == pytest.approx(np.mean((score[region] - mhr[region]) ** 2), abs=1e-9)
+    assert found.tdsc == evaluate(score, raters).tdsc  # and so are volumes: of the whole case
     nothing = evaluate(score, raters, region=score > 2)
     assert np.isnan(nothing.ece)
     assert any("no voxel" in note for note in nothing.notes)
@@ -176,3 +179,44 @@ def test_bad_arguments_are_named():
     bad.flat[3] = np.nan
     with pytest.raises(ValueError, match="score.* is nan"):
         evaluate(bad, raters)
+
+
+@pytest.mark.parametrize("position", ["low", "high", "all"])
+def test_a_tumour_at_the_border_is_noted_and_corrected(position):
+    score = np.zeros((60, 61, 62), np.float32)
+    part = {"low": np.s_[:9, 30:40, 30:40], "high": np.s_[30:40, 30:40, 50:], "all": np.s_[:]}[
+        position
+    ]
+    rng = np.random.default_rng(2)
+    score[part] = rng.random(score[part].shape)
+    raters = [(rng.random(score.shape) < score).astype(np.uint8) for _ in range(4)]
+    official, corrected = (evaluate(score, raters, protocol=p) for p in ("official", "corrected"))
+    assert np.isfinite(corrected.ece)
+    noted = any("low border" in note for note in official.notes)
+    assert noted == (position != "high")
+    # A box that begins below the border counts from the end: here it is empty, or a corner.
+    assert np.isnan(official.ece) == (position == "low")
+    if position == "all":
+        corner = np.zeros(score.shape, bool)
+        corner[-20:, -20:, -20:] = True
+        assert official.ece == evaluate(score, raters, region=corner).ece
+    assert not any("border" in note for note in corrected.notes)
+    # What the official evaluator does not have is measured in the clamped box.
+    assert official.brier == pytest.approx(corrected.brier, rel=0.2)
+
+
+def test_a_float16_volume_is_summed_as_numpy_sums_it():
+    rng = np.random.default_rng(3)
+    score = rng.random((50, 60, 70)).astype(np.float16)  # 105 000 voxels: more than 65 504
+    raters = [rng.random(score.shape) < score for _ in range(5)]
+    with np.errstate(over="ignore"):
+        overflown = float(score.sum())
+    assert overflown == np.inf
+    found = evaluate(score, raters)
+    assert found.predicted_volume == pytest.approx(score.sum(dtype=float))
+    volumes = [rater.sum() for rater in raters]
+    assert found.crps == pytest.approx(crps_official(np.inf, volumes))
+    assert any("summed in float16, which gives inf" in note for note in found.notes)
+    corrected = evaluate(score, raters, protocol="corrected")
+    assert corrected.crps < found.crps
+    assert corrected.notes == ()

@@ -194,6 +194,23 @@ def test_broken_score_is_one_failure(cohort, calibrator, tmp_path):
     assert not (tmp_path / "out" / f"{cases[2].name}.nii.gz").exists()
 
 
+def test_score_that_cannot_be_read_to_its_end_is_one_failure(cases, job, monkeypatch):
+    """It is read while the volume is written, but is not the fault of the disk written to."""
+    from twintrack.volumes import slabs
+
+    def failing(file):
+        raise OSError(errno.EIO, "Input/output error")
+        yield b""
+
+    def gunzip(file, whole=slabs.gunzip):
+        return failing(file) if cases[1].score.name in file.name else whole(file)
+
+    monkeypatch.setattr(slabs, "gunzip", gunzip)
+    outcomes = apply_cohort(cases, job)
+    assert [outcome.state == "failed" for outcome in outcomes] == [k == 1 for k in range(6)]
+    assert outcomes[1].failure.message == f"{cases[1].score.name}: Input/output error"
+
+
 def test_disk_that_fills_up_leaves_whole_volumes_only(cases, job, monkeypatch):
     write, calls = runs.write_slabs, []
 

@@ -171,6 +171,21 @@ def test_full_disk_ends_the_run_and_keeps_what_is_finished(run, store, monkeypat
     assert set(again.calls).isdisjoint(saved)
 
 
+def test_file_that_changes_while_it_is_used_is_a_failure(cohort, store):
+    """Else the record would name the file as it was before, and the result be of another."""
+    cases = read_manifest(cohort / "manifest.csv")[:2]
+
+    class Meddles(Measure):
+        def compute(self, loaded):
+            with cases[0].raters[0].open("ab") as file:
+                file.write(b"\0")
+            return super().compute(loaded)
+
+    outcomes, _ = run_cases(cases[:1], Meddles([]), store, Settings(), "")
+    assert outcomes[0].failure.file == "rater_1"
+    assert "changed while it was used" in outcomes[0].failure.message
+
+
 def test_output_that_cannot_be_written_ends_the_run(run, tmp_path):
     class Writes(Measure):
         def write(self, case, loaded, store):

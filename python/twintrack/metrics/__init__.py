@@ -2,6 +2,7 @@
 
 from twintrack.metrics.case_tally import Bins, CaseTally
 from twintrack.metrics.evaluation import CaseMetrics, evaluate
+from twintrack.metrics.regions import near_tumour, scored
 from twintrack.metrics.reliability import ReliabilityCurve, curve_of, reliability_curve
 
 __all__ = [
@@ -11,5 +12,7 @@ __all__ = [
     "ReliabilityCurve",
     "curve_of",
     "evaluate",
+    "near_tumour",
     "reliability_curve",
+    "scored",
 ]

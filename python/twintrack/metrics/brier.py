@@ -14,14 +14,17 @@ __all__ = ["Murphy", "brier", "murphy"]
 class Murphy(NamedTuple):
     """Parts of the Brier score over raters' binary answers (Murphy 1973).
 
+    ``reliability - resolution + uncertainty`` is the Brier score of scores replaced by the mean of
+    their bin.
+
     Attributes
     ----------
     reliability
-        Σ_b (n_b / n) (mean_b - MHR_b)²; 0 is perfect.
+        Σ_b (n_b / n) (mean_b - rate_b)²; 0 is perfect.
     resolution
-        Σ_b (n_b / n) (MHR_b - MHR)²; more is better.
+        Σ_b (n_b / n) (rate_b - rate)²; more is better.
     uncertainty
-        MHR (1 - MHR), of the data alone.
+        rate (1 - rate), of the answers alone.
     """
 
     reliability: float
@@ -29,27 +32,41 @@ class Murphy(NamedTuple):
     uncertainty: float
 
 
-def brier(tally: CaseTally) -> float:
-    """Return the mean of (p - MHR)² over the voxels; NaN without voxels (Brier 1950)."""
+def brier(tally: CaseTally, rater: int | None = None) -> float:
+    """Return the mean of (p - MHR)², or of (p - y)² for one rater's answers y (Brier 1950).
+
+    NaN without voxels. The tally may be the sum of several cases'.
+    """
     voxels = tally.voxels
     if voxels == 0:
         return float("nan")
-    mhr = np.arange(tally.raters + 1) / tally.raters
-    squared_mhr = float(tally.votes.sum(axis=0) @ (mhr * mhr))
-    cross = float(tally.rater_scores.sum()) / tally.raters
-    # The three are close where score and MHR are: what is left may round below 0.
-    return max(0.0, (tally.squared_scores - 2 * cross + squared_mhr) / voxels)
+    if rater is None:
+        mhr = np.arange(tally.raters + 1) / tally.raters
+        cross = float(tally.rater_scores.sum()) / tally.raters
+        squared_answer = float(tally.votes.sum(axis=0) @ (mhr * mhr))
+    else:
+        cross = float(tally.rater_scores[rater])
+        squared_answer = float(tally.rater_voxels[rater])
+    # The three are close where scores and answers are: what is left may round below 0.
+    return max(0.0, (tally.squared_scores - 2 * cross + squared_answer) / voxels)
 
 
-def murphy(bins: Bins) -> Murphy:
-    """Decompose the Brier score of the binned scores, every (voxel, rater) pair an observation."""
+def murphy(bins: Bins, rater: int | None = None) -> Murphy:
+    """Decompose the Brier score of the binned scores against raters' answers.
+
+    Every (voxel, rater) pair is an observation, or every voxel for one rater: rate_b is the MHR of
+    the bin, or the share of it that the rater marked. NaN without voxels. The bins may be those of
+    several cases' summed tallies.
+    """
     voxels = bins.count.sum()
     if voxels == 0:
         return Murphy(np.nan, np.nan, np.nan)
     filled = bins.count > 0
     share = bins.count[filled] / voxels
-    mean, mhr = bins.mean[filled], bins.mhr[filled]
-    base = float(share @ mhr)
+    rate = (bins.mhr if rater is None else bins.rates[:, rater])[filled]
+    base = float(share @ rate)
     return Murphy(
-        float(share @ (mean - mhr) ** 2), float(share @ (mhr - base) ** 2), base * (1 - base)
+        float(share @ (bins.mean[filled] - rate) ** 2),
+        float(share @ (rate - base) ** 2),
+        base * (1 - base),
     )

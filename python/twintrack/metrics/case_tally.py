@@ -94,12 +94,12 @@ class CaseTally:
     @property
     def raters(self) -> int:
         """Number of raters."""
-        return self._tally.raters
+        return int(self._tally.raters)
 
     @property
     def bins(self) -> int:
         """Number of bins of [0, 1]."""
-        return self._tally.bins
+        return int(self._tally.bins)
 
     def update(
         self, score: ArrayLike, raters: ArrayLike, region: ArrayLike | None = None
@@ -125,6 +125,12 @@ class CaseTally:
         self._tally += other._tally
         return self
 
+    def __add__(self, other: CaseTally) -> CaseTally:
+        total = CaseTally(self.raters, self.bins)
+        total += self
+        total += other
+        return total
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, CaseTally):
             return NotImplemented
@@ -139,7 +145,8 @@ class CaseTally:
     @property
     def votes(self) -> NDArray[np.uint64]:
         """Voxels by number of thresholds exceeded and number of votes: (7, N + 1)."""
-        return self._tally.votes
+        voxels: NDArray[np.uint64] = self._tally.votes
+        return voxels
 
     @property
     def voxels(self) -> int:
@@ -187,4 +194,5 @@ class CaseTally:
 
 
 def _fixed(whole: NDArray[np.uint64], fraction: NDArray[np.uint64]) -> NDArray[np.float64]:
-    return np.asarray(whole, np.float64) + np.asarray(fraction, np.float64) / _core.FIXED_SUM_ONE
+    one: int = _core.FIXED_SUM_ONE
+    return np.asarray(whole, np.float64) + np.asarray(fraction, np.float64) / one

@@ -14,6 +14,7 @@ from twintrack.metrics.brier import Murphy, brier, murphy
 from twintrack.metrics.case_tally import Bins, CaseTally
 from twintrack.metrics.crps import crps_corrected, crps_official
 from twintrack.metrics.ece import average_error, expected_error, expected_error_per_rater
+from twintrack.metrics.numpy_sum import numpy_sum
 from twintrack.metrics.tdsc import tdsc
 from twintrack.metrics.vascular import vascular_invasion
 
@@ -54,7 +55,8 @@ class CaseMetrics:
     notes : tuple of str
         Figures that are undefined or differ between the protocols, and why.
     calibration : CaseTally
-        Tally of the voxels that the calibration errors looked at, for pooling over cases.
+        Tally of the voxels that calibration errors and Brier score looked at, for pooling over
+        cases. Only the official ECE may look at others (see `notes`).
     """
 
     tdsc: float
@@ -95,8 +97,10 @@ def evaluate(
     protocol : {"official", "corrected"}
         ``"official"`` gives what the official evaluator returns, accidents included, NaN for what
         it returns as NaN and for what it raises. ``"corrected"`` keeps the definitions without the
-        accidents: the box is clamped to the volume, a confidence of 1 belongs to the last bin, the
-        CRPS is the exact integral over the whole line and |V - μ| where raters agree.
+        accidents: the box is clamped to the volume and symmetric, a confidence of 1 belongs to the last bin, the
+        CRPS is the exact integral over the whole line and |V - μ| where raters agree, and where no
+        rater marked anything the box is the whole volume. Figures that the official evaluator does
+        not have are the same in both, the box's upper end (max + 20 or max + 21) aside.
     region : boolean array (X, Y, Z), optional
         Voxels that calibration errors and Brier score look at. By default the annotated box, the
         bounding box of all raters' marks with 20 voxels around it, as in the protocol.
@@ -115,36 +119,58 @@ def evaluate(
     marked = whole.update_and_find_marked(p, masks)
     notes: list[str] = []
 
-    calibration = CaseTally(len(masks))
+    # One tally for calibration figures; another for the official ECE in the rare case that the
+    # official box is not it.
+    calibration = official = CaseTally(len(masks))
     if region is not None:
         calibration.update(p, masks, region_array(region))
+        if calibration.voxels == 0:
+            notes.append("no voxel to measure calibration on: calibration errors are undefined")
     elif marked:
-        box = _box(marked, protocol, notes)
-        calibration.update(p[box], [mask[box] for mask in masks])
+        box, clamped = _box(marked, protocol)
+        if not all(
+            part.start == 0 and part.stop >= n for part, n in zip(clamped, p.shape, strict=True)
+        ):
+            calibration.update(p[clamped], [mask[clamped] for mask in masks])
+        else:  # a second look would find the same
+            calibration = official = whole
+        if box != clamped:
+            official = CaseTally(len(masks)).update(p[box], [mask[box] for mask in masks])
+            axis = next(axis for axis, part in enumerate(box) if part.start < 0)
+            notes.append(
+                f"official: annotations lie within {MARGIN} voxels of the low border of axis "
+                f"{axis}, so the box of the ECE starts at a negative index, which counts from the "
+                f"end, and holds {official.voxels} voxels"
+                + ("; the ECE is undefined" if official.voxels == 0 else "")
+                + "; corrected clamps it"
+            )
     else:
+        calibration = whole
         notes.append(
-            "no rater marked anything: there is no annotated box, calibration errors are undefined"
-            + (" (the official evaluator raises OverflowError)" if protocol == "official" else "")
+            "no rater marked anything: there is no annotated box, calibration errors look at the "
+            "whole volume"
+            + (
+                " and the ECE is undefined (the official evaluator raises OverflowError)"
+                if protocol == "official"
+                else ""
+            )
         )
-    if marked and calibration.voxels == 0:
-        notes.append("no voxel to measure calibration on: calibration errors are undefined")
 
-    ece_bins, score_bins = calibration.confidence_bins, calibration.score_bins
+    ece_bins = official.confidence_bins
     if protocol == "corrected":
-        ece_bins, score_bins = ece_bins.closed(), score_bins.closed()
+        ece_bins = calibration.confidence_bins.closed()
     elif _differs(ece_bins):
         notes.append(
             "official: voxels with a confidence of exactly 1 have a bin of their own; "
             "corrected puts them into the last"
         )
     per_rater = expected_error_per_rater(ece_bins)
+    score_bins = calibration.score_bins.closed()
 
     rater_volumes = whole.rater_voxels.astype(np.float64) * voxel_volume
     volume = whole.predicted_voxels * voxel_volume
     if protocol == "official":
-        crps = crps_official(_sum_as_numpy(p) * voxel_volume, rater_volumes)
-        if np.ptp(rater_volumes) == 0:
-            notes.append("official: CRPS is 0 for any prediction, since all raters agree on volume")
+        crps = _official_crps(p, whole, voxel_volume, notes)
     else:
         crps = crps_corrected(volume, rater_volumes)
 
@@ -173,33 +199,42 @@ def evaluate(
 
 
 def _box(
-    marked: tuple[tuple[int, int], ...],
-    protocol: Protocol,
-    notes: list[str],
-) -> tuple[slice, ...]:
-    """Slices of the annotated box. The official end, max + 20, is exclusive: one voxel short."""
-    if protocol == "corrected":
-        return tuple(slice(max(first - MARGIN, 0), end + MARGIN) for first, end in marked)
-    box = tuple(slice(first - MARGIN, end - 1 + MARGIN) for first, end in marked)
-    below = [axis for axis, part in enumerate(box) if part.start < 0]
-    if below:
-        # A negative start counts from the end: the box usually becomes empty.
-        notes.append(
-            f"official: annotations lie within {MARGIN} voxels of the low border of axis "
-            f"{below[0]}, so its box starts at a negative index, which counts from the end; "
-            "corrected clamps it"
-        )
-    return box
+    marked: tuple[tuple[int, int], ...], protocol: Protocol
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Slices of the annotated box, as the protocol takes it and clamped to the volume.
+
+    The official upper end is max + 20, exclusive: one voxel short. A start below 0 counts from the
+    end there, so that the box is usually empty.
+    """
+    above = MARGIN if protocol == "corrected" else MARGIN - 1
+    box = tuple(slice(first - MARGIN, end + above) for first, end in marked)
+    clamped = tuple(slice(max(part.start, 0), part.stop) for part in box)
+    return (clamped if protocol == "corrected" else box), clamped
 
 
 def _differs(bins: Bins) -> bool:
     """Whether joining the bin of the value 1 to the last changes a calibration error."""
     closed = expected_error_per_rater(bins.closed())
-    return not np.allclose(closed, expected_error_per_rater(bins), rtol=0, atol=0, equal_nan=True)
+    return not np.array_equal(closed, expected_error_per_rater(bins), equal_nan=True)
 
 
-def _sum_as_numpy(score: NDArray[Any]) -> float:
-    """Sum in the score's own dtype, as the official evaluator has NumPy do it."""
-    if score.dtype.kind != "f":  # bfloat16, which NumPy cannot add
-        score = (score.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    return float(np.sum(score))
+def _official_crps(
+    score: NDArray[Any], whole: CaseTally, voxel_volume: float, notes: list[str]
+) -> float:
+    exact = whole.predicted_voxels
+    voxels = numpy_sum(score, exact)
+    if abs(voxels - exact) > 1e-4 * exact:
+        notes.append(
+            f"official: the predicted volume is summed in {score.dtype}, which gives {voxels:.7g} "
+            f"voxels instead of {exact:.7g}"
+        )
+    volumes = whole.rater_voxels.astype(np.float64) * voxel_volume
+    if np.ptp(volumes) == 0:
+        notes.append("official: CRPS is 0 for any prediction, since all raters agree on volume")
+    elif abs(voxels * voxel_volume - volumes.mean()) > 3 * volumes.std():
+        notes.append(
+            "official: the predicted volume is more than 3 standard deviations off the raters' "
+            "mean, where CRPS no longer tells near from far; corrected integrates over the whole "
+            "line"
+        )
+    return crps_official(voxels * voxel_volume, volumes)

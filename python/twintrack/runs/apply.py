@@ -123,13 +123,15 @@ class ApplyJob(Job[Volume | VolumeSlabs]):
 
     def _calibrated(self, score: VolumeSlabs) -> Iterator[NDArray[Any]]:
         first = 0
-        for slab in score.slabs(planes_of(score.place)):
-            try:
+        try:
+            for slab in score.slabs(planes_of(score.place)):
                 self.calibrator.transform(slab, out=slab)
-            except ValueError as error:
-                raise ValueError(moved(str(error), first)) from error
-            yield slab
-            first += slab.shape[2]
+                yield slab
+                first += slab.shape[2]
+        except ValueError as error:
+            raise ValueError(moved(str(error), first)) from error
+        except OSError as error:  # of reading, which is no reason to end the run as writing is
+            raise ValueError(f"{score.place}: {error.strerror or error}") from error
 
     def written(self, case: Case, entry: Entry) -> bool:
         """Whether the volume is there and as it was written."""

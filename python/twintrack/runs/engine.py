@@ -271,6 +271,9 @@ def process_case(
             step = "write"
             written = job.write(case, loaded, store)
             del loaded
+            for role, stamp in inputs.items():
+                if not stamp.matches(files[role]):
+                    raise ValueError(f"{files[role]}: changed while it was used; run it again")
             entry = _store(case, job, store, inputs, product, written)
         seconds = time.perf_counter() - start
         return Outcome(case.name, "done", nbytes, seconds, entry.voxels, entry, product.tally)

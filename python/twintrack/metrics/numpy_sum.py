@@ -1,0 +1,43 @@
+"""The sum of scores as NumPy has it: the official evaluator's predicted volume."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["numpy_sum"]
+
+# NumPy adds float16 in float32, pairwise, and rounds the total to float16. Pairwise sums of up to
+# 2^40 terms, none negative, are off by less than 60 roundings: 4e-6 of the total.
+_PAIRWISE_ERROR = 1e-5
+
+
+def numpy_sum(score: NDArray[Any], exact: float) -> float:
+    """Return `numpy.sum(score)`, rounded as the score's own dtype rounds it.
+
+    Parameters
+    ----------
+    score : array of float16, bfloat16, float32 or float64 in [0, 1]
+        bfloat16, which NumPy cannot add, is added exactly.
+    exact : float
+        The sum of the scores. It decides the answer wherever NumPy's rounding errors cannot: for
+        float64, where they are below 1e-13, and nearly always for float16, which NumPy would take
+        0.1 s for on a CT.
+
+    Returns
+    -------
+    float
+        Infinity where a float16 sum overflows (65520 and more).
+    """
+    if score.dtype.kind != "f" or score.dtype == np.float64:
+        return exact
+    with np.errstate(over="ignore"):
+        if score.dtype == np.float16 and (score.flags.c_contiguous or score.flags.f_contiguous):
+            low, high = np.float16(
+                np.array([exact * (1 - _PAIRWISE_ERROR), exact * (1 + _PAIRWISE_ERROR)])
+            )
+            if low == high:
+                return float(low)
+        return float(np.sum(score))
