@@ -3,10 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <iostream>
+#include <mutex>
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "twintrack/voxel_blocks.hpp"
@@ -30,6 +33,34 @@ int run(Checks&& checks) {
   }
 }
 
+/// A C-ordered array of `shape` in a vector.
+template <class T>
+ArrayView view_of(const std::vector<T>& values, Element element, const Shape& shape) {
+  Shape strides(shape.size());
+  std::int64_t stride = sizeof(T);
+  for (std::size_t axis = shape.size(); axis-- > 0; stride *= shape[axis]) strides[axis] = stride;
+  return {reinterpret_cast<const std::byte*>(values.data()), element, shape, strides};
+}
+
+/// Calls `work()` from several threads at once and rethrows the first failure.
+template <class Work>
+void from_many_threads(Work&& work) {
+  std::exception_ptr failure;
+  std::mutex guard;
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 4; ++caller)
+    callers.emplace_back([&] {
+      try {
+        work();
+      } catch (...) {
+        const std::lock_guard<std::mutex> lock(guard);
+        if (!failure) failure = std::current_exception();
+      }
+    });
+  for (std::thread& caller : callers) caller.join();
+  if (failure) std::rethrow_exception(failure);
+}
+
 /// A seeded case that owns its arrays: float32 scores, half of them 0, and `raters` masks.
 struct SampleCase {
   SampleCase(std::size_t voxels, std::size_t raters, unsigned seed)
@@ -42,13 +73,12 @@ struct SampleCase {
     }
   }
 
-  CaseView view() const {
-    const Shape shape{static_cast<std::int64_t>(score.size())};
+  /// The arrays in C order, in one dimension unless a shape of as many voxels is given.
+  CaseView view(Shape shape = {}) const {
+    if (shape.empty()) shape = {static_cast<std::int64_t>(score.size())};
     CaseView made;
-    made.score = {reinterpret_cast<const std::byte*>(score.data()), Element::float32, shape, {4}};
-    for (const auto& label : labels)
-      made.raters.push_back(
-          {reinterpret_cast<const std::byte*>(label.data()), Element::uint8, shape, {1}});
+    made.score = view_of(score, Element::float32, shape);
+    for (const auto& label : labels) made.raters.push_back(view_of(label, Element::uint8, shape));
     return made;
   }
 

@@ -2,11 +2,7 @@
 // gives. Built with -DTWINTRACK_SANITIZE=thread this is the run that finds data races.
 #include <cstdint>
 #include <cstring>
-#include <exception>
-#include <functional>
-#include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "check.hpp"
@@ -62,32 +58,13 @@ Sums refined(const CaseView& view, const Rows& rows, int with_threads) {
 
 std::vector<float> mapped(const CalibrationMap& map, const CaseView& view, int with_threads) {
   std::vector<float> out(voxels);
-  WritableArrayView to{view.score};
-  to.data = reinterpret_cast<const std::byte*>(out.data());
+  const WritableArrayView to{tests::view_of(out, Element::float32, view.score.shape)};
   map.apply(view.score, to, with_threads);
   return out;
 }
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
-// Calls `work(caller)` from several threads at once and rethrows the first failure.
-void from_many_threads(const std::function<void(int)>& work) {
-  std::exception_ptr failure;
-  std::mutex guard;
-  std::vector<std::thread> callers;
-  for (int caller = 0; caller < threads; ++caller)
-    callers.emplace_back([&, caller] {
-      try {
-        work(caller);
-      } catch (...) {
-        const std::lock_guard<std::mutex> lock(guard);
-        if (!failure) failure = std::current_exception();
-      }
-    });
-  for (std::thread& caller : callers) caller.join();
-  if (failure) std::rethrow_exception(failure);
 }
 
 void every_task_is_done_once_and_a_failure_comes_back() {
@@ -137,7 +114,7 @@ void calls_from_many_threads() {
   const Sums serial = tallied(view, 1).sums();
   const CalibrationMap map({0.0, 0.3, 1.0}, {0.1, 0.2, 0.9});
   const std::vector<float> expected = mapped(map, view, 1);
-  from_many_threads([&](int) {
+  tests::from_many_threads([&] {
     check(tallied(view, 2).sums() == serial, "concurrent tallies disagree");
     check(same_bits(mapped(map, view, 2), expected), "concurrent uses of one map disagree");
   });

@@ -97,7 +97,8 @@ def evaluate(
     protocol : {"official", "corrected"}
         ``"official"`` gives what the official evaluator returns, accidents included, NaN for what
         it returns as NaN and for what it raises. ``"corrected"`` keeps the definitions without the
-        accidents: the box is clamped to the volume and symmetric, a confidence of 1 belongs to the last bin, the
+        accidents: the box is clamped to the volume and symmetric,
+        a confidence of 1 belongs to the last bin, the
         CRPS is the exact integral over the whole line and |V - μ| where raters agree, and where no
         rater marked anything the box is the whole volume. Figures that the official evaluator does
         not have are the same in both, the box's upper end (max + 20 or max + 21) aside.
