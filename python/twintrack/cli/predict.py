@@ -1,0 +1,368 @@
+"""``twintrack predict``: calibrated scores of CTs by an ensemble of nnU-Nets."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from twintrack.cli import options
+from twintrack.cli.apply import Ending, StoredType
+from twintrack.cli.reporting import Report
+
+if TYPE_CHECKING:
+    from twintrack.nnunet.folder import Done
+
+__all__ = ["predict"]
+
+_NETWORKS = "Networks"
+_REGION = "Region of interest"
+_OUTPUT = "Output"
+
+
+def predict(
+    source: Annotated[
+        Path,
+        typer.Option(
+            "-i",
+            help="Folder of CTs: CASE_0000.nii.gz as nnU-Net names them, CASE.nii.gz, CASE.mha, or "
+            "CASE/image.nii.gz. Or a single file.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            help="Folder that gets CASE.nii.gz (the score) and masks/CASE.nii.gz.",
+            show_default=False,
+        ),
+    ],
+    members: Annotated[
+        list[Path],
+        typer.Option(
+            "--members",
+            help="Trained nnU-Net folder (DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION). May be "
+            "repeated; every fold of every folder is a member of the ensemble.",
+            show_default=False,
+        ),
+    ],
+    coarse: Annotated[
+        Path | None,
+        typer.Option(
+            "--coarse",
+            help="Trained nnU-Net folder that finds the organ; without it the members see the "
+            "whole volume.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "-m",
+            help="Calibrator file of twintrack fit; without it the score is the ensemble's own.",
+            show_default=False,
+        ),
+    ] = None,
+    folds: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-f",
+            help="Folds of the members, such as 0,1,2 or all. By default every fold that is there.",
+            show_default=False,
+            rich_help_panel=_NETWORKS,
+        ),
+    ] = None,
+    coarse_folds: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--coarse_folds",
+            help="Folds of the coarse model, averaged. By default every fold that is there.",
+            show_default=False,
+            rich_help_panel=_NETWORKS,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str,
+        typer.Option("-chk", help="File of the weights in each fold.", rich_help_panel=_NETWORKS),
+    ] = "checkpoint_final.pth",
+    coarse_checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--coarse_chk",
+            help="The same for the coarse model; by default as -chk.",
+            show_default=False,
+            rich_help_panel=_NETWORKS,
+        ),
+    ] = None,
+    tumour: Annotated[
+        str,
+        typer.Option(
+            "--tumour",
+            help="Classes of the members whose probabilities are added up, such as 1,4,5.",
+            rich_help_panel=_NETWORKS,
+        ),
+    ] = "1",
+    average: Annotated[
+        str,
+        typer.Option(
+            "--average",
+            help="Mean over the members: of probabilities, or of logits.",
+            rich_help_panel=_NETWORKS,
+        ),
+    ] = "probabilities",
+    device: Annotated[
+        str,
+        typer.Option(
+            "-device",
+            help="cuda, cuda:1, mps or cpu; auto takes a GPU if there is one.",
+            rich_help_panel=_NETWORKS,
+        ),
+    ] = "auto",
+    step: Annotated[
+        float,
+        typer.Option(
+            "-step_size",
+            help="Step of the sliding window, in patches.",
+            rich_help_panel=_NETWORKS,
+        ),
+    ] = 0.5,
+    no_mirroring: Annotated[
+        bool,
+        typer.Option(
+            "--disable_tta",
+            help="No averaging over mirrored images: faster, less accurate.",
+            rich_help_panel=_NETWORKS,
+        ),
+    ] = False,
+    off_device: Annotated[
+        bool,
+        typer.Option(
+            "--not_on_device",
+            help="Add up predictions on the CPU: less GPU memory.",
+            rich_help_panel=_NETWORKS,
+        ),
+    ] = False,
+    margins: Annotated[
+        str,
+        typer.Option(
+            "--margins",
+            help="Margin around the organ in mm: left-right, front-back, head-feet.",
+            rich_help_panel=_REGION,
+        ),
+    ] = "100,50,15",
+    components: Annotated[
+        str,
+        typer.Option(
+            "--components",
+            help="Connected parts that are the organ: all, or the largest.",
+            rich_help_panel=_REGION,
+        ),
+    ] = "all",
+    minimum_volume: Annotated[
+        float,
+        typer.Option(
+            "--minimum_volume",
+            help="Smaller parts (ml) are no organ.",
+            rich_help_panel=_REGION,
+        ),
+    ] = 1.0,
+    dilation: Annotated[
+        float | None,
+        typer.Option(
+            "--dilation",
+            help="Score 0 wherever the organ is farther than this (mm).",
+            show_default=False,
+            rich_help_panel=_REGION,
+        ),
+    ] = None,
+    missing: Annotated[
+        str,
+        typer.Option(
+            "--missing",
+            help="Where no organ is found: take the whole volume, or error.",
+            rich_help_panel=_REGION,
+        ),
+    ] = "whole",
+    coarse_spacing: Annotated[
+        str,
+        typer.Option(
+            "--coarse_spacing",
+            help="Voxel size in mm to which the CT is resampled for the coarse model; none leaves "
+            "it to nnU-Net.",
+            rich_help_panel=_REGION,
+        ),
+    ] = "4.5,4.5,9",
+    organ: Annotated[
+        str | None,
+        typer.Option(
+            "--organ",
+            help="Labels of the coarse model that are the organ; by default all.",
+            show_default=False,
+            rich_help_panel=_REGION,
+        ),
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            "--threshold", help="The mask is 1 where the score is above.", rich_help_panel=_OUTPUT
+        ),
+    ] = 0.5,
+    dtype: Annotated[
+        StoredType,
+        typer.Option(
+            help="How scores are stored: float32, or scaled integers, which are smaller.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = StoredType.float32,
+    ending: Annotated[
+        Ending,
+        typer.Option("--file_ending", help="Format of the volumes.", rich_help_panel=_OUTPUT),
+    ] = Ending.nii_gz,
+    save_roi: Annotated[
+        bool,
+        typer.Option(
+            "--save_roi",
+            help="Write the region of interest as rois/CASE.nii.gz, which twintrack fit can use.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--continue_prediction",
+            "--c",
+            help="Keep what is there and go on; else it is made again.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    parts: options.Parts = 1,
+    part: options.Part = 0,
+    quiet: options.Quiet = False,
+    log_json: options.LogJson = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Run an ensemble of nnU-Nets over CTs and write its calibrated score, with the CT's geometry.
+
+    The next case is read and preprocessed while the networks run on the current one, and the last
+    one is written meanwhile. Each file appears when it is whole.
+    """
+    from twintrack.nnunet import Pipeline, RoiRule
+    from twintrack.nnunet.folder import Outputs, find_images, predict_folder
+    from twintrack.runs.engine import Outcome
+    from twintrack.runs.failures import explain
+
+    report = Report(quiet, log_json, verbose)
+    outputs = Outputs(output, ending.value, dtype.value, save_roi)
+    rule = RoiRule(
+        margins=_triple(margins, "--margins"),
+        components=components,  # type: ignore[arg-type]
+        minimum_volume=minimum_volume,
+        dilation=dilation,
+        missing=missing,  # type: ignore[arg-type]
+    )
+    spacing = None if coarse_spacing == "none" else _triple(coarse_spacing, "--coarse_spacing")
+    if not source.exists():
+        raise FileNotFoundError(2, "no such file or folder", str(source))
+    pipeline = Pipeline(
+        members,
+        coarse,
+        model,
+        device=device,
+        tumour=options.classes(tumour),
+        average=average,  # type: ignore[arg-type]
+        folds=_folds(folds, "-f"),
+        coarse_folds=_folds(coarse_folds, "--coarse_folds"),
+        checkpoint=checkpoint,
+        coarse_checkpoint=coarse_checkpoint,
+        threshold=threshold,
+        roi=rule,
+        coarse_spacing=spacing,
+        organ=None if organ is None else _labels(organ),
+        step=step,
+        mirroring=not no_mirroring,
+        on_device=not off_device,
+    )
+    cases = find_images(source, pipeline.channels)
+    if part >= parts:
+        raise ValueError(f"-part_id is {part}; parts are counted from 0 to {parts - 1}")
+    cases = {name: cases[name] for name in list(cases)[part::parts]}
+    if source.resolve() == output.resolve():
+        raise ValueError(f"-o is the folder of the images, {output}; choose another")
+    output.mkdir(parents=True, exist_ok=True)
+
+    def size(files: tuple[Path, ...]) -> int:
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def tell(done: Done) -> None:
+        failure = None
+        if done.error is not None:
+            roles = {f"image_{channel}": file for channel, file in enumerate(done.files)}
+            failure = explain(done.case, "compute", roles, done.error)
+        report.progress.case(
+            Outcome(
+                case=done.case,
+                state="failed" if failure else "stored" if done.kept else "done",
+                nbytes=size(done.files),
+                seconds=done.seconds,
+                voxels=done.voxels,
+                failure=failure,
+            )
+        )
+        for note in done.notes:
+            report.warn(note)
+
+    report.progress.start("Predicting", len(cases), sum(size(files) for files in cases.values()))
+    try:
+        done = predict_folder(pipeline, cases, outputs, keep=keep, report=tell)
+    finally:
+        report.progress.stop()
+    failed = sum(one.error is not None for one in done)
+    kept = sum(one.kept for one in done)
+    rows = [
+        ("volumes", f"{len(done) - failed} in {output}"),
+        ("ensemble", f"{pipeline.size} members, mean of {average}, on {pipeline.device}"),
+        ("calibrated by", model.name if model else "nothing: the ensemble's own score"),
+        ("mask", f"score > {threshold:g}"),
+    ]
+    for number, label in ((kept, "kept as found"), (failed, "failed")):
+        if number:
+            rows.append((label, f"{number}"))
+    report.result(
+        "Predicted",
+        rows,
+        output=str(output),
+        written=len(done) - failed - kept,
+        kept=kept,
+        failed=failed,
+        ensemble=pipeline.ensemble,
+    )
+    if failed:
+        raise typer.Exit(1)
+
+
+def _triple(text: str, option: str) -> tuple[float, float, float]:
+    try:
+        a, b, c = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{option} is {text!r}; it needs three lengths in mm: 100,50,15") from None
+    return a, b, c
+
+
+def _labels(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--organ is {text!r}; it must be labels: 1 or 1,4,5") from None
+
+
+def _folds(given: list[str] | None, option: str) -> tuple[int | str, ...] | None:
+    if not given:
+        return None
+    parts = [part for text in given for part in re.split(r"[,\s]+", text) if part]
+    for part in parts:
+        if part != "all" and not part.isdigit():
+            raise ValueError(f"{option} is {part!r}; folds are numbers or all")
+    return tuple(part if part == "all" else int(part) for part in parts)

@@ -1,0 +1,156 @@
+"""``twintrack train``: the coarse network and the members, by nnU-Net's own training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from twintrack.cli import options
+from twintrack.cli.prepare import _from_environment
+from twintrack.cli.reporting import Report
+
+__all__ = ["train"]
+
+_FOLDERS = "Folders"
+_TRAINING = "Training"
+
+
+def train(
+    fine: Annotated[
+        int, typer.Option("-d", help="Number of the members' data set.", show_default=False)
+    ],
+    coarse: Annotated[
+        int | None,
+        typer.Option(
+            "--coarse",
+            help="Number of the coarse network's data set; without it none is trained.",
+            show_default=False,
+        ),
+    ] = None,
+    members: Annotated[
+        int, typer.Option("-k", min=1, help="Members to train, each from a seed of its own.")
+    ] = 3,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed of the first member; then one more each.")
+    ] = 1,
+    raw: Annotated[
+        Path | None,
+        typer.Option(
+            "--raw",
+            help="nnUNet_raw; by default that of the environment.",
+            show_default=False,
+            rich_help_panel=_FOLDERS,
+        ),
+    ] = None,
+    preprocessed: Annotated[
+        Path | None,
+        typer.Option(
+            "--preprocessed",
+            help="nnUNet_preprocessed; by default that of the environment.",
+            show_default=False,
+            rich_help_panel=_FOLDERS,
+        ),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            "--results",
+            help="Gets coarse/ and member_SEED/, laid out as nnUNet_results; by default that of "
+            "the environment.",
+            show_default=False,
+            rich_help_panel=_FOLDERS,
+        ),
+    ] = None,
+    configuration: Annotated[
+        str,
+        typer.Option("-c", help="Configuration of the plans.", rich_help_panel=_TRAINING),
+    ] = "3d_fullres",
+    trainer: Annotated[
+        str,
+        typer.Option(
+            "-tr",
+            help="Trainer; one outside nnU-Net is looked for in nnUNet_extTrainer.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = "nnUNetTrainer",
+    fold: Annotated[
+        str,
+        typer.Option("-f", help="Fold, or all to train on every case.", rich_help_panel=_TRAINING),
+    ] = "all",
+    npz: Annotated[
+        bool,
+        typer.Option(
+            "--npz",
+            help="Save the validation's probabilities, which twintrack fit reads.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = False,
+    device: Annotated[
+        str, typer.Option("-device", help="cuda, cpu or mps.", rich_help_panel=_TRAINING)
+    ] = "cuda",
+    processes: Annotated[
+        int,
+        typer.Option(
+            "-np",
+            min=1,
+            help="Processes for preprocessing and augmentation.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = 8,
+    small: Annotated[
+        bool,
+        typer.Option(
+            "--small",
+            help="Small networks and a short training, for a CPU: takes the place of -c and -tr.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = False,
+    epochs: Annotated[
+        int, typer.Option("--epochs", min=1, help="With --small.", rich_help_panel=_TRAINING)
+    ] = 4,
+    iterations: Annotated[
+        int,
+        typer.Option(
+            "--iterations", min=1, help="Of an epoch, with --small.", rich_help_panel=_TRAINING
+        ),
+    ] = 25,
+    quiet: options.Quiet = False,
+    log_json: options.LogJson = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Plan, preprocess and train with nnU-Net's own commands; what is finished is not done again.
+
+    The trained folders are printed as twintrack predict takes them.
+    """
+    from twintrack.nnunet.train import Small, Training, train_ensemble
+
+    report = Report(quiet, log_json, verbose)
+    if fold != "all" and not fold.isdigit():
+        raise ValueError(f"-f is {fold!r}; it is a number or all")
+    if device not in ("cuda", "cpu", "mps"):
+        raise ValueError(f"-device is {device!r}; nnU-Net trains on cuda, cpu or mps")
+    training = Training(
+        raw=raw or _from_environment("nnUNet_raw", "--raw"),
+        preprocessed=preprocessed or _from_environment("nnUNet_preprocessed", "--preprocessed"),
+        results=results or _from_environment("nnUNet_results", "--results"),
+        configuration=configuration,
+        trainer=trainer,
+        fold=fold if fold == "all" else int(fold),
+        device=device,
+        processes=processes,
+        small=Small(epochs=epochs, iterations=iterations) if small else None,
+        extra=("--npz",) if npz else (),
+    )
+    seeds = range(seed, seed + members)
+    coarse_model, models = train_ensemble(training, seeds, fine, coarse, report.progress.warn)
+    rows: list[tuple[str, object]] = [("--members", model) for model in models]
+    if coarse_model is not None:
+        rows.insert(0, ("--coarse", coarse_model))
+    report.result(
+        "Trained, for twintrack predict",
+        rows,
+        coarse=None if coarse_model is None else str(coarse_model),
+        members=[str(model) for model in models],
+    )

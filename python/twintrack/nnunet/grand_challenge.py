@@ -1,0 +1,96 @@
+"""The algorithm container of grand-challenge.org: one CT in, confidence and segmentation out.
+
+``python -m twintrack.nnunet.grand_challenge`` reads ``/input/images/thoracic-abdominal-ct/*.mha``
+and writes ``/output/images/pdac-confidence/output.mha`` (the calibrated score, float32) and
+``/output/images/pdac-segmentation/output.mha`` (uint8). The model folder holds ::
+
+    coarse/            a trained nnU-Net folder (optional)
+    members/NAME/      one trained nnU-Net folder each
+    calibrator.json    of twintrack fit (optional)
+    settings.json      keyword arguments of `Pipeline`, such as {"mirroring": false} (optional)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from twintrack.nnunet.pipeline import Pipeline
+from twintrack.nnunet.roi import RoiRule
+from twintrack.volumes import write_volume
+
+__all__ = ["main", "run"]
+
+INPUT = "images/thoracic-abdominal-ct"
+CONFIDENCE = "images/pdac-confidence/output.mha"
+SEGMENTATION = "images/pdac-segmentation/output.mha"
+
+
+def run(source: Path, target: Path, model: Path, device: str = "auto") -> None:
+    """Predict the one CT below `source` and write the results below `target`.
+
+    Raises
+    ------
+    FileNotFoundError
+        No CT, or no models.
+    ValueError
+        More than one CT, or anything that `Pipeline` refuses.
+    """
+    folder = source / INPUT
+    images = sorted(folder.glob("*.mha")) if folder.is_dir() else []
+    if not images:
+        raise FileNotFoundError(2, "there is no .mha image here", str(folder))
+    if len(images) > 1:
+        names = ", ".join(image.name for image in images)
+        raise ValueError(f"{folder}: holds {names}; an algorithm job gets one image")
+    prediction = load_pipeline(model, device).predict(images[0])
+    for name, volume in ((CONFIDENCE, prediction.score), (SEGMENTATION, prediction.mask)):
+        file = target / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_volume(file, volume.array, volume)
+
+
+def load_pipeline(model: Path, device: str) -> Pipeline:
+    """Load the pipeline that a model folder describes."""
+    if not (model / "members").is_dir():
+        raise FileNotFoundError(2, "missing; trained nnU-Net folders go here", f"{model}/members")
+    members = sorted(folder for folder in (model / "members").iterdir() if folder.is_dir())
+    settings: dict[str, Any] = {}
+    if (model / "settings.json").is_file():
+        try:
+            settings = json.loads((model / "settings.json").read_text(encoding="utf-8"))
+            if "roi" in settings:
+                settings["roi"] = RoiRule(**settings["roi"])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{model / 'settings.json'}: {error}") from error
+    coarse, calibrator = model / "coarse", model / "calibrator.json"
+    return Pipeline(
+        members,
+        coarse if coarse.is_dir() else None,
+        calibrator if calibrator.is_file() else None,
+        **{"device": device, **settings},
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the container's job; the folders can be redirected. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="twintrack.nnunet.grand_challenge")
+    parser.add_argument("--input", type=Path, default=Path("/input"))
+    parser.add_argument("--output", type=Path, default=Path("/output"))
+    parser.add_argument("--model", type=Path, default=Path("/opt/ml/model"))
+    parser.add_argument("-device", default="auto")
+    given = parser.parse_args(arguments)
+    try:
+        run(given.input, given.output, given.model, given.device)
+    except (OSError, ValueError, MemoryError) as error:
+        print(f"twintrack: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,376 @@
+"""Trained nnU-Net folders: what they are, checked before they are loaded, and their logits."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.ensemble import ExportGeometry
+
+__all__ = ["Folder", "Model", "inspect_folder", "load_model", "own_trainers"]
+
+_RESAMPLING: dict[str, Literal["nnunet", "torch"]] = {
+    "resample_data_or_seg_to_shape": "nnunet",
+    "resample_torch_fornnunet": "torch",
+}
+_READERS = {"SimpleITKIO": False, "NibabelIO": False, "NibabelIOWithReorient": True}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A trained model's folder, read without torch.
+
+    Attributes
+    ----------
+    path
+        The folder with ``dataset.json``, ``plans.json`` and ``fold_*``.
+    folds
+        Its folds that are used: numbers, or "all".
+    checkpoint
+        File name in each fold.
+    labels, channels
+        Of ``dataset.json``.
+    regions
+        Whether labels are regions that may overlap (nnU-Net's region-based training).
+    heads
+        Number of channels that a network returns.
+    canonical
+        Whether images are turned to RAS before the network sees them.
+    """
+
+    path: Path
+    folds: tuple[int | str, ...]
+    checkpoint: str
+    labels: Mapping[str, Any]
+    channels: tuple[str, ...]
+    regions: bool
+    heads: int
+    canonical: bool
+
+
+def inspect_folder(
+    path: str | os.PathLike[str],
+    folds: Sequence[int | str] | None = None,
+    checkpoint: str = "checkpoint_final.pth",
+) -> Folder:
+    """Check that a folder holds a trained model and say what it is.
+
+    Parameters
+    ----------
+    path
+        nnU-Net's ``DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION``.
+    folds
+        Folds to use; by default every numbered one with the checkpoint, or else ``fold_all``.
+    checkpoint
+        File name of the weights.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder, a JSON file of it, a fold or the checkpoint does not exist.
+    ValueError
+        A JSON file is broken or lacks what is needed, or images are read in an unknown way.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(2, "no such folder; a trained nnU-Net model is needed", str(path))
+    dataset, plans = (_read_json(path / name) for name in ("dataset.json", "plans.json"))
+    labels = _entry(dataset, "labels", path / "dataset.json")
+    channels = _entry(dataset, "channel_names", path / "dataset.json")
+    reader = plans.get("image_reader_writer", "SimpleITKIO")
+    if reader not in _READERS:
+        raise ValueError(
+            f"{path / 'plans.json'}: images are read by {reader!r}; supported are "
+            f"{', '.join(_READERS)}"
+        )
+    regions = any(isinstance(label, list) and len(label) > 1 for label in labels.values())
+    names = [name for name in labels if name != "ignore"]
+    return Folder(
+        path=path,
+        folds=_folds(path, folds, checkpoint),
+        checkpoint=checkpoint,
+        labels=labels,
+        channels=tuple(str(name) for name in channels.values()),
+        regions=regions,
+        heads=len(names) - (labels.get("background") == 0 and regions),
+        canonical=_READERS[reader],
+    )
+
+
+@dataclass(eq=False)
+class Model:
+    """A loaded folder.
+
+    Attributes
+    ----------
+    folder
+        What it was loaded from.
+    predictor
+        nnU-Net's own.
+    resampling, force_separate_z
+        How its logits go to the image's grid, as `twintrack.export_score` takes it.
+    """
+
+    folder: Folder
+    predictor: Any
+    weights: list[Any]
+    resampling: Literal["nnunet", "torch"]
+    force_separate_z: bool | None
+
+    @property
+    def preprocessing(self) -> str:
+        """Everything that decides what the network gets of an image; equal text, equal data."""
+        plans, configuration = self.predictor.plans_manager, self.predictor.configuration_manager
+        keys = ("preprocessor_name", "spacing", "normalization_schemes", "use_mask_for_norm")
+        return json.dumps(
+            [
+                {key: configuration.configuration.get(key) for key in keys},
+                {
+                    key: value
+                    for key, value in configuration.configuration.items()
+                    if key.startswith("resampling_fn_data")
+                },
+                plans.plans.get("foreground_intensity_properties_per_channel"),
+                list(plans.transpose_forward),
+                self.folder.channels,
+            ],
+            sort_keys=True,
+        )
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """The network's voxel size in mm, in the plans' order of axes."""
+        return tuple(self.predictor.configuration_manager.spacing)
+
+    def preprocess(
+        self, channels: Sequence[NDArray[Any]], spacing: Sequence[float]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the tensor that the network gets, and nnU-Net's properties of the case.
+
+        `channels` are arrays (z, y, x), `spacing` is in the same order.
+        """
+        import torch
+
+        plans, configuration = self.predictor.plans_manager, self.predictor.configuration_manager
+        data = np.stack([np.asarray(channel, np.float32) for channel in channels])
+        if not data.any():
+            raise ValueError("the image is 0 everywhere; there is nothing to segment")
+        properties: dict[str, Any] = {"spacing": [float(value) for value in spacing]}
+        preprocessor = configuration.preprocessor_class(verbose=False)
+        data, _, properties = preprocessor.run_case_npy(
+            data, None, properties, plans, configuration, self.predictor.dataset_json
+        )
+        return torch.from_numpy(np.ascontiguousarray(data, np.float32)), properties
+
+    def geometry(self, properties: Mapping[str, Any]) -> ExportGeometry:
+        """Return where the logits lie in the image that was preprocessed."""
+        return ExportGeometry.from_nnunet(
+            properties, self.spacing, self.predictor.plans_manager.transpose_forward
+        )
+
+    def take_notes(self) -> list[str]:
+        """Return what the user should know of the predictions since the last call."""
+        notes: list[str] = self.predictor.notes
+        self.predictor.notes = []
+        return notes
+
+    def logits(self, data: Any, index: int) -> Any:
+        """Return the logits (C, *grid) of fold number `index` of this model, on the CPU."""
+        import torch
+
+        predictor = self.predictor
+        predictor.list_of_parameters = [self.weights[index]]
+        try:
+            return predictor.predict_logits_from_preprocessed_data(data)
+        except torch.cuda.OutOfMemoryError as error:
+            patch = tuple(predictor.configuration_manager.patch_size)
+            raise MemoryError(
+                f"{self.folder.path}: a patch of {patch} voxels does not fit on {predictor.device} "
+                "even with the results on the CPU; free the device or use -device cpu"
+            ) from error
+
+
+def load_model(
+    folder: Folder, device: Any, *, step: float, mirroring: bool, on_device: bool
+) -> Model:
+    """Load a folder's networks with nnU-Net's own classes.
+
+    Parameters
+    ----------
+    folder
+        Of `inspect_folder`.
+    device : torch.device
+        Where the networks run.
+    step
+        Step of the sliding window in patches (nnU-Net's ``tile_step_size``).
+    mirroring
+        Average over mirrored images, along the axes that the training allows.
+    on_device
+        Add up the sliding window's results on the device.
+
+    Raises
+    ------
+    ValueError
+        A checkpoint is corrupt or does not belong to the plans, its trainer is not found, the model
+        is the second stage of a cascade, or its resampling is not one that can be fused.
+    """
+    weights: list[Any] = []
+    with own_trainers(), _quietly():
+        predictor = _predictor_class()(
+            tile_step_size=step,
+            use_gaussian=True,
+            use_mirroring=mirroring,
+            perform_everything_on_device=on_device and device.type == "cuda",
+            device=device,
+            verbose=False,
+            verbose_preprocessing=False,
+            allow_tqdm=False,
+        )
+        try:
+            predictor.initialize_from_trained_model_folder(
+                str(folder.path), folder.folds, folder.checkpoint
+            )
+        except Exception as error:
+            raise ValueError(
+                f"{folder.path}: the model cannot be loaded: {type(error).__name__}: {error}"
+            ) from error
+    weights = list(predictor.list_of_parameters)
+    configuration = predictor.configuration_manager
+    if configuration.previous_stage_name is not None:
+        raise ValueError(
+            f"{folder.path}: the second stage of a cascade, which needs the first one's "
+            "segmentation; use 3d_fullres or 3d_lowres"
+        )
+    name = configuration.configuration["resampling_fn_probabilities"]
+    keywords = configuration.configuration["resampling_fn_probabilities_kwargs"]
+    orders = (keywords.get("order", 3), keywords.get("order_z", 0))
+    modes = (keywords.get("mode", "linear"), keywords.get("aniso_axis_mode", "nearest-exact"))
+    usual = orders == (1, 0) if name == "resample_data_or_seg_to_shape" else modes == _TORCH_MODES
+    if name not in _RESAMPLING or not usual:
+        raise ValueError(
+            f"{folder.path / 'plans.json'}: probabilities are resampled by {name} with {keywords}; "
+            "supported are resample_data_or_seg_to_shape with order 1 and order_z 0, and "
+            "resample_torch_fornnunet with its default modes"
+        )
+    return Model(folder, predictor, weights, _RESAMPLING[name], keywords.get("force_separate_z"))
+
+
+_TORCH_MODES = ("linear", "nearest-exact")
+
+
+_EXTERNAL = "nnUNet_extTrainer"
+
+
+@contextlib.contextmanager
+def own_trainers() -> Iterator[None]:
+    """Let nnU-Net find this package's trainers too, after those of ``nnUNet_extTrainer``."""
+    before = os.environ.get(_EXTERNAL)
+    own = str(Path(__file__).parent / "trainers")
+    os.environ[_EXTERNAL] = own if not before else os.pathsep.join([before, own])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_EXTERNAL]
+        else:
+            os.environ[_EXTERNAL] = before
+
+
+def _predictor_class() -> Any:
+    import torch
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    class Predictor(nnUNetPredictor):  # type: ignore[misc]
+        """Falls back to adding up on the CPU for good, and says so; other errors are not hidden.
+
+        nnU-Net takes every RuntimeError for a lack of memory and tries each image on the device
+        again.
+        """
+
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.perform_everything_on_device: bool
+            self.notes: list[str] = []
+
+        def _internal_predict_sliding_window_return_logits(
+            self, data: Any, slicers: Any, do_on_device: bool = True
+        ) -> Any:
+            run = super()._internal_predict_sliding_window_return_logits
+            if not (do_on_device and self.perform_everything_on_device):
+                return run(data, slicers, False)
+            try:
+                return run(data, slicers, True)
+            except torch.cuda.OutOfMemoryError:
+                self.perform_everything_on_device = False
+                self.notes.append(
+                    f"{self.device} has too little memory to add up the predictions of an image of "
+                    f"{tuple(data.shape[1:])} voxels; they are added up on the CPU from now on"
+                )
+            return run(data, slicers, False)
+
+    return Predictor
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep nnU-Net's remarks from standard output, which is for results."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            2,
+            "missing; a trained nnU-Net model (…/TRAINER__PLANS__CONFIGURATION) holds "
+            "dataset.json, plans.json and fold_*",
+            str(path),
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}; an object is needed")
+    return content
+
+
+def _entry(content: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
+    value = content.get(key)
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"{path}: {key!r} is {value!r}; it must be an object with entries")
+    return value
+
+
+def _folds(path: Path, folds: Sequence[int | str] | None, checkpoint: str) -> tuple[int | str, ...]:
+    if folds is None:
+        numbered = [
+            int(match[1])
+            for entry in path.iterdir()
+            if (match := re.fullmatch(r"fold_(\d+)", entry.name)) and (entry / checkpoint).is_file()
+        ]
+        found: list[int | str] = [*sorted(numbered)]
+        if not found and (path / "fold_all" / checkpoint).is_file():
+            found = ["all"]
+        if not found:
+            there = sorted(entry.name for entry in path.glob("fold_*/*.pth"))
+            hint = f"there are {', '.join(dict.fromkeys(there))} (-chk)" if there else "none at all"
+            raise FileNotFoundError(2, f"no fold has {checkpoint}: {hint}", str(path))
+        return tuple(found)
+    if not folds:
+        raise ValueError("folds is empty; name at least one, or none to use all that there are")
+    for fold in folds:
+        weights = path / f"fold_{fold}" / checkpoint
+        if not weights.is_file():
+            raise FileNotFoundError(2, "no such checkpoint; train the fold first", str(weights))
+    return tuple(folds)

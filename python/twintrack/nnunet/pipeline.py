@@ -1,0 +1,602 @@
+"""From a CT to the calibrated score: coarse region, members, fused export."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.calibrator_file import read_calibrator
+from twintrack.ensemble import Average, _check_record, ensemble_record, export_score
+from twintrack.nnunet.images import Image, as_image, read_image, resample_image
+from twintrack.nnunet.models import Folder, Model, inspect_folder, load_model
+from twintrack.nnunet.roi import Box, Roi, RoiRule, find_roi, whole_volume
+from twintrack.volumes import Volume
+
+__all__ = ["Pipeline", "Prediction"]
+
+PathLike = str | os.PathLike[str]
+Result = TypeVar("Result")
+
+COARSE_SPACING = (4.5, 4.5, 9.0)
+"""Voxel size in mm at which PANORAMA's baseline looks for the pancreas: x, y, z."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the pipeline says of a case. Arrays have the axes (x, y, z) of the image.
+
+    Attributes
+    ----------
+    score : Volume
+        float32: the calibrated score, or the ensemble's own if there is no calibrator. Exactly 0
+        outside the region.
+    mask : Volume
+        uint8: 1 where the score is above the threshold.
+    roi : Roi
+        What the members were asked about.
+    notes : tuple of str
+        What the user should know, such as that no organ was found.
+    seconds : dict
+        Time by stage: "read", "coarse", "preprocess", "members", "export".
+    """
+
+    score: Volume
+    mask: Volume
+    roi: Roi
+    notes: tuple[str, ...]
+    seconds: Mapping[str, float]
+
+
+class Pipeline:
+    """A coarse nnU-Net, an ensemble of K nnU-Nets inside the region it finds, and a calibrator.
+
+    Parameters
+    ----------
+    members : list of paths
+        Trained nnU-Net v2 folders (``DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION``). Every fold
+        of every folder is a member: K folders with one fold each, or one folder with K folds.
+    coarse : path, optional
+        Trained folder of the network that finds the organ; without it the members see all of the
+        image. Its folds are averaged as nnU-Net does.
+    calibrator : path or Calibrator, optional
+        Without it the score is the ensemble's.
+    device : str
+        "cuda", "cuda:1", "mps", "cpu"; "auto" takes a GPU if there is one.
+    tumour : sequence of int
+        Channels of the members' output that are tumour: their probabilities are added.
+    average : {"probabilities", "logits"}
+        Mean over the members; see `twintrack.ensemble_score`.
+    folds, coarse_folds : sequence, optional
+        Which folds to use; by default all numbered ones with the checkpoint, or ``fold_all``.
+    checkpoint : str
+        File name of the weights in each fold.
+    threshold : float
+        The mask is 1 where the score is above it.
+    roi : RoiRule
+        How the region follows from the coarse segmentation.
+    coarse_spacing : (3,) float or None
+        The image is resampled to this voxel size (mm; left-right, front-back, head-feet) before the
+        coarse network sees it, as in training (``twintrack prepare``). None leaves it to nnU-Net.
+    organ : sequence of int, optional
+        Labels of the coarse segmentation that are the organ; all but background by default.
+    step, mirroring, on_device
+        nnU-Net's ``tile_step_size``, ``use_mirroring`` and ``perform_everything_on_device``. A
+        device without memory for the last falls back to the CPU once and for all, with a note.
+
+    Raises
+    ------
+    FileNotFoundError
+        A folder, plans, fold or checkpoint does not exist.
+    ValueError
+        Folders differ in labels or channels or cannot be loaded, the calibrator was fitted on
+        scores made in another way, or an argument is out of range. All of it is found before
+        a network runs.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[PathLike],
+        coarse: PathLike | None = None,
+        calibrator: Any = None,
+        *,
+        device: str = "auto",
+        tumour: Sequence[int] = (1,),
+        average: Average = "probabilities",
+        folds: Sequence[int | str] | None = None,
+        coarse_folds: Sequence[int | str] | None = None,
+        checkpoint: str = "checkpoint_final.pth",
+        coarse_checkpoint: str | None = None,
+        threshold: float = 0.5,
+        roi: RoiRule | None = None,
+        coarse_spacing: tuple[float, float, float] | None = COARSE_SPACING,
+        organ: Sequence[int] | None = None,
+        step: float = 0.5,
+        mirroring: bool = True,
+        on_device: bool = True,
+    ) -> None:
+        if isinstance(members, (str, os.PathLike)):
+            members = [members]
+        if not members:
+            raise ValueError("members is empty; at least one trained folder is needed")
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold is {threshold}; a score lies in [0, 1]")
+        if not 0 < step <= 1:
+            raise ValueError(f"step is {step}; it is a part of a patch, above 0 and at most 1")
+        if coarse_spacing is not None and not (
+            len(coarse_spacing) == 3 and min(coarse_spacing) > 0
+        ):
+            raise ValueError(f"coarse_spacing is {coarse_spacing}; three lengths in mm are needed")
+        if average not in ("probabilities", "logits"):
+            raise ValueError(f"average is {average!r}; it is 'probabilities' or 'logits'")
+        folders = [inspect_folder(path, folds, checkpoint) for path in members]
+        _check_alike(folders)
+        self.tumour = _check_tumour(tumour, folders[0])
+        self.average = average
+        self.regions = folders[0].regions
+        self.threshold = float(threshold)
+        self.roi = roi or RoiRule()
+        self.coarse_spacing = coarse_spacing
+        self.organ = None if organ is None else tuple(organ)
+        coarse_folder = None
+        if coarse is not None:
+            coarse_folder = inspect_folder(coarse, coarse_folds, coarse_checkpoint or checkpoint)
+            _check_coarse(coarse_folder, folders[0], self.organ)
+        self.size = sum(len(folder.folds) for folder in folders)
+        self.calibrator = (
+            read_calibrator(Path(calibrator))
+            if isinstance(calibrator, (str, os.PathLike))
+            else calibrator
+        )
+        _check_record(self.calibrator, self.ensemble)
+
+        self.device = _device(device)
+        settings: dict[str, Any] = {"step": step, "mirroring": mirroring, "on_device": on_device}
+        self._members = [load_model(folder, self.device, **settings) for folder in folders]
+        self._coarse = load_model(coarse_folder, self.device, **settings) if coarse_folder else None
+        _check_fusable(self._members, average)
+        self._turns = _Turns()
+
+    @property
+    def ensemble(self) -> dict[str, Any]:
+        """How the score is made: for ``Calibrator(ensemble=...)``, and compared with it."""
+        return ensemble_record(self.size, self.tumour, self.average, self.regions)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the score, the calibrator aside, in plain values for a record."""
+
+        def of(model: Model) -> dict[str, Any]:
+            folder = model.folder
+            return {
+                "folder": "/".join(folder.path.absolute().parts[-2:]),
+                "folds": list(folder.folds),
+                "checkpoint": folder.checkpoint,
+            }
+
+        return {
+            "ensemble": self.ensemble,
+            "members": [of(model) for model in self._members],
+            "coarse": None if self._coarse is None else of(self._coarse),
+            "coarse_spacing": None if self.coarse_spacing is None else list(self.coarse_spacing),
+            "organ": None if self.organ is None else list(self.organ),
+            "roi": {**asdict(self.roi), "margins": list(self.roi.margins)},
+            "threshold": self.threshold,
+            "step": self._members[0].predictor.tile_step_size,
+            "mirroring": self._members[0].predictor.use_mirroring,
+        }
+
+    @property
+    def channels(self) -> int:
+        """Number of images (nnU-Net's channels) that a case consists of."""
+        return len(self._members[0].folder.channels)
+
+    def predict(
+        self,
+        image: PathLike | Sequence[PathLike] | Image | NDArray[Any],
+        affine: NDArray[np.float64] | None = None,
+    ) -> Prediction:
+        """Predict one case.
+
+        Parameters
+        ----------
+        image
+            A file, one file for each channel, an `Image`, or an array (x, y, z) or (C, x, y, z).
+        affine : (4, 4) float64
+            For an array: voxel index to mm, RAS+ (as nibabel has it).
+
+        Raises
+        ------
+        FileNotFoundError, OSError, ValueError
+            The image cannot be read, or has another number of channels or axes than the networks
+            were trained with; or no organ was found and ``roi.missing`` is "error".
+        MemoryError
+            A patch does not fit on the device.
+
+        Warns
+        -----
+        UserWarning
+            For each of the prediction's `notes`.
+        """
+        prediction = self._export(self._run(self._prepare(image, affine)))
+        for note in prediction.notes:
+            warnings.warn(note, stacklevel=2)
+        return prediction
+
+    def predict_many(
+        self,
+        cases: Iterable[tuple[str, Any]],
+        finish: Callable[[str, Prediction], Result],
+    ) -> Iterator[tuple[str, Result | Exception]]:
+        """Predict case after case; yield each with what `finish` returns of it, or its error.
+
+        While the members run on a case, the next one is read, its region found and its data
+        preprocessed, and the one before is exported and given to `finish` (which writes it), each
+        in a thread of its own: at most three cases are in memory. A case that fails does not
+        keep the others from being done.
+
+        Parameters
+        ----------
+        cases
+            Names and images, the latter as `predict` takes them.
+        finish
+            Called with name and prediction, for one case at a time, in order.
+        """
+        ahead = ThreadPoolExecutor(1, "twintrack-prepare")
+        behind = ThreadPoolExecutor(1, "twintrack-finish")
+        todo = iter(cases)
+
+        def prefetch() -> tuple[str, Future[_Prepared]] | None:
+            following = next(todo, None)
+            if following is None:
+                return None
+            return following[0], ahead.submit(self._prepare, following[1])
+
+        def end(name: str, predicted: _Predicted) -> Result:
+            return finish(name, self._export(predicted))
+
+        leaving: tuple[str, Future[Result]] | None = None
+        try:
+            coming = prefetch()
+            while coming is not None:
+                name, preparing = coming
+                preparing.exception()  # waits; only then is the next case begun
+                coming = prefetch()
+                done: Future[Result] = Future()
+                predicted = None
+                try:
+                    predicted = self._run(preparing.result())
+                except Exception as error:
+                    done.set_exception(error)
+                del preparing
+                if leaving is not None:
+                    yield _outcome(*leaving)
+                leaving = name, (behind.submit(end, name, predicted) if predicted else done)
+            if leaving is not None:
+                yield _outcome(*leaving)
+        finally:
+            # An interrupted run does not wait for what it will not use.
+            for pool in (ahead, behind):
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    # --- stages -------------------------------------------------------------------------------
+
+    def _prepare(self, image: Any, affine: NDArray[np.float64] | None = None) -> _Prepared:
+        """Read a case, find its region, and preprocess what lies in it."""
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "read"):
+            case = _as_case(image, affine)
+            if len(case.channels) != self.channels:
+                names = ", ".join(self._members[0].folder.channels)
+                raise ValueError(
+                    f"{case.place}: has {len(case.channels)} channels; the networks were trained "
+                    f"with {self.channels} ({names})"
+                )
+        frame = _Frame(case, self._members[0].folder.canonical)
+        channels = [frame.view(channel) for channel in case.channels]
+        notes: list[str] = []
+        with _timed(seconds, "coarse"):
+            roi = self._find_region(channels, frame, case, notes)
+        with _timed(seconds, "preprocess"):
+            cropped = [channel[roi.box] for channel in channels]
+            data: dict[str, Any] = {}
+            for model in self._members:
+                if model.preprocessing not in data:
+                    data[model.preprocessing] = model.preprocess(cropped, frame.spacing)
+        return _Prepared(case.place, frame, roi, data, notes, seconds)
+
+    def _find_region(
+        self, channels: list[NDArray[Any]], frame: _Frame, case: Image, notes: list[str]
+    ) -> Roi:
+        shape = channels[0].shape
+        if self._coarse is None:
+            return whole_volume(shape)
+        model = self._coarse
+        spacing = frame.spacing
+        if self.coarse_spacing is not None:
+            target = [self.coarse_spacing[axis] for axis in frame.patient_axes]
+            channels = [resample_image(channel, spacing, target) for channel in channels]
+        else:
+            target = list(spacing)
+        data, properties = model.preprocess(channels, target)
+        with self._turns:
+            logits = sum(model.logits(data, index) for index in range(len(model.weights)))
+        notes += model.take_notes()
+        labels = model.predictor.label_manager.convert_logits_to_segmentation(logits)
+        geometry = model.geometry(properties)
+        organ = np.asarray(labels).transpose(np.argsort(geometry.transpose))
+        found = organ > 0 if self.organ is None else np.isin(organ, self.organ)
+        # Faces of voxels: the resampled image shares the centre of its first voxel with the image.
+        ratio = [new / old for new, old in zip(target, spacing, strict=True)]
+        steps = [
+            (stop - start) / length * r
+            for (start, stop), length, r in zip(geometry.box, organ.shape, ratio, strict=True)
+        ]
+        starts = [
+            (start - 0.5) * r + 0.5 for (start, _), r in zip(geometry.box, ratio, strict=True)
+        ]
+        margins = [self.roi.margins[axis] for axis in frame.patient_axes]
+        roi = find_roi(found, starts, steps, shape, spacing, margins, self.roi)
+        if roi is not None:
+            return roi
+        message = (
+            f"{case.place}: the coarse network finds no organ of at least "
+            f"{self.roi.minimum_volume:g} ml"
+        )
+        if self.roi.missing == "error":
+            raise ValueError(f"{message}; roi.missing='whole' takes all of the image instead")
+        notes.append(f"{message}; the members are given all of the image")
+        return whole_volume(shape)
+
+    def _run(self, case: _Prepared) -> _Predicted:
+        """Let every member predict."""
+        logits, geometries = [], []
+        with _timed(case.seconds, "members"):
+            for model in self._members:
+                data, properties = case.data[model.preprocessing]
+                for index in range(len(model.weights)):
+                    with self._turns:
+                        logits.append(model.logits(data, index))
+                    geometries.append(model.geometry(properties))
+                case.notes.extend(model.take_notes())
+        return _Predicted(
+            case.place, case.frame, case.roi, logits, geometries, case.notes, case.seconds
+        )
+
+    def _export(self, case: _Predicted) -> Prediction:
+        """Resample, merge, calibrate and paste the members' logits."""
+        with _timed(case.seconds, "export"):
+            score = np.zeros(case.place.array.shape, np.float32, order="F")
+            inside = case.frame.view(score)[case.roi.box]
+            export_score(
+                case.logits,
+                case.geometries,
+                tumour=self.tumour,
+                average=self.average,
+                calibrator=self.calibrator,
+                regions=self.regions,
+                out=inside,
+                resampling=self._members[0].resampling,
+                force_separate_z=self._members[0].force_separate_z,
+            )
+            if case.roi.inside is not None:
+                inside[~case.roi.inside] = 0
+            mask = (score > self.threshold).view(np.uint8)
+        place = case.place
+        return Prediction(
+            score=Volume(score, place.affine, place.path, place.header),
+            mask=Volume(mask, place.affine, place.path, place.header),
+            roi=case.frame.back(case.roi),
+            notes=tuple(case.notes),
+            seconds=case.seconds,
+        )
+
+
+# --- what is handed from stage to stage -------------------------------------------------------
+
+
+@dataclass(eq=False)
+class _Prepared:
+    place: Volume
+    frame: _Frame
+    roi: Roi  # in the frame
+    data: dict[str, Any]  # tensor and properties by Model.preprocessing
+    notes: list[str]
+    seconds: dict[str, float]
+
+
+@dataclass(eq=False)
+class _Predicted:
+    place: Volume
+    frame: _Frame
+    roi: Roi
+    logits: list[Any]
+    geometries: list[Any]
+    notes: list[str]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class _Frame:
+    """The image as the networks see it: axes reversed, and turned to RAS first if they want it."""
+
+    def __init__(self, image: Image, canonical: bool) -> None:
+        self._order, self._flips = (
+            image.canonical() if canonical else ((0, 1, 2), (False, False, False))
+        )
+        z, y, x = reversed(self._order)
+        spacing, patient = image.spacing, image.patient_axes()
+        self.spacing = (spacing[z], spacing[y], spacing[x])
+        self.patient_axes = (patient[z], patient[y], patient[x])
+        self._shape = image.shape
+
+    def view(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return a view (z, y, x) of an array (x, y, z)."""
+        flips = tuple(slice(None, None, -1 if flip else 1) for flip in self._flips)
+        turned: NDArray[Any] = array.transpose(self._order)[flips].T
+        return turned
+
+    def back(self, roi: Roi) -> Roi:
+        """Return a region of the frame as one of the image."""
+        parts: list[slice] = [slice(0)] * 3
+        for part, axis, flip in zip(reversed(roi.box), self._order, self._flips, strict=True):
+            length = self._shape[axis]
+            parts[axis] = slice(length - part.stop, length - part.start) if flip else part
+        x, y, z = parts
+        box: Box = (x, y, z)
+        if roi.inside is not None:
+            flips = tuple(slice(None, None, -1 if flip else 1) for flip in self._flips)
+            back: NDArray[np.bool_] = roi.inside.T[flips].transpose(np.argsort(self._order))
+            return Roi(box, back, roi.found)
+        return Roi(box, None, roi.found)
+
+
+class _Turns:
+    """A lock that is given in the order in which it was asked for.
+
+    The networks of one case and the coarse network of the next one take turns with the device. With
+    an ordinary lock the first, who asks again at once, would keep the second waiting to the end.
+    """
+
+    def __init__(self) -> None:
+        self._state = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()
+        self._taken = False
+
+    def __enter__(self) -> None:
+        with self._state:
+            if not self._taken:
+                self._taken = True
+                return
+            mine = threading.Lock()
+            mine.acquire()
+            self._waiting.append(mine)
+        mine.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        with self._state:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._taken = False
+
+
+class _timed:  # noqa: N801 - used like a function
+    def __init__(self, seconds: dict[str, float], stage: str) -> None:
+        self._seconds, self._stage = seconds, stage
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self._seconds[self._stage] = time.perf_counter() - self._start
+
+
+def _outcome(name: str, result: Future[Any]) -> tuple[str, Any]:
+    """Wait for a result; an exception of the thread is one, too."""
+    try:
+        return name, result.result()
+    except Exception as error:
+        return name, error
+
+
+def _as_case(image: Any, affine: NDArray[np.float64] | None) -> Image:
+    if isinstance(image, Image):
+        return image
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image)
+    if isinstance(image, Sequence) and all(isinstance(x, (str, os.PathLike)) for x in image):
+        return read_image(image)
+    return as_image(image, affine)
+
+
+# --- checks before anything is loaded ---------------------------------------------------------
+
+
+def _check_alike(folders: Sequence[Folder]) -> None:
+    first = folders[0]
+    for folder in folders[1:]:
+        for name in ("labels", "channels", "canonical"):
+            mine, theirs = getattr(first, name), getattr(folder, name)
+            if mine != theirs:
+                raise ValueError(
+                    f"{folder.path}: {_NAMES[name]} {theirs} differ from {mine} of {first.path}; "
+                    "members of an ensemble must have the same"
+                )
+
+
+_NAMES = {
+    "labels": "labels",
+    "channels": "channels",
+    "canonical": "images turned to RAS:",
+}
+
+
+def _check_coarse(coarse: Folder, member: Folder, organ: tuple[int, ...] | None) -> None:
+    for name in ("channels", "canonical"):
+        if getattr(coarse, name) != getattr(member, name):
+            raise ValueError(
+                f"{coarse.path}: {_NAMES[name]} {getattr(coarse, name)} differ from "
+                f"{getattr(member, name)} of the members ({member.path})"
+            )
+    values: set[int] = set()
+    for label in coarse.labels.values():
+        values.update(label if isinstance(label, list) else [label])
+    wrong = [label for label in organ or () if label not in values or label == 0]
+    if wrong or organ == ():
+        raise ValueError(f"organ is {organ}; the labels of {coarse.path} are {dict(coarse.labels)}")
+
+
+def _check_tumour(tumour: Sequence[int], folder: Folder) -> tuple[int, ...]:
+    channels = (int(tumour),) if isinstance(tumour, (int, np.integer)) else tuple(tumour)
+    lowest = 0 if folder.regions else 1  # channel 0 is background
+    if not channels or not all(lowest <= channel < folder.heads for channel in channels):
+        raise ValueError(
+            f"tumour is {channels}; the members' channels are {lowest} to {folder.heads - 1} "
+            f"({dict(folder.labels)})"
+        )
+    return channels
+
+
+def _check_fusable(models: Sequence[Model], average: Average) -> None:
+    first = models[0]
+    for model in models[1:]:
+        mine = (first.resampling, first.force_separate_z)
+        theirs = (model.resampling, model.force_separate_z)
+        if mine != theirs:
+            raise ValueError(
+                f"{model.folder.path}: resamples probabilities by {theirs}, {first.folder.path} by "
+                f"{mine}; members of an ensemble must do it in the same way"
+            )
+        if average == "logits" and model.preprocessing != first.preprocessing:
+            raise ValueError(
+                f"{model.folder.path}: preprocesses images otherwise than {first.folder.path}; the "
+                "mean of logits needs members on one grid: use average='probabilities'"
+            )
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device is {name!r}; it is auto, cpu, cuda, cuda:N or mps") from error
+    usable = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not usable.get(device.type, False):
+        raise ValueError(f"device is {name!r}, which is not available here; use cpu")
+    return device

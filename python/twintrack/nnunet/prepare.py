@@ -1,0 +1,423 @@
+"""Data sets as they are published, made into what nnU-Net trains on and what TwinTrack fits on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.cohort import Case, _natural, write_manifest
+from twintrack.datasets.phantom import ANATOMY_LABELS
+from twintrack.files import replacing, split_suffix
+from twintrack.nnunet.images import Image, resample_image, resample_labels
+from twintrack.nnunet.pipeline import COARSE_SPACING
+from twintrack.nnunet.roi import RoiRule, find_roi
+from twintrack.volumes import (
+    HEADER_PARTS,
+    Volume,
+    check_same_geometry,
+    read_label_map,
+    read_labels,
+    read_volume,
+    write_volume,
+)
+
+__all__ = ["Fault", "Prepared", "dataset_folder", "prepare_curvas", "prepare_panorama"]
+
+PathLike = str | os.PathLike[str]
+
+PANCREAS = (ANATOMY_LABELS["PDAC"], ANATOMY_LABELS["parenchyma"], ANATOMY_LABELS["pancreatic duct"])
+"""PANORAMA's labels that make up the organ: what the coarse network learns to find."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with a file.
+
+    Attributes
+    ----------
+    case, file
+        Which.
+    kind
+        "missing", "unreadable", "shape", "header", "empty", "labels" or "dtype".
+    message
+        What is wrong.
+    used
+        Whether the case is used all the same.
+    """
+
+    case: str
+    file: str
+    kind: str
+    message: str
+    used: bool
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was made.
+
+    Attributes
+    ----------
+    outputs
+        Folders or files written.
+    cases
+        Names of the cases used.
+    faults
+        What was found wrong, in the order of the cases.
+    """
+
+    outputs: tuple[Path, ...]
+    cases: tuple[str, ...]
+    faults: list[Fault] = field(default_factory=list)
+
+
+def dataset_folder(raw: PathLike, number: int, name: str) -> Path:
+    """Return nnU-Net's folder of a raw data set: ``RAW/DatasetNNN_NAME``."""
+    if not 1 <= number <= 999:
+        raise ValueError(f"data set number is {number}; nnU-Net's are 1 to 999")
+    if not re.fullmatch(r"\w+", name):
+        raise ValueError(f"data set name is {name!r}; letters, digits and _ are allowed")
+    return Path(raw) / f"Dataset{number:03d}_{name}"
+
+
+def prepare_panorama(
+    images: PathLike,
+    labels: Sequence[PathLike],
+    raw: PathLike,
+    *,
+    coarse: int = 103,
+    fine: int = 104,
+    coarse_spacing: tuple[float, float, float] = COARSE_SPACING,
+    margins: tuple[float, float, float] = RoiRule().margins,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Prepared:
+    """Make the data sets of the coarse and of the high-resolution network from PANORAMA.
+
+    The coarse one has the whole CT at `coarse_spacing` and the pancreas (PDAC, parenchyma and duct)
+    as its one label. The other has the CT's own voxels, cropped to the pancreas and `margins` as
+    the pipeline will crop it, and all labels.
+
+    Parameters
+    ----------
+    images
+        Folder of ``CASE_0000.nii.gz``.
+    labels
+        Folders of ``CASE.nii.gz``; where several have a case, the first counts (PANORAMA's manual
+        labels before the automatic ones). Images without labels are left out.
+    raw
+        nnU-Net's ``nnUNet_raw``.
+    coarse, fine
+        Numbers of the two data sets.
+    coarse_spacing, margins
+        As in `twintrack.nnunet.Pipeline`; mm.
+    progress
+        Called with case, number of cases done, and number in all.
+
+    Returns
+    -------
+    prepared
+        Cases that cannot be used (corrupt, another grid, unknown labels, no pancreas) are left out
+        and listed. Finished cases of an earlier run are made again only if they are not whole.
+
+    Raises
+    ------
+    FileNotFoundError
+        A folder does not exist.
+    ValueError
+        No case can be used, or an argument is out of range.
+    """
+    rule = RoiRule(margins=margins, minimum_volume=0.0)
+    found = _by_case(Path(images), channel=True)
+    annotated: dict[str, Path] = {}
+    for folder in labels:
+        annotated = {**_by_case(Path(folder), channel=False), **annotated}
+    targets = (dataset_folder(raw, coarse, "Pancreas"), dataset_folder(raw, fine, "PDAC"))
+    for target in targets:
+        for part in ("imagesTr", "labelsTr"):
+            (target / part).mkdir(parents=True, exist_ok=True)
+    faults = [
+        Fault(case, str(file), "missing", "has no labels", used=False)
+        for case, file in found.items()
+        if case not in annotated
+    ]
+    cases = [case for case in found if case in annotated]
+    used = []
+    for number, case in enumerate(cases, start=1):
+        fault = _prepare_case(case, found[case], annotated[case], targets, coarse_spacing, rule)
+        if fault is None:
+            used.append(case)
+        else:
+            faults.append(fault)
+        progress(case, number, len(cases))
+    if not used:
+        reason = f": {faults[0].file}: {faults[0].message}" if faults else ""
+        raise ValueError(f"{images}: no case can be used{reason}")
+    names: Mapping[str, int]
+    for target, names in zip(
+        targets, ({"background": 0, "pancreas": 1}, ANATOMY_LABELS), strict=True
+    ):
+        _write_dataset_json(target, names, len(used))
+    return Prepared(targets, tuple(used), faults)
+
+
+def prepare_curvas(
+    cases: PathLike,
+    manifest: PathLike,
+    predictions: PathLike,
+    *,
+    raters: int | None = None,
+    ending: str = ".nii.gz",
+    rois: bool = False,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Prepared:
+    """Make a cohort manifest of a folder in CURVAS–PDACVI's layout, and list what is wrong with it.
+
+    Parameters
+    ----------
+    cases
+        Folder of ``CASE/image.nii.gz``, ``CASE/annotation_1.nii.gz`` … and, where present, a label
+        map of the vessels, ``CASE/*vessel*.nii.gz``.
+    manifest
+        CSV file to write. What is wrong goes beside it, to ``NAME_faults.csv``.
+    predictions
+        Folder in which ``twintrack predict`` puts, or will put, the scores.
+    raters
+        Number of raters every case needs; by default the most that any case has.
+    ending
+        Of the scores.
+    rois
+        Name the regions of interest of ``twintrack predict --save_roi`` too.
+    progress
+        Called with case, number of cases done, and number in all.
+
+    Returns
+    -------
+    prepared
+        Cases with a missing or unreadable file, another shape, or labels other than 0 and 1 are
+        left out. Faults of the header, empty raters and mixed data types are listed, and the cases
+        kept; those with faulty headers need ``--ignore-header`` when they are fitted.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder does not exist or has no case in it.
+    ValueError
+        No case can be used.
+    """
+    root = Path(cases)
+    if not root.is_dir():
+        raise FileNotFoundError(2, "no such folder", str(root))
+    names = sorted((folder.name for folder in root.iterdir() if _annotations(folder)), key=_natural)
+    if not names:
+        raise FileNotFoundError(2, "no CASE/annotation_1.nii.gz in this folder", str(root))
+    wanted = raters or max(len(_annotations(root / name)) for name in names)
+    faults: list[Fault] = []
+    listed: list[Case] = []
+    for number, name in enumerate(names, start=1):
+        of_case = _examine(root / name, wanted)
+        faults += of_case
+        if all(fault.used for fault in of_case):
+            vessels = sorted((root / name).glob("*vessel*.nii.gz"))
+            listed.append(
+                Case(
+                    name,
+                    Path(predictions) / f"{name}{ending}",
+                    tuple(_annotations(root / name).values())[:wanted],
+                    vessels[0] if vessels else None,
+                    Path(predictions) / "rois" / f"{name}{ending}" if rois else None,
+                )
+            )
+        progress(name, number, len(names))
+    target = Path(manifest)
+    list_of_faults = target.with_name(f"{target.stem}_faults.csv")
+    write_faults(list_of_faults, faults)
+    if not listed:
+        raise ValueError(f"{root}: no case can be used; see {list_of_faults}")
+    write_manifest(target, listed)
+    return Prepared((target, list_of_faults), tuple(case.name for case in listed), faults)
+
+
+def write_faults(path: Path, faults: Iterable[Fault]) -> None:
+    """Write faults as CSV, one a row."""
+    with replacing(path) as temporary, temporary.open("x", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["case", "file", "kind", "message", "used"])
+        for fault in faults:
+            writer.writerow(
+                [fault.case, fault.file, fault.kind, fault.message, "yes" if fault.used else "no"]
+            )
+
+
+# --- PANORAMA -----------------------------------------------------------------------------------
+
+
+def _by_case(folder: Path, channel: bool) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(2, "no such folder", str(folder))
+    found: dict[str, Path] = {}
+    for file in folder.iterdir():
+        stem, suffix = split_suffix(file.name)
+        if suffix in (".nii.gz", ".nii", ".mha") and not stem.startswith("."):
+            found[stem.removesuffix("_0000") if channel else stem] = file
+    return {case: found[case] for case in sorted(found, key=_natural)}
+
+
+def _prepare_case(
+    case: str,
+    image_file: Path,
+    label_file: Path,
+    targets: tuple[Path, Path],
+    coarse_spacing: tuple[float, float, float],
+    rule: RoiRule,
+) -> Fault | None:
+    """Write a case into both data sets, labels last; return what keeps it from being used."""
+    try:
+        image = read_volume(image_file)
+        file = label_file
+        labels = read_label_map(label_file)
+    except (OSError, ValueError) as error:
+        file = label_file if str(label_file) in str(error) else image_file
+        return Fault(case, str(file), "unreadable", _without(file, error), used=False)
+    try:
+        check_same_geometry(image, labels)
+    except ValueError as error:
+        kind = "shape" if image.array.shape != labels.array.shape else "header"
+        return Fault(case, str(label_file), kind, _without(label_file, error), used=False)
+    known = set(ANATOMY_LABELS.values())
+    unknown = sorted(set(np.unique(labels.array).tolist()) - known)
+    if unknown:
+        message = f"has labels {unknown}; PANORAMA's are 0 to {max(known)}"
+        return Fault(case, str(label_file), "labels", message, used=False)
+    pancreas = np.isin(labels.array, PANCREAS)
+    if not pancreas.any():
+        return Fault(case, str(label_file), "empty", "has no pancreas", used=False)
+
+    assert image.affine is not None  # noqa: S101 - these formats have one
+    axes = Image((image.array,), image).patient_axes()
+    coarse_target, fine_target = targets
+    new = [coarse_spacing[axis] for axis in axes]
+    small = resample_image(image.array.T, image.spacing[::-1], new[::-1]).T
+    marked = resample_labels(pancreas.T, image.spacing[::-1], new[::-1]).T
+    affine = image.affine.copy()
+    affine[:3, :3] *= np.asarray(new) / image.spacing
+    _write_pair(coarse_target, case, np.rint(small).astype(np.int16), marked, affine)
+
+    margins = [rule.margins[axis] for axis in axes]
+    roi = find_roi(pancreas, (0, 0, 0), (1, 1, 1), image.array.shape, image.spacing, margins, rule)
+    assert roi is not None  # noqa: S101 - there is a pancreas of any size
+    affine = image.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [part.start for part in roi.box]
+    _write_pair(fine_target, case, image.array[roi.box], labels.array[roi.box], affine)
+    return None
+
+
+def _write_pair(
+    target: Path,
+    case: str,
+    image: NDArray[Any],
+    labels: NDArray[Any],
+    affine: NDArray[np.float64],
+) -> None:
+    write_volume(target / "imagesTr" / f"{case}_0000.nii.gz", image, affine)
+    write_volume(target / "labelsTr" / f"{case}.nii.gz", labels.astype(np.uint8), affine)
+
+
+def _write_dataset_json(target: Path, labels: Mapping[str, int], cases: int) -> None:
+    content = {
+        "channel_names": {"0": "CT"},
+        "labels": dict(labels),
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+    }
+    with replacing(target / "dataset.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+# --- CURVAS–PDACVI ------------------------------------------------------------------------------
+
+
+def _annotations(folder: Path) -> dict[int, Path]:
+    """Return the raters' files by number; the STAPLE consensus is no rater."""
+    if not folder.is_dir():
+        return {}
+    found = {
+        int(match[1]): file
+        for file in folder.iterdir()
+        if (match := re.fullmatch(r"annotation_(\d+)\.nii(\.gz)?", file.name))
+    }
+    return dict(sorted(found.items()))
+
+
+def _examine(folder: Path, raters: int) -> list[Fault]:
+    """Return everything wrong with a case."""
+    faults: list[Fault] = []
+
+    def fault(file: Path, kind: str, message: str, used: bool) -> None:
+        faults.append(Fault(folder.name, file.name, kind, message, used))
+
+    def read(file: Path, reader: Callable[[Path], Volume]) -> Volume | None:
+        if not file.is_file():
+            fault(file, "missing", "is not there", used=False)
+            return None
+        try:
+            return reader(file)
+        except (OSError, ValueError) as error:
+            fault(file, "unreadable", _without(file, error), used=False)
+            return None
+
+    annotations = _annotations(folder)
+    image = read(folder / "image.nii.gz", read_volume)
+    dtypes: dict[str, list[int]] = {}
+    for rater in range(1, raters + 1):
+        file = annotations.get(rater, folder / f"annotation_{rater}.nii.gz")
+        volume = read(file, read_labels)
+        if volume is None:
+            continue
+        dtypes.setdefault(str(volume.array.dtype), []).append(rater)
+        _compare(image, volume, file, fault)
+        wrong = np.unique(volume.array[(volume.array != 0) & (volume.array != 1)])
+        if wrong.size:
+            fault(file, "labels", f"holds {wrong[:5].tolist()}; raters mark 0 or 1", used=False)
+        elif not volume.array.any():
+            fault(file, "empty", "the rater marks nothing", used=True)
+    if len(dtypes) > 1:
+        kinds = "; ".join(
+            f"{dtype}: rater {', '.join(map(str, numbers))}" for dtype, numbers in dtypes.items()
+        )
+        fault(folder, "dtype", f"annotations of different types ({kinds})", used=True)
+    for file in sorted(folder.glob("*vessel*.nii.gz")):
+        vessels = read(file, read_label_map)
+        if vessels is not None:
+            _compare(image, vessels, file, fault)
+    return faults
+
+
+def _compare(
+    image: Volume | None, volume: Volume, file: Path, fault: Callable[[Path, str, str, bool], None]
+) -> None:
+    if image is None:
+        return
+    try:
+        check_same_geometry(image, volume)
+    except ValueError as error:
+        try:
+            check_same_geometry(image, volume, ignore=HEADER_PARTS)
+        except ValueError:
+            fault(file, "shape", _without(file, error), False)
+        else:
+            fault(file, "header", _without(file, error), True)
+
+
+def _without(file: Path, error: Exception) -> str:
+    """Return a message without the name of the file it begins with, and its advice."""
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return message.removeprefix(f"{file}: ").split(". If only")[0]

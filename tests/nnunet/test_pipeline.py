@@ -1,0 +1,496 @@
+"""The pipeline on untrained models, against nnU-Net's own prediction, mean and merge."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+pytest.importorskip("nnunetv2")
+torch = pytest.importorskip("torch")
+
+import tiny_models as tiny  # noqa: E402
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient  # noqa: E402
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO  # noqa: E402
+
+from twintrack.calibration import Calibrator  # noqa: E402
+from twintrack.ensemble import ensemble_record  # noqa: E402
+from twintrack.nnunet import Pipeline, RoiRule  # noqa: E402
+from twintrack.nnunet.models import load_model  # noqa: E402
+from twintrack.nnunet.pipeline import _Turns  # noqa: E402
+from twintrack.volumes import Volume, write_volume  # noqa: E402
+
+pytestmark = pytest.mark.nnunet
+
+FAST: dict[str, Any] = {"device": "cpu", "mirroring": False}
+SHAPE = (30, 28, 16)  # x, y, z
+
+
+def oblique() -> np.ndarray:
+    c, s = np.cos(0.2), np.sin(0.2)
+    turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    return affine_of(turn @ np.diag([1.5, 1.2, 2.5]))
+
+
+def affine_of(matrix: Any) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, :3] = matrix
+    affine[:3, 3] = (11, -23, 57)
+    return affine
+
+
+AFFINES = {
+    "RAS": affine_of(np.diag([1.5, 1.2, 2.5])),
+    "LPS": affine_of(np.diag([-1.5, -1.2, 2.5])),
+    "flipped z": affine_of(np.diag([1.5, -1.2, -2.5])),
+    "oblique": oblique(),
+    "sagittal": affine_of([[0, 0, 2.5], [-1.5, 0, 0], [0, -1.2, 0]]),
+}
+
+
+def ct(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> np.ndarray:
+    field = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
+    return np.asfortranarray((200 * field / field.std()).astype(np.int16))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("models")
+    return [tiny.write_model(root / str(seed), seed) for seed in range(3)]
+
+
+def nnunet_probabilities(folder: Path, image: Path, fold: int = 0) -> np.ndarray:
+    """Return what nnU-Net's predictor and export say of a file, axes as its reader gives them."""
+    from twintrack.nnunet.models import inspect_folder
+
+    model = load_model(
+        inspect_folder(folder, [fold]),
+        torch.device("cpu"),
+        step=0.5,
+        mirroring=False,
+        on_device=False,
+    )
+    array, properties = model.predictor.plans_manager.image_reader_writer_class().read_images(
+        [str(image)]
+    )
+    return np.asarray(
+        model.predictor.predict_single_npy_array(array, properties, None, None, True)[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"), [*((name, ".nii.gz") for name in AFFINES), ("oblique", ".mha")]
+)
+def test_score_is_nnunets_own_mean(
+    models: list[Path], tmp_path: Path, name: str, suffix: str
+) -> None:
+    # SimpleITK's reading, nnU-Net's preprocessing, prediction and export are the reference: an axis
+    # exchanged or flipped, a spacing in the wrong order, shows as a difference of tenths.
+    file = tmp_path / f"case_0000{suffix}"
+    write_volume(file, ct(), AFFINES[name])
+    prediction = Pipeline(models[:2], **FAST).predict(file)
+    expected = np.mean([nnunet_probabilities(folder, file)[1] for folder in models[:2]], axis=0)
+    assert expected.std() > 0.01
+    assert prediction.score.array.shape == SHAPE
+    assert np.abs(prediction.score.array.T - expected).max() < 1e-3
+    np.testing.assert_allclose(prediction.score.affine, AFFINES[name], atol=1e-5)
+    np.testing.assert_array_equal(prediction.mask.array, prediction.score.array > 0.5)
+
+
+@pytest.mark.parametrize("name", ["RAS", "LPS", "sagittal"])
+def test_reorienting_reader(tmp_path: Path, name: str) -> None:
+    folder = tiny.write_model(tmp_path / "m", reader="NibabelIOWithReorient")
+    file = tmp_path / "case_0000.nii.gz"
+    write_volume(file, ct(), AFFINES[name])
+    prediction = Pipeline([folder], **FAST).predict(file)
+    probability = nnunet_probabilities(folder, file)[1].astype(np.float32)
+    # nnU-Net's writer turns its segmentation back; it does so for any array.
+    reader = NibabelIOWithReorient()
+    _, properties = reader.read_images([str(file)])
+    expected_file = tmp_path / "expected.nii.gz"
+    import nibabel as nib
+    from nibabel.orientations import io_orientation, ornt_transform
+
+    turned = nib.Nifti1Image(
+        probability.transpose(2, 1, 0), properties["nibabel_stuff"]["reoriented_affine"]
+    )
+    back = ornt_transform(io_orientation(turned.affine), io_orientation(AFFINES[name]))
+    nib.save(turned.as_reoriented(back), expected_file)
+    expected = np.asarray(nib.load(expected_file).dataobj)
+    assert np.abs(prediction.score.array - expected).max() < 1e-3
+
+
+def test_folds_of_one_folder_and_transposed_plans(tmp_path: Path) -> None:
+    folder = tiny.write_model(
+        tmp_path / "m", folds=(0, 1), spacing=(1.6, 2.2, 1.4), transpose=(1, 0, 2)
+    )
+    file = tmp_path / "case.nii.gz"
+    write_volume(file, ct(), AFFINES["LPS"])
+    expected = np.mean([nnunet_probabilities(folder, file, fold)[1] for fold in (0, 1)], axis=0)
+    pipeline = Pipeline([folder], **FAST)
+    assert pipeline.size == 2
+    assert np.abs(pipeline.predict(file).score.array.T - expected).max() < 1e-3
+
+
+def test_mean_of_logits_is_nnunets_ensemble_of_folds(tmp_path: Path) -> None:
+    from twintrack.nnunet.models import inspect_folder
+
+    folder = tiny.write_model(tmp_path / "m", folds=(0, 1))
+    file = tmp_path / "case.nii.gz"
+    write_volume(file, ct(), AFFINES["LPS"])
+    model = load_model(
+        inspect_folder(folder), torch.device("cpu"), step=0.5, mirroring=False, on_device=False
+    )
+    array, properties = SimpleITKIO().read_images([str(file)])
+    expected = model.predictor.predict_single_npy_array(array, properties, None, None, True)[1][1]
+    prediction = Pipeline([folder], average="logits", **FAST).predict(file)
+    assert np.abs(prediction.score.array.T - expected).max() < 1e-3
+
+
+def test_regions_channels_and_torch_tensors_of_an_array(tmp_path: Path) -> None:
+    labels = {"background": 0, "pancreas": [1, 2], "tumour": 2}
+    folder = tiny.write_model(tmp_path / "m", labels=labels, channels=2)
+    files = [tmp_path / f"case_000{channel}.nii.gz" for channel in range(2)]
+    arrays = [ct(seed=channel) for channel in range(2)]
+    for file, array in zip(files, arrays, strict=True):
+        write_volume(file, array, AFFINES["RAS"])
+    pipeline = Pipeline([folder], tumour=(1,), **FAST)
+    assert pipeline.regions
+    from_files = pipeline.predict(files).score.array
+    from_array = pipeline.predict(np.stack(arrays), AFFINES["RAS"]).score.array
+    np.testing.assert_array_equal(from_files, from_array)
+    with pytest.raises(ValueError, match="1 channels; the networks were trained with 2"):
+        pipeline.predict(files[0])
+
+
+def test_region_and_calibrator(models: list[Path], tmp_path: Path) -> None:
+    # The coarse network says organ everywhere, so with a generous margin the region is everything
+    # and the result that of no coarse network; the map is applied inside it.
+    file = tmp_path / "case.nii.gz"
+    write_volume(file, ct(), AFFINES["oblique"])
+    everywhere = tiny.write_model(tmp_path / "all", favour={1: 50.0}, spacing=(9.0, 4.5, 4.5))
+    nowhere = tiny.write_model(tmp_path / "none", favour={0: 50.0}, spacing=(9.0, 4.5, 4.5))
+    plain = Pipeline(models[:1], **FAST).predict(file)
+    with_region = Pipeline(models[:1], everywhere, **FAST).predict(file)
+    assert with_region.roi.found
+    assert with_region.notes == ()
+    np.testing.assert_array_equal(with_region.score.array, plain.score.array)
+
+    rng = np.random.default_rng(0)
+    scores = rng.random(10000, np.float32)
+    record = ensemble_record(1, (1,), "probabilities")
+    calibrator = Calibrator(bins=20, ensemble=record).fit(scores, [rng.random(10000) < scores**3])
+    calibrator.save(tmp_path / "map.json")
+    calibrated = Pipeline(models[:1], calibrator=tmp_path / "map.json", **FAST).predict(file)
+    assert np.abs(calibrated.score.array - calibrator.transform(plain.score.array)).max() < 1e-6
+
+    pipeline = Pipeline(models[:1], nowhere, **FAST)
+    with pytest.warns(UserWarning, match="finds no organ"):
+        missed = pipeline.predict(file)
+    assert not missed.roi.found
+    np.testing.assert_array_equal(missed.score.array, plain.score.array)
+    strict = Pipeline(models[:1], nowhere, roi=RoiRule(missing="error"), **FAST)
+    with pytest.raises(ValueError, match="case.nii.gz.*finds no organ"):
+        strict.predict(file)
+
+
+class Blob:
+    """Stands for a coarse network that finds a box given in mm from the image's first corner."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, pipeline: Pipeline, where: Any) -> None:
+        model = pipeline._coarse
+        assert model is not None
+        heads = model.folder.heads
+
+        def logits(data: Any, index: int) -> Any:
+            shape = data.shape[1:]
+            out = torch.zeros((heads, *shape))
+            out[0] = 1
+            out[(2, *where(shape))] = 5
+            return out
+
+        monkeypatch.setattr(model, "logits", logits)
+
+
+@pytest.mark.parametrize("name", ["RAS", "LPS", "sagittal"])
+def test_box_follows_the_organ_and_outside_is_zero(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # The crop is predicted exactly as nnU-Net would predict the cropped image alone.
+    file = tmp_path / "case.nii.gz"
+    image = ct()
+    write_volume(file, image, AFFINES[name])
+    rule = RoiRule(margins=(3.0, 3.0, 3.0), minimum_volume=0.1)
+    pipeline = Pipeline(
+        models[:2], models[2], roi=rule, coarse_spacing=(3.0, 3.0, 5.0), organ=(2,), **FAST
+    )
+    # A quarter of each axis of the network's grid (z, y, x): half of it in the middle.
+    Blob(
+        monkeypatch,
+        pipeline,
+        lambda shape: tuple(slice(n // 4, 3 * n // 4) for n in shape),
+    )
+    prediction = pipeline.predict(file)
+    spacing = np.linalg.norm(AFFINES[name][:3, :3], axis=0)
+    for part, length, size in zip(prediction.roi.box, SHAPE, spacing, strict=True):
+        # A grid of some 10 voxels or more rounds the quarter by a voxel of at most 5 mm, and the
+        # rounding of the resampled shape adds half a voxel.
+        margin = 3.0 / size
+        assert abs(part.start - (length / 4 - margin)) < 1 + 8.0 / size
+        assert abs(part.stop - (3 * length / 4 + margin)) < 1 + 8.0 / size
+    outside = np.ones(SHAPE, bool)
+    outside[prediction.roi.box] = False
+    assert outside.any()
+    assert not prediction.score.array[outside].any()
+    cropped = tmp_path / "crop.nii.gz"
+    write_volume(cropped, image[prediction.roi.box], AFFINES[name])
+    expected = np.mean([nnunet_probabilities(folder, cropped)[1] for folder in models[:2]], axis=0)
+    assert np.abs(prediction.score.array[prediction.roi.box].T - expected).max() < 1e-3
+
+
+def test_dilation_zeroes_what_is_far_from_the_organ(
+    models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = RoiRule(margins=(20.0, 20.0, 20.0), minimum_volume=0.0, dilation=4.0)
+    pipeline = Pipeline(models[:1], models[1], roi=rule, coarse_spacing=None, organ=(2,), **FAST)
+    Blob(
+        monkeypatch,
+        pipeline,
+        lambda shape: tuple(slice(n // 2, n // 2 + 2) for n in shape),
+    )
+    prediction = pipeline.predict(ct(), AFFINES["LPS"])
+    inside = prediction.roi.inside
+    assert inside is not None
+    assert inside.shape == prediction.roi.shape
+    assert 0 < inside.mean() < 0.5
+    score = prediction.score.array[prediction.roi.box]
+    assert not score[~inside].any()
+    assert (score[inside] > 0).all()
+
+
+# --- errors before anything runs ----------------------------------------------------------------
+
+
+def test_errors_of_folders(models: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        Pipeline([tmp_path / "nothing"], **FAST)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError) as missing:
+        Pipeline([tmp_path / "empty"], **FAST)
+    assert "dataset.json" in str(missing.value.filename)
+    with pytest.raises(FileNotFoundError, match="no fold has best.pth.*checkpoint_final.pth"):
+        Pipeline(models, checkpoint="best.pth", **FAST)
+    with pytest.raises(FileNotFoundError, match="no such checkpoint") as missing:
+        Pipeline(models, folds=(3,), **FAST)
+    assert "fold_3" in str(missing.value.filename)
+    with pytest.raises(ValueError, match="members is empty"):
+        Pipeline([], **FAST)
+
+    broken = tiny.write_model(tmp_path / "broken")
+    (broken / "plans.json").write_text("{")
+    with pytest.raises(ValueError, match=r"plans.json: not valid JSON"):
+        Pipeline([broken], **FAST)
+    other = tiny.write_model(tmp_path / "other", labels={"background": 0, "tumour": 1})
+    with pytest.raises(ValueError, match="other: labels .* differ from"):
+        Pipeline([models[0], other], **FAST)
+    two = tiny.write_model(tmp_path / "two", channels=2)
+    with pytest.raises(ValueError, match="two: channels .* differ from"):
+        Pipeline([models[0], two], **FAST)
+    with pytest.raises(ValueError, match="two: channels .* of the members"):
+        Pipeline(models, two, **FAST)
+    corrupt = tiny.write_model(tmp_path / "corrupt")
+    (corrupt / "fold_0" / "checkpoint_final.pth").write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match="corrupt: the model cannot be loaded"):
+        Pipeline([corrupt], **FAST)
+    coarser = tiny.write_model(tmp_path / "coarser", spacing=(3.0, 3.0, 3.0))
+    with pytest.raises(ValueError, match="members on one grid"):
+        Pipeline([models[0], coarser], average="logits", **FAST)
+
+
+def test_unusual_resampling_is_refused(tmp_path: Path) -> None:
+    folder = tiny.write_model(tmp_path / "m")
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"]["3d_fullres"]["resampling_fn_probabilities_kwargs"]["order"] = 3
+    (folder / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(ValueError, match="supported are"):
+        Pipeline([folder], **FAST)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tumour": (3,)}, r"tumour is \(3,\); the members' channels are 1 to 2"),
+        ({"tumour": (0,)}, "tumour is"),
+        ({"tumour": ()}, "tumour is"),
+        ({"threshold": 1.5}, "threshold is 1.5"),
+        ({"step": 0.0}, "step is 0.0"),
+        ({"average": "votes"}, "average is 'votes'"),
+        ({"coarse_spacing": (1, 2)}, "coarse_spacing is"),
+        ({"device": "cuda:99"}, "not available here"),
+        ({"device": "abacus"}, "device is 'abacus'"),
+    ],
+)
+def test_errors_of_arguments(models: list[Path], settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Pipeline(models, **{**FAST, **settings})
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        ensemble_record(3, (1, 2), "probabilities"),
+        ensemble_record(3, (1,), "logits"),
+        ensemble_record(2, (1,), "probabilities"),
+    ],
+)
+def test_calibrator_of_another_ensemble_is_refused(
+    models: list[Path], record: dict[str, Any]
+) -> None:
+    scores = np.linspace(0, 1, 100, dtype=np.float32)
+    calibrator = Calibrator(bins=5, ensemble=record).fit(scores, [scores > 0.5])
+    with pytest.raises(ValueError, match="the calibrator was fitted on scores of an ensemble with"):
+        Pipeline(models, calibrator=calibrator, **FAST)
+
+
+def test_errors_of_images(models: list[Path], tmp_path: Path) -> None:
+    pipeline = Pipeline(models[:1], **FAST)
+    with pytest.raises(FileNotFoundError):
+        pipeline.predict(tmp_path / "nothing.nii.gz")
+    corrupt = tmp_path / "corrupt.nii.gz"
+    corrupt.write_bytes(b"\x1f\x8bgarbage")
+    with pytest.raises(ValueError, match=r"corrupt\.nii\.gz"):
+        pipeline.predict(corrupt)
+    with pytest.raises(ValueError, match="2 channels; the networks were trained with 1"):
+        pipeline.predict(np.zeros((2, 8, 8, 8), np.int16), np.eye(4))
+    with pytest.raises(ValueError, match="0 everywhere"):
+        pipeline.predict(np.zeros((8, 8, 8), np.int16), np.eye(4))
+    hole = ct().astype(np.float32)
+    hole[3, 4, 5] = np.nan
+    with pytest.raises(ValueError, match=r"voxel \(3, 4, 5\) is nan"):
+        pipeline.predict(hole, np.eye(4))
+    with pytest.raises(ValueError, match="affine is"):
+        pipeline.predict(ct(), np.zeros((4, 4)))
+    import nibabel as nib
+
+    nib.save(nib.Nifti1Image(np.zeros((8, 8, 8, 2), np.int16), np.eye(4)), tmp_path / "4d.nii.gz")
+    with pytest.raises(ValueError, match=r"4d\.nii\.gz.*one 3-D volume is needed"):
+        pipeline.predict(tmp_path / "4d.nii.gz")
+
+
+def test_images_smaller_than_a_patch_and_than_a_voxel_of_the_coarse_network(
+    models: list[Path], tmp_path: Path
+) -> None:
+    coarse = tiny.write_model(tmp_path / "c", favour={1: 50.0}, spacing=(9.0, 4.5, 4.5))
+    rule = RoiRule(minimum_volume=0.0)
+    prediction = Pipeline(models[:1], coarse, roi=rule, **FAST).predict(
+        ct((7, 5, 2)), np.diag([0.7, 0.7, 1.0, 1])
+    )
+    assert prediction.score.array.shape == (7, 5, 2)
+    assert prediction.roi.found
+
+
+# --- running ------------------------------------------------------------------------------------
+
+
+def test_out_of_device_memory_falls_back_once_and_says_so(
+    models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    calls: list[bool] = []
+    real = nnUNetPredictor._internal_predict_sliding_window_return_logits
+
+    def scarce(self: Any, data: Any, slicers: Any, do_on_device: bool = True) -> Any:
+        calls.append(do_on_device)
+        if do_on_device:
+            raise torch.cuda.OutOfMemoryError("no room")
+        return real(self, data, slicers, do_on_device)
+
+    monkeypatch.setattr(nnUNetPredictor, "_internal_predict_sliding_window_return_logits", scarce)
+    pipeline = Pipeline(models[:1], **FAST)
+    plain = pipeline.predict(ct(), AFFINES["RAS"])
+    pipeline._members[0].predictor.perform_everything_on_device = True
+    with pytest.warns(UserWarning, match="added up on the CPU from now on"):
+        fallen = pipeline.predict(ct(), AFFINES["RAS"])
+    again = pipeline.predict(ct(), AFFINES["RAS"])
+    assert calls == [False, True, False, False]
+    np.testing.assert_array_equal(fallen.score.array, plain.score.array)
+    np.testing.assert_array_equal(again.score.array, plain.score.array)
+
+    def hopeless(self: Any, data: Any, slicers: Any, do_on_device: bool = True) -> Any:
+        raise torch.cuda.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(nnUNetPredictor, "_internal_predict_sliding_window_return_logits", hopeless)
+    with pytest.raises(MemoryError, match="does not fit"):
+        pipeline.predict(ct(), AFFINES["RAS"])
+
+
+def test_many_cases_are_as_single_ones_in_order_with_failures_reported(
+    models: list[Path], tmp_path: Path
+) -> None:
+    pipeline = Pipeline(models[:1], **FAST)
+    images: list[tuple[str, Any]] = []
+    for seed in range(3):
+        file = tmp_path / f"{seed}.nii.gz"
+        write_volume(file, ct(seed=seed), AFFINES["LPS"])
+        images.append((str(seed), file))
+    images.insert(1, ("broken", tmp_path / "nothing.nii.gz"))
+    finished: list[str] = []
+
+    def finish(name: str, prediction: Any) -> Volume:
+        finished.append(name)
+        if name == "2":
+            raise OSError("disk full")
+        return prediction.score
+
+    outcomes = dict(pipeline.predict_many(images, finish))
+    assert list(outcomes) == ["0", "broken", "1", "2"]
+    assert finished == ["0", "1", "2"]
+    assert isinstance(outcomes["broken"], FileNotFoundError)
+    assert isinstance(outcomes["2"], OSError)
+    for name, file in (("0", images[0][1]), ("1", images[2][1])):
+        one = outcomes[name]
+        assert isinstance(one, Volume)
+        np.testing.assert_array_equal(one.array, pipeline.predict(file).score.array)
+
+
+def test_at_most_three_cases_are_held(models: list[Path]) -> None:
+    pipeline = Pipeline(models[:1], **FAST)
+    begun, ended = [], []
+
+    def cases() -> Any:
+        for seed in range(6):
+            begun.append(seed)
+            assert len(begun) - len(ended) <= 3
+            yield str(seed), np.asarray(ct((12, 12, 12), seed))
+
+    def finish(name: str, prediction: Any) -> None:
+        time.sleep(0.05)
+        ended.append(name)
+
+    assert len(list(pipeline.predict_many(cases(), finish))) == 6
+
+
+def test_turns_are_given_in_order() -> None:
+    # With an ordinary lock the main thread, which asks again at once, would win every time.
+    turns, order = _Turns(), []
+
+    def other() -> None:
+        with turns:
+            order.append("other")
+
+    thread = threading.Thread(target=other)
+    with turns:
+        thread.start()
+        while not turns._waiting:
+            time.sleep(0.001)
+    with turns:
+        order.append("main")
+    thread.join()
+    assert order == ["other", "main"]

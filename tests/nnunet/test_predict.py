@@ -1,0 +1,201 @@
+"""``twintrack predict`` over a folder, and the Grand Challenge entry point."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("nnunetv2")
+
+import tiny_models as tiny
+
+from twintrack.calibration import Calibrator
+from twintrack.cli import command_app, main
+from twintrack.ensemble import ensemble_record
+from twintrack.nnunet import Pipeline, grand_challenge
+from twintrack.nnunet.folder import Outputs, find_images
+from twintrack.volumes import read_volume, write_volume
+
+pytestmark = pytest.mark.nnunet
+
+AFFINE = np.array([[-1.5, 0, 0, 40], [0, -1.2, 0, 30], [0, 0, 2.5, -7], [0, 0, 0, 1.0]])
+FAST = ["-device", "cpu", "--disable_tta"]
+
+
+def ct(seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.asfortranarray(rng.integers(-200, 300, (22, 20, 14)).astype(np.int16))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("place")
+    for seed in range(2):
+        tiny.write_model(root / "members" / f"m{seed}", seed)
+    tiny.write_model(root / "coarse", favour={1: 50.0}, spacing=(9.0, 4.5, 4.5))
+    (root / "images").mkdir()
+    for seed in range(3):
+        write_volume(root / "images" / f"case{seed}_0000.nii.gz", ct(seed), AFFINE)
+    scores = np.linspace(0, 1, 500, dtype=np.float32)
+    record = ensemble_record(2, (1,), "probabilities")
+    Calibrator(bins=10, ensemble=record).fit(scores, [scores > 0.4, scores > 0.7]).save(
+        root / "map.json"
+    )
+    return root
+
+
+def arguments(place: Path, out: Path, source: Path | None = None) -> list[str]:
+    return [
+        *("-i", str(source or place / "images"), "-o", str(out), "-m", str(place / "map.json")),
+        *("--members", str(place / "members/m0"), "--members", str(place / "members/m1")),
+        *("--coarse", str(place / "coarse"), "--save_roi", *FAST),
+    ]
+
+
+def run(given: list[str]) -> Any:
+    result = CliRunner().invoke(command_app("predict"), given)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def test_folder_geometry_and_continuing(place: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    result = run(arguments(place, whole))
+    assert result.exit_code == 0, result.output
+    names = [f"{sub}case{k}.nii.gz" for sub in ("", "masks/", "rois/") for k in range(3)]
+    made = contents(whole)
+    assert set(made) == {*names, "prediction.json"}
+    pipeline = Pipeline(
+        [place / "members/m0", place / "members/m1"],
+        place / "coarse",
+        place / "map.json",
+        device="cpu",
+        mirroring=False,
+    )
+    expected = pipeline.predict(place / "images/case1_0000.nii.gz")
+    score = read_volume(whole / "case1.nii.gz")
+    np.testing.assert_array_equal(score.array, expected.score.array)
+    np.testing.assert_allclose(score.affine, AFFINE)
+    mask = read_volume(whole / "masks/case1.nii.gz").array
+    np.testing.assert_array_equal(mask, score.array > 0.5)
+    assert read_volume(whole / "rois/case1.nii.gz").array.all()
+
+    # Interrupted after the first case, and while the second was written: its score, which comes
+    # last, is not there.
+    (whole / "case1.nii.gz").unlink()
+    (whole / "case2.nii.gz").unlink()
+    (whole / "masks/case2.nii.gz").unlink()
+    first = (whole / "case0.nii.gz").stat().st_mtime_ns
+    result = run([*arguments(place, whole), "--continue_prediction"])
+    assert result.exit_code == 0, result.output
+    assert contents(whole) == made
+    assert (whole / "case0.nii.gz").stat().st_mtime_ns == first
+    # Two parts give the same files as one.
+    for part in range(2):
+        run([*arguments(place, tmp_path / "parts"), "-num_parts", "2", "-part_id", str(part)])
+    assert contents(tmp_path / "parts") == made
+    with pytest.raises(ValueError, match="would mix them"):
+        run([*arguments(place, whole), "--continue_prediction", "--threshold", "0.3"])
+
+
+def test_corrupt_case_is_reported_and_the_rest_done(place: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for seed in (0, 2):
+        write_volume(images / f"case{seed}.mha", ct(seed), AFFINE)
+    (images / "case1.nii.gz").write_bytes(b"\x1f\x8b broken")
+    out = tmp_path / "out"
+    result = run([*arguments(place, out, images), "--file_ending", ".mha", "--log-json"])
+    assert result.exit_code == 1
+    events = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
+    states = {event["case"]: event["state"] for event in events if event["event"] == "case"}
+    assert states == {"case0": "done", "case1": "failed", "case2": "done"}
+    failure = next(event for event in events if event.get("state") == "failed")
+    assert "case1.nii.gz" in failure["message"]
+    assert sorted(file.name for file in out.glob("*.mha")) == ["case0.mha", "case2.mha"]
+    np.testing.assert_allclose(read_volume(out / "case0.mha").affine, AFFINE, atol=1e-6)
+    assert not list(out.rglob(".*"))
+
+
+def test_errors_end_with_status_2(place: Path, tmp_path: Path, capsys: Any) -> None:
+    for extra, message in (
+        (["-f", "7"], "fold_7"),
+        (["--tumour", "9"], "tumour is (9,)"),
+        (["--average", "logits"], "the calibrator was fitted on scores of an ensemble"),
+        (["--margins", "1,2"], "--margins is '1,2'"),
+        (["-i", str(tmp_path / "nothing")], "nothing"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["predict", *arguments(place, tmp_path / "out"), *extra])
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_finding_images(tmp_path: Path) -> None:
+    for name in ("b10_0000.nii.gz", "b2_0000.nii.gz", ".hidden.nii.gz", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "c1").mkdir()
+    (tmp_path / "c1" / "image.nii.gz").touch()
+    assert list(find_images(tmp_path)) == ["b2", "b10", "c1"]
+    with pytest.raises(ValueError, match="case 'b2' has .*trained with 2 channels"):
+        find_images(tmp_path, 2)
+    (tmp_path / "b2.mha").touch()
+    with pytest.raises(ValueError, match="is the same case as"):
+        find_images(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no images"):
+        find_images(tmp_path / "empty")
+    assert list(find_images(tmp_path / "b10_0000.nii.gz")) == ["b10"]
+    with pytest.raises(ValueError, match="needs .nii.gz"):
+        Outputs(tmp_path, ".mha", "uint8")
+
+
+def test_grand_challenge(place: Path, tmp_path: Path, capsys: Any) -> None:
+    folder = tmp_path / "input" / "images" / "thoracic-abdominal-ct"
+    folder.mkdir(parents=True)
+    given = [
+        *("--input", str(tmp_path / "input"), "--output", str(tmp_path / "output")),
+        *("--model", str(tmp_path / "model"), "-device", "cpu"),
+    ]
+    assert grand_challenge.main(given) == 2
+    assert "no .mha image" in capsys.readouterr().err
+    write_volume(folder / "any-name.mha", ct(0), AFFINE)
+    assert grand_challenge.main(given) == 2
+    assert "members" in capsys.readouterr().err
+    (tmp_path / "model").symlink_to(place)
+    settings = place / "settings.json"
+    settings.write_text(json.dumps({"mirroring": False, "roi": {"margins": [50, 50, 50]}}))
+    (place / "calibrator.json").write_bytes((place / "map.json").read_bytes())
+    assert grand_challenge.main(given) == 0
+    images = tmp_path / "output" / "images"
+    score = read_volume(images / "pdac-confidence" / "output.mha")
+    mask = read_volume(images / "pdac-segmentation" / "output.mha")
+    expected = Pipeline(
+        [place / "members/m0", place / "members/m1"],
+        calibrator=place / "map.json",
+        device="cpu",
+        mirroring=False,
+    ).predict(folder / "any-name.mha")
+    assert score.array.dtype == np.float32
+    assert mask.array.dtype == np.uint8
+    np.testing.assert_array_equal(score.array, expected.score.array)
+    np.testing.assert_array_equal(mask.array, score.array > 0.5)
+    np.testing.assert_allclose(score.affine, AFFINE, atol=1e-6)
+    settings.write_text('{"roi": {"margin": 3}}')
+    assert grand_challenge.main(given) == 2
+    assert "settings.json" in capsys.readouterr().err

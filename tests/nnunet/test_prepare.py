@@ -1,0 +1,148 @@
+"""``twintrack prepare``: nnU-Net data sets and a manifest from phantom cohorts, with faults."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("SimpleITK")
+
+from twintrack.cli import command_app
+from twintrack.datasets.phantom import ANATOMY_LABELS, PhantomSpec, write_cohort, write_panorama
+from twintrack.nnunet.images import resample_image, resample_labels
+from twintrack.nnunet.prepare import PANCREAS, prepare_curvas, prepare_panorama
+from twintrack.volumes import read_volume, write_volume
+
+pytestmark = pytest.mark.nnunet
+
+SPEC = PhantomSpec(shape=(44, 40, 36), spacing=(3.0, 3.0, 3.0), raters=3, orientation="LPS")
+
+
+def test_panorama(tmp_path: Path) -> None:
+    write_panorama(tmp_path, SPEC, 5)
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    names = [f"PHANTOM_{k:05d}" for k in range(5)]
+    (labels / f"{names[1]}.nii.gz").unlink()
+    (images / f"{names[2]}_0000.nii.gz").write_bytes(b"\x1f\x8b broken")
+    whole = read_volume(labels / f"{names[3]}.nii.gz")
+    assert whole.affine is not None
+    write_volume(labels / f"{names[3]}.nii.gz", whole.array + np.uint8(7), whole)
+    margins = (20.0, 15.0, 10.0)
+    made = prepare_panorama(images, [labels], tmp_path / "raw", margins=margins)
+    assert made.cases == (names[0], names[4])
+    assert [(fault.case, fault.kind) for fault in made.faults] == [
+        (names[1], "missing"),
+        (names[2], "unreadable"),
+        (names[3], "labels"),
+    ]
+    coarse, fine = (tmp_path / "raw" / name for name in ("Dataset103_Pancreas", "Dataset104_PDAC"))
+    assert made.outputs == (coarse, fine)
+    for folder, wanted in ((coarse, {"background": 0, "pancreas": 1}), (fine, ANATOMY_LABELS)):
+        dataset = json.loads((folder / "dataset.json").read_text())
+        assert dataset["labels"] == wanted
+        assert dataset["numTraining"] == 2
+        assert len(list((folder / "imagesTr").iterdir())) == 2
+
+    image = read_volume(images / f"{names[0]}_0000.nii.gz")
+    label = read_volume(labels / f"{names[0]}.nii.gz")
+    small = read_volume(coarse / "imagesTr" / f"{names[0]}_0000.nii.gz")
+    assert small.array.shape == (29, 27, 12)
+    np.testing.assert_allclose(small.spacing, (4.5, 4.5, 9))
+    found = read_volume(coarse / "labelsTr" / f"{names[0]}.nii.gz").array
+    organ = np.isin(label.array, PANCREAS)
+    volume = organ.sum() * 27
+    assert abs(found.sum() * 4.5 * 4.5 * 9 - volume) < 0.25 * volume
+    # Voxel (0, 0, 0) is shared, and every 3rd voxel in steps of 9 mm.
+    assert image.affine is not None
+    assert small.affine is not None
+    np.testing.assert_allclose(small.affine[:3, 3], image.affine[:3, 3], atol=1e-5)
+    assert np.abs(small.array[::2, ::2] - image.array[::3, ::3, ::3][:15, :14, :12]).max() <= 1
+
+    crop = read_volume(fine / "imagesTr" / f"{names[0]}_0000.nii.gz")
+    crop_labels = read_volume(fine / "labelsTr" / f"{names[0]}.nii.gz")
+    assert crop.affine is not None
+    start = np.rint(np.linalg.solve(image.affine, crop.affine[:, 3])[:3]).astype(int)
+    box = tuple(slice(a, a + n) for a, n in zip(start, crop.array.shape, strict=True))
+    np.testing.assert_array_equal(image.array[box], crop.array)
+    np.testing.assert_array_equal(label.array[box], crop_labels.array)
+    assert organ[box].sum() == organ.sum()
+    assert crop.array.size < image.array.size
+
+
+def test_resampling_keeps_places() -> None:
+    # A linear ramp is reproduced by B-splines away from the ends, at the right places.
+    ramp = np.broadcast_to(np.arange(60.0)[:, None, None], (60, 8, 8)).astype(np.float32)
+    small = resample_image(ramp, (1, 1, 1), (2.5, 1, 1))
+    assert small.shape == (24, 8, 8)
+    np.testing.assert_allclose(small[4:-4, 4, 4], 2.5 * np.arange(24)[4:-4], atol=1e-3)
+    labels = resample_labels(np.arange(60)[:, None, None], (1, 1, 1), (2.5, 1, 1))
+    assert np.abs(labels[:, 0, 0] - 2.5 * np.arange(24)).max() <= 0.5
+    assert resample_labels(np.ones((1, 1, 1)), (1, 1, 1), (9, 9, 9)).shape == (1, 1, 1)
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    """Five cases, of which the last four have a fault each or more."""
+    write_cohort(tmp_path / "cohort", SPEC, 5)
+    cases = tmp_path / "cohort" / "cases"
+
+    def rewrite(case: int, rater: int, **changes: Any) -> None:
+        file = cases / f"PHANTOM_{case:05d}" / f"annotation_{rater}.nii.gz"
+        volume = read_volume(file)
+        affine = np.array(changes.get("affine", volume.affine))
+        write_volume(file, changes.get("array", volume.array), affine)
+
+    shape = SPEC.shape
+    rewrite(1, 2, array=np.zeros(shape, np.int16))  # empty, and of another type
+    shifted = np.diag([0.7, 0.7, 3.0, 1.0])
+    rewrite(2, 3, affine=shifted)
+    rewrite(3, 1, array=np.full(shape, 2, np.uint8))
+    (cases / "PHANTOM_00004" / "annotation_3.nii.gz").unlink()
+    (cases / "PHANTOM_00004" / "annotation_2.nii.gz").write_bytes(b"")
+    (cases / "PHANTOM_00003" / "annotation_staple.nii.gz").write_bytes(b"no rater")
+    return cases
+
+
+def test_curvas(cohort: Path, tmp_path: Path) -> None:
+    made = prepare_curvas(cohort, tmp_path / "manifest.csv", tmp_path / "scores")
+    assert made.cases == tuple(f"PHANTOM_{k:05d}" for k in range(3))
+    found = [(fault.case[-1], fault.file, fault.kind, fault.used) for fault in made.faults]
+    assert found == [
+        ("1", "annotation_2.nii.gz", "empty", True),
+        ("1", "PHANTOM_00001", "dtype", True),
+        ("2", "annotation_3.nii.gz", "header", True),
+        ("3", "annotation_1.nii.gz", "labels", False),
+        ("4", "annotation_2.nii.gz", "unreadable", False),
+        ("4", "annotation_3.nii.gz", "missing", False),
+    ]
+    messages = {fault.kind: fault.message for fault in made.faults}
+    assert "int16: rater 2" in messages["dtype"]
+    assert "spacing (0.7" in messages["header"]
+    with (tmp_path / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    assert rows[0]["score"] == "scores/PHANTOM_00000.nii.gz"
+    assert (tmp_path / rows[0]["vessels"]).is_file()
+    with (tmp_path / "manifest_faults.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 6
+
+
+def test_command(cohort: Path, tmp_path: Path) -> None:
+    app = command_app("prepare")
+    given = ["curvas", "-i", str(cohort), "-o", str(tmp_path / "m.csv"), "-p", str(tmp_path / "s")]
+    result = CliRunner().invoke(app, [*given, "--roi"])
+    assert result.exit_code == 1  # two cases are left out
+    assert "annotation_3.nii.gz: geometry differs" in result.stderr
+    with (tmp_path / "m.csv").open(newline="") as file:
+        assert next(csv.DictReader(file))["roi"] == "s/rois/PHANTOM_00000.nii.gz"
+    result = CliRunner().invoke(app, ["panorama", "-i", str(cohort), "-o", str(tmp_path)])
+    assert isinstance(result.exception, ValueError)
+    assert "-l is missing" in str(result.exception)
+    result = CliRunner().invoke(app, ["curvas", "-i", str(tmp_path), *given[3:]])
+    assert isinstance(result.exception, FileNotFoundError)

@@ -1,0 +1,115 @@
+"""The region of interest from coarse segmentations whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twintrack.nnunet.roi import RoiRule, find_roi, whole_volume
+
+SHAPE = (40, 60, 80)
+SPACING = (2.0, 1.0, 0.5)
+STEPS = (2.0, 4.0, 8.0)  # a coarse voxel of 4 mm a side
+COARSE = (20, 15, 10)
+NO_MARGIN = (0.0, 0.0, 0.0)
+
+
+def region(organ: np.ndarray, rule: RoiRule, margins=None, starts=(0, 0, 0)):
+    return find_roi(
+        organ, starts, STEPS, SHAPE, SPACING, rule.margins if margins is None else margins, rule
+    )
+
+
+def blob(*boxes: tuple[tuple[int, int], ...]) -> np.ndarray:
+    organ = np.zeros(COARSE, bool)
+    for box in boxes:
+        organ[tuple(slice(*ends) for ends in box)] = True
+    return organ
+
+
+MIDDLE = ((8, 12), (6, 9), (4, 6))
+
+
+def test_box_margin_and_clamping() -> None:
+    rule = RoiRule(margins=NO_MARGIN, minimum_volume=0)
+    exact = region(blob(MIDDLE), rule)
+    assert exact is not None
+    assert exact.box == (slice(16, 24), slice(24, 36), slice(32, 48))
+    assert exact.shape == (8, 12, 16)
+    assert exact.inside is None
+    # 3 mm: 1.5 voxels of 2 mm, which touches 2; 3 of 1 mm; 6 of 0.5 mm.
+    grown = region(blob(MIDDLE), rule, margins=(3, 3, 3))
+    assert grown is not None
+    assert grown.box == (slice(14, 26), slice(21, 39), slice(26, 54))
+    everything = region(blob(MIDDLE), rule, margins=(1000, 1000, 1000))
+    assert everything is not None
+    assert everything.box == whole_volume(SHAPE).box
+    corner = region(blob(((0, 1), (14, 15), (9, 10))), rule, margins=(4, 4, 4))
+    assert corner is not None
+    assert corner.box == (slice(0, 4), slice(52, 60), slice(64, 80))
+
+
+def test_largest_all_and_what_is_too_small() -> None:
+    speck = ((1, 2), (1, 2), (1, 2))  # 4 mm cubed: 0.064 ml
+    organ = blob(MIDDLE, speck)
+    everything = region(organ, RoiRule(margins=NO_MARGIN, minimum_volume=0))
+    largest = region(organ, RoiRule(margins=NO_MARGIN, minimum_volume=0, components="largest"))
+    plausible = region(organ, RoiRule(margins=NO_MARGIN, minimum_volume=0.065))
+    assert everything is not None
+    assert largest is not None
+    assert plausible is not None
+    assert everything.box == (slice(2, 24), slice(4, 36), slice(8, 48))
+    assert largest.box == plausible.box == (slice(16, 24), slice(24, 36), slice(32, 48))
+    assert region(organ, RoiRule(minimum_volume=5)) is None
+    assert region(blob(), RoiRule(minimum_volume=0)) is None
+
+
+def test_dilation_is_a_distance_in_mm_beyond_the_coarse_grid_too() -> None:
+    # The organ fills the coarse grid, which covers only a part of the image.
+    organ = np.ones((2, 2, 2), bool)
+    rule = RoiRule(margins=(8, 8, 8), minimum_volume=0, dilation=4.0)
+    found = region(organ, rule, starts=(10, 20, 40))
+    assert found is not None
+    assert found.box == (slice(6, 18), slice(12, 36), slice(24, 72))
+    assert found.inside is not None
+    assert found.inside.shape == found.shape
+    assert found.inside[4:8, 8:16, 16:32].all()  # the organ itself
+    # One coarse voxel (4 mm) beyond each face belongs to it, two do not; nor do corners.
+    assert found.inside[2:10, 10, 20].all()
+    assert not found.inside[:2].any()
+    assert not found.inside[10:].any()
+    assert not found.inside[3, 7, 15]
+
+
+@given(
+    st.tuples(*[st.tuples(st.integers(0, n - 1), st.integers(1, n)) for n in COARSE]),
+    st.tuples(*[st.floats(0, 30)] * 3),
+)
+def test_every_organ_voxel_is_in_the_box(ends, margins) -> None:
+    organ = blob(tuple((start, min(start + size, 99)) for start, size in ends))
+    found = region(organ, RoiRule(minimum_volume=0), margins=margins)
+    assert found is not None
+    for part, (start, size), step, length, n in zip(
+        found.box, ends, STEPS, SHAPE, COARSE, strict=True
+    ):
+        assert 0 <= part.start <= start * step
+        assert min(start + size, n) * step <= part.stop <= length
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"margins": (1, 2)},
+        {"margins": (1, 2, -3)},
+        {"margins": (1, 2, float("nan"))},
+        {"components": "some"},
+        {"missing": "ignore"},
+        {"minimum_volume": -1},
+        {"dilation": -1.0},
+    ],
+)
+def test_rules_out_of_range(wrong) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        RoiRule(**wrong)
