@@ -231,6 +231,37 @@ class MapTable {
   unsigned shift_ = 0;
 };
 
+/// The map of every 16-bit score by its bits: 16-bit types have so few values in [0, 1] that
+/// looking them up costs less than computing them. Indexed without the sign, so that -0 is 0.
+template <class T>
+class MapTable16 {
+ public:
+  static constexpr std::uint16_t minus_zero = 0x8000;
+  static constexpr std::uint16_t one = std::is_same_v<T, float16> ? 0x3c00 : 0x3f80;
+
+  explicit MapTable16(const MapView<float>& map) {
+    for (std::uint16_t bits = 0; bits <= one; ++bits)
+      bits_[bits] = from_unit<T>(map_score(map, to_real(T{bits}))).bits;
+  }
+
+  /// Maps `n` scores; `out` may be `in`. False if one is not in [0, 1]; its value is then 0.
+  TWINTRACK_INLINE bool map(const T* in, int n, T* out) const {
+    std::uint16_t bad = 0;
+    for (int i = 0; i < n; ++i) bad |= wrong(in[i].bits);
+    const std::uint16_t* mapped = bits_.data();
+    for (int i = 0; i < n; ++i) out[i].bits = mapped[in[i].bits & 0x7fff];
+    return bad == 0;
+  }
+
+ private:
+  TWINTRACK_INLINE static std::uint16_t wrong(std::uint16_t bits) {
+    const std::uint16_t above = bits > one ? 1 : 0;
+    return bits == minus_zero ? std::uint16_t{0} : above;
+  }
+
+  std::vector<std::uint16_t> bits_ = std::vector<std::uint16_t>(minus_zero);
+};
+
 }  // namespace detail
 
 class CalibrationMap {
@@ -265,6 +296,18 @@ class CalibrationMap {
     }
   }
 
+  /// The table of a 16-bit type; built when first asked for, as nodes are.
+  template <class T>
+  const detail::MapTable16<T>& table() const {
+    if constexpr (std::is_same_v<T, float16>) {
+      std::call_once(float16_once_, [&] { float16_table_.emplace(view<float>()); });
+      return *float16_table_;
+    } else {
+      std::call_once(bfloat16_once_, [&] { bfloat16_table_.emplace(view<float>()); });
+      return *bfloat16_table_;
+    }
+  }
+
   /// Writes the map of every score to `out`, which has the same shape and element type and may be
   /// the score itself. Throws InvalidVoxel for a score outside [0, 1] or NaN; `out` is then
   /// unspecified, unless it is the score, which is left as it was. Other overlaps of the two are
@@ -295,8 +338,12 @@ class CalibrationMap {
   std::vector<double> slope_;
   mutable std::once_flag float_once_;
   mutable std::once_flag double_once_;
+  mutable std::once_flag float16_once_;
+  mutable std::once_flag bfloat16_once_;
   mutable std::optional<detail::MapTable<float>> float_table_;
   mutable std::optional<detail::MapTable<double>> double_table_;
+  mutable std::optional<detail::MapTable16<float16>> float16_table_;
+  mutable std::optional<detail::MapTable16<bfloat16>> bfloat16_table_;
 };
 
 namespace detail {
@@ -308,6 +355,50 @@ struct MapRoom {
   alignas(64) std::array<Real, block_voxels> value;
 };
 
+#if defined(__GNUC__) || defined(__clang__)
+// Vectors of nodes, four floats each: two on x86-64, where AVX2 has room for them, else one.
+// Results are passed by reference, as the ABI of wide return values depends on the instruction set.
+struct NodeVectors {
+#if defined(__x86_64__)
+  static constexpr int voxels = 8;
+#else
+  static constexpr int voxels = 4;
+#endif
+  typedef float Node __attribute__((vector_size(16)));
+  typedef float Floats __attribute__((vector_size(4 * voxels)));
+  typedef int Mask __attribute__((vector_size(4 * voxels)));
+
+  // The nodes of voxels `i` and, where there is room, `i + 4`.
+  TWINTRACK_INLINE static void load(const MapNode<float>* nodes, const std::uint32_t* group, int i,
+                                    Floats& to) {
+    if constexpr (voxels == 8) {
+      Node low, high;
+      std::memcpy(&low, nodes + group[i], sizeof low);
+      std::memcpy(&high, nodes + group[i + 4], sizeof high);
+      to = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+    } else {
+      std::memcpy(&to, nodes + group[i], sizeof to);
+    }
+  }
+  // Of each four: a[k], b[k], a[k + 1], b[k + 1].
+  template <int k>
+  TWINTRACK_INLINE static void interleave(const Floats& a, const Floats& b, Floats& to) {
+    if constexpr (voxels == 8)
+      to = __builtin_shufflevector(a, b, k, k + 8, k + 1, k + 9, k + 4, k + 12, k + 5, k + 13);
+    else
+      to = __builtin_shufflevector(a, b, k, k + 4, k + 1, k + 5);
+  }
+  // Of each four: a[k], a[k + 1], b[k], b[k + 1].
+  template <int k>
+  TWINTRACK_INLINE static void join(const Floats& a, const Floats& b, Floats& to) {
+    if constexpr (voxels == 8)
+      to = __builtin_shufflevector(a, b, k, k + 1, k + 8, k + 9, k + 4, k + 5, k + 12, k + 13);
+    else
+      to = __builtin_shufflevector(a, b, k, k + 1, k + 4, k + 5);
+  }
+};
+#endif
+
 // value[i] = map_value(nodes[group[i]], u[i]).
 template <class Real>
 TWINTRACK_INLINE void map_values(const MapNode<Real>* nodes, const std::uint32_t* group,
@@ -315,27 +406,28 @@ TWINTRACK_INLINE void map_values(const MapNode<Real>* nodes, const std::uint32_t
   int i = 0;
 #if defined(__GNUC__) || defined(__clang__)
   if constexpr (sizeof(Real) == 4) {
-    // Four voxels at a time: four nodes are loaded whole and transposed, which costs less than
-    // gathering their fields.
-    typedef float Four __attribute__((vector_size(16)));
-    typedef int Mask __attribute__((vector_size(16)));
-    for (; i + 4 <= n; i += 4) {
-      Four a, b, c, d, at;
-      std::memcpy(&a, nodes + group[i], sizeof a);
-      std::memcpy(&b, nodes + group[i + 1], sizeof b);
-      std::memcpy(&c, nodes + group[i + 2], sizeof c);
-      std::memcpy(&d, nodes + group[i + 3], sizeof d);
+    // Nodes are loaded whole and transposed, which costs less than gathering their fields.
+    using V = NodeVectors;
+    for (; i + V::voxels <= n; i += V::voxels) {
+      V::Floats a, b, c, d;
+      V::load(nodes, group, i, a);
+      V::load(nodes, group, i + 1, b);
+      V::load(nodes, group, i + 2, c);
+      V::load(nodes, group, i + 3, d);
+      V::Floats ab, cd, ab_slopes, cd_slopes;
+      V::interleave<0>(a, b, ab);
+      V::interleave<0>(c, d, cd);
+      V::interleave<2>(a, b, ab_slopes);
+      V::interleave<2>(c, d, cd_slopes);
+      V::Floats node_u, node_y, before, after, at;
+      V::join<0>(ab, cd, node_u);
+      V::join<2>(ab, cd, node_y);
+      V::join<0>(ab_slopes, cd_slopes, before);
+      V::join<2>(ab_slopes, cd_slopes, after);
       std::memcpy(&at, u + i, sizeof at);
-      const Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-      const Four cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-      const Four ab_slopes = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-      const Four cd_slopes = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-      const Four offset = at - __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
-      const Four y = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-      const Four before = __builtin_shufflevector(ab_slopes, cd_slopes, 0, 1, 4, 5);
-      const Four after = __builtin_shufflevector(ab_slopes, cd_slopes, 2, 3, 6, 7);
-      const Mask below = offset < 0.0f;
-      const Four result = y + (below ? before : after) * offset;
+      const V::Floats offset = at - node_u;
+      const V::Mask below = offset < 0.0f;
+      const V::Floats result = node_y + (below ? before : after) * offset;
       std::memcpy(value + i, &result, sizeof result);
     }
   }
@@ -372,68 +464,123 @@ TWINTRACK_INLINE void map_block(const MapView<Real>& map, const Real* score, int
         value[i] = static_cast<Real>(interpolate(map.knots, static_cast<double>(score[i])));
 }
 
-// Stores `n` mapped values at ranks [first, first + n) of `out`, in T.
-template <class T, class Real>
+// How a thread maps the blocks of an array of T: by nodes, or by table for 16 bits.
+template <class T>
+class BlockMapper {
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>);
+
+ public:
+  BlockMapper(const CalibrationMap& map, const VoxelBlocks<T>& blocks, const Walk&)
+      : map_(map.view<T>()), blocks_(blocks), buffers_(blocks) {}
+
+  /// The mapped values of ranks [rank, rank + n), until the next call; null if a score is invalid.
+  TWINTRACK_INLINE const T* map(std::int64_t rank, int n) {
+    VoxelBlock<T> block;
+    if (!blocks_.load(rank, n, buffers_, block)) return nullptr;
+    prefetch(block.score + n, sizeof(T) * block_voxels);
+    map_block(map_, block.score, n, room_);
+    return room_.value.data();
+  }
+
+ private:
+  const MapView<T> map_;
+  const VoxelBlocks<T>& blocks_;
+  typename VoxelBlocks<T>::Buffers buffers_;
+  MapRoom<T> room_;
+};
+
+template <class T>
+  requires(sizeof(T) == 2)
+class BlockMapper<T> {
+ public:
+  BlockMapper(const CalibrationMap& map, const VoxelBlocks<float>&, const Walk& walk)
+      : table_(map.table<T>()),
+        walk_(walk),
+        ready_(walk.contiguous(0, sizeof(T)) &&
+               reinterpret_cast<std::uintptr_t>(walk.start(0)) % alignof(T) == 0) {}
+
+  TWINTRACK_INLINE const T* map(std::int64_t rank, int n) {
+    const T* score = score_.data();
+    if (ready_) {
+      score = reinterpret_cast<const T*>(walk_.start(0)) + rank;
+      prefetch(score + n, sizeof(T) * block_voxels);
+    } else {
+      gather(rank, n);
+    }
+    return table_.map(score, n, value_.data()) ? value_.data() : nullptr;
+  }
+
+ private:
+  TWINTRACK_NOINLINE void gather(std::int64_t rank, int n) {
+    walk_.for_each_run(
+        0, rank, n,
+        [&](const std::byte* p, std::int64_t stride, std::int64_t length, std::int64_t done) {
+          for (std::int64_t i = 0; i < length; ++i)
+            score_[static_cast<std::size_t>(done + i)] = load<T>(p + i * stride);
+        });
+  }
+
+  const MapTable16<T>& table_;
+  const Walk& walk_;
+  const bool ready_;
+  alignas(64) std::array<T, block_voxels> score_;
+  alignas(64) std::array<T, block_voxels> value_;
+};
+
+// Stores `n` mapped values at ranks [first, first + n) of array `k`.
+template <class T>
 TWINTRACK_NOINLINE void store(const Walk& walk, std::size_t k, std::int64_t first, int n,
-                              const Real* value) {
+                              const T* value) {
   walk.for_each_run(
       k, first, n,
       [&](const std::byte* p, std::int64_t stride, std::int64_t length, std::int64_t done) {
         std::byte* to = const_cast<std::byte*>(p);  // a WritableArrayView's
-        for (std::int64_t i = 0; i < length; ++i) {
-          const T element = from_unit<T>(value[done + i]);
-          std::memcpy(to + i * stride, &element, sizeof element);
-        }
+        for (std::int64_t i = 0; i < length; ++i)
+          std::memcpy(to + i * stride, value + done + i, sizeof(T));
       });
 }
 
-template <class T, class Real>
-void apply_map(const MapView<Real>& map, const ArrayView& score, const WritableArrayView& out,
+template <class T>
+void apply_map(const CalibrationMap& map, const ArrayView& score, const WritableArrayView& out,
                int threads) {
+  using Real = std::conditional_t<std::is_same_v<T, double>, double, float>;
   CaseView view;
   view.score = score;
   const VoxelBlocks<Real> blocks(view);
   // The same first array as in `blocks`, so the same order of voxels.
   const Walk walk(score.shape, {&score, &out});
-  const bool direct = std::is_same_v<T, Real> && walk.contiguous(1, sizeof(T)) &&
-                      reinterpret_cast<std::uintptr_t>(out.data) % alignof(Real) == 0;
+  const bool direct =
+      walk.contiguous(1, sizeof(T)) && reinterpret_cast<std::uintptr_t>(out.data) % alignof(T) == 0;
   const bool in_place = out.data == score.data;
   const bool stream = direct && !in_place &&
                       sizeof(T) * static_cast<std::size_t>(blocks.voxels()) >= streaming_bytes;
 
-  struct Room {
-    explicit Room(const VoxelBlocks<Real>& all) : buffers(all) {}
-    typename VoxelBlocks<Real>::Buffers buffers;
-    MapRoom<Real> map;
-  };
   threads = static_cast<int>(std::clamp<std::int64_t>(blocks.tasks(), 1, std::max(threads, 1)));
-  std::vector<std::unique_ptr<Room>> rooms;
-  for (int thread = 0; thread < threads; ++thread) rooms.push_back(std::make_unique<Room>(blocks));
+  std::vector<std::unique_ptr<BlockMapper<T>>> mappers;
+  for (int thread = 0; thread < threads; ++thread)
+    mappers.push_back(std::make_unique<BlockMapper<T>>(map, blocks, walk));
 
   std::atomic<bool> valid{true};
   const auto pass = [&](bool write) {
     parallel_tasks(threads, blocks.tasks(), [&](int thread, std::int64_t task) {
       if (!valid.load(std::memory_order_relaxed)) return;
-      Room& room = *rooms[static_cast<std::size_t>(thread)];
+      BlockMapper<T>& mapper = *mappers[static_cast<std::size_t>(thread)];
       const std::int64_t last = std::min((task + 1) * task_voxels, blocks.voxels());
       with_instruction_set(instruction_set(), [&]() TWINTRACK_INLINE_LAMBDA {
-        VoxelBlock<Real> block;
         for (std::int64_t rank = task * task_voxels; rank < last; rank += block_voxels) {
           const int n = static_cast<int>(std::min<std::int64_t>(block_voxels, last - rank));
-          if (!blocks.load(rank, n, room.buffers, block)) {
+          const T* value = mapper.map(rank, n);
+          if (value == nullptr) {
             valid.store(false, std::memory_order_relaxed);
             return;
           }
           if (!write) continue;
-          if (direct) prefetch(block.score + n, sizeof(Real) * block_voxels);
-          const Real* value = room.map.value.data();
-          map_block(map, block.score, n, room.map);
           if (!direct) {
-            store<T>(walk, 1, rank, n, value);
+            store(walk, 1, rank, n, value);
             continue;
           }
-          Real* to = reinterpret_cast<Real*>(const_cast<std::byte*>(walk.start(1))) + rank;
-          const std::size_t bytes = sizeof(Real) * static_cast<std::size_t>(n);
+          T* to = reinterpret_cast<T*>(const_cast<std::byte*>(walk.start(1))) + rank;
+          const std::size_t bytes = sizeof(T) * static_cast<std::size_t>(n);
           if (stream)
             stream_copy(value, bytes, to);
           else
@@ -460,13 +607,13 @@ inline void CalibrationMap::apply(const ArrayView& score, const WritableArrayVie
     throw std::invalid_argument("out and score have different dtypes");
   switch (score.element) {
     case Element::float16:
-      return detail::apply_map<float16>(view<float>(), score, out, threads);
+      return detail::apply_map<float16>(*this, score, out, threads);
     case Element::bfloat16:
-      return detail::apply_map<bfloat16>(view<float>(), score, out, threads);
+      return detail::apply_map<bfloat16>(*this, score, out, threads);
     case Element::float32:
-      return detail::apply_map<float>(view<float>(), score, out, threads);
+      return detail::apply_map<float>(*this, score, out, threads);
     case Element::float64:
-      return detail::apply_map<double>(view<double>(), score, out, threads);
+      return detail::apply_map<double>(*this, score, out, threads);
     default:
       throw std::invalid_argument("score must be float16, bfloat16, float32 or float64");
   }

@@ -41,9 +41,10 @@ TWINTRACK_INLINE void stream_copy(const void* from, std::size_t bytes, void* to)
     *target++ = *source++;
     --bytes;
   }
-  for (; bytes >= 16; bytes -= 16, source += 16, target += 16)
-    _mm_stream_si128(reinterpret_cast<__m128i*>(target),
-                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(source)));
+  for (; bytes >= 64; bytes -= 64, source += 64, target += 64)
+    for (int part = 0; part < 64; part += 16)
+      _mm_stream_si128(reinterpret_cast<__m128i*>(target + part),
+                       _mm_loadu_si128(reinterpret_cast<const __m128i*>(source + part)));
   std::memcpy(target, source, bytes);
 #else
   std::memcpy(to, from, bytes);
