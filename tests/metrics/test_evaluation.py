@@ -84,7 +84,7 @@ def test_any_number_of_raters(raters):
     mhr = np.mean(labels, axis=0)
     box = np.argwhere(mhr > 0)
     inside = tuple(
-        slice(max(a - 20, 0), b + 21) for a, b in zip(box.min(0), box.max(0), strict=True)
+        slice(max(a - 20, 0), b + 20) for a, b in zip(box.min(0), box.max(0), strict=True)
     )
     assert found.brier == pytest.approx(np.mean((score[inside] - mhr[inside]) ** 2), abs=1e-9)
 
@@ -120,8 +120,7 @@ def brute_force(score, raters, protocol):
     """ECE by the text of the protocol, in float64 sums."""
     marked = np.argwhere(np.any(raters, axis=0))
     box = tuple(
-        slice(max(a - 20, 0), b + (20 if protocol == "official" else 21))
-        for a, b in zip(marked.min(0), marked.max(0), strict=True)
+        slice(max(a - 20, 0), b + 20) for a, b in zip(marked.min(0), marked.max(0), strict=True)
     )
     p = score[box].ravel()
     both = np.maximum(np.stack([1 - p, p]), np.asarray(1e-8, p.dtype))

@@ -97,11 +97,10 @@ def evaluate(
     protocol : {"official", "corrected"}
         ``"official"`` gives what the official evaluator returns, accidents included, NaN for what
         it returns as NaN and for what it raises. ``"corrected"`` keeps the definitions without the
-        accidents: the box is clamped to the volume and symmetric,
-        a confidence of 1 belongs to the last bin, the
+        accidents: the box is clamped to the volume, a confidence of 1 belongs to the last bin, the
         CRPS is the exact integral over the whole line and |V - μ| where raters agree, and where no
         rater marked anything the box is the whole volume. Figures that the official evaluator does
-        not have are the same in both, the box's upper end (max + 20 or max + 21) aside.
+        not have are the same in both.
     region : boolean array (X, Y, Z), optional
         Voxels that calibration errors and Brier score look at. By default the annotated box, the
         bounding box of all raters' marks with 20 voxels around it, as in the protocol.
@@ -204,11 +203,10 @@ def _box(
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Slices of the annotated box, as the protocol takes it and clamped to the volume.
 
-    The official upper end is max + 20, exclusive: one voxel short. A start below 0 counts from the
-    end there, so that the box is usually empty.
+    By definition it ends before max + 20, a voxel short of symmetric. A start below 0 counts from
+    the end for the official evaluator, so that its box is usually empty.
     """
-    above = MARGIN if protocol == "corrected" else MARGIN - 1
-    box = tuple(slice(first - MARGIN, end + above) for first, end in marked)
+    box = tuple(slice(first - MARGIN, end - 1 + MARGIN) for first, end in marked)
     clamped = tuple(slice(max(part.start, 0), part.stop) for part in box)
     return (clamped if protocol == "corrected" else box), clamped
 
