@@ -32,7 +32,7 @@ def test_overview_needs_no_command_to_be_loaded(environment):
     subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("name", ["fit", "apply", "evaluate", "merge", "info"])
+@pytest.mark.parametrize("name", ["phantom", "fit", "apply", "evaluate", "merge", "info"])
 def test_every_command_explains_itself(twintrack, name):
     status, out, err = twintrack(name, "-h")
     assert (status, err) == (0, "")

@@ -34,6 +34,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("Start here", "Calibrate real outlines of four radiologists.", "demo"),
+    "phantom": Command("Start here", "Write a synthetic cohort to try the others on."),
     "fit": Command("Calibrate", "Fit a calibrator to a cohort with several raters."),
     "apply": Command("Calibrate", "Apply a calibrator to score volumes."),
     "evaluate": Command("Evaluate", "Measure scores against several raters."),
