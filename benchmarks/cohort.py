@@ -22,7 +22,7 @@ TWINTRACK = [sys.executable, "-m", "twintrack"]
 def run(*arguments: object) -> str:
     """Run a command of twintrack, print its time and return what it says."""
     start = time.perf_counter()
-    done = subprocess.run(  # noqa: S603 - our own command line
+    done = subprocess.run(
         [*TWINTRACK, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True
     )
     print(f"{time.perf_counter() - start:7.1f} s  twintrack {arguments[0]}", file=sys.stderr)
