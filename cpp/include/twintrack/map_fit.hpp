@@ -1,0 +1,107 @@
+// From a tally to a calibration map; python/twintrack/map_fit.py fits the same map to the last bit.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "twintrack/calibration_map.hpp"
+#include "twintrack/equal_mass.hpp"
+#include "twintrack/isotonic.hpp"
+#include "twintrack/score_grid.hpp"
+#include "twintrack/score_tally.hpp"
+
+namespace twintrack {
+
+/// What a calibrated score estimates: the fraction of raters who mark the voxel; the answer of one
+/// rater; the average of one map per rater.
+enum class Target { mhr, single, hard };
+
+/// Rows of a tally that hold voxels, owned.
+class OccurringRows {
+ public:
+  explicit OccurringRows(const ScoreTally& tally) : columns_(tally.columns()) {
+    for (std::uint32_t cell = 0; cell < grid::cells; ++cell) {
+      const std::uint64_t* row = tally.sums().data() + cell * columns_;
+      if (row[ScoreTally::count_column] == 0) continue;
+      cells_.push_back(cell);
+      sums_.insert(sums_.end(), row, row + columns_);
+    }
+  }
+
+  TallyRows view() const { return {cells_.data(), sums_.data(), cells_.size(), columns_}; }
+
+ private:
+  std::size_t columns_;
+  std::vector<std::uint32_t> cells_;
+  std::vector<std::uint64_t> sums_;
+};
+
+/// The isotonic fit of each bin; `raters` votes a bin.
+inline std::vector<double> fitted_values(const EqualMassBins& bins, std::size_t raters,
+                                         Target target, std::size_t rater = 0) {
+  const std::size_t count = bins.count.size();
+  std::vector<double> weights(count);
+  for (std::size_t bin = 0; bin < count; ++bin) weights[bin] = static_cast<double>(bins.count[bin]);
+  const auto fit_rater = [&](std::size_t of) {
+    std::vector<double> fit(count);
+    for (std::size_t bin = 0; bin < count; ++bin)
+      fit[bin] = static_cast<double>(bins.votes[bin * raters + of]) / weights[bin];
+    isotonic(fit.data(), weights.data(), count, fit.data());
+    return fit;
+  };
+  if (target == Target::single) return fit_rater(rater);
+  std::vector<double> fit(count, 0.0);
+  if (target == Target::hard) {
+    for (std::size_t of = 0; of < raters; ++of) {
+      const std::vector<double> one = fit_rater(of);
+      for (std::size_t bin = 0; bin < count; ++bin) fit[bin] += one[bin];
+    }
+    for (double& value : fit) value /= static_cast<double>(raters);
+    return fit;
+  }
+  for (std::size_t bin = 0; bin < count; ++bin) {
+    std::uint64_t votes = 0;
+    for (std::size_t of = 0; of < raters; ++of) votes += bins.votes[bin * raters + of];
+    fit[bin] = static_cast<double>(votes) / (weights[bin] * static_cast<double>(raters));
+  }
+  isotonic(fit.data(), weights.data(), count, fit.data());
+  return fit;
+}
+
+/// The map through (mean score, fitted value) of each of at most `bins` equal-mass bins. `rater` is
+/// the one that Target::single follows, 0-based. Throws std::invalid_argument if the tally holds no
+/// voxels, `bins` is 0, or there is no such rater.
+inline CalibrationMap fit_map(const ScoreTally& tally, std::uint64_t bins = 250,
+                              Target target = Target::mhr, std::size_t rater = 0) {
+  if (rater >= tally.raters())
+    throw std::invalid_argument("rater is " + std::to_string(rater) + " but there are " +
+                                std::to_string(tally.raters()) + " raters, counted from 0");
+  const OccurringRows rows(tally);
+  const EqualMassBins made = equal_mass_bins(rows.view(), bins);
+  const std::vector<double> fit = fitted_values(made, tally.raters(), target, rater);
+  std::vector<double> x;
+  std::vector<double> y;
+  for (std::size_t bin = 0; bin < fit.size(); ++bin) {
+    // Two bins of float64 scores may have means that round to one double: keep the upper.
+    if (bin + 1 < fit.size() && !(made.mean_score[bin + 1] > made.mean_score[bin])) continue;
+    const double value = std::clamp(fit[bin], 0.0, 1.0);
+    x.push_back(made.mean_score[bin]);
+    y.push_back(y.empty() ? value : std::max(y.back(), value));
+  }
+  // Interior knots of a plateau change nothing.
+  std::vector<double> knots_x;
+  std::vector<double> knots_y;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (i > 0 && i + 1 < x.size() && y[i] == y[i - 1] && y[i] == y[i + 1]) continue;
+    knots_x.push_back(x[i]);
+    knots_y.push_back(y[i]);
+  }
+  return CalibrationMap(std::move(knots_x), std::move(knots_y));
+}
+
+}  // namespace twintrack
