@@ -308,4 +308,5 @@ def test_torch_tensors_in_and_out():
         difference = module(tensor) - fitted.transform(tensor)
         assert difference.abs().max() <= tolerance
     assert module(torch.tensor([float("nan"), -1.0, 2.0])).isnan().tolist() == [True, False, False]
-    assert torch.equal(torch.jit.script(module)(tensor), module(tensor))
+    exported = torch.export.export(module, (tensor,)).module()
+    assert torch.equal(exported(tensor), module(tensor))
