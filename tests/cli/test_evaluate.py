@@ -3,7 +3,13 @@ from __future__ import annotations
 import csv
 import json
 
+import numpy as np
 import pytest
+
+import twintrack as tt
+from twintrack.cohort import read_manifest
+from twintrack.report import read_examples, read_results
+from twintrack.volumes import read_volume
 
 # The official CRPS silences this warning, but not for other threads that compute at the same time.
 pytestmark = pytest.mark.filterwarnings("ignore:The maximum number of subdivisions")
@@ -138,3 +144,56 @@ def test_merge_refuses_what_it_cannot_merge(evaluate, twintrack, pristine_cohort
         assert status == 2
         assert message in err
         assert not target.exists()
+
+
+def test_the_case_of_median_volume_is_shown_as_raters_and_both_scores_see_it(
+    evaluate, twintrack, pristine_cohort, tmp_path
+):
+    manifest = pristine_cohort / "manifest.csv"
+    model = tmp_path / "c.json"
+    twintrack("fit", "-i", manifest, "-o", model, "-q")
+    image = pristine_cohort / "cases/{case}/image.nii.gz"
+    status, _, err, folder = evaluate("-i", manifest, "-m", model, "--image", image)
+    assert status == 0, err
+    (shown,) = read_results(folder)[1].examples  # as twintrack compare finds them
+    volumes = {row["case"]: float(row["rater_volume"]) for row in cases_of(folder)}
+    assert shown.case == sorted(volumes, key=volumes.get)[2]  # the lower one of the middle two
+    assert np.array_equal(shown.calibrated, tt.load_calibrator(model).transform(shown.score))
+    case = next(case for case in read_manifest(manifest) if case.name == shown.case)
+    score = read_volume(case.score)
+    raters = [read_volume(rater).array for rater in case.raters]
+    plane = int(shown.slice_name.rpartition("= ")[2])
+    mhr = np.mean([rater[..., plane] for rater in raters], axis=0)
+    assert shown.mhr.sum() == pytest.approx(mhr.sum(), rel=1e-6)
+    assert np.isin(shown.score, score.array[..., plane]).all()
+    assert shown.background.std() > 0
+    assert shown.radiological
+
+    first = {path.name: path.read_bytes() for path in (folder / "examples").iterdir()}
+    evaluate("-i", manifest, "-m", model, "--image", image, "--force", "-npp", 1)
+    assert {path.name: path.read_bytes() for path in (folder / "examples").iterdir()} == first
+
+
+def test_cases_may_be_chosen_to_be_shown(evaluate, pristine_cohort):
+    manifest = pristine_cohort / "manifest.csv"
+    evaluate("-i", manifest)
+    chosen = ("--example", "PHANTOM_00001", "--example", "PHANTOM_00004")
+    *_, folder = evaluate("-i", manifest, *chosen)
+    shown = read_examples(folder / "examples")
+    assert [example.case for example in shown] == ["PHANTOM_00001", "PHANTOM_00004"]
+    assert all(example.calibrated is None and example.background is None for example in shown)
+    for part in range(2):  # into one folder: neither removes what the other wrote
+        options = ("-num_parts", 2, "-part_id", part, "--example", "PHANTOM_00001")
+        *_, folder = evaluate("-i", manifest, *options, name="parts")
+    assert [path.name for path in (folder / "examples").iterdir()] == ["PHANTOM_00001.npz"]
+
+
+def test_an_example_that_cannot_be_is_refused_before_the_work(evaluate, pristine_cohort):
+    manifest = pristine_cohort / "manifest.csv"
+    status, _, err, folder = evaluate("-i", manifest, "--example", "NOBODY")
+    assert status == 2
+    assert "--example 'NOBODY' is no case of the cohort" in err
+    assert not folder.exists()
+    status, _, err, _ = evaluate("-i", manifest, "--image", "image.nii.gz")
+    assert status == 2
+    assert "it must have {case}" in err

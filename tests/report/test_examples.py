@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from twintrack.report import Example, cut_example, read_examples, write_example
+from twintrack.report.examples import typical_case
 
 SHAPE = (20, 26, 9)
 
@@ -132,3 +133,11 @@ def test_what_cannot_be_shown_is_refused():
     score[10, 12, 6] = np.nan
     with pytest.raises(ValueError, match="score of 'c' is nan at row"):
         cut_example("c", score, raters)
+
+
+def test_the_typical_case_has_the_median_volume_and_ties_go_by_name():
+    assert typical_case({"a": 9.0, "b": 5.0, "c": 7.0}) == "c"
+    assert typical_case({"a": 9.0, "b": 5.0, "c": 7.0, "d": 8.0}) == "c"  # the lower of two
+    assert typical_case({"b": 5.0, "a": 5.0, "c": 5.0}) == "b"
+    assert typical_case({"empty": 0.0, "b": 5.0, "c": 7.0}) == "b"
+    assert typical_case({"empty": 0.0}) is None

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from twintrack.cli import options
 from twintrack.cli.reporting import Report
 
+if TYPE_CHECKING:
+    from twintrack.cohort import Case
+    from twintrack.runs.evaluate import EvaluateJob, Evaluation
+
 __all__ = ["evaluate"]
 
 _MEASURE = "Measuring"
+_SHOW = "Showing"
 
 
 class Protocol(str, Enum):
@@ -29,7 +34,7 @@ def evaluate(
         Path,
         typer.Option(
             "-o",
-            help="Folder that gets cases.csv, summary.json and failures.csv.",
+            help="Folder that gets cases.csv, summary.json, failures.csv and examples.",
             show_default=False,
         ),
     ],
@@ -74,6 +79,26 @@ def evaluate(
             rich_help_panel=_MEASURE,
         ),
     ] = False,
+    example: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--example",
+            metavar="CASE",
+            help="Keep a slice of this case, for the figure of twintrack compare that shows raters "
+            "and scores; may be repeated. By default of the case of median volume.",
+            show_default=False,
+            rich_help_panel=_SHOW,
+        ),
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            "--image",
+            help="Where the CT is that is shown behind the slice, with {case} for the case's name.",
+            show_default=False,
+            rich_help_panel=_SHOW,
+        ),
+    ] = None,
     predictions: options.Predictions = None,
     raters: options.RaterPattern = options.RATERS,
     vessels: options.VesselPattern = options.VESSELS,
@@ -114,6 +139,7 @@ def evaluate(
     )
     cohort = options.read_cohort(source, predictions, raters, vessels, roi)
     cases = options.part_of(cohort, parts, part)
+    _check_examples(example or [], image, cohort)
     store = output / "store"
     if dry_run:
         options.print_plan(report, cases, job, store, memory, force)
@@ -130,4 +156,55 @@ def evaluate(
         )
     else:
         options.write_evaluation(report, found, output, method)
+    _write_examples(output / "examples", found, cases, job, example, image, parts > 1)
     options.exit_by(len(found.failures), len(cases))
+
+
+def _check_examples(wanted: list[str], image: str | None, cohort: list[Case]) -> None:
+    """Find out before the work that there is nothing to show."""
+    names = {case.name for case in cohort}
+    for name in wanted:
+        if name not in names:
+            raise ValueError(f"--example {name!r} is no case of the cohort")
+    if image is not None and len(cohort) > 1 and "{case}" not in image:
+        raise ValueError(f"--image is {image!r}; it must have {{case}} in the place of the name")
+
+
+def _write_examples(
+    folder: Path,
+    found: Evaluation,
+    cases: list[Case],
+    job: EvaluateJob,
+    wanted: list[str] | None,
+    image: str | None,
+    is_part: bool,
+) -> None:
+    """Write a slice of each chosen case, one case in memory at a time, and remove older ones.
+
+    A part of a run writes those of its cases that were asked for: which one is of median volume is
+    not known to it, nor what the other parts have written to the same folder.
+    """
+    from twintrack.report.examples import case_example, typical_case, write_example
+
+    if wanted is None:
+        volumes = {name: row["rater_volume"] or 0.0 for name, row in found.rows.items()}
+        typical = None if is_part else typical_case(volumes)
+        wanted = [] if typical is None else [typical]
+    written = set()
+    for case in cases:
+        if case.name not in wanted or case.name not in found.rows:
+            continue
+        example = case_example(
+            case,
+            None if job.calibrator is None else job.calibrator.transform,
+            None if image is None else Path(image.replace("{case}", case.name)),
+            job.tumour,
+            job.ignore_header,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{case.name}.npz"
+        write_example(path, example)
+        written.add(path)
+    if not is_part:
+        for path in set(folder.glob("*.npz")) - written:
+            path.unlink()

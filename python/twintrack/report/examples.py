@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,18 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.cohort import Case, load_case
 from twintrack.files import replacing
+from twintrack.volumes import HEADER_PARTS, check_same_geometry, read_volume
 
-__all__ = ["Example", "cut_example", "read_examples", "write_example"]
+__all__ = [
+    "Example",
+    "case_example",
+    "cut_example",
+    "read_examples",
+    "typical_case",
+    "write_example",
+]
 
 _Image = NDArray[np.float32]
 
@@ -165,6 +174,53 @@ def cut_example(
         None if image is None else np.clip((upright(image)[crop] - black) / (white - black), 0, 1),
         radiological=affine is not None,
     )
+
+
+def case_example(
+    case: Case,
+    calibrate: Callable[[_Image], _Image] | None = None,
+    image: Path | None = None,
+    tumour: Sequence[int] = (1,),
+    ignore_header: bool = False,
+) -> Example:
+    """Read a case and cut its example.
+
+    Parameters
+    ----------
+    case
+        Files to read; they take memory until this returns.
+    calibrate
+        Maps scores to calibrated ones, such as `Calibrator.transform`, or None.
+    image
+        Volume on the grid of the score, shown behind it, or None.
+    tumour, ignore_header
+        As in `load_case`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, OSError
+        As `load_case`; also for an image on another grid.
+    """
+    loaded = load_case(case, "all", ignore_header, tumour)
+    background = None
+    if image is not None:
+        volume = read_volume(image)
+        ignored = HEADER_PARTS if ignore_header else ()
+        check_same_geometry(loaded.score, volume, ignore=ignored)
+        background = volume.array
+    score = loaded.score
+    example = cut_example(case.name, score.array, loaded.raters, None, background, score.affine)
+    return example if calibrate is None else replace(example, calibrated=calibrate(example.score))
+
+
+def typical_case(rater_volumes: Mapping[str, float]) -> str | None:
+    """Choose the case of median volume among those in which raters marked something.
+
+    The choice looks at nothing that a method has a say in, so that all methods show one case, and
+    no case is picked for its looks. None if there is no such case.
+    """
+    marked = sorted((volume, case) for case, volume in rater_volumes.items() if volume > 0)
+    return marked[(len(marked) - 1) // 2][1] if marked else None
 
 
 def _orientation(affine: NDArray[np.float64] | None) -> NDArray[np.int64]:
