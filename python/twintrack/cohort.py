@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.files import replacing, split_suffix
+from twintrack.files import natural_order, replacing, split_suffix
 from twintrack.volumes import (
     HEADER_PARTS,
     Volume,
@@ -217,7 +217,7 @@ def read_folders(
         No predictions, a rater missing in one case, or several files where one is meant.
     """
     cases_dir, predictions_dir = Path(cases_dir), Path(predictions_dir)
-    scores = _find_scores(predictions_dir)
+    scores = find_scores(predictions_dir)
 
     @functools.cache
     def listing(folder: Path) -> list[str]:
@@ -234,7 +234,7 @@ def read_folders(
                 for name in _starting_with(listing(folder), prefix)
                 if (match := regex.fullmatch(name)) and (prefix or not name.startswith("."))
             }
-        return dict(sorted(found.items(), key=lambda item: _natural(item[0])))
+        return dict(sorted(found.items(), key=lambda item: natural_order(item[0])))
 
     def find_one(pattern: str | None, case: str) -> Path | None:
         found = list(find(pattern, case).values()) if pattern else []
@@ -265,6 +265,33 @@ def read_folders(
         )
         for name, score in scores.items()
     ]
+
+
+def find_scores(folder: _PathLike) -> dict[str, Path]:
+    """Return the score file of each case in a folder of predictions, in natural order of the names.
+
+    Where a case has several, ``CASE.npz`` (nnU-Net's probabilities, beside which lies its
+    segmentation, ``CASE.nii.gz``) comes before ``CASE.nii.gz``, ``.nii``, ``.npy`` and ``.mha``.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder does not exist.
+    ValueError
+        There is no score in it.
+    """
+    folder = Path(folder)
+    found: dict[str, dict[str, Path]] = {}
+    for file in folder.iterdir():
+        stem, suffix = split_suffix(file.name)
+        if suffix in _SCORE_SUFFIXES and not stem.startswith("."):
+            found.setdefault(stem, {})[suffix] = file
+    if not found:
+        raise ValueError(f"{folder}: no predictions ({', '.join(_SCORE_SUFFIXES)}) here")
+    return {
+        case: next(found[case][suffix] for suffix in _SCORE_SUFFIXES if suffix in found[case])
+        for case in sorted(found, key=natural_order)
+    }
 
 
 def annotated_box(raters: Sequence[NDArray[Any]], margin: int = 20) -> tuple[slice, slice, slice]:
@@ -384,7 +411,7 @@ def _check_columns(path: Path, columns: list[str]) -> list[str]:
     """Return the rater columns in order."""
     if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
         raise ValueError(f"{path}: separated by semicolons or tabs; save it with commas")
-    raters = sorted((c for c in columns if re.fullmatch(r"rater_\d+", c)), key=_natural)
+    raters = sorted((c for c in columns if re.fullmatch(r"rater_\d+", c)), key=natural_order)
     for column in columns:
         if column not in {"case", "score", "vessels", "roi", *raters}:
             raise ValueError(
@@ -409,7 +436,9 @@ def _check_name(name: str, place: str) -> str:
 
 def _check_same_raters(raters: dict[str, tuple[str, ...]]) -> None:
     """Raise if not every case has every rater that some case has."""
-    everyone = sorted({rater for present in raters.values() for rater in present}, key=_natural)
+    everyone = sorted(
+        {rater for present in raters.values() for rater in present}, key=natural_order
+    )
     for case, present in raters.items():
         absent = [rater for rater in everyone if rater not in present]
         if absent:
@@ -422,21 +451,6 @@ def _check_same_raters(raters: dict[str, tuple[str, ...]]) -> None:
 def _not_found(places: list[str]) -> FileNotFoundError:
     shown = "\n  ".join(places[:10] + ["…"] * (len(places) > 10))
     return FileNotFoundError(errno.ENOENT, f"{len(places)} missing:\n  {shown}")
-
-
-def _find_scores(folder: Path) -> dict[str, Path]:
-    """Return the best score file of each case in natural order of the names."""
-    found: dict[str, dict[str, Path]] = {}
-    for file in folder.iterdir():
-        stem, suffix = split_suffix(file.name)
-        if suffix in _SCORE_SUFFIXES and not stem.startswith("."):
-            found.setdefault(stem, {})[suffix] = file
-    if not found:
-        raise ValueError(f"{folder}: no predictions ({', '.join(_SCORE_SUFFIXES)}) here")
-    return {
-        case: next(found[case][suffix] for suffix in _SCORE_SUFFIXES if suffix in found[case])
-        for case in sorted(found, key=_natural)
-    }
 
 
 def _components(pattern: str) -> list[str]:
@@ -466,8 +480,3 @@ def _starting_with(names: list[str], prefix: str) -> Iterator[str]:
         if not names[index].startswith(prefix):
             return
         yield names[index]
-
-
-def _natural(text: str) -> list[Any]:
-    """Sort key that puts 2 before 10: text and numbers by turns."""
-    return [int(part) if odd % 2 else part for odd, part in enumerate(re.split(r"(\d+)", text))]

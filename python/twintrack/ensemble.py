@@ -18,7 +18,13 @@ from twintrack import _core
 from twintrack.arrays import to_numpy
 from twintrack.calibration_map import CalibrationMap
 
-__all__ = ["ExportGeometry", "ensemble_record", "ensemble_score", "export_score"]
+__all__ = [
+    "ExportGeometry",
+    "check_ensemble",
+    "ensemble_record",
+    "ensemble_score",
+    "export_score",
+]
 
 T = TypeVar("T")
 Inputs = Literal["logits", "probabilities"]
@@ -276,6 +282,34 @@ def ensemble_record(
     }
 
 
+def check_ensemble(calibrator: Any, made: Mapping[str, Any]) -> None:
+    """Refuse a calibrator that was fitted on scores made in another way.
+
+    Its map is wrong for other scores, however plausible the result looks.
+
+    Parameters
+    ----------
+    calibrator
+        What it records of its ensemble (``provenance_["ensemble"]``) is compared; one that records
+        nothing, a bare map or None fits every score.
+    made
+        How the scores at hand are made: `ensemble_record`.
+
+    Raises
+    ------
+    ValueError
+        Names the first entry that differs, with both values.
+    """
+    provenance = getattr(calibrator, "provenance_", None)
+    recorded = provenance.get("ensemble") if isinstance(provenance, Mapping) else None
+    for key, value in (recorded or {}).items():
+        if key in made and made[key] != (list(value) if isinstance(value, tuple) else value):
+            raise ValueError(
+                f"the calibrator was fitted on scores of an ensemble with {key} = {value!r}, but "
+                f"this one has {key} = {made[key]!r}"
+            )
+
+
 def _three(values: Iterable[T]) -> tuple[T, T, T]:
     a, b, c = values
     return a, b, c
@@ -335,25 +369,13 @@ def _rule(
             raise ValueError(f"{name} is {value!r}; it is 'logits' or 'probabilities'")
     if average == "logits" and inputs == "probabilities":
         raise ValueError("average='logits' needs logits, but inputs is 'probabilities'")
-    _check_record(calibrator, ensemble_record(len(arrays), tumour, average, regions))
+    check_ensemble(calibrator, ensemble_record(len(arrays), tumour, average, regions))
     return _core.MergeRule(
         tumour=_channels(tumour),
         logits=inputs == "logits",
         regions=bool(regions),
         mean_of_logits=average == "logits",
     )
-
-
-def _check_record(calibrator: Any, made: dict[str, Any]) -> None:
-    # A map fitted on scores made in another way is wrong for these, however plausible it looks.
-    provenance = getattr(calibrator, "provenance_", None)
-    recorded = provenance.get("ensemble") if isinstance(provenance, Mapping) else None
-    for key, value in (recorded or {}).items():
-        if key in made and made[key] != (list(value) if isinstance(value, tuple) else value):
-            raise ValueError(
-                f"the calibrator was fitted on scores of an ensemble with {key} = {value!r}, but "
-                f"this one has {key} = {made[key]!r}"
-            )
 
 
 def _core_map(calibrator: Any) -> Any:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 SUFFIXES = (".nii.gz", ".nii", ".npz", ".npy", ".mha", ".mhd")
 
@@ -22,6 +24,11 @@ def split_suffix(name: str) -> tuple[str, str]:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)], suffix
     return name, ""
+
+
+def natural_order(name: str) -> list[Any]:
+    """Sort key that puts ``case2`` before ``case10``: text and numbers by turns."""
+    return [int(part) if odd % 2 else part for odd, part in enumerate(re.split(r"(\d+)", name))]
 
 
 @contextmanager

@@ -139,13 +139,13 @@ def apply(
 
 def _scores(inputs: list[Path]) -> list[Case]:
     """Return a case for every score that ``-i`` names."""
-    from twintrack.cohort import Case, _find_scores, read_manifest
+    from twintrack.cohort import Case, find_scores, read_manifest
     from twintrack.files import split_suffix
 
     cases: list[Case] = []
     for path in inputs:
         if path.is_dir():
-            cases += [Case(name, score, ()) for name, score in _find_scores(path).items()]
+            cases += [Case(name, score, ()) for name, score in find_scores(path).items()]
         elif path.suffix.lower() == ".csv":
             cases += read_manifest(path)
         elif path.is_file():

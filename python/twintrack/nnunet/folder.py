@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from twintrack.cohort import _natural
-from twintrack.files import replacing, split_suffix
+from twintrack.files import natural_order, replacing, split_suffix
 from twintrack.nnunet.pipeline import Pipeline, Prediction
 from twintrack.version import __version__
 from twintrack.volumes import write_volume
@@ -168,7 +167,7 @@ def find_images(source: str | os.PathLike[str], channels: int = 1) -> dict[str, 
             )
     return {
         case: tuple(cases[case][channel] for channel in range(channels))
-        for case in sorted(cases, key=_natural)
+        for case in sorted(cases, key=natural_order)
     }
 
 

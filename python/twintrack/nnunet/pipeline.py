@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.calibrator_file import read_calibrator
-from twintrack.ensemble import Average, _check_record, ensemble_record, export_score
+from twintrack.ensemble import Average, check_ensemble, ensemble_record, export_score
 from twintrack.nnunet.images import Image, as_image, read_image, resample_image
 from twintrack.nnunet.models import Folder, Model, inspect_folder, load_model
 from twintrack.nnunet.roi import Box, Roi, RoiRule, find_roi, whole_volume
@@ -158,7 +158,7 @@ class Pipeline:
             if isinstance(calibrator, (str, os.PathLike))
             else calibrator
         )
-        _check_record(self.calibrator, self.ensemble)
+        check_ensemble(self.calibrator, self.ensemble)
 
         self.device = _device(device)
         settings: dict[str, Any] = {"step": step, "mirroring": mirroring, "on_device": on_device}

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.cohort import Case, _natural, write_manifest
+from twintrack.cohort import Case, write_manifest
 from twintrack.datasets.phantom import ANATOMY_LABELS
-from twintrack.files import replacing, split_suffix
+from twintrack.files import natural_order, replacing, split_suffix
 from twintrack.nnunet.images import Image, resample_image, resample_labels
 from twintrack.nnunet.pipeline import COARSE_SPACING
 from twintrack.nnunet.roi import RoiRule, find_roi
@@ -216,7 +216,9 @@ def prepare_curvas(
     root = Path(cases)
     if not root.is_dir():
         raise FileNotFoundError(2, "no such folder", str(root))
-    names = sorted((folder.name for folder in root.iterdir() if _annotations(folder)), key=_natural)
+    names = sorted(
+        (folder.name for folder in root.iterdir() if _annotations(folder)), key=natural_order
+    )
     if not names:
         raise FileNotFoundError(2, "no CASE/annotation_1.nii.gz in this folder", str(root))
     wanted = raters or max(len(_annotations(root / name)) for name in names)
@@ -268,7 +270,7 @@ def _by_case(folder: Path, channel: bool) -> dict[str, Path]:
         stem, suffix = split_suffix(file.name)
         if suffix in (".nii.gz", ".nii", ".mha") and not stem.startswith("."):
             found[stem.removesuffix("_0000") if channel else stem] = file
-    return {case: found[case] for case in sorted(found, key=_natural)}
+    return {case: found[case] for case in sorted(found, key=natural_order)}
 
 
 def _prepare_case(
