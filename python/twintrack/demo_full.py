@@ -26,6 +26,7 @@ from twintrack.nnunet import Pipeline, RoiRule
 from twintrack.nnunet.folder import Outputs, find_images, predict_folder
 from twintrack.nnunet.prepare import prepare_curvas, prepare_panorama
 from twintrack.nnunet.train import Small, Training, train_ensemble
+from twintrack.predictions import calibrate_score
 from twintrack.report.build import build_report
 from twintrack.report.comparison import Comparison
 from twintrack.report.examples import Example, cut_example
@@ -34,7 +35,7 @@ from twintrack.report.results import MethodResults, read_results
 from twintrack.runs.engine import Settings
 from twintrack.runs.evaluate import EvaluateJob, evaluate_cohort
 from twintrack.runs.fit import TallyJob, fit_tallies, read_tallies, tally_cohort
-from twintrack.volumes import read_volume, write_volume
+from twintrack.volumes import read_volume
 
 __all__ = ["Scale", "run_demo_full"]
 
@@ -231,23 +232,8 @@ def _fit(out: Path, cases: Sequence[Case], pipeline: Pipeline) -> dict[str, Cali
 def _evaluate(
     folder: Path, cases: Sequence[Case], calibrator: Calibrator, name: str
 ) -> MethodResults:
-    """Calibrate inside the region, as the pipeline does, and measure what it would have written.
-
-    Outside the region the score is exactly 0 however the map begins: a whole CT of m(0) would count
-    as a predicted volume.
-    """
-    scores = folder / "scores"
-    scores.mkdir(parents=True, exist_ok=True)
-    calibrated = []
-    for case in cases:
-        assert case.roi is not None  # noqa: S101 - they were predicted with their regions
-        score = read_volume(case.score)
-        values = calibrator.transform(np.asarray(score.array, np.float32))
-        values[read_volume(case.roi).array == 0] = 0
-        write_volume(scores / f"{case.name}.nii.gz", values, score)
-        calibrated.append(replace(case, score=scores / f"{case.name}.nii.gz"))
-    job = EvaluateJob(protocol="official", region="box")
-    found = evaluate_cohort(calibrated, job, folder / "store", settings=Settings(workers=1))
+    job = EvaluateJob(protocol="official", calibrator=calibrator, region="box")
+    found = evaluate_cohort(cases, job, folder / "store", settings=Settings(workers=1))
     found.write(folder, name)
     return read_results(folder)[1]
 
@@ -269,7 +255,9 @@ def _examples(cases: Sequence[Case], calibrator: Calibrator, count: int = 3) -> 
         loaded = load_case(case, "all")
         image = read_volume(case.raters[0].with_name("image.nii.gz"))
         score = np.asarray(loaded.score.array, np.float32)
-        calibrated = calibrator.transform(score)
+        assert case.roi is not None  # noqa: S101 - they were predicted with their regions
+        calibrated = score.copy()
+        calibrate_score(calibrator, calibrated, read_volume(case.roi).array)
         examples.append(
             cut_example(
                 case.name, score, loaded.raters, calibrated, image.array, loaded.score.affine

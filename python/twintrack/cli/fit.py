@@ -185,6 +185,7 @@ def fit(
     on where it was, and twintrack fit --tallies fits again without reading a voxel.
     """
     from twintrack.calibration import Calibrator
+    from twintrack.predictions import join_ensembles
     from twintrack.runs import fit as runs
 
     report = Report(quiet, log_json, verbose)
@@ -201,6 +202,7 @@ def fit(
         exact=exact,
         folds=folds,
         seed=seed,
+        ensemble=None if average is None else {"average": average},
     )
     failures: list[Failure] = []
     if tallies is not None:
@@ -212,7 +214,8 @@ def fit(
             only=only or (),
             without=without or (),
         )
-        calibrator.set_params(ensemble=_ensemble(average, made_with["tumour"]))
+        known = [("of the tallies", made_with["ensemble"] or {})]
+        calibrator.set_params(ensemble=join_ensembles(known, calibrator.ensemble))
         store, rule = tallies, made_with["region"]
         runs.fit_tallies(calibrator, found, rule)
     else:
@@ -222,7 +225,6 @@ def fit(
         cohort = options.chosen(cohort, only, without)
         cases = options.part_of(cohort, parts, part)
         job = runs.TallyJob(rule, options.classes(tumour), ignore_header)
-        calibrator.set_params(ensemble=_ensemble(average, job.tumour))
         store = store or output.with_name(f"{output.stem}.tallies")
         run = options.running(report, npp, memory, force, scheduler, workers)
         if dry_run:
@@ -263,12 +265,6 @@ def _bins(text: str) -> Any:
         return int(text)
     except ValueError:
         raise ValueError(f"--bins is {text!r}; it must be a number or auto") from None
-
-
-def _ensemble(average: str | None, tumour: Sequence[int]) -> dict[str, Any]:
-    """Return what is known of how the score was made."""
-    known: dict[str, Any] = {"tumour": list(tumour)}
-    return known if average is None else {**known, "average": average}
 
 
 def _leave_one_out(

@@ -222,13 +222,15 @@ def predict(
         typer.Option("--file_ending", help="Format of the volumes.", rich_help_panel=_OUTPUT),
     ] = Ending.nii_gz,
     save_roi: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--save_roi",
-            help="Write the region of interest as rois/CASE.nii.gz, which twintrack fit can use.",
+            "--save_roi/--no_save_roi",
+            help="Write the region of interest as rois/CASE.nii.gz, which twintrack fit, apply and "
+            "evaluate use. By default with --coarse.",
+            show_default=False,
             rich_help_panel=_OUTPUT,
         ),
-    ] = False,
+    ] = None,
     keep: Annotated[
         bool,
         typer.Option(
@@ -255,7 +257,8 @@ def predict(
     from twintrack.runs.failures import explain
 
     report = Report(quiet, log_json, verbose)
-    outputs = Outputs(output, ending.value, dtype.value, save_roi)
+    rois = coarse is not None if save_roi is None else save_roi
+    outputs = Outputs(output, ending.value, dtype.value, rois)
     rule = RoiRule(
         margins=_triple(margins, "--margins"),
         components=components,  # type: ignore[arg-type]

@@ -14,13 +14,13 @@ import numpy as np
 
 from twintrack.files import natural_order, replacing, split_suffix
 from twintrack.nnunet.pipeline import Pipeline, Prediction
+from twintrack.predictions import RECORD, REGIONS
 from twintrack.version import __version__
 from twintrack.volumes import write_volume
 
 __all__ = ["Done", "Outputs", "find_images", "predict_folder"]
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mha")
-RECORD = "prediction.json"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Outputs:
 
     def roi(self, case: str) -> Path:
         """Return the file of the region of interest."""
-        return self.folder / "rois" / f"{case}{self.ending}"
+        return self.folder / REGIONS / f"{case}{self.ending}"
 
     def finished(self, case: str) -> bool:
         """Return whether all files of a case are there; each appears only when it is whole."""
@@ -70,7 +70,7 @@ class Outputs:
 
     def prepare(self) -> None:
         """Make the folders."""
-        for folder in ("masks", *(["rois"] if self.rois else [])):
+        for folder in ("masks", *([REGIONS] if self.rois else [])):
             (self.folder / folder).mkdir(parents=True, exist_ok=True)
 
     def write(self, case: str, prediction: Prediction) -> None:

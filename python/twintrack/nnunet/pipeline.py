@@ -20,7 +20,7 @@ from twintrack.calibrator_file import read_calibrator
 from twintrack.ensemble import Average, check_ensemble, ensemble_record, export_score
 from twintrack.nnunet.images import Image, as_image, read_image, resample_image
 from twintrack.nnunet.models import Folder, Model, inspect_folder, load_model
-from twintrack.nnunet.roi import Box, Roi, RoiRule, find_roi, whole_volume
+from twintrack.nnunet.roi import Box, Roi, RoiRule, find_roi, narrowed, whole_volume
 from twintrack.volumes import Volume
 
 __all__ = ["Pipeline", "Prediction"]
@@ -44,7 +44,7 @@ class Prediction:
     mask : Volume
         uint8: 1 where the score is above the threshold.
     roi : Roi
-        What the members were asked about.
+        What the members were asked about: every score in it is the map's, none outside of it is.
     notes : tuple of str
         What the user should know, such as that no organ was found.
     seconds : dict
@@ -395,7 +395,8 @@ class Pipeline:
         return Prediction(
             score=Volume(score, place.affine, place.path, place.header),
             mask=Volume(mask, place.affine, place.path, place.header),
-            roi=case.frame.back(case.roi),
+            # nnU-Net crops what is 0 at the rim of an image before its networks see it.
+            roi=case.frame.back(narrowed(case.roi, case.geometries[0].box)),
             notes=tuple(case.notes),
             seconds=case.seconds,
         )

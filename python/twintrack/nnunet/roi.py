@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["Roi", "RoiRule", "find_roi", "whole_volume"]
+__all__ = ["Roi", "RoiRule", "find_roi", "narrowed", "whole_volume"]
 
 Box = tuple[slice, slice, slice]
 
@@ -84,6 +84,16 @@ class Roi:
         """Voxels of the box along each axis."""
         a, b, c = (part.stop - part.start for part in self.box)
         return a, b, c
+
+
+def narrowed(roi: Roi, box: Sequence[tuple[int, int]]) -> Roi:
+    """Return the part of a region that is in `box`: bounds counted from the region's own box."""
+    inner = tuple(slice(start, stop) for start, stop in box)
+    a, b, c = (
+        slice(outer.start + part.start, outer.start + part.stop)
+        for outer, part in zip(roi.box, inner, strict=True)
+    )
+    return Roi((a, b, c), None if roi.inside is None else roi.inside[inner], roi.found)
 
 
 def whole_volume(shape: Sequence[int]) -> Roi:

@@ -1,10 +1,15 @@
-"""Applying a calibrator to a cohort: score volumes in, calibrated volumes out."""
+"""Applying a calibrator to a cohort: score volumes in, calibrated volumes out.
+
+Outside the region of interest that a case carries a score of exactly 0 stays 0, as in the
+pipeline.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +17,23 @@ from numpy.typing import NDArray
 
 from twintrack.calibration import Calibrator
 from twintrack.cohort import Case
+from twintrack.predictions import calibrate_score, region_of_case
 from twintrack.runs.engine import Outcome, Settings, run_cases
 from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
 from twintrack.runs.memory import case_bytes
 from twintrack.runs.store import Entry, Store, dump_json
 from twintrack.runs.streaming import SLAB_VOXELS, moved, open_score, planes_of
-from twintrack.volumes import QUANTISATION_ERROR, Volume, read_score, write_volume
-from twintrack.volumes.slabs import VolumeSlabs, write_slabs
+from twintrack.volumes import (
+    HEADER_PARTS,
+    QUANTISATION_ERROR,
+    Volume,
+    check_same_geometry,
+    read_labels,
+    read_score,
+    write_volume,
+)
+from twintrack.volumes.slabs import VolumeSlabs, open_slabs, write_slabs
 
 __all__ = ["ApplyJob", "apply_cohort", "calibrator_content"]
 
@@ -41,7 +55,15 @@ def calibrator_digest(calibrator: Calibrator) -> str:
 
 
 @dataclass(frozen=True)
-class ApplyJob(Job[Volume | VolumeSlabs]):
+class Opened:
+    """The score of a case and its region of interest, if any: both whole, or both in slabs."""
+
+    score: Volume | VolumeSlabs
+    region: Volume | VolumeSlabs | None
+
+
+@dataclass(frozen=True)
+class ApplyJob(Job[Opened]):
     """Calibrates the score of a case and writes it to a folder.
 
     Attributes
@@ -89,43 +111,62 @@ class ApplyJob(Job[Volume | VolumeSlabs]):
         return self.folder / f"{case.name}{self.ending}"
 
     def files(self, case: Case) -> dict[str, Path]:
-        """Return the score and what gives it its geometry."""
-        return case_files(Case(case.name, case.score, ()), vessels=False, roi=False)
+        """Return the score, what gives it its geometry, and its region of interest."""
+        region = region_of_case(case)
+        return case_files(Case(case.name, case.score, (), roi=region), vessels=False, roi=True)
 
     def memory(self, case: Case) -> int:
         """Estimate the memory of a slab, or of the volume where it is written in one piece."""
         return case_bytes(self.files(case), None if self.ending == ".mha" else SLAB_VOXELS)
 
-    def read(self, case: Case) -> Volume | VolumeSlabs:
-        """Open the score, to be calibrated while it is written."""
+    def read(self, case: Case) -> Opened:
+        """Open the score, to be calibrated while it is written.
+
+        Of the region's geometry only the shape has to fit: the score's header is what is written.
+        """
+        path = region_of_case(case)
+        region: Volume | VolumeSlabs | None
         if self.ending == ".mha":
-            return read_score(case.score, self.tumour)
-        return open_score(case.score, self.tumour)
+            whole = read_score(case.score, self.tumour)
+            region = None if path is None else read_labels(path)
+            if region is not None:
+                check_same_geometry(whole, region, ignore=HEADER_PARTS)
+            return Opened(whole, region)
+        score = open_score(case.score, self.tumour)
+        region = None if path is None else open_slabs(path, ())
+        if region is not None:
+            check_same_geometry(score.place, region.place, ignore=HEADER_PARTS)
+        return Opened(score, region)
 
-    def compute(self, loaded: Volume | VolumeSlabs) -> Product:
+    def compute(self, loaded: Opened) -> Product:
         """Calibrate in place: the array is ours, or a copy-on-write mapping of the file."""
-        if isinstance(loaded, VolumeSlabs):
-            return Product(loaded.place.array.size, {})
-        self.calibrator.transform(loaded.array, out=loaded.array)
-        return Product(loaded.array.size, {})
+        score, region = loaded.score, loaded.region
+        if isinstance(score, VolumeSlabs):
+            return Product(score.place.array.size, {})
+        mask = region.array if isinstance(region, Volume) else None
+        calibrate_score(self.calibrator, score.array, mask)
+        return Product(score.array.size, {})
 
-    def write(
-        self, case: Case, loaded: Volume | VolumeSlabs, store: Store
-    ) -> dict[str, tuple[str, Path]]:
+    def write(self, case: Case, loaded: Opened, store: Store) -> dict[str, tuple[str, Path]]:
         """Write the volume into the staging folder."""
         place = self.place(case)
         staged = store.staged(place.name)
-        if isinstance(loaded, VolumeSlabs):
-            write_slabs(staged, self._calibrated(loaded), loaded.place, self.dtype)
+        score, region = loaded.score, loaded.region
+        if isinstance(score, VolumeSlabs):
+            assert not isinstance(region, Volume)  # noqa: S101 - opened in the same way
+            write_slabs(staged, self._calibrated(score, region), score.place, self.dtype)
         else:
-            write_volume(staged, loaded.array, loaded, self.dtype)
+            write_volume(staged, score.array, score, self.dtype)
         return {"volume": (place.name, place)}
 
-    def _calibrated(self, score: VolumeSlabs) -> Iterator[NDArray[Any]]:
+    def _calibrated(self, score: VolumeSlabs, region: VolumeSlabs | None) -> Iterator[NDArray[Any]]:
         first = 0
+        planes = planes_of(score.place)
         try:
-            for slab in score.slabs(planes_of(score.place)):
-                self.calibrator.transform(slab, out=slab)
+            masks: Iterator[NDArray[Any] | None]
+            masks = repeat(None) if region is None else region.slabs(planes)
+            for slab, mask in zip(score.slabs(planes), masks, strict=False):
+                calibrate_score(self.calibrator, slab, mask)
                 yield slab
                 first += slab.shape[2]
         except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +18,7 @@ from twintrack.files import naming
 from twintrack.metrics import CaseMetrics, CaseTally, curve_of
 from twintrack.metrics.staple import staple_dice
 from twintrack.metrics.vascular import VESSELS
+from twintrack.predictions import calibrate_score, region_of_case
 from twintrack.runs.apply import calibrator_content
 from twintrack.runs.engine import Settings, add_tallies, run_cases
 from twintrack.runs.inputs import case_files
@@ -25,6 +26,7 @@ from twintrack.runs.job import Job, Product
 from twintrack.runs.results import Row, means, write_results
 from twintrack.runs.store import Entry, Failure, Store
 from twintrack.version import __version__
+from twintrack.volumes import HEADER_PARTS, check_same_geometry, read_labels
 
 __all__ = [
     "FIGURES",
@@ -57,8 +59,11 @@ _TALLY_FORMAT = "twintrack-case-tally"
 
 
 @dataclass(frozen=True)
-class EvaluateJob(Job[LoadedCase]):
+class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
     """Measures the score of a case, calibrated if a calibrator is given.
+
+    Outside the region of interest that a case carries, a score of exactly 0 stays 0, as in the
+    pipeline: m(0) all over a CT would count as a predicted volume.
 
     Attributes
     ----------
@@ -103,19 +108,30 @@ class EvaluateJob(Job[LoadedCase]):
 
     def files(self, case: Case) -> dict[str, Path]:
         """Return score, raters and vessels, and the mask if it is used."""
-        return case_files(case, vessels=True, roi=self.region == "roi")
+        if self.calibrator is not None:
+            case = replace(case, roi=region_of_case(case))
+        roi = self.region == "roi" or self.calibrator is not None
+        return case_files(case, vessels=True, roi=roi)
 
-    def read(self, case: Case) -> LoadedCase:
-        """Load the arrays."""
+    def read(self, case: Case) -> tuple[LoadedCase, NDArray[Any] | None]:
+        """Load the arrays, and the region of interest for calibrating."""
         # The protocol's box is not quite `annotated_box`: it is left to `evaluate`.
         rule: RegionRule = "roi" if self.region == "roi" else "all"
-        return load_case(case, rule, self.ignore_header, self.tumour)
+        loaded = load_case(case, rule, self.ignore_header, self.tumour)
+        path = None if self.calibrator is None else region_of_case(case)
+        if path is None or loaded.region is not None:
+            return loaded, loaded.region
+        region = read_labels(path)
+        ignored = HEADER_PARTS if self.ignore_header else ()
+        check_same_geometry(loaded.score, region, ignore=ignored)
+        return loaded, region.array
 
-    def compute(self, loaded: LoadedCase) -> Product:
+    def compute(self, opened: tuple[LoadedCase, NDArray[Any] | None]) -> Product:
         """Calibrate and measure."""
+        loaded, of_interest = opened
         score = loaded.score.array
         if self.calibrator is not None:
-            self.calibrator.transform(score, out=score)
+            calibrate_score(self.calibrator, score, of_interest)
         region = loaded.region
         if self.region == "all":
             region = np.broadcast_to(np.True_, score.shape)

@@ -15,11 +15,12 @@ from numpy.typing import ArrayLike
 from twintrack import _core
 from twintrack.calibration import Calibrator
 from twintrack.cohort import Case, RegionRule
+from twintrack.predictions import ensemble_of_score, join_ensembles
 from twintrack.runs.engine import Outcome, Settings, add_tallies, flow_through, run_cases
 from twintrack.runs.inputs import case_files, size_of
 from twintrack.runs.job import Job, Product
 from twintrack.runs.memory import case_bytes
-from twintrack.runs.store import Failure, Store, open_stores
+from twintrack.runs.store import Entry, Failure, Store, open_stores
 from twintrack.runs.streaming import SLAB_VOXELS, Slab, StreamedCase, open_case
 from twintrack.score_tally import ScoreTally
 
@@ -75,7 +76,11 @@ class TallyJob(Job[StreamedCase]):
         tally = ScoreTally(len(loaded.case.raters))
         loaded.for_each(lambda slab: tally.update(slab.score, slab.raters, slab.region))
         counted = tally.compact().voxels
-        return Product(loaded.place.array.size, {"voxels_in_region": counted}, tally)
+        result = {
+            "voxels_in_region": counted,
+            "ensemble": ensemble_of_score(loaded.case.score, self.tumour),
+        }
+        return Product(loaded.place.array.size, result, tally)
 
     def load_tally(self, path: Path) -> ScoreTally:
         """Read a stored tally."""
@@ -146,7 +151,8 @@ def fit_cohort(
         The cohort.
     calibrator
         An unfitted Calibrator with the target, bins and so on; it is fitted in place. With
-        ``exact=True`` the voxels are read a second time.
+        ``exact=True`` the voxels are read a second time. What the files tell of how the scores were
+        made is added to its `ensemble`.
     job
         Which voxels count, and how files are read.
     store
@@ -161,7 +167,7 @@ def fit_cohort(
     Raises
     ------
     ValueError
-        Broken cases, or nothing to fit.
+        Broken cases, nothing to fit, or scores that were made in different ways.
     StoreError
         The store cannot be written.
     """
@@ -169,6 +175,8 @@ def fit_cohort(
     outcomes, total = tally_cohort(cases, job, store, settings)
     failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
     check_failures(failures, len(cases), skip_broken)
+    entries = (outcome.entry for outcome in outcomes if outcome.entry is not None)
+    calibrator.set_params(ensemble=join_ensembles(_ensembles(entries), calibrator.ensemble))
     broken = {failure.case for failure in failures}
     whole = [case for case in cases if case.name not in broken]
     if calibrator.bins == "auto":
@@ -303,7 +311,8 @@ def read_tallies(
     Returns
     -------
     options, tallies
-        How they were made; case and tally, in the order of the names.
+        How they were made, with what is known of the scores as "ensemble" (`join_ensembles`); case
+        and tally, in the order of the names.
 
     Raises
     ------
@@ -329,7 +338,14 @@ def read_tallies(
         case for case in cases if (not only or _matches(case, only)) and not _matches(case, without)
     ]
 
-    return opened.options, _stored(opened, cases)
+    entries = (entry for case in cases if (entry := opened.find(case)) is not None)
+    options = {**opened.options, "ensemble": join_ensembles(_ensembles(entries))}
+    return options, _stored(opened, cases)
+
+
+def _ensembles(entries: Iterable[Entry]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    # Tallies of earlier versions do not say.
+    return ((entry.case, entry.result.get("ensemble", {})) for entry in entries)
 
 
 def _stored(store: Store, cases: Sequence[str]) -> Iterator[tuple[str, ScoreTally]]:

@@ -85,6 +85,19 @@ def read_npz(path: Path, classes: Sequence[int], key: str | None = None) -> NDAr
         return array
 
 
+def count_classes(path: Path) -> int | None:
+    """Return the number of classes of an .npz of class probabilities; None of a single volume.
+
+    Raises
+    ------
+    ValueError
+        Corrupt, or several arrays of which none is nnU-Net's; the message names `path`.
+    """
+    with naming(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        shape = _read_npy_header(ByteStream(unzip(file, _find_entry(archive, None))))[0]
+        return shape[0] if len(shape) == 4 else None
+
+
 def _find_entry(archive: zipfile.ZipFile, key: str | None) -> zipfile.ZipInfo:
     entries = {
         entry.filename.removesuffix(".npy"): entry

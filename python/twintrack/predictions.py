@@ -1,0 +1,139 @@
+"""What the files beside a score tell of it: how the ensemble made it, and where it was asked.
+
+``twintrack predict`` writes ``prediction.json`` into the folder of its scores, and the regions of
+interest into ``rois``. nnU-Net's ``CASE.npz`` holds the probability of every class.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.calibration import Calibrator
+from twintrack.cohort import Case
+from twintrack.files import split_suffix
+from twintrack.volumes.numpy_files import count_classes
+
+__all__ = [
+    "RECORD",
+    "REGIONS",
+    "calibrate_score",
+    "ensemble_of_score",
+    "join_ensembles",
+    "region_of_case",
+]
+
+RECORD = "prediction.json"
+"""File in a folder of scores that says how ``twintrack predict`` made them."""
+
+REGIONS = "rois"
+"""Folder beside it with the masks of what the networks were asked about."""
+
+
+def ensemble_of_score(score: Path, tumour: Sequence[int] = (1,)) -> dict[str, Any]:
+    """Return how a score was made, as far as its files tell: entries of `ensemble_record`.
+
+    Parameters
+    ----------
+    score
+        File of the score. Beside it may be ``prediction.json``, which tells all.
+    tumour
+        Classes that are added up where the file holds class probabilities (``.npz`` with a class
+        axis): then they, and nothing else, are known. Of a single volume nothing is known, for
+        whoever wrote it has merged the classes already.
+
+    Raises
+    ------
+    ValueError
+        The score is calibrated already, or the record or the archive cannot be read; names the
+        file.
+    """
+    record = score.with_name(RECORD)
+    if record.is_file():
+        try:
+            content = json.loads(record.read_text(encoding="utf-8"))
+            ensemble, calibrator = dict(content["ensemble"]), content["calibrator"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{record}: not a record of twintrack predict ({error!r})") from error
+        if calibrator is not None:
+            raise ValueError(
+                f"{score}: is calibrated already ({record.name}); a map is fitted to the "
+                "ensemble's own score: predict without -m into another folder"
+            )
+        return ensemble
+    if split_suffix(score.name)[1] == ".npz" and count_classes(score) is not None:
+        return {"tumour": list(tumour)}
+    return {}
+
+
+def join_ensembles(
+    found: Iterable[tuple[str, Mapping[str, Any]]], given: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """Return what is known of an ensemble from its cases, and what is given; None if nothing is.
+
+    Parameters
+    ----------
+    found
+        Case, and what `ensemble_of_score` returned for it.
+    given
+        What the user says of it.
+
+    Raises
+    ------
+    ValueError
+        Cases contradict each other or what is given; names case and entry.
+    """
+    joined = dict(given or {})
+    first = dict.fromkeys(joined, "what was given")
+    for case, ensemble in found:
+        for key, value in ensemble.items():
+            if joined.setdefault(key, value) != value:
+                raise ValueError(
+                    f"case {case!r}: its score is of an ensemble with {key} = {value!r}, but "
+                    f"{first[key]} has {key} = {joined[key]!r}; one map cannot be right for both"
+                )
+            first.setdefault(key, f"case {case!r}")
+    return joined or None
+
+
+def region_of_case(case: Case) -> Path | None:
+    """Return the mask of what the networks were asked about, None if there is none.
+
+    It is the region that the cohort names, or else the one that ``twintrack predict`` wrote beside
+    the score.
+    """
+    if case.roi is not None:
+        return case.roi
+    beside = case.score.parent / REGIONS / case.score.name
+    return beside if case.score.with_name(RECORD).is_file() and beside.is_file() else None
+
+
+def calibrate_score(
+    calibrator: Calibrator, score: NDArray[Any], region: NDArray[Any] | None = None
+) -> None:
+    """Calibrate an array in place as the pipeline does.
+
+    Parameters
+    ----------
+    calibrator
+        Fitted.
+    score
+        Of any shape.
+    region
+        Of the same shape, 0 outside the region of interest. A score of exactly 0 there means that
+        no network was asked: it stays 0, whatever the map makes of 0. Everything else is mapped.
+
+    Raises
+    ------
+    ValueError
+        As `Calibrator.transform`.
+    """
+    unasked = None if region is None else (region == 0) & (score == 0)
+    calibrator.transform(score, out=score)
+    if unasked is not None:
+        np.copyto(score, 0, where=unasked)
