@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ pytest.importorskip("nnunetv2")
 
 import tiny_models as tiny
 
+import twintrack
 from twintrack.calibration import Calibrator
 from twintrack.cli import command_app, main
 from twintrack.ensemble import ensemble_record
@@ -110,6 +116,46 @@ def test_folder_geometry_and_continuing(place: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "parts") == made
     with pytest.raises(ValueError, match="would mix them"):
         run([*arguments(place, whole), "--continue_prediction", "--threshold", "0.3"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_midway_and_continued_gives_the_same_files(
+    place: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for seed in range(6):
+        write_volume(images / f"case{seed}_0000.nii.gz", ct(seed), AFFINE)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert run(arguments(place, whole, images)).exit_code == 0
+    made = contents(whole)
+    program = "from twintrack.cli import main; main()"
+    command = [sys.executable, "-c", program, "predict", *arguments(place, stopped, images)]
+    source = Path(twintrack.__file__).parents[1]
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": str(source)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while process.poll() is None and not (stopped / "case0.nii.gz").is_file():
+            time.sleep(0.002)
+        process.send_signal(number)
+        process.wait(60)
+    finally:
+        process.kill()
+    finished = {file.name for file in stopped.glob("case*")}
+    assert process.returncode in (-number, 128 + number)
+    assert {"case0.nii.gz"} <= finished < {f"case{seed}.nii.gz" for seed in range(6)}
+    for name in finished:  # what is there is whole
+        assert (stopped / name).read_bytes() == made[name]
+    # As a process leaves them that is killed while it writes.
+    for name in (".0a1b2c3d.case5.nii.gz", "masks/.0a1b2c3d.case5.nii.gz"):
+        (stopped / name).write_bytes(b"half")
+    result = run([*arguments(place, stopped, images), "--continue_prediction"])
+    assert result.exit_code == 0, result.output
+    assert contents(stopped) == made
 
 
 def test_corrupt_case_is_reported_and_the_rest_done(place: Path, tmp_path: Path) -> None:

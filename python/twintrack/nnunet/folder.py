@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import time
@@ -72,6 +73,12 @@ class Outputs:
         """Make the folders."""
         for folder in ("masks", *([REGIONS] if self.rois else [])):
             (self.folder / folder).mkdir(parents=True, exist_ok=True)
+
+    def clear(self, case: str) -> None:
+        """Delete temporary files of a case, which a run that was killed has left."""
+        for file in (self.score(case), self.mask(case), self.roi(case)):
+            for leftover in file.parent.glob(f".{'[0-9a-f]' * 8}.{glob.escape(file.name)}"):
+                leftover.unlink(missing_ok=True)
 
     def write(self, case: str, prediction: Prediction) -> None:
         """Write the files of a case, the score last."""
@@ -217,6 +224,7 @@ def predict_folder(
         if keep and outputs.finished(case):
             tell(Done(case, tuple(files), kept=True))
         else:
+            outputs.clear(case)
             todo[case] = files
 
     def finish(case: str, prediction: Prediction) -> Done:
