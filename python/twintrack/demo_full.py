@@ -71,8 +71,8 @@ class Scale:
     test: int = 10
     members: int = 3
     shape: tuple[int, int, int] = (112, 96, 64)
-    coarse: Small = field(default_factory=lambda: Small(patch=(16, 32, 32), epochs=4))
-    fine: Small = field(default_factory=lambda: Small(epochs=6))
+    coarse: Small = field(default_factory=lambda: Small(patch=(16, 32, 32), epochs=6))
+    fine: Small = field(default_factory=lambda: Small(epochs=12))
 
 
 def run_demo_full(

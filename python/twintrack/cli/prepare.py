@@ -16,7 +16,7 @@ from twintrack.cli.reporting import Report
 if TYPE_CHECKING:
     from twintrack.nnunet.prepare import Prepared
 
-__all__ = ["prepare"]
+__all__ = ["environment_folder", "prepare"]
 
 _PANORAMA = "PANORAMA"
 _CURVAS = "CURVAS–PDACVI"
@@ -141,7 +141,7 @@ def prepare(
     made: Prepared
     try:
         if layout is Layout.panorama:
-            raw = output or _from_environment("nnUNet_raw", "-o")
+            raw = output or environment_folder("nnUNet_raw", "-o")
             if not labels:
                 raise ValueError("-l is missing: the folder of PANORAMA's label maps")
             made = prepare_panorama(
@@ -184,7 +184,8 @@ def prepare(
         raise typer.Exit(1)
 
 
-def _from_environment(name: str, option: str) -> Path:
+def environment_folder(name: str, option: str) -> Path:
+    """Return the folder that an environment variable of nnU-Net names, as `option` would."""
     value = os.environ.get(name)
     if not value:
         raise ValueError(f"give {option}, or set nnU-Net's environment variable {name}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from twintrack.cli import options
-from twintrack.cli.prepare import _from_environment
+from twintrack.cli.prepare import environment_folder
 from twintrack.cli.reporting import Report
 
 __all__ = ["train"]
@@ -132,9 +132,9 @@ def train(
     if device not in ("cuda", "cpu", "mps"):
         raise ValueError(f"-device is {device!r}; nnU-Net trains on cuda, cpu or mps")
     training = Training(
-        raw=raw or _from_environment("nnUNet_raw", "--raw"),
-        preprocessed=preprocessed or _from_environment("nnUNet_preprocessed", "--preprocessed"),
-        results=results or _from_environment("nnUNet_results", "--results"),
+        raw=raw or environment_folder("nnUNet_raw", "--raw"),
+        preprocessed=preprocessed or environment_folder("nnUNet_preprocessed", "--preprocessed"),
+        results=results or environment_folder("nnUNet_results", "--results"),
         configuration=configuration,
         trainer=trainer,
         fold=fold if fold == "all" else int(fold),

@@ -114,6 +114,9 @@ class Training:
         else:
             # Starting workers takes longer than the training; in one process the seed decides all.
             given["nnUNet_n_proc_DA"] = "0"
+            # Threads that spin while they wait make small steps several times as long as soon as
+            # something else needs a core.
+            given.setdefault("OMP_WAIT_POLICY", "passive")
             given["TWINTRACK_EPOCHS"] = str(self.small.epochs)
             given["TWINTRACK_ITERATIONS"] = str(self.small.iterations)
         return given

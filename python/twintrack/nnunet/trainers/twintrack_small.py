@@ -50,15 +50,15 @@ class TwinTrackSmallTrainer(nnUNetTrainer):  # type: ignore[misc]
         return rotation, dummy, self.configuration_manager.patch_size, None
 
     @staticmethod
-    def get_training_transforms(  # type: ignore[no-untyped-def]  # noqa: ANN205
-        patch_size,  # noqa: ANN001, ARG004
-        rotation,  # noqa: ANN001, ARG004
-        deep_supervision_scales,  # noqa: ANN001
-        *unused,  # noqa: ANN002, ARG004
-        use_mask_for_norm=None,  # noqa: ANN001, ARG004
-        **labels,  # noqa: ANN003
-    ):
-        """Augment nothing: the transforms are those of validation."""
+    def get_training_transforms(
+        patch_size: Any,  # noqa: ARG004 - of these only the scales matter to validation
+        rotation: Any,  # noqa: ARG004
+        deep_supervision_scales: Any,
+        *others: Any,  # noqa: ARG004
+        use_mask_for_norm: Any = None,  # noqa: ARG004
+        **labels: Any,
+    ) -> Any:
+        """Augment nothing: return the transforms of validation."""
         return nnUNetTrainer.get_validation_transforms(deep_supervision_scales, **labels)
 
     def plot_network_architecture(self) -> None:
