@@ -144,7 +144,12 @@ def train(
         extra=("--npz",) if npz else (),
     )
     seeds = range(seed, seed + members)
-    coarse_model, models = train_ensemble(training, seeds, fine, coarse, report.progress.warn)
+
+    def tell(message: str) -> None:
+        if not (quiet or log_json):
+            typer.echo(f"{message} …", err=True)
+
+    coarse_model, models = train_ensemble(training, seeds, fine, coarse, tell)
     rows: list[tuple[str, object]] = [("--members", model) for model in models]
     if coarse_model is not None:
         rows.insert(0, ("--coarse", coarse_model))

@@ -174,7 +174,8 @@ def plan_and_preprocess(number: int, training: Training, log: Path) -> str:
 def train_network(name: str, seed: int, training: Training, home: Path, log: Path) -> Path:
     """Run ``nnUNetv2_train`` from a seed; return the folder of the trained model.
 
-    A training that is finished is not done again, one that was interrupted goes on.
+    A training that is finished is not done again, one that was interrupted goes on; with ``--npz``
+    that includes the validation.
 
     Parameters
     ----------
@@ -196,14 +197,19 @@ def train_network(name: str, seed: int, training: Training, home: Path, log: Pat
     configuration = "3d_fullres" if training.small else training.configuration
     model = home / name / f"{training.used_trainer}__{training.plans}__{configuration}"
     fold = model / f"fold_{training.fold}"
-    if (fold / "checkpoint_final.pth").is_file():
+    trained = (fold / "checkpoint_final.pth").is_file()
+    # nnU-Net writes the summary when it has validated every case; small networks are not validated.
+    validated = "--npz" not in training.extra or training.small is not None
+    if trained and (validated or (fold / "validation" / "summary.json").is_file()):
         return model
-    begun = any((fold / f"checkpoint_{which}.pth").is_file() for which in ("latest", "best"))
+    begun = not trained and any(
+        (fold / f"checkpoint_{which}.pth").is_file() for which in ("latest", "best")
+    )
     home.mkdir(parents=True, exist_ok=True)
     _run(
         ["run_training_entry", name, configuration, str(training.fold)]
         + ["-tr", training.used_trainer, "-p", training.plans, "-device", training.device]
-        + (["--c"] if begun else [])
+        + (["--val"] if trained else ["--c"] if begun else [])
         + list(training.extra),
         {**training.environment(home), "TWINTRACK_SEED": str(seed)},
         log,
