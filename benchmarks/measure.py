@@ -46,7 +46,7 @@ class Measured:
     answer: Any
 
 
-def measure(work: Callable[[], Any], runs: int, budget: float = 60.0) -> Measured:
+def measure(work: Callable[[], Any], runs: int, budget: float = 15.0) -> Measured:
     """Do `work` at most `runs` times, fewer once `budget` seconds have gone.
 
     The first run tells the memory, and counts for the time only if it stays the only one: later
@@ -90,6 +90,16 @@ def read_seconds(arrays: Sequence[NDArray[Any]], runs: int = 9) -> float:
     return sum(
         _on_all_cores(lambda part, of=word: read(part, of), word.size, runs) for word in words
     )
+
+
+def fill_seconds(array: NDArray[Any], runs: int = 9) -> float:
+    """Seconds in which all cores write a contiguous array."""
+    target = array.reshape(-1).view(np.uint8)
+
+    def fill(part: slice) -> None:
+        target[part] = 1
+
+    return _on_all_cores(fill, target.size, runs)
 
 
 def _on_all_cores(work: Callable[[slice], None], size: int, runs: int) -> float:

@@ -1,31 +1,38 @@
 """Prints, side by side, what TwinTrack and the packages one would otherwise take need for a work.
 
 Both run on the same arrays in the same process, one after the other, on all cores that the process
-may use (the peers take what they can). Every size and distribution of a row has a process of its
-own. Times are medians; memory is the peak beyond the inputs, results included.
+may use (the peers take what they can). Every input of a row has a process of its own. Times are
+medians after a first run; what has taken 15 seconds is not repeated. Memory is the peak beyond the
+inputs, results included. Peers that are not installed are named with what installs them.
 
-    python benchmarks/peers.py                              # every row, 10^8 voxels
+    python benchmarks/peers.py                              # every row
     python benchmarks/peers.py fit apply --voxels 1e6 1e7 --distributions background
+    python benchmarks/peers.py evaluate vascular --official CHALLENGE/evaluation_metrics
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import measure
 from rows import ROWS
+from rows.official import MODULE
+from rows.row import NotRunError, Row, Setting, Sizes
 from suite.inputs import DISTRIBUTIONS
 
 COLUMNS = (
     "work",
-    "voxels",
-    "scores",
+    "inputs",
     "ours",
     "peer",
     "ratio",
@@ -37,32 +44,32 @@ COLUMNS = (
     "memory, peer",
     "difference",
 )
+SMALL = Sizes((10**5,), ("background",), shape=(64, 64, 40), cases=2, resamples=200)
+INSTALL = "pip install --group bench-peers"
 
 
 def main() -> None:
     arguments = parse()
     if arguments.child:
-        print(json.dumps(compare(**json.loads(arguments.child))))
+        # Some peers print what they are doing, between which the answer could not be found.
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            found = compare(**json.loads(arguments.child))
+        print(json.dumps(found))
         return
+    started = time.perf_counter()
     packages = dict.fromkeys(name for row in arguments.rows for name in ROWS[row].packages)
     print(measure.machine(["twintrack", *packages]))
-    for name in arguments.distributions:
-        print(f"{name}: {DISTRIBUTIONS[name]}")
+    for name, what in DISTRIBUTIONS.items():
+        print(f"{name}: {what}")
     print(f"\n| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}", flush=True)
     results = []
     for row in arguments.rows:
-        for voxels in arguments.voxels:
-            for distribution in arguments.distributions:
-                task = {
-                    "row": row,
-                    "voxels": voxels,
-                    "distribution": distribution,
-                    "repeats": arguments.repeats,
-                }
-                result = in_own_process(task)
-                results.append(result)
-                for line in lines(result):
-                    print(f"| {' | '.join(line)} |", flush=True)
+        for setting in ROWS[row].settings(arguments.sizes):
+            result = in_own_process(row, setting, arguments.repeats)
+            results.append(result)
+            for line in lines(result):
+                print(f"| {' | '.join(line)} |", flush=True)
+    print(f"\n{time.perf_counter() - started:.0f} s in all")
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
@@ -70,27 +77,43 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(ROWS)}")
-    parser.add_argument("--voxels", nargs="+", type=measure.count, default=[10**8])
+    parser.add_argument("--voxels", nargs="+", type=measure.count, help="of fit, apply and ece")
     parser.add_argument(
-        "--distributions", nargs="+", choices=DISTRIBUTIONS, default=[*DISTRIBUTIONS]
+        "--distributions", nargs="+", choices=DISTRIBUTIONS, help="of fit, apply and ece"
     )
-    parser.add_argument("--repeats", type=int, default=7, help="timed runs of each side at most")
+    parser.add_argument("--shape", nargs=3, type=int, help="of a CT; 512 512 160 by default")
+    parser.add_argument("--cases", type=int, help="in the cohort")
+    parser.add_argument("--resamples", type=int, help="of the bootstrap")
+    parser.add_argument(
+        "--official",
+        type=Path,
+        metavar="FOLDER",
+        help=f"the challenge's evaluator: has {MODULE}.py",
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each side at most")
+    parser.add_argument("--small", action="store_true", help="small inputs: only whether it runs")
     parser.add_argument("--json", type=Path, help="file for the results in full")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     for row in arguments.rows:
         if row not in ROWS:
             parser.error(f"there is no row {row!r}; there are {', '.join(ROWS)}")
+    if arguments.official and not (arguments.official / f"{MODULE}.py").is_file():
+        parser.error(f"--official: {arguments.official} has no {MODULE}.py")
     arguments.rows = arguments.rows or list(ROWS)
+    given = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(arguments).items()
+        if name in vars(SMALL) and value is not None
+    }
+    arguments.sizes = Sizes(**{**(vars(SMALL) if arguments.small else {}), **given})
     return arguments
 
 
-def in_own_process(task: dict[str, Any]) -> dict[str, Any]:
+def in_own_process(row: str, setting: Setting, repeats: int) -> dict[str, Any]:
+    task = json.dumps({"row": row, "setting": setting, "repeats": repeats})
     finished = subprocess.run(
-        [sys.executable, __file__, "--child", json.dumps(task)],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
+        [sys.executable, __file__, "--child", task], stdout=subprocess.PIPE, text=True, check=False
     )
     if finished.returncode != 0:
         sys.exit(f"{task} failed with exit status {finished.returncode}")
@@ -98,67 +121,93 @@ def in_own_process(task: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def compare(row: str, voxels: int, distribution: str, repeats: int) -> dict[str, Any]:
-    """Measure one row."""
+def compare(row: str, setting: Setting, repeats: int) -> dict[str, Any]:
+    """Measure one input of a row."""
     work = ROWS[row]
-    # Load all code and start all threads before anything is measured.
-    small = work.prepare(1000, distribution)
-    work.ours(small)
-    prepared = work.prepare(voxels, distribution)
-    ours = measure.measure(lambda: work.ours(prepared), repeats)
-    result: dict[str, Any] = {
-        "row": row,
-        "voxels": voxels,
-        "distribution": distribution,
-        "ours": figures(ours),
-        "traffic": work.traffic(prepared),
-        "limit": work.limit(prepared),
-        "peers": {},
-    }
-    for name, peer in work.peers().items():
-        memory = measure.available_bytes()
-        if memory is not None and memory < work.peer_bytes_per_voxel * voxels:
-            result["peers"][name] = {"not run": "needs more memory than there is"}
+    small = work.prepare(work.warm_up(setting))
+    inputs = work.prepare(setting)
+    try:
+        return {"row": row, "setting": setting, **measured(work, setting, small, inputs, repeats)}
+    finally:
+        work.close(small)
+        work.close(inputs)
+
+
+def measured(
+    work: Row, setting: Setting, small: Any, inputs: Any, repeats: int
+) -> dict[str, dict[str, Any]]:
+    ours: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
+    for name, run in work.ours().items():
+        run(small)  # loads all code and starts all threads before anything is measured
+        found = measure.measure(partial(run, inputs), repeats)
+        ours[name], answers[name] = figures(found), found.answer
+        ours[name]["traffic"] = work.traffic(name, inputs)
+        if ours[name]["traffic"] is not None:
+            ours[name]["limit"] = work.limit(name, inputs)
+    peers: dict[str, Any] = {}
+    for name, run in work.peers().items():
+        reason = obstacle(work, setting, run, small)
+        if reason is not None:
+            peers[name] = {"not run": reason}
             continue
-        try:
-            peer(small)
-        except ImportError as error:
-            result["peers"][name] = {"not run": f"{error.name} is not installed"}
-            continue
-        theirs = measure.measure(lambda peer=peer: peer(prepared), repeats)
-        result["peers"][name] = {
-            **figures(theirs),
-            "difference": work.difference(prepared, ours.answer, theirs.answer),
+        found = measure.measure(partial(run, inputs), repeats)
+        peers[name] = {
+            **figures(found),
+            "difference": {
+                mine: dict(work.difference(inputs, answer, found.answer))
+                for mine, answer in answers.items()
+            },
         }
-    return result
+    return {"ours": ours, "peers": peers}
 
 
-def figures(measured: measure.Measured) -> dict[str, Any]:
-    return {name: value for name, value in vars(measured).items() if name != "answer"}
+def obstacle(work: Row, setting: Setting, run: Callable[[Any], Any], small: Any) -> str | None:
+    """Why a peer cannot run, if so; loads its code."""
+    memory = measure.available_bytes()
+    if memory is not None and memory < work.peer_bytes(setting):
+        return "needs more memory than there is"
+    try:
+        run(small)
+    except NotRunError as error:
+        return str(error)
+    except ImportError as error:
+        return f"{error.name} is not installed ({INSTALL})"
+    return None
+
+
+def figures(found: measure.Measured) -> dict[str, Any]:
+    return {name: value for name, value in vars(found).items() if name != "answer"}
 
 
 def lines(result: dict[str, Any]) -> Iterable[list[str]]:
-    """Cells of the table's lines, one for each peer."""
-    row, ours = ROWS[result["row"]], result["ours"]
-    rate = result["traffic"] / ours["seconds"] / 1e9
-    limit = result["traffic"] / result["limit"] / 1e9
-    for name, peer in result["peers"].items():
-        ran = "not run" not in peer
-        yield [
-            row.work,
-            measure.power(result["voxels"]),
-            result["distribution"],
-            measure.duration(ours["seconds"]),
-            f"{name}: " + (measure.duration(peer["seconds"]) if ran else peer["not run"]),
-            f"{peer['seconds'] / ours['seconds']:.0f}×" if ran else "",
-            row.goal,
-            f"{rate:.1f}",
-            f"{limit:.1f}",
-            f"{rate / limit:.0%}",
-            measure.megabytes(ours["peak_bytes"]),
-            measure.megabytes(peer["peak_bytes"]) if ran else "",
-            f"{peer['difference']:.1e}" if ran else "",
-        ]
+    """Cells of the table's lines: every way of ours beside every peer."""
+    row = ROWS[result["row"]]
+    for work, ours in result["ours"].items():
+        speeds = ["", "", ""]
+        if ours["traffic"] is not None:
+            rate, limit = (
+                ours["traffic"] / each / 1e9 for each in (ours["seconds"], ours["limit"])
+            )
+            speeds = [f"{rate:.1f}", f"{limit:.1f}", f"{rate / limit:.0%}"]
+        for name, peer in result["peers"].items():
+            ran = "not run" not in peer
+            yield [
+                work,
+                row.describe(result["setting"]),
+                measure.duration(ours["seconds"]),
+                f"{name}: " + (measure.duration(peer["seconds"]) if ran else peer["not run"]),
+                row.ratio(ours["seconds"], peer["seconds"]) if ran else "",
+                ", ".join(row.goals[each] for each in (name, work) if each in row.goals),
+                *speeds,
+                measure.megabytes(ours["peak_bytes"]),
+                measure.megabytes(peer["peak_bytes"]) if ran else "",
+                differences(peer["difference"][work]) if ran else "",
+            ]
+
+
+def differences(found: dict[str, float]) -> str:
+    return ", ".join(f"{what} {gap:.1e}" if gap else f"{what} 0" for what, gap in found.items())
 
 
 if __name__ == "__main__":

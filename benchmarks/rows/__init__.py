@@ -1,12 +1,23 @@
 """The rows of the table that `peers.py` prints, one file per topic."""
 
-from rows.apply import Apply, ApplyNew
-from rows.fit import Fit, FitExact
+from rows.apply import Apply
+from rows.bootstrap import Bootstrap
+from rows.ece import CalibrationError
+from rows.ensemble import Export
+from rows.evaluate import Evaluate
+from rows.fit import Fit
 from rows.row import Row
+from rows.vascular import VascularInvasion
+from rows.volumes import CaseFiles, Cohort
 
 ROWS: dict[str, Row] = {
     "fit": Fit(),
-    "fit-exact": FitExact(),
     "apply": Apply(),
-    "apply-new": ApplyNew(),
+    "evaluate": Evaluate(),
+    "vascular": VascularInvasion(),
+    "case-files": CaseFiles(),
+    "cohort": Cohort(),
+    "bootstrap": Bootstrap(),
+    "ece": CalibrationError(),
+    "ensemble": Export(),
 }

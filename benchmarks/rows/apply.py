@@ -10,10 +10,11 @@ from measure import copy_seconds
 from numpy.typing import NDArray
 from suite.inputs import scores
 
-from rows.row import Row
+from rows.row import Setting, VoxelRow
 from twintrack import CalibrationMap
 
 KNOTS = 250
+INTO_OUT = "apply, into out"
 _CHUNK = 1 << 22  # voxels compared at a time
 
 
@@ -25,51 +26,42 @@ class Applied(NamedTuple):
     map: CalibrationMap
 
 
-class Apply(Row):
-    """Into memory that is there already, as an inference service does it."""
+class Apply(VoxelRow):
+    """Into memory that is there already, as an inference service does it, and into a new array.
 
-    work: ClassVar[str] = "apply, into out"
-    goal: ClassVar[str] = "≥ 60×, ≥ 50% of memcpy"
+    The peer makes a new array, whose pages come from the system one by one.
+    """
+
+    goals: ClassVar[Mapping[str, str]] = {INTO_OUT: "≥ 60×, ≥ 50% of memcpy"}
     peer_bytes_per_voxel: ClassVar[int] = 24
 
-    def prepare(self, voxels: int, distribution: str) -> Applied:
-        score = scores(voxels, distribution)
+    def prepare(self, setting: Setting) -> Applied:
+        score = scores(setting["voxels"], setting["distribution"])
         return Applied(score, np.zeros_like(score), knots_of(score))
 
-    def ours(self, inputs: Applied) -> NDArray[Any]:
-        return inputs.map(inputs.score, out=inputs.out)  # type: ignore[no-any-return]
+    def ours(self) -> Mapping[str, Callable[[Applied], NDArray[Any]]]:
+        return {
+            INTO_OUT: lambda inputs: inputs.map(inputs.score, out=inputs.out),
+            "apply, new array": lambda inputs: inputs.map(inputs.score),
+        }
 
     def peers(self) -> Mapping[str, Callable[[Applied], Any]]:
         return {"np.interp": lambda inputs: np.interp(inputs.score, inputs.map.x, inputs.map.y)}
 
-    def traffic(self, inputs: Applied) -> int:
+    def traffic(self, ours: str, inputs: Applied) -> int:  # noqa: ARG002
         return 2 * inputs.score.nbytes
 
-    def limit(self, inputs: Applied) -> float:
-        return copy_seconds(inputs.score, inputs.out)
-
-    def difference(self, inputs: Applied, ours: NDArray[Any], theirs: NDArray[Any]) -> float:
-        if ours is inputs.out:  # the limit was measured in between
-            ours = self.ours(inputs)
-        parts = (slice(first, first + _CHUNK) for first in range(0, ours.size, _CHUNK))
-        return max(float(np.max(np.abs(ours[part] - theirs[part]))) for part in parts)
-
-
-class ApplyNew(Apply):
-    """Into a new array, as the peer does it: pages come from the system one by one."""
-
-    work: ClassVar[str] = "apply, new array"
-    goal: ClassVar[str] = ""
-
-    def prepare(self, voxels: int, distribution: str) -> Applied:
-        score = scores(voxels, distribution)
-        return Applied(score, np.empty(0, score.dtype), knots_of(score))
-
-    def ours(self, inputs: Applied) -> NDArray[Any]:
-        return inputs.map(inputs.score)  # type: ignore[no-any-return]
-
-    def limit(self, inputs: Applied) -> float:
+    def limit(self, ours: str, inputs: Applied) -> float:  # noqa: ARG002
         return copy_seconds(inputs.score, np.zeros_like(inputs.score))
+
+    def difference(
+        self,
+        inputs: Applied,  # noqa: ARG002
+        ours: NDArray[Any],
+        theirs: NDArray[Any],
+    ) -> Mapping[str, float]:
+        parts = (slice(first, first + _CHUNK) for first in range(0, ours.size, _CHUNK))
+        return {"score": max(float(np.max(np.abs(ours[part] - theirs[part]))) for part in parts)}
 
 
 def knots_of(score: NDArray[Any]) -> CalibrationMap:

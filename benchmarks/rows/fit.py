@@ -10,11 +10,12 @@ from measure import read_seconds
 from numpy.typing import NDArray
 from suite.inputs import rater_masks, scores
 
-from rows.row import Row
+from rows.row import Setting, VoxelRow
 from twintrack import Calibrator
 
 BINS = 250
 AT = np.linspace(0, 1, 20_001)  # where both maps are compared
+ONE_PASS, EXACT = "fit", "fit, exact=True"
 
 
 class Case(NamedTuple):
@@ -24,47 +25,39 @@ class Case(NamedTuple):
     raters: list[NDArray[np.uint8]]
 
 
-class Fit(Row):
-    """One pass; cuts between bins lie on the tally's score grid."""
+class Fit(VoxelRow):
+    """In one pass, cuts between bins lie on the tally's grid; in two, where a sort has them."""
 
-    work: ClassVar[str] = "fit"
-    goal: ClassVar[str] = "≥ 150×"
+    goals: ClassVar[Mapping[str, str]] = {ONE_PASS: "≥ 150×"}
     packages: ClassVar[tuple[str, ...]] = ("numpy", "scikit-learn")
     peer_bytes_per_voxel: ClassVar[int] = 32
-    exact: ClassVar[bool] = False
 
-    def prepare(self, voxels: int, distribution: str) -> Case:
-        score = scores(voxels, distribution)
+    def prepare(self, setting: Setting) -> Case:
+        score = scores(setting["voxels"], setting["distribution"])
         return Case(score, rater_masks(score))
 
-    def ours(self, inputs: Case) -> Calibrator:
-        return Calibrator(bins=BINS, exact=self.exact).fit(inputs.score, inputs.raters)
+    def ours(self) -> Mapping[str, Callable[[Case], Calibrator]]:
+        return {
+            ONE_PASS: lambda case: Calibrator(bins=BINS).fit(*case),
+            EXACT: lambda case: Calibrator(bins=BINS, exact=True).fit(*case),
+        }
 
     def peers(self) -> Mapping[str, Callable[[Case], Any]]:
         return {"argsort, reduceat, IsotonicRegression": fit_with_numpy}
 
-    def traffic(self, inputs: Case) -> int:
-        return inputs.score.nbytes + sum(rater.nbytes for rater in inputs.raters)
+    def traffic(self, ours: str, inputs: Case) -> int:
+        once = inputs.score.nbytes + sum(rater.nbytes for rater in inputs.raters)
+        return once * _passes(ours)
 
-    def limit(self, inputs: Case) -> float:
-        return read_seconds([inputs.score, *inputs.raters])
+    def limit(self, ours: str, inputs: Case) -> float:
+        return read_seconds([inputs.score, *inputs.raters]) * _passes(ours)
 
-    def difference(self, inputs: Case, ours: Calibrator, theirs: Any) -> float:  # noqa: ARG002
-        return float(np.max(np.abs(ours.transform(AT) - theirs.predict(AT))))
+    def difference(self, inputs: Case, ours: Calibrator, theirs: Any) -> Mapping[str, float]:  # noqa: ARG002
+        return {"map": float(np.max(np.abs(ours.transform(AT) - theirs.predict(AT))))}
 
 
-class FitExact(Fit):
-    """Two passes; cuts between bins lie where sorting would put them."""
-
-    work: ClassVar[str] = "fit, exact=True"
-    goal: ClassVar[str] = ""
-    exact: ClassVar[bool] = True
-
-    def traffic(self, inputs: Case) -> int:
-        return 2 * super().traffic(inputs)
-
-    def limit(self, inputs: Case) -> float:
-        return 2 * super().limit(inputs)
+def _passes(ours: str) -> int:
+    return 2 if ours == EXACT else 1
 
 
 def fit_with_numpy(case: Case) -> Any:

@@ -6,13 +6,17 @@ from typing import Any, ClassVar
 
 from twintrack import Calibrator
 
-from .inputs import DISTRIBUTIONS, rater_masks, scores
+from .inputs import DISTRIBUTIONS, choices, rater_masks, scores
 
 
 class Fit:
     """One case, five raters, 250 bins."""
 
-    params: ClassVar[list[list[Any]]] = [[10**5, 10**6, 10**7], list(DISTRIBUTIONS), [False, True]]
+    params: ClassVar[list[list[Any]]] = [
+        choices(10**5, 10**6, 10**7),
+        choices(*DISTRIBUTIONS),
+        [False, True],
+    ]
     param_names: ClassVar[list[str]] = ["voxels", "scores", "exact"]
 
     def setup(self, voxels: int, distribution: str, exact: bool) -> None:

@@ -8,13 +8,13 @@ import numpy as np
 
 from twintrack import CalibrationMap
 
-from .inputs import DISTRIBUTIONS, scores
+from .inputs import DISTRIBUTIONS, choices, scores
 
 
 class Apply:
     """250 knots, into memory that is there already."""
 
-    params: ClassVar[list[list[Any]]] = [[10**5, 10**6, 10**7], list(DISTRIBUTIONS)]
+    params: ClassVar[list[list[Any]]] = [choices(10**5, 10**6, 10**7), choices(*DISTRIBUTIONS)]
     param_names: ClassVar[list[str]] = ["voxels", "scores"]
 
     def setup(self, voxels: int, distribution: str) -> None:

@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 from twintrack import ScoreTally
 
-from .inputs import DISTRIBUTIONS, rater_masks, scores
+from .inputs import DISTRIBUTIONS, choices, rater_masks, scores
 
 
 class EqualMassBins:
     """From the tally of 10^6 voxels."""
 
-    params: ClassVar[list[list[Any]]] = [[10, 250, 2000], list(DISTRIBUTIONS)]
+    params: ClassVar[list[list[Any]]] = [choices(250, 10, 2000), choices(*DISTRIBUTIONS)]
     param_names: ClassVar[list[str]] = ["bins", "scores"]
 
     def setup(self, bins: int, distribution: str) -> None:  # noqa: ARG002

@@ -1,11 +1,17 @@
-"""Seeded scores and rater masks of any size, in the distributions that benchmarks are run on."""
+"""Seeded inputs of any size: scores and rater masks in several distributions, and CTs."""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from twintrack.cohort import Case
+from twintrack.datasets.phantom import PhantomSpec, phantom_case
+from twintrack.volumes import write_volume
 
 DISTRIBUTIONS = {
     "uniform": "float32, uniform in [0, 1)",
@@ -16,6 +22,25 @@ RATERS = 5
 
 _CHUNK = 1 << 22  # voxels made at a time, a whole number of runs
 _RUN = 4096  # voxels, about a row of slices that the tumour's neighbourhood spans
+
+
+SMALL = "TWINTRACK_BENCH_SMALL"
+"""Environment variable; if it is set, benchmarks run on their first, smallest inputs only."""
+
+
+def choices(*values: Any) -> list[Any]:
+    """All values of a benchmark's parameter, or the first where it is only to be seen to run."""
+    return list(values[:1] if os.environ.get(SMALL) else values)
+
+
+class CT(NamedTuple):
+    """A case: arrays (X, Y, Z), x fastest, as in a file."""
+
+    name: str
+    score: NDArray[np.float32]
+    raters: list[NDArray[np.uint8]]
+    vessels: NDArray[np.uint8]
+    affine: NDArray[np.float64]
 
 
 def scores(voxels: int, distribution: str, seed: int = 0) -> NDArray[Any]:
@@ -54,6 +79,28 @@ def rater_masks(
         for mask in masks:
             mask[part] = rng.random(probability.size, np.float32) < probability
     return masks
+
+
+def ct_case(shape: tuple[int, int, int], index: int = 0) -> CT:
+    """An abdominal CT with five raters, five vessels and a score that is 0 outside of the ROI."""
+    case = phantom_case(PhantomSpec(shape=shape, raters=RATERS), index)
+    if case.vessels is None:
+        raise AssertionError("the specification asks for vessels")
+    score: NDArray[np.float32] = case.score.astype(np.float32, copy=False)
+    return CT(case.name, score, list(case.raters), case.vessels, case.affine)
+
+
+def write_case(folder: Path, case: CT) -> Case:
+    """Write as .nii.gz what `twintrack evaluate` reads of a case: score, raters and vessels."""
+    home = folder / case.name
+    home.mkdir()
+    arrays: dict[str, NDArray[Any]] = {"score": case.score, "vessels": case.vessels}
+    arrays |= {f"rater_{k}": mask for k, mask in enumerate(case.raters, start=1)}
+    paths = {name: home / f"{name}.nii.gz" for name in arrays}
+    for name, array in arrays.items():
+        write_volume(paths[name], array, case.affine)
+    raters = tuple(paths[name] for name in arrays if name.startswith("rater"))
+    return Case(case.name, paths["score"], raters, paths["vessels"])
 
 
 def _logistic(logits: NDArray[np.float32]) -> NDArray[np.float32]:

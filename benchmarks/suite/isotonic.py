@@ -8,11 +8,16 @@ import numpy as np
 
 from twintrack import isotonic
 
+from .inputs import choices
+
 
 class Isotonic:
     """On values that rise, fall (all pooled) or are noise about a line."""
 
-    params: ClassVar[list[list[Any]]] = [[250, 10**4, 10**6], ["rising", "falling", "noisy"]]
+    params: ClassVar[list[list[Any]]] = [
+        choices(250, 10**4, 10**6),
+        choices("noisy", "rising", "falling"),
+    ]
     param_names: ClassVar[list[str]] = ["values", "shape"]
 
     def setup(self, values: int, shape: str) -> None:

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 from twintrack import ScoreTally
 
-from .inputs import DISTRIBUTIONS, rater_masks, scores
+from .inputs import DISTRIBUTIONS, choices, rater_masks, scores
 
 
 class Update:
     """Adding voxels."""
 
-    params: ClassVar[list[list[Any]]] = [[10**5, 10**6, 10**7], list(DISTRIBUTIONS)]
+    params: ClassVar[list[list[Any]]] = [choices(10**5, 10**6, 10**7), choices(*DISTRIBUTIONS)]
     param_names: ClassVar[list[str]] = ["voxels", "scores"]
 
     def setup(self, voxels: int, distribution: str) -> None:
@@ -52,7 +52,7 @@ class Volume:
 class Finished:
     """What is done with a tally of 10^6 voxels."""
 
-    params: ClassVar[list[str]] = list(DISTRIBUTIONS)
+    params: ClassVar[list[str]] = choices(*DISTRIBUTIONS)
     param_names: ClassVar[list[str]] = ["scores"]
 
     def setup(self, distribution: str) -> None:
