@@ -73,13 +73,15 @@ sanitize-address: $(VENV)/test build/address/installed
 	  $(PY) -m pytest --ignore=tests/runs/test_distributed.py $(PYTEST)
 
 bench: $(VENV)/installed $(VENV)/test $(VENV)/bench ## every work of the targets beside its peers
+	-$(MAKE) --no-print-directory $(VENV)/bench-peers  # rows say which peers are not there
 	$(PY) benchmarks/peers.py $(BENCH)
 
 bench-check: $(VENV)/installed $(VENV)/test $(VENV)/bench ## that the benchmarks run, small and once
-	$(PY) benchmarks/peers.py --voxels 1e5 --repeats 1
+	$(PY) benchmarks/peers.py --small --repeats 1
 	$(PY) benchmarks/stream.py --voxels 1e6
 	cd benchmarks && HOME=$(CURDIR)/build ../$(VENV)/bin/asv machine --yes > /dev/null
-	cd benchmarks && HOME=$(CURDIR)/build ../$(VENV)/bin/asv run --quick --dry-run --show-stderr \
+	cd benchmarks && HOME=$(CURDIR)/build TWINTRACK_BENCH_SMALL=1 \
+	  ../$(VENV)/bin/asv run --quick --dry-run --show-stderr \
 	  --environment existing:../$(PY)
 
 gpu-check: $(VENV)/installed $(VENV)/test ## the tests that need a CUDA device
@@ -98,6 +100,13 @@ $(PY):
 # One file per group of pyproject.toml's [dependency-groups].
 $(VENV)/build $(VENV)/lint $(VENV)/bench: $(VENV)/%: $(PY) pyproject.toml
 	$(PIP) --group $*
+	touch $@
+
+# Where torch is a build without CUDA, the torchvision that nnunetv2 brings was made for another one
+# and breaks every import that looks for it. None of the peers needs it.
+$(VENV)/bench-peers: $(PY) pyproject.toml
+	$(PIP) --group bench-peers
+	$(PY) -c 'import torchvision' 2> /dev/null || $(PY) -m pip uninstall --quiet --yes torchvision
 	touch $@
 
 $(VENV)/installed: $(VENV)/build $(CORE) $(PACKAGE)
