@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _PROC = Path("/proc/self")
+_PIECE = 1 << 22  # bytes that a core takes at a time
 
 
 @dataclass(frozen=True)
@@ -74,21 +76,26 @@ def measure(work: Callable[[], Any], runs: int, budget: float = 15.0) -> Measure
 def copy_seconds(source: NDArray[Any], destination: NDArray[Any], runs: int = 9) -> float:
     """Seconds in which all cores copy one contiguous array to another: a threaded memcpy."""
 
-    def copy(part: slice) -> None:
-        destination.view(np.uint8)[part] = source.view(np.uint8)[part]
+    read, written = (array.reshape(-1).view(np.uint8) for array in (source, destination))
 
-    return _on_all_cores(copy, source.nbytes, runs)
+    def copy(part: slice) -> None:
+        written[part] = read[part]
+
+    return _on_all_cores([partial(copy, part) for part in _parts(read)], runs)
 
 
 def read_seconds(arrays: Sequence[NDArray[Any]], runs: int = 9) -> float:
-    """Seconds in which all cores read contiguous arrays once and do next to nothing with them."""
-    words = [array.reshape(-1).view(np.uint8) for array in arrays]
+    """Seconds in which all cores read contiguous arrays once and do next to nothing with them.
 
-    def read(part: slice, of: NDArray[np.uint8]) -> None:
-        np.bitwise_or.reduce(of[part][: (part.stop - part.start) // 8 * 8].view(np.uint64))
+    One array after the other in each run, so that no more of them is in a cache than in any pass.
+    """
+    flat = [array.reshape(-1).view(np.uint8) for array in arrays]
 
-    return sum(
-        _on_all_cores(lambda part, of=word: read(part, of), word.size, runs) for word in words
+    def read(part: NDArray[np.uint8]) -> None:
+        np.bitwise_or.reduce(part[: part.size // 8 * 8].view(np.uint64))
+
+    return _on_all_cores(
+        [partial(read, array[part]) for array in flat for part in _parts(array)], runs
     )
 
 
@@ -99,17 +106,19 @@ def fill_seconds(array: NDArray[Any], runs: int = 9) -> float:
     def fill(part: slice) -> None:
         target[part] = 1
 
-    return _on_all_cores(fill, target.size, runs)
+    return _on_all_cores([partial(fill, part) for part in _parts(target)], runs)
 
 
-def _on_all_cores(work: Callable[[slice], None], size: int, runs: int) -> float:
-    piece = 1 << 22  # bytes
-    parts = [slice(first, min(first + piece, size)) for first in range(0, size, piece)]
+def _parts(array: NDArray[np.uint8]) -> list[slice]:
+    return [slice(first, first + _PIECE) for first in range(0, array.size, _PIECE)]
+
+
+def _on_all_cores(tasks: Sequence[Callable[[], None]], runs: int) -> float:
     seconds = []
     with ThreadPoolExecutor(cores()) as pool:
         for _ in range(runs + 1):
             started = time.perf_counter()
-            for _ in pool.map(work, parts):
+            for _ in pool.map(lambda task: task(), tasks):
                 pass
             seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[1:])
