@@ -39,6 +39,12 @@ inline std::int64_t element_count(const Shape& shape) {
 /// Position in that order ("rank") runs from 0 to `count`.
 class Walk {
  public:
+  /// An axis of the walk: its extent, and its stride in bytes in each array.
+  struct Axis {
+    std::int64_t extent;
+    Shape strides;
+  };
+
   /// `arrays` all have `shape`; the first one decides the order.
   Walk(const Shape& shape, const std::vector<const ArrayView*>& arrays) : shape_(shape) {
     if (shape.size() > static_cast<std::size_t>(max_dimensions))
@@ -74,6 +80,9 @@ class Walk {
   }
 
   const std::byte* start(std::size_t k) const { return starts_[k]; }
+
+  /// Outermost first; merged, and those of extent 1 left out.
+  const std::vector<Axis>& axes() const { return axes_; }
 
   /// Calls `run(pointer, stride, length, done)` for the evenly spaced runs of array `k` that make
   /// up ranks [first, first + n); `done` counts the elements of earlier runs.
@@ -120,11 +129,6 @@ class Walk {
   }
 
  private:
-  struct Axis {
-    std::int64_t extent;
-    Shape strides;  // one per array
-  };
-
   // Stable, largest |stride| of the first array outermost: a C-ordered array keeps its order.
   void sort_by_first(std::vector<Axis>& axes) {
     std::vector<std::size_t> by(axes.size());

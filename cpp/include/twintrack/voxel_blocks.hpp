@@ -18,6 +18,7 @@
 
 #include "twintrack/array_view.hpp"
 #include "twintrack/element.hpp"
+#include "twintrack/voxel_rules.hpp"
 
 namespace twintrack {
 
@@ -83,29 +84,6 @@ struct ToReal {
   }
 };
 
-// 0 and 1 as themselves, anything else as 2.
-struct LabelByte {
-  template <class T>
-  TWINTRACK_INLINE std::uint8_t operator()(T value) const {
-    if constexpr (std::is_class_v<T>) {
-      return (*this)(to_real(value));
-    } else {
-      return static_cast<std::uint8_t>(value == T{0} ? 0 : (value == T{1} ? 1 : 2));
-    }
-  }
-};
-
-struct Nonzero {
-  template <class T>
-  TWINTRACK_INLINE std::uint8_t operator()(T value) const {
-    if constexpr (std::is_class_v<T>) {
-      return (*this)(to_real(value));
-    } else {
-      return static_cast<std::uint8_t>(value != T{0} ? 1 : 0);
-    }
-  }
-};
-
 template <class Visitor>
 void visit_element(Element element, Visitor&& visit) {
   switch (element) {
@@ -162,19 +140,11 @@ inline std::string to_text(const Shape& index) {
 
 }  // namespace detail
 
-/// Scores all in [0, 1] (NaN is not). On bit patterns, where [0, 1] is one range of integers and
-/// -0 a value of its own: integer comparisons vectorise whatever the floating-point options.
+/// Scores all in [0, 1] (NaN is not).
 template <class Real>
 TWINTRACK_INLINE bool scores_valid(const Real* score, int n) {
-  using Bits = std::conditional_t<sizeof(Real) == 4, std::uint32_t, std::uint64_t>;
-  const Bits one = detail::bits_as<Bits>(Real{1});
-  const Bits minus_zero = detail::bits_as<Bits>(-Real{0});
-  Bits bad = 0;
-  for (int i = 0; i < n; ++i) {
-    const Bits bits = detail::bits_as<Bits>(score[i]);
-    const Bits wrong = bits > one ? 1 : 0;
-    bad |= bits == minus_zero ? Bits{0} : wrong;
-  }
+  decltype(score_fault(Real{})) bad = 0;
+  for (int i = 0; i < n; ++i) bad |= score_fault(score[i]);
   return bad == 0;
 }
 
@@ -184,6 +154,43 @@ TWINTRACK_INLINE bool labels_valid(const std::uint8_t* label, int n) {
   return seen <= 1;
 }
 
+/// The arrays of a case in the order in which they are walked: score, raters, region.
+inline std::vector<const ArrayView*> case_arrays(const CaseView& view) {
+  std::vector<const ArrayView*> all{&view.score};
+  for (const ArrayView& rater : view.raters) all.push_back(&rater);
+  if (view.region != nullptr) all.push_back(view.region);
+  return all;
+}
+
+/// The walk over the arrays of a case. Throws std::invalid_argument if their shapes differ.
+inline Walk case_walk(const CaseView& view) {
+  const auto require = [&](bool fits, const std::string& name, const ArrayView& array) {
+    if (!fits)
+      throw std::invalid_argument(name + " has shape " + detail::to_text(array.shape) +
+                                  " but score has shape " + detail::to_text(view.score.shape));
+  };
+  for (std::size_t k = 0; k < view.raters.size(); ++k)
+    require(view.raters[k].shape == view.score.shape, "raters[" + std::to_string(k) + "]",
+            view.raters[k]);
+  if (view.region != nullptr)
+    require(view.region->shape == view.score.shape, "region", *view.region);
+  return Walk(view.score.shape, case_arrays(view));
+}
+
+/// Throws InvalidVoxel unless a score is in [0, 1]; `where` is its index in brackets.
+inline void require_score(double score, const std::string& where) {
+  if (!(score >= 0 && score <= 1))
+    throw InvalidVoxel("score" + where + " is " + detail::number_text(score) +
+                       "; scores must be probabilities in [0, 1]");
+}
+
+/// Throws InvalidVoxel unless a label of rater `k` is 0 or 1.
+inline void require_label(double label, std::size_t k, const std::string& where) {
+  if (label != 0 && label != 1)
+    throw InvalidVoxel("raters[" + std::to_string(k) + "]" + where + " is " +
+                       detail::number_text(label) + "; labels must be 0 or 1");
+}
+
 template <class Real>
 class VoxelBlocks {
  public:
@@ -191,8 +198,8 @@ class VoxelBlocks {
   explicit VoxelBlocks(const CaseView& view)
       : view_(view),
         raters_(view.raters.size()),
-        arrays_(operands(view)),
-        walk_(check(view), arrays_) {
+        arrays_(case_arrays(view)),
+        walk_(case_walk(view)) {
     for (std::size_t k = 0; k < arrays_.size(); ++k)
       contiguous_.push_back(walk_.contiguous(k, size_of(arrays_[k]->element)));
     score_ready_ = contiguous_[0] && view.score.element == ready_element &&
@@ -227,8 +234,7 @@ class VoxelBlocks {
     const std::uint8_t* keep = nullptr;
     int kept = n;
     if (view_.region != nullptr) {
-      const std::uint8_t* inside =
-          bytes(1 + raters_, first, n, detail::Nonzero{}, buffers.region.data());
+      const std::uint8_t* inside = bytes(1 + raters_, first, n, Nonzero{}, buffers.region.data());
       // A boolean array may hold any non-zero byte for true.
       kept = 0;
       for (int i = 0; i < n; ++i) {
@@ -249,7 +255,7 @@ class VoxelBlocks {
     bool valid = scores_valid(score, kept);
     for (std::size_t k = 0; k < raters_; ++k) {
       std::uint8_t* room = buffers.rater.data() + k * block_voxels;
-      const std::uint8_t* label = bytes(1 + k, first, n, detail::LabelByte{}, room);
+      const std::uint8_t* label = bytes(1 + k, first, n, LabelByte{}, room);
       if (keep != nullptr) {
         detail::compact(label, keep, n, room);
         label = room;
@@ -279,27 +285,6 @@ class VoxelBlocks {
       std::is_same_v<Real, double> ? Element::float64 : Element::float32;
 
   static bool byte_sized(Element element) { return size_of(element) == 1; }
-
-  static std::vector<const ArrayView*> operands(const CaseView& view) {
-    std::vector<const ArrayView*> all{&view.score};
-    for (const ArrayView& rater : view.raters) all.push_back(&rater);
-    if (view.region != nullptr) all.push_back(view.region);
-    return all;
-  }
-
-  static const Shape& check(const CaseView& view) {
-    const auto require = [&](bool fits, const std::string& name, const ArrayView& array) {
-      if (!fits)
-        throw std::invalid_argument(name + " has shape " + detail::to_text(array.shape) +
-                                    " but score has shape " + detail::to_text(view.score.shape));
-    };
-    for (std::size_t k = 0; k < view.raters.size(); ++k)
-      require(view.raters[k].shape == view.score.shape, "raters[" + std::to_string(k) + "]",
-              view.raters[k]);
-    if (view.region != nullptr)
-      require(view.region->shape == view.score.shape, "region", *view.region);
-    return view.score.shape;
-  }
 
   // `room[i] = to(element i)` for ranks [first, first + n) of array `k`, whatever its strides. Not
   // inlined: one copy for all instruction sets, bound by the strided reads.
@@ -368,16 +353,8 @@ class VoxelBlocks {
   void explain_voxel(std::int64_t rank) const {
     const std::string where = detail::to_text(walk_.index_of(rank));
     if (view_.region != nullptr && value(1 + raters_, rank) == 0) return;
-    const double score = value(0, rank);
-    if (!(score >= 0 && score <= 1))
-      throw InvalidVoxel("score" + where + " is " + detail::number_text(score) +
-                         "; scores must be probabilities in [0, 1]");
-    for (std::size_t k = 0; k < raters_; ++k) {
-      const double label = value(1 + k, rank);
-      if (label != 0 && label != 1)
-        throw InvalidVoxel("raters[" + std::to_string(k) + "]" + where + " is " +
-                           detail::number_text(label) + "; labels must be 0 or 1");
-    }
+    require_score(value(0, rank), where);
+    for (std::size_t k = 0; k < raters_; ++k) require_label(value(1 + k, rank), k, where);
   }
 
   const CaseView& view_;

@@ -1,0 +1,84 @@
+# The CUDA module, twintrack._cuda, apart from the core: the package needs neither it nor a driver.
+#
+#   TWINTRACK_CUDA  AUTO  build it if nvcc is found (the default)
+#                   ON    build it, or stop
+#                   OFF   do not look for nvcc
+#
+# nvcc is looked for where CMake looks (CUDACXX, PATH, CUDA_PATH), then among the packages of the
+# Python that builds (nvidia-cuda-nvcc).
+set(TWINTRACK_CUDA AUTO CACHE STRING "Build the CUDA module: AUTO, ON or OFF")
+set_property(CACHE TWINTRACK_CUDA PROPERTY STRINGS AUTO ON OFF)
+# Ampere, Hopper and Blackwell as machine code; what comes after them compiles the last one's PTX.
+set(TWINTRACK_CUDA_ARCHITECTURES 80-real 90-real 100-real 100-virtual CACHE STRING
+  "CUDA architectures, as in CMAKE_CUDA_ARCHITECTURES; one, such as 90-real, compiles fastest")
+
+if(NOT TWINTRACK_PYTHON OR (NOT TWINTRACK_CUDA STREQUAL "AUTO" AND NOT TWINTRACK_CUDA))
+  return()
+endif()
+
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  file(GLOB packaged_nvcc ${Python_SITEARCH}/nvidia/*/bin/nvcc)
+  if(packaged_nvcc)
+    list(GET packaged_nvcc -1 packaged_nvcc)
+    unset(CMAKE_CUDA_COMPILER CACHE)
+    set(ENV{CUDACXX} ${packaged_nvcc})
+    check_language(CUDA)
+  endif()
+endif()
+if(NOT CMAKE_CUDA_COMPILER)
+  if(TWINTRACK_CUDA STREQUAL "AUTO")
+    message(STATUS "No nvcc: the CUDA module is left out")
+    return()
+  endif()
+  message(FATAL_ERROR "TWINTRACK_CUDA is ${TWINTRACK_CUDA} but there is no nvcc. Set CUDACXX, or "
+    "install a toolkit, e.g. pip install nvidia-cuda-nvcc")
+endif()
+
+set(CMAKE_CUDA_ARCHITECTURES OFF)  # each target says its own
+enable_language(CUDA)
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12)
+  set(too_old "nvcc is ${CMAKE_CUDA_COMPILER_VERSION}; the kernels need 12 or later")
+  if(TWINTRACK_CUDA STREQUAL "AUTO")
+    message(STATUS "${too_old}: the CUDA module is left out")
+    return()
+  endif()
+  message(FATAL_ERROR "${too_old}")
+endif()
+set(architectures ${TWINTRACK_CUDA_ARCHITECTURES})
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8 AND architectures MATCHES "100")
+  list(FILTER architectures EXCLUDE REGEX "^100")
+  list(APPEND architectures 90-virtual)
+endif()
+message(STATUS "CUDA module: nvcc ${CMAKE_CUDA_COMPILER_VERSION} for ${architectures}")
+
+# Kernels by themselves: they see headers of the core, none of what it is linked with.
+file(GLOB kernels CONFIGURE_DEPENDS cpp/cuda/*.cu)
+add_library(twintrack_kernels OBJECT ${kernels})
+target_include_directories(twintrack_kernels PRIVATE cpp/include cpp/cuda)
+set_target_properties(twintrack_kernels PROPERTIES
+  CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
+  CUDA_ARCHITECTURES "${architectures}"
+  POSITION_INDEPENDENT_CODE ON
+  CUDA_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+# Results must be the same bits as the CPU's: no contraction of a * b + c. Rounding, division and
+# subnormal numbers are as the standard says by default.
+target_compile_options(twintrack_kernels PRIVATE
+  -fmad=false --expt-relaxed-constexpr -Xcompiler=-ffp-contract=off
+  -Xcompiler=-Wall,-Wextra,-Wconversion,-Wshadow
+  $<$<BOOL:${TWINTRACK_WERROR}>:-Werror=all-warnings;-Xcompiler=-Werror>)
+
+file(GLOB cuda_sources CONFIGURE_DEPENDS cpp/cuda/*.cpp cpp/cuda/bindings/*.cpp)
+pybind11_add_module(_cuda MODULE NO_EXTRAS ${cuda_sources} $<TARGET_OBJECTS:twintrack_kernels>)
+list(JOIN architectures " " architectures)
+target_compile_definitions(_cuda PRIVATE TWINTRACK_CUDA_ARCHITECTURES="${architectures}")
+target_include_directories(_cuda PRIVATE cpp/cuda)
+target_include_directories(_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+target_link_libraries(_cuda PRIVATE twintrack::twintrack twintrack_developer)
+set_target_properties(_cuda PROPERTIES
+  CXX_VISIBILITY_PRESET hidden
+  LINKER_LANGUAGE CUDA
+  CUDA_ARCHITECTURES "${architectures}"
+  CUDA_RUNTIME_LIBRARY Static)
+install(TARGETS _cuda LIBRARY DESTINATION twintrack)

@@ -1,0 +1,17 @@
+// The compiled module: one registration per topic, in bind_<topic>.cpp.
+#include <pybind11/pybind11.h>
+
+namespace twintrack::cuda::bindings {
+void register_arrays(pybind11::module_& module);
+void register_devices(pybind11::module_& module);
+void register_score_tally(pybind11::module_& module);
+void register_calibration_map(pybind11::module_& module);
+}  // namespace twintrack::cuda::bindings
+
+PYBIND11_MODULE(_cuda, module) {
+  module.doc() = "TwinTrack's kernels for arrays in CUDA memory; use the names in `twintrack`.";
+  twintrack::cuda::bindings::register_arrays(module);
+  twintrack::cuda::bindings::register_devices(module);
+  twintrack::cuda::bindings::register_score_tally(module);
+  twintrack::cuda::bindings::register_calibration_map(module);
+}

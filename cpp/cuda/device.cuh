@@ -1,0 +1,72 @@
+// Small device functions that every kernel uses.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace twintrack::cuda {
+
+/// Every lane of a warp.
+inline constexpr unsigned whole_warp = 0xffffffffu;
+inline constexpr unsigned warp_size = 32;
+
+/// A block's dynamic shared memory, uninitialised and aligned to 16 bytes. Kernels use no other, so
+/// that their whole need is known to the host.
+#if defined(__CUDACC__)
+__device__ inline std::byte* shared_memory() {
+  extern __shared__ uint4 twintrack_shared_memory[];
+  return reinterpret_cast<std::byte*>(twintrack_shared_memory);
+}
+#else
+std::byte* shared_memory();  // the tests' execution on the CPU provides it
+#endif
+
+/// Atomic additions without order, returning what was there before.
+__device__ inline std::uint32_t add(std::uint32_t* to, std::uint32_t amount) {
+  return atomicAdd(to, amount);
+}
+
+/// The same for a counter in shared memory, if `wanted`; else returns 0. Written out because the
+/// compiler by itself merges additions to shared and to global memory into a slower instruction
+/// that finds out which it is, and makes a branch of the condition.
+__device__ inline std::uint32_t add_shared(bool wanted, std::uint32_t* to, std::uint32_t amount) {
+#if defined(__CUDACC__)
+  std::uint32_t before;
+  asm volatile(
+      "{\n"
+      " .reg .pred wanted;\n"
+      " setp.ne.u32 wanted, %3, 0;\n"
+      " mov.u32 %0, 0;\n"
+      " @wanted atom.shared.add.u32 %0, [%1], %2;\n"
+      "}"
+      : "=r"(before)
+      : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(to))), "r"(amount),
+        "r"(static_cast<std::uint32_t>(wanted))
+      : "memory");
+  return before;
+#else
+  return wanted ? add(to, amount) : 0;
+#endif
+}
+
+__device__ inline void add(std::uint64_t* to, std::uint64_t amount) {
+  atomicAdd(reinterpret_cast<unsigned long long*>(to), static_cast<unsigned long long>(amount));
+}
+
+__device__ inline void lower(std::uint64_t* least, std::uint64_t value) {
+  atomicMin(reinterpret_cast<unsigned long long*>(least), static_cast<unsigned long long>(value));
+}
+
+/// Loads and stores of data that is not used again.
+template <class T>
+__device__ inline T load_once(const T* from) {
+  return __ldcs(from);
+}
+template <class T>
+__device__ inline void store_once(T* to, T value) {
+  __stcs(to, value);
+}
+
+}  // namespace twintrack::cuda
