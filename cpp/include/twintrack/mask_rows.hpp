@@ -142,7 +142,7 @@ class MaskRows {
     if (size_of(rater.element) == 1 && rater.rows_contiguous())
       return reinterpret_cast<const std::uint8_t*>(p);
     detail::visit_element(rater.element, [&](auto sample) {
-      gather<decltype(sample)>(p, rater.stride[2], n, detail::LabelByte{}, room.label.data());
+      gather<decltype(sample)>(p, rater.stride[2], n, LabelByte{}, room.label.data());
     });
     return room.label.data();
   }
