@@ -4,8 +4,8 @@
 #                   ON    build it, or stop
 #                   OFF   do not look for nvcc
 #
-# nvcc is looked for where CMake looks (CUDACXX, PATH, CUDA_PATH), then among the packages of the
-# Python that builds (nvidia-cuda-nvcc).
+# nvcc is looked for where CMake looks (CUDACXX, PATH), then among the packages of the Python that
+# builds: pip install nvidia-cuda-nvcc nvidia-cuda-runtime, as `make cuda` does.
 set(TWINTRACK_CUDA AUTO CACHE STRING "Build the CUDA module: AUTO, ON or OFF")
 set_property(CACHE TWINTRACK_CUDA PROPERTY STRINGS AUTO ON OFF)
 # Ampere, Hopper and Blackwell as machine code; what comes after them compiles the last one's PTX.
@@ -19,7 +19,8 @@ endif()
 include(CheckLanguage)
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
-  file(GLOB packaged_nvcc ${Python_SITEARCH}/nvidia/*/bin/nvcc)
+  file(GLOB packaged_nvcc ${Python_SITEARCH}/nvidia/*/bin/nvcc
+    ${Python_SITELIB}/nvidia/*/bin/nvcc)
   if(packaged_nvcc)
     list(GET packaged_nvcc -1 packaged_nvcc)
     unset(CMAKE_CUDA_COMPILER CACHE)
@@ -33,7 +34,7 @@ if(NOT CMAKE_CUDA_COMPILER)
     return()
   endif()
   message(FATAL_ERROR "TWINTRACK_CUDA is ${TWINTRACK_CUDA} but there is no nvcc. Set CUDACXX, or "
-    "install a toolkit, e.g. pip install nvidia-cuda-nvcc")
+    "install a toolkit, e.g. pip install nvidia-cuda-nvcc nvidia-cuda-runtime")
 endif()
 
 set(CMAKE_CUDA_ARCHITECTURES OFF)  # each target says its own
