@@ -2,17 +2,62 @@
 
 Everything that crosses into the compiled core passes through here. Nothing is copied: the core
 takes any memory order and strides. bfloat16, which NumPy lacks, travels as a 2-byte void dtype.
+
+Functions that have a CUDA kernel ask `on_device` whether it is for them to compute; what the
+kernels take is made in `device_arrays`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["empty_like", "rater_arrays", "region_array", "score_array", "to_numpy"]
+from twintrack.backend import VARIABLE, cuda_module, forced_backend
+from twintrack.device_arrays import device_empty_like, device_kind
+
+__all__ = ["empty_like", "on_device", "rater_arrays", "region_array", "score_array", "to_numpy"]
+
+
+def on_device(**arrays: Any) -> bool:
+    """Whether a function that has a CUDA kernel is to use it: any of its arrays lies on a device.
+
+    Parameters
+    ----------
+    **arrays
+        The function's array arguments by name: arrays, sequences of arrays, or None.
+
+    Raises
+    ------
+    TypeError
+        If the arrays are of the kind that ``TWINTRACK_BACKEND`` excludes, or lie on a device and
+        this TwinTrack was built without CUDA.
+    """
+    found = next(((n, a) for n, a in _named(arrays) if device_kind(a) is not None), None)
+    forced = forced_backend()
+    if found is None:
+        if forced == "cuda":
+            raise TypeError(
+                f"{next(iter(arrays))} is in host memory but {VARIABLE} is cuda: move it to a CUDA "
+                "device or unset the variable"
+            )
+        return False
+    name, array = found
+    if forced == "cpu":
+        raise TypeError(
+            f"{name} is on a CUDA device but {VARIABLE} is cpu: "
+            f"pass {_host_copy(array, name)} or unset the variable"
+        )
+    try:
+        cuda_module()
+    except ImportError as error:
+        raise TypeError(
+            f"{name} is on a CUDA device but this TwinTrack has no CUDA module ({error}): "
+            f"build it where nvcc is, or pass {_host_copy(array, name)}"
+        ) from error
+    return True
 
 
 def to_numpy(array: Any, name: str) -> NDArray[Any]:
@@ -30,10 +75,15 @@ def to_numpy(array: Any, name: str) -> NDArray[Any]:
     TypeError
         If the array lives on a device.
     """
+    if device_kind(array) is not None:
+        raise TypeError(
+            f"{name} is on a CUDA device, for which this function has no kernel: "
+            f"pass {_host_copy(array, name)}"
+        )
     if _is_torch(array):
         if array.device.type != "cpu":
             raise TypeError(
-                f"{name} is on {array.device}; this build computes on the CPU: pass {name}.cpu()"
+                f"{name} is on {array.device}, where TwinTrack does not compute: pass {name}.cpu()"
             )
         tensor = array.detach()
         if str(tensor.dtype) == "torch.bfloat16":
@@ -43,8 +93,11 @@ def to_numpy(array: Any, name: str) -> NDArray[Any]:
             return bits.view("V2")
         host: NDArray[Any] = tensor.numpy()
         return host
-    if hasattr(array, "__cuda_array_interface__"):
-        raise TypeError(f"{name} is on a GPU; this build computes on the CPU: copy it to the host")
+    if _on_dlpack_device(array):
+        raise TypeError(
+            f"{name} is on a device and has DLPack alone: pass torch.from_dlpack({name}) or "
+            f"cupy.from_dlpack({name}), which copy nothing"
+        )
     view: NDArray[Any] = np.asarray(array)
     if not view.dtype.isnative:
         # Files of the other byte order: the one case in which a copy is made.
@@ -87,6 +140,8 @@ def region_array(region: ArrayLike | Any | None) -> NDArray[Any] | None:
 
 def empty_like(array: ArrayLike | Any) -> Any:
     """Return an uninitialised array of the same library, shape, dtype and memory order."""
+    if device_kind(array) is not None:
+        return device_empty_like(array)
     if _is_torch(array):
         import torch
 
@@ -97,3 +152,26 @@ def empty_like(array: ArrayLike | Any) -> Any:
 def _is_torch(array: Any) -> bool:
     # Without importing torch, which takes seconds and may not be there.
     return type(array).__module__.split(".")[0] == "torch" and hasattr(array, "device")
+
+
+def _on_dlpack_device(array: Any) -> bool:
+    # Host memory is type 1; CUDA's pinned host memory 3.
+    return (
+        hasattr(array, "__dlpack_device__")
+        and not isinstance(array, np.ndarray)
+        and int(array.__dlpack_device__()[0]) not in (1, 3)
+    )
+
+
+def _named(arrays: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, array in arrays.items():
+        if isinstance(array, (list, tuple)):
+            yield from ((f"{name}[{i}]", entry) for i, entry in enumerate(array))
+        else:
+            yield name, array
+
+
+def _host_copy(array: Any, name: str) -> str:
+    if device_kind(array) == "torch":
+        return f"{name}.cpu()"
+    return f"{name}.get()" if device_kind(array) == "cupy" else f"a copy of {name} in host memory"

@@ -8,10 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
-from twintrack.arrays import empty_like, score_array, to_numpy
+from twintrack.arrays import empty_like, on_device, score_array, to_numpy
+from twintrack.backend import cuda_module
+from twintrack.device_arrays import device_result
 
 if TYPE_CHECKING:
     import torch
+
+    from twintrack import _cuda
 
 __all__ = ["CalibrationMap", "isotonic"]
 
@@ -65,6 +69,7 @@ class CalibrationMap:
         self._map = _core.CalibrationMap(
             np.asarray(x, np.float64).ravel().tolist(), np.asarray(y, np.float64).ravel().tolist()
         )
+        self._cuda_map: _cuda.CalibrationMap | None = None  # made when it is first needed
 
     @property
     def x(self) -> NDArray[np.float64]:
@@ -82,7 +87,10 @@ class CalibrationMap:
         Parameters
         ----------
         score : float16, bfloat16, float32 or float64 array in [0, 1], any memory order and strides
-        out : array of the same shape and dtype, optional
+            Host or CUDA memory (NumPy, torch, CuPy, ``__cuda_array_interface__``). On a device the
+            work is queued on its library's current stream, and waited for, since an invalid score
+            must be reported.
+        out : array of the same shape and dtype, in the same memory, optional
             Where to write; may be `score` itself.
 
         Returns
@@ -94,7 +102,11 @@ class CalibrationMap:
         ValueError
             For a score that is NaN or outside [0, 1], with its voxel. `out` is then unspecified,
             unless it is `score`, which is left as it was.
+        TypeError
+            For arrays in different memories or of a dtype that is none of those above.
         """
+        if on_device(score=score, out=out):
+            return self._map_on_device(score, out)
         source = score_array(score)
         result = empty_like(score) if out is None else out
         target = to_numpy(result, "out")
@@ -106,6 +118,13 @@ class CalibrationMap:
             source = source.copy()
         self._map.apply(source, target)
         return result
+
+    def _map_on_device(self, score: Any, out: Any) -> Any:
+        source, target, held, stream = device_result(score, out)
+        if self._cuda_map is None:
+            self._cuda_map = cuda_module().CalibrationMap(self.x.tolist(), self.y.tolist())
+        self._cuda_map.apply(source.compiled(), target.compiled(), source.device, stream)
+        return held[0]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, CalibrationMap):

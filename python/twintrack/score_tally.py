@@ -6,15 +6,20 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
-from twintrack.arrays import rater_arrays, region_array, score_array
+from twintrack.arrays import on_device, rater_arrays, region_array, score_array
+from twintrack.backend import cuda_module
+from twintrack.device_arrays import device_case
 from twintrack.files import replacing
+
+if TYPE_CHECKING:
+    from twintrack import _cuda
 
 __all__ = ["EqualMassBins", "ScoreTally"]
 
@@ -86,6 +91,8 @@ class ScoreTally:
             np.empty(0, np.uint32),
             np.empty((0, self._raters + 2), np.uint64),
         )
+        # Sums on devices, by device, of voxels that the dense table does not have yet.
+        self._on_devices: dict[int, _cuda.ScoreTally] = {}
 
     @property
     def raters(self) -> int:
@@ -133,11 +140,36 @@ class ScoreTally:
             Names the array, the voxel and the value for a score that is NaN or outside [0, 1] or a
             label other than 0 and 1; also for shapes or numbers of raters that do not fit. The
             tally is then as before the call.
+        TypeError
+            For a dtype that does not fit, or arrays some of which lie in host memory and some on a
+            device.
+
+        Notes
+        -----
+        Arrays in CUDA memory are tallied there, on their library's current stream, which is waited
+        for since an invalid voxel must be reported. The sums stay on the device until they are
+        asked for.
         """
         dense = self._dense_table()
-        dense.update(score_array(score), rater_arrays(raters), region_array(region))
+        if on_device(score=score, raters=raters, region=region):
+            self._update_on_device(score, raters, region)
+        else:
+            dense.update(score_array(score), rater_arrays(raters), region_array(region))
         self._rows = None
         return self
+
+    def _update_on_device(self, score: Any, raters: Any, region: Any | None) -> None:
+        case = device_case(score, raters, region)
+        tally = self._on_devices.get(case.device)
+        if tally is None:
+            tally = cuda_module().ScoreTally(self._raters, case.device, case.stream)
+            self._on_devices[case.device] = tally
+        tally.update(
+            case.score.compiled(),
+            [rater.compiled() for rater in case.raters],
+            None if case.region is None else case.region.compiled(),
+            case.stream,
+        )
 
     def __iadd__(self, other: ScoreTally) -> ScoreTally:
         if other.raters != self.raters:
@@ -172,13 +204,16 @@ class ScoreTally:
         """Return the occurring cells (K,) and their sums (K, 2 + N): count, residuals, votes."""
         if self._rows is None:
             assert self._dense is not None  # noqa: S101 - one of the two is always there
+            for tally in self._on_devices.values():
+                self._dense.add_rows(*tally.take_rows())
             self._rows = self._dense.rows()
         return self._rows
 
     def compact(self) -> ScoreTally:
-        """Keep only the cells that occur in memory (about 1 MB rather than 10)."""
+        """Keep only the cells that occur in memory (about 1 MB rather than 10), none on devices."""
         self.rows()
         self._dense = None
+        self._on_devices.clear()
         return self
 
     def equal_mass_bins(self, bins: int) -> EqualMassBins:

@@ -26,6 +26,19 @@ struct NamedView {
   std::string name;
 };
 
+/// Throws TypeError unless the elements are of a type that scores may have.
+inline void require_scores(const NamedView& array) {
+  switch (array.view.element) {
+    case Element::float16:
+    case Element::bfloat16:
+    case Element::float32:
+    case Element::float64:
+      return;
+    default:
+      throw py::type_error(array.name + " must be float16, bfloat16, float32 or float64");
+  }
+}
+
 inline cudaStream_t stream_of(std::uintptr_t handle) {
   return reinterpret_cast<cudaStream_t>(handle);
 }
@@ -35,6 +48,7 @@ class Case {
  public:
   Case(const NamedView& score, const std::vector<NamedView>& raters,
        const std::optional<NamedView>& region) {
+    require_scores(score);
     view_.score = score.view;
     for (const NamedView& rater : raters) view_.raters.push_back(rater.view);
     if (region) {

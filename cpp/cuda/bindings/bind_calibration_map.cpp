@@ -13,6 +13,7 @@ void register_calibration_map(py::module_& module) {
           "apply",
           [](CalibrationMap& map, const NamedView& score, const NamedView& out, int device,
              std::uintptr_t stream) {
+            require_scores(score);
             const WritableArrayView to{out.view};
             const py::gil_scoped_release release;  // the caller holds both arrays
             map.apply(score.view, to, device, stream_of(stream));

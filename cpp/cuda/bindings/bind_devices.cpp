@@ -1,3 +1,5 @@
+#include <string>
+
 #include "arrays.hpp"
 
 #ifndef TWINTRACK_CUDA_ARCHITECTURES
@@ -19,25 +21,31 @@ void register_devices(py::module_& module) {
     check(cudaDriverGetVersion(&version), "cudaDriverGetVersion");
     return version;
   });
-  module.def("device_count", [] {
+  // E.g. "NVIDIA H200 (compute capability 9.0, 140 GB)", in CUDA's order.
+  module.def("devices", [] {
     int count = 0;
     check(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
-    return count;
+    std::vector<std::string> devices;
+    for (int device = 0; device < count; ++device) {
+      cudaDeviceProp properties{};
+      check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+      devices.push_back(
+          std::string(properties.name) + " (compute capability " +
+          std::to_string(properties.major) + "." + std::to_string(properties.minor) + ", " +
+          std::to_string((properties.totalGlobalMem + 500000000) / 1000000000) + " GB)");
+    }
+    return devices;
   });
-  module.def(
-      "compute_capability",
-      [](int device) {
-        const DeviceGuard guard(device);
-        return py::make_tuple(attribute(cudaDevAttrComputeCapabilityMajor),
-                              attribute(cudaDevAttrComputeCapabilityMinor));
-      },
-      py::arg("device"));
+  // The device that an array lies on; an empty one has no address and lies on the current device.
   module.def(
       "device_of",
       [](std::uintptr_t pointer) {
+        if (pointer == 0) return current_device();
         cudaPointerAttributes attributes{};
         check(cudaPointerGetAttributes(&attributes, reinterpret_cast<const void*>(pointer)),
               "cudaPointerGetAttributes");
+        if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged)
+          throw std::invalid_argument("the memory of an array is not that of a CUDA device");
         return attributes.device;
       },
       py::arg("pointer"));

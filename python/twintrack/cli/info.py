@@ -27,11 +27,12 @@ def info(
 ) -> None:
     """Show versions, processor and GPU support; worth adding to a bug report."""
     from twintrack import _core
+    from twintrack.backend import forced_backend
     from twintrack.runs.memory import available_memory
     from twintrack.runs.progress import scaled
     from twintrack.version import __version__
 
-    built, devices = _cuda()
+    built, kernels, devices = _cuda()
     facts = {
         "twintrack": __version__,
         "python": platform.python_version(),
@@ -40,7 +41,9 @@ def info(
         "instruction_set": _core.instruction_set(),
         "threads": _core.max_threads(),
         "memory_available": available_memory(),
+        "backend": forced_backend() or "auto",
         "cuda_built": built,
+        "cuda_kernels": kernels,
         "cuda_devices": devices,
         "extras": {
             extra: all(importlib.util.find_spec(name) for name in names)
@@ -55,7 +58,9 @@ def info(
     print(f"  {facts['platform']}")
     print(f"  processor: {facts['instruction_set']} instructions, {facts['threads']} threads")
     print(f"  memory: {scaled(available_memory())}B available")
-    print(f"  CUDA: {_cuda_line(built, devices)}")
+    print(f"  CUDA: {_cuda_line(built, kernels, devices)}")
+    if forced_backend():
+        print(f"  TWINTRACK_BACKEND allows {forced_backend()} only")
     for extra, names in _EXTRAS.items():
         missing = [name for name in names if not importlib.util.find_spec(name)]
         found = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
@@ -70,17 +75,23 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _cuda() -> tuple[bool, list[str]]:
-    """Return whether the CUDA module was built, and the devices that it sees."""
+def _cuda() -> tuple[bool, str, list[str]]:
+    """Return whether the CUDA module was built, for what, and the devices that it sees."""
     if importlib.util.find_spec("twintrack._cuda") is None:
-        return False, []
+        return False, "", []
     try:
-        return True, list(importlib.import_module("twintrack._cuda").devices())
-    except (ImportError, RuntimeError, AttributeError):  # no driver, or no device
-        return True, []
+        module = importlib.import_module("twintrack._cuda")
+    except ImportError:
+        return True, "", []
+    version = module.runtime_version()
+    kernels = f"CUDA {version // 1000}.{version % 1000 // 10}, architectures {module.ARCHITECTURES}"
+    try:
+        return True, kernels, list(module.devices())
+    except RuntimeError:  # no driver, or no device
+        return True, kernels, []
 
 
-def _cuda_line(built: bool, devices: list[str]) -> str:
+def _cuda_line(built: bool, kernels: str, devices: list[str]) -> str:
     if not built:
         return "not built (needs nvcc when TwinTrack is built)"
-    return ", ".join(devices) if devices else "built, but no device is available"
+    return f"built ({kernels}); " + (", ".join(devices) or "no device is available")

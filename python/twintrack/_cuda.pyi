@@ -1,0 +1,50 @@
+# Types of the CUDA module, one section per binding source; `make lint` compares them with it where
+# it has been built. Streams are CUDA's handles as integers.
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+class _Bound(type): ...  # stands for the metaclass of the classes that pybind11 binds
+
+# --- bind_arrays.cpp ------------------------------------------------------------------------------
+
+class Array(metaclass=_Bound):
+    def __init__(
+        self,
+        pointer: int,
+        dtype: str,
+        shape: Sequence[int],
+        strides: Sequence[int],
+        name: str,
+    ) -> None: ...
+
+# --- bind_devices.cpp -----------------------------------------------------------------------------
+
+ARCHITECTURES: str
+
+def runtime_version() -> int: ...
+def driver_version() -> int: ...
+def devices() -> list[str]: ...
+def device_of(pointer: int) -> int: ...
+def wait_for(stream: int, other: int, device: int) -> None: ...
+
+# --- bind_score_tally.cpp -------------------------------------------------------------------------
+
+class ScoreTally(metaclass=_Bound):
+    def __init__(self, raters: int, device: int, stream: int) -> None: ...
+    @property
+    def raters(self) -> int: ...
+    @property
+    def device(self) -> int: ...
+    def update(
+        self, score: Array, raters: Sequence[Array], region: Array | None, stream: int
+    ) -> None: ...
+    def take_rows(self) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]: ...
+
+# --- bind_calibration_map.cpp ---------------------------------------------------------------------
+
+class CalibrationMap(metaclass=_Bound):
+    def __init__(self, x: Sequence[float], y: Sequence[float]) -> None: ...
+    def apply(self, score: Array, out: Array, device: int, stream: int) -> None: ...

@@ -1,0 +1,315 @@
+"""Arrays in CUDA memory: torch, CuPy, and whatever has ``__cuda_array_interface__``.
+
+Arrays are used where they are. Work is queued on the stream that is current in the library of the
+array, so it comes after what was queued there before; other streams that arrays of one call were
+made on are waited for by the device, not by the host.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from twintrack.backend import cuda_module
+
+if TYPE_CHECKING:
+    from twintrack import _cuda
+
+__all__ = [
+    "DeviceArray",
+    "DeviceCase",
+    "device_array",
+    "device_case",
+    "device_empty_like",
+    "device_kind",
+    "device_result",
+]
+
+SCORE_DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class DeviceArray:
+    """What kernels need to know of an array.
+
+    Attributes
+    ----------
+    pointer : address of the first element
+    dtype : as NumPy spells it, or "bfloat16"
+    shape, strides : strides in bytes
+    device : CUDA's number of the device
+    stream : handle of the stream that the array's library works on; None if there is no other work
+    name : what messages call it
+    writable : whether its library lets it be written to
+    """
+
+    pointer: int
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    device: int
+    stream: int | None
+    name: str
+    writable: bool = True
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """First address and the one after the last, in bytes; equal if it is empty."""
+        if 0 in self.shape:
+            return self.pointer, self.pointer
+        reach = [(n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True)]
+        size = 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
+        low = self.pointer + sum(r for r in reach if r < 0)
+        return low, self.pointer + sum(r for r in reach if r > 0) + size
+
+    def split(self) -> list[DeviceArray]:
+        """Return the arrays along the first axis."""
+        if not self.shape:
+            return []
+        return [
+            replace(
+                self,
+                pointer=self.pointer + i * self.strides[0],
+                shape=self.shape[1:],
+                strides=self.strides[1:],
+                name=f"{self.name}[{i}]",
+            )
+            for i in range(self.shape[0])
+        ]
+
+    def compiled(self) -> _cuda.Array:
+        """Return it as the compiled module takes it."""
+        made: _cuda.Array = cuda_module().Array(
+            self.pointer, self.dtype, self.shape, self.strides, self.name
+        )
+        return made
+
+
+@dataclass(frozen=True)
+class DeviceCase:
+    """The arrays of a case, on one device, and the stream to work on."""
+
+    score: DeviceArray
+    raters: list[DeviceArray]
+    region: DeviceArray | None
+    device: int
+    stream: int
+
+
+def device_kind(array: Any) -> str | None:
+    """Return "torch", "cupy" or "other" for an array on a device, None for any other object."""
+    library = type(array).__module__.split(".")[0]  # without importing it
+    if library == "torch" and hasattr(array, "device"):
+        return "torch" if array.device.type == "cuda" else None
+    if hasattr(array, "__cuda_array_interface__"):
+        return "cupy" if library == "cupy" else "other"
+    return None
+
+
+def device_array(array: Any, name: str) -> DeviceArray:
+    """Return what kernels need to know of `array`.
+
+    Raises
+    ------
+    TypeError
+        If it lies in host memory or no kernel can read it.
+    """
+    kind = device_kind(array)
+    if kind is None:
+        raise TypeError(f"{name} is in host memory")
+    if kind == "torch":
+        return _of_torch(array, name)
+    return _of_interface(array, name, kind)
+
+
+def device_case(score: Any, raters: Any, region: Any | None) -> DeviceCase:
+    """Return the arrays of a case, at least one of which is on a device.
+
+    Parameters
+    ----------
+    score, raters, region
+        As `ScoreTally.update` takes them.
+
+    Raises
+    ------
+    TypeError
+        If an array lies in host memory or has a dtype that it must not have.
+    ValueError
+        If the arrays lie on several devices, or there are no raters.
+    """
+    stacked = not isinstance(raters, (list, tuple))
+    named = [("score", score)]
+    named += (
+        [("raters", raters)] if stacked else [(f"raters[{k}]", r) for k, r in enumerate(raters)]
+    )
+    if region is not None:
+        named.append(("region", region))
+    arrays = _on_one_device(named)
+    mask = arrays.pop() if region is not None else None
+    first = arrays[0]
+    _require_scores(first)
+    masks = arrays[1].split() if stacked else arrays[1:]
+    if not masks:
+        raise ValueError("raters is empty: at least one rater mask is needed")
+    if mask is not None and not mask.dtype.startswith(("bool", "int", "uint")):
+        raise TypeError(f"region has dtype {mask.dtype}; it must be a boolean mask")
+    return DeviceCase(first, masks, mask, first.device, _common_stream([first, *arrays[1:], mask]))
+
+
+def device_result(score: Any, out: Any | None) -> tuple[DeviceArray, DeviceArray, Any, int]:
+    """Return the views of a score and of where its map goes, that array, and the stream.
+
+    `out` may be `score` itself. If it overlaps it in any other way, the view is that of a copy of
+    the score; the copy is kept alive by what the third item holds.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `device_case`, and if `out` cannot be written to.
+    """
+    if out is None:
+        if device_kind(score) is None:
+            raise TypeError("score is in host memory")
+        out = device_empty_like(score)
+    source, target = _on_one_device([("score", score), ("out", out)])
+    _require_scores(source)
+    if not target.writable:
+        raise ValueError("out is read-only")
+    held = (out, score)
+    same = source.pointer == target.pointer and source.strides == target.strides
+    if not same and _overlap(source, target):
+        copied = _copy(score)
+        source = device_array(copied, "score")
+        held = (out, copied)
+    return source, target, held, _common_stream([source, target])
+
+
+def device_empty_like(array: Any) -> Any:
+    """Return an uninitialised array of the same library, device, shape, dtype and memory order."""
+    kind = device_kind(array)
+    if kind == "torch":
+        import torch
+
+        return torch.empty_like(array.detach())
+    if kind == "cupy":
+        import cupy
+
+        with array.device:
+            return cupy.empty_like(array)
+    return _namespace(array, "pass out=, an array to write to").empty_like(array)
+
+
+def _copy(array: Any) -> Any:
+    kind = device_kind(array)
+    if kind == "torch":
+        return array.detach().clone()
+    if kind == "cupy":
+        with array.device:
+            return array.copy()
+    hint = "out overlaps score in part; pass one that does not"
+    return _namespace(array, hint).asarray(array, copy=True)
+
+
+def _namespace(array: Any, otherwise: str) -> Any:
+    if not hasattr(array, "__array_namespace__"):
+        raise TypeError(f"{type(array).__qualname__} says no way to make arrays: {otherwise}")
+    return array.__array_namespace__()
+
+
+def _of_torch(tensor: Any, name: str) -> DeviceArray:
+    import torch
+
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{name} has layout {tensor.layout}; pass {name}.to_dense()")
+    size = tensor.element_size()
+    device = tensor.device.index
+    return DeviceArray(
+        pointer=tensor.data_ptr(),
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        shape=tuple(tensor.shape),
+        strides=tuple(stride * size for stride in tensor.stride()),
+        device=device,
+        stream=torch.cuda.current_stream(device).cuda_stream,
+        name=name,
+    )
+
+
+def _of_interface(array: Any, name: str, kind: str) -> DeviceArray:
+    interface = array.__cuda_array_interface__
+    if interface.get("mask") is not None:
+        raise TypeError(f"{name} has a mask of its own; pass the values, and region for the mask")
+    dtype = np.dtype(interface["typestr"])
+    if not dtype.isnative:
+        raise TypeError(f"{name} has the byte order of another machine; pass a native copy")
+    shape = tuple(int(n) for n in interface["shape"])
+    strides = interface.get("strides")
+    if strides is None:  # C order
+        strides = [dtype.itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    pointer, read_only = interface["data"]
+    pointer = int(pointer or 0)
+    if kind == "cupy":
+        import cupy
+
+        device = int(array.device.id)
+        stream = cupy.cuda.get_current_stream(device).ptr
+    else:
+        device = cuda_module().device_of(pointer)
+        stream = interface.get("stream")  # 1 and 2 mean the same to CUDA
+    return DeviceArray(
+        pointer=pointer,
+        dtype="bfloat16" if dtype == np.dtype("V2") else dtype.name,
+        shape=shape,
+        strides=tuple(int(stride) for stride in strides),
+        device=device,
+        stream=stream,
+        name=name,
+        writable=not read_only,
+    )
+
+
+def _on_one_device(named: Sequence[tuple[str, Any]]) -> list[DeviceArray]:
+    # Names the first array on a device in messages about one that is not on the same.
+    where, reference = next((n, a) for n, a in named if device_kind(a) is not None)
+    home = device_array(reference, where).device
+    arrays = []
+    for name, array in named:
+        if device_kind(array) is None:
+            raise TypeError(
+                f"{name} is in host memory but {where} is on cuda:{home}: move one to the other"
+            )
+        view = device_array(array, name)
+        if view.device != home:
+            raise ValueError(
+                f"{name} is on cuda:{view.device} but {where} is on cuda:{home}: "
+                "the arrays of one call must lie on one device"
+            )
+        arrays.append(view)
+    return arrays
+
+
+def _common_stream(arrays: Sequence[DeviceArray | None]) -> int:
+    # The first array's stream, or CUDA's default one, made to wait for those of the others.
+    first = arrays[0]
+    assert first is not None  # noqa: S101 - a score is always given
+    chosen = first.stream or 0
+    others = {a.stream for a in arrays if a is not None and a.stream is not None} - {chosen}
+    for other in sorted(others):
+        cuda_module().wait_for(chosen, other, first.device)
+    return chosen
+
+
+def _overlap(a: DeviceArray, b: DeviceArray) -> bool:
+    (a_low, a_high), (b_low, b_high) = a.extent, b.extent
+    return a_low < b_high and b_low < a_high
+
+
+def _require_scores(score: DeviceArray) -> None:
+    if score.dtype not in SCORE_DTYPES:
+        raise TypeError(
+            f"score has dtype {score.dtype}; scores are probabilities: "
+            "float16, bfloat16, float32 or float64"
+        )
