@@ -1,4 +1,4 @@
-"""The stub of the compiled module names the arguments and defaults that the module has.
+"""The stubs of the compiled modules name the arguments and defaults that the modules have.
 
 `make lint` compares the names of functions and classes; it cannot see arguments, which pybind11
 writes into docstrings only.
@@ -13,15 +13,15 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+from device_libraries import emulated_module
 
 from twintrack import _core
 
-STUB = ast.parse(files("twintrack").joinpath("_core.pyi").read_text())
 
-
-def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
+def functions(module: str) -> Iterator[tuple[str, ast.FunctionDef]]:
     """Every function and method of the stub, properties aside, by its dotted name."""
-    for node in STUB.body:
+    stub = ast.parse(files("twintrack").joinpath(f"{module}.pyi").read_text())
+    for node in stub.body:
         members = node.body if isinstance(node, ast.ClassDef) else [node]
         prefix = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
         for member in members:
@@ -46,11 +46,12 @@ def declared(function: ast.FunctionDef) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "stub"), [pytest.param(*pair, id=pair[0]) for pair in functions()]
-)
-def test_arguments_and_defaults(name, stub):
-    bound: Any = _core
+def parameters(module: str) -> list[Any]:
+    return [pytest.param(*pair, id=pair[0]) for pair in functions(module)]
+
+
+def check_arguments_and_defaults(module, name, stub):
+    bound: Any = module
     for part in name.split("."):
         bound = getattr(bound, part)
     expected = described(bound)
@@ -58,3 +59,13 @@ def test_arguments_and_defaults(name, stub):
         assert len(declared(stub)) == len(expected)  # operators have no names for their operands
     else:
         assert declared(stub) == expected
+
+
+@pytest.mark.parametrize(("name", "stub"), parameters("_core"))
+def test_arguments_and_defaults(name, stub):
+    check_arguments_and_defaults(_core, name, stub)
+
+
+@pytest.mark.parametrize(("name", "stub"), parameters("_cuda"))
+def test_arguments_and_defaults_of_the_cuda_module(name, stub):
+    check_arguments_and_defaults(emulated_module(), name, stub)
