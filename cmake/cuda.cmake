@@ -72,8 +72,8 @@ target_compile_options(twintrack_kernels PRIVATE
 
 file(GLOB cuda_sources CONFIGURE_DEPENDS cpp/cuda/*.cpp cpp/cuda/bindings/*.cpp)
 pybind11_add_module(_cuda MODULE NO_EXTRAS ${cuda_sources} $<TARGET_OBJECTS:twintrack_kernels>)
-list(JOIN architectures " " architectures)
-target_compile_definitions(_cuda PRIVATE TWINTRACK_CUDA_ARCHITECTURES="${architectures}")
+list(JOIN architectures " " architectures_text)
+target_compile_definitions(_cuda PRIVATE TWINTRACK_CUDA_ARCHITECTURES="${architectures_text}")
 target_include_directories(_cuda PRIVATE cpp/cuda)
 target_include_directories(_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
 target_link_libraries(_cuda PRIVATE twintrack::twintrack twintrack_developer)
