@@ -300,9 +300,11 @@ struct NodeVectors {
   typedef float Floats __attribute__((vector_size(4 * voxels)));
   typedef int Mask __attribute__((vector_size(4 * voxels)));
 
-  // The nodes of voxels `i` and, where there is room, `i + 4`.
+  // The nodes of voxels `i` and, where there is room, `i + 4`. A template, as the other functions
+  // are, so that the branch for other vectors than this processor's need not compile.
+  template <class To>
   TWINTRACK_INLINE static void load(const MapNode<float>* nodes, const std::uint32_t* group, int i,
-                                    Floats& to) {
+                                    To& to) {
     if constexpr (voxels == 8) {
       Node low, high;
       std::memcpy(&low, nodes + group[i], sizeof low);
