@@ -20,9 +20,9 @@ CTEST := $(VENV)/bin/ctest --output-on-failure --test-dir
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-CORE := $(shell find cpp -type f) CMakeLists.txt
+CORE := $(shell find cpp cmake -type f) CMakeLists.txt
 PACKAGE := $(shell find python -type f -not -name '*.so' -not -name '*.pyc') pyproject.toml README.md
-CPP_FILES := $(filter %.hpp %.cpp %.cuh %.cu, $(CORE))
+CPP_FILES := $(filter %.hpp %.cpp %.cuh %.cu, $(CORE)) $(wildcard examples/*/*.cpp)
 
 .DEFAULT_GOAL := help
 .PHONY: help
