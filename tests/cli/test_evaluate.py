@@ -174,7 +174,7 @@ def test_the_case_of_median_volume_is_shown_as_raters_and_both_scores_see_it(
     assert {path.name: path.read_bytes() for path in (folder / "examples").iterdir()} == first
 
 
-def test_cases_may_be_chosen_to_be_shown(evaluate, pristine_cohort):
+def test_cases_may_be_chosen_to_be_shown(evaluate, twintrack, pristine_cohort, tmp_path):
     manifest = pristine_cohort / "manifest.csv"
     evaluate("-i", manifest)
     chosen = ("--example", "PHANTOM_00001", "--example", "PHANTOM_00004")
@@ -186,6 +186,10 @@ def test_cases_may_be_chosen_to_be_shown(evaluate, pristine_cohort):
         options = ("-num_parts", 2, "-part_id", part, "--example", "PHANTOM_00001")
         *_, folder = evaluate("-i", manifest, *options, name="parts")
     assert [path.name for path in (folder / "examples").iterdir()] == ["PHANTOM_00001.npz"]
+    merged = tmp_path / "merged"
+    for output in (folder, merged):
+        assert twintrack("merge", folder, "-o", output)[0] == 0
+        assert read_examples(output / "examples")[0].case == "PHANTOM_00001"
 
 
 def test_an_example_that_cannot_be_is_refused_before_the_work(evaluate, pristine_cohort):

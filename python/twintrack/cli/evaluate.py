@@ -85,7 +85,8 @@ def evaluate(
             "--example",
             metavar="CASE",
             help="Keep a slice of this case, for the figure of twintrack compare that shows raters "
-            "and scores; may be repeated. By default of the case of median volume.",
+            "and scores; may be repeated. By default of the case of median volume, in a run in one "
+            "piece.",
             show_default=False,
             rich_help_panel=_SHOW,
         ),

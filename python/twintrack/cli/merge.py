@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from twintrack.cli import options
 from twintrack.cli.reporting import Report
+from twintrack.files import replacing
 
 __all__ = ["merge"]
 
@@ -54,6 +56,7 @@ def merge(
         merged = merge_stores(stores, output / "store", kind)
         found = evaluate.stored_evaluation(merged)
         options.write_evaluation(report, found, output, method)
+        _copy_examples(parts, output)
         options.exit_by(len(found.failures), len(found.rows) + len(found.failures))
         return
     if kind == fit.KIND:
@@ -75,3 +78,14 @@ def merge(
     raise ValueError(
         f"{parts[0]}: holds {kind} volumes, which are in one folder when they are written to one"
     )
+
+
+def _copy_examples(parts: list[Path], output: Path) -> None:
+    """Take over the slices that parts of an evaluation were asked to keep."""
+    for path in sorted(path for part in parts for path in (part / "examples").glob("*.npz")):
+        place = output / "examples" / path.name
+        if place.exists() and place.samefile(path):
+            continue
+        place.parent.mkdir(exist_ok=True)
+        with replacing(place) as temporary:
+            shutil.copyfile(path, temporary)
