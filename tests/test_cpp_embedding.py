@@ -187,6 +187,7 @@ BROKEN = {
     "target": (edited(target="mean"), "it must be one of mhr, single, hard, none", False),
     "negative": (edited(raters=-1), "raters is -1; it must be a whole number", True),
     "fraction": (edited(cases=1.5), "cases is 1.5; it must be a whole number", True),
+    "truth": (edited(cases=True), "it must be a whole number", False),
     "bins": (edited(bins=250), "bins and ensemble must be objects or null", True),
 }
 

@@ -138,7 +138,8 @@ def read_calibrator(path: str | Path) -> Calibrator:
     if target not in TARGETS:
         raise fail(f"target is {target!r}; it must be one of {', '.join(TARGETS)}")
     for name in ("raters", "cases", "voxels"):
-        if not isinstance(content.get(name), int) or content[name] < 0:
+        # bool is an int for isinstance; JSON has them apart.
+        if type(content.get(name)) is not int or content[name] < 0:
             raise fail(f"{name} is {content.get(name)!r}; it must be a whole number")
     bins, ensemble = content.get("bins"), content.get("ensemble")
     if not (bins is None or isinstance(bins, dict)) or not (
