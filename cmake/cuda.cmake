@@ -4,8 +4,8 @@
 #                   ON    build it, or stop
 #                   OFF   do not look for nvcc
 #
-# nvcc is looked for where CMake looks (CUDACXX, PATH), then among the packages of the Python that
-# builds: pip install nvidia-cuda-nvcc nvidia-cuda-runtime, as `make cuda` does.
+# nvcc is CUDACXX, or the first of CUDA_PATH, PATH, /usr/local/cuda and the packages of the Python
+# that builds: pip install nvidia-cuda-nvcc nvidia-cuda-runtime, as `make cuda` does.
 set(TWINTRACK_CUDA AUTO CACHE STRING "Build the CUDA module: AUTO, ON or OFF")
 set_property(CACHE TWINTRACK_CUDA PROPERTY STRINGS AUTO ON OFF)
 # Ampere, Hopper and Blackwell as machine code; what comes after them compiles the last one's PTX.
@@ -16,18 +16,17 @@ if(NOT TWINTRACK_PYTHON OR (NOT TWINTRACK_CUDA STREQUAL "AUTO" AND NOT TWINTRACK
   return()
 endif()
 
-include(CheckLanguage)
-check_language(CUDA)
-if(NOT CMAKE_CUDA_COMPILER)
-  file(GLOB packaged_nvcc ${Python_SITEARCH}/nvidia/*/bin/nvcc
-    ${Python_SITELIB}/nvidia/*/bin/nvcc)
-  if(packaged_nvcc)
-    list(GET packaged_nvcc -1 packaged_nvcc)
-    unset(CMAKE_CUDA_COMPILER CACHE)
-    set(ENV{CUDACXX} ${packaged_nvcc})
-    check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+  file(GLOB packages ${Python_SITELIB}/nvidia/*/bin ${Python_SITEARCH}/nvidia/*/bin)
+  find_program(TWINTRACK_NVCC nvcc HINTS ENV CUDA_PATH PATH_SUFFIXES bin
+    PATHS /usr/local/cuda/bin ${packages})
+  mark_as_advanced(TWINTRACK_NVCC)
+  if(TWINTRACK_NVCC)
+    set(ENV{CUDACXX} ${TWINTRACK_NVCC})
   endif()
 endif()
+include(CheckLanguage)
+check_language(CUDA)  # that it works, too
 if(NOT CMAKE_CUDA_COMPILER)
   if(TWINTRACK_CUDA STREQUAL "AUTO")
     message(STATUS "No nvcc: the CUDA module is left out")
