@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 CORE := $(shell find cpp cmake -type f) CMakeLists.txt
 PACKAGE := $(shell find python -type f -not -name '*.so' -not -name '*.pyc') pyproject.toml README.md
-CPP_FILES := $(filter %.hpp %.cpp %.cuh %.cu, $(CORE)) $(wildcard examples/*/*.cpp)
+CPP_FILES := $(filter %.h %.hpp %.cpp %.cuh %.cu, $(CORE)) $(wildcard examples/*/*.cpp)
 
 .DEFAULT_GOAL := help
 .PHONY: help
