@@ -368,7 +368,7 @@ def write_cohort(
     # The file formats are needed here alone.
     from twintrack.cohort import Case, write_manifest
     from twintrack.volumes import write_volume
-    from twintrack.volumes.files import replacing
+    from twintrack.files import replacing
 
     indices = _indices(cases)
     stored = _stored_dtype(spec, score_format, score_dtype)
