@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +14,8 @@ from twintrack import _core
 from twintrack.arrays import on_device, rater_arrays, region_array, score_array
 from twintrack.backend import cuda_module
 from twintrack.device_arrays import device_case
-from twintrack.files import replacing
+from twintrack.files import naming, replacing
+from twintrack.volumes.numpy_files import read_arrays
 
 if TYPE_CHECKING:
     from twintrack import _cuda
@@ -25,6 +24,7 @@ __all__ = ["EqualMassBins", "ScoreTally"]
 
 FORMAT = "twintrack-score-tally"
 FORMAT_VERSION = 1
+_LARGEST_FILE = 1 << 28  # bytes of all arrays; 255 raters in every cell take 249 million
 
 
 @dataclass(frozen=True)
@@ -251,35 +251,28 @@ class ScoreTally:
 
         Raises
         ------
+        FileNotFoundError
+            There is no such file.
         ValueError
             If the file is no tally, is damaged, or comes from a newer version; names the file.
         """
         path = Path(path)
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                found = {name: stored[name] for name in stored.files}
-            if str(found["format"]) != FORMAT:
+        found = read_arrays(path, _LARGEST_FILE)
+        with naming(path):
+            if str(found.get("format")) != FORMAT:
                 raise ValueError("it is not a score tally")
-            if int(found["format_version"]) > FORMAT_VERSION:
+            missing = [n for n in ("format_version", "grid_cells", "cells", "sums") if n not in found]
+            if missing:
+                raise ValueError(f"it is a damaged score tally: {', '.join(missing)} missing")
+            version = int(found["format_version"])
+            if version > FORMAT_VERSION:
                 raise ValueError(
-                    f"it has format version {int(found['format_version'])}, this TwinTrack reads "
-                    f"up to {FORMAT_VERSION}: update TwinTrack"
+                    f"it has format version {version}, this TwinTrack reads up to "
+                    f"{FORMAT_VERSION}: update TwinTrack"
                 )
             if int(found["grid_cells"]) != _core.GRID_CELLS:
                 raise ValueError("it was made on another score grid")
             return cls.from_rows(found["cells"], found["sums"])
-        except FileNotFoundError:
-            raise
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            EOFError,
-            BadZipFile,
-            zlib.error,
-        ) as error:
-            raise ValueError(f"{path}: cannot be read as a score tally: {error}") from error
 
     @classmethod
     def from_rows(cls, cells: NDArray[Any], sums: NDArray[Any]) -> ScoreTally:

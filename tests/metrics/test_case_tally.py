@@ -306,3 +306,46 @@ def test_reliability_curve():
     mean = np.bincount(place, p[region].astype(np.float64)) / count
     np.testing.assert_allclose(curve.mean_score, mean, rtol=1e-12)
     np.testing.assert_allclose(curve.rater_rates.mean(axis=1), curve.mhr, rtol=1e-12)
+
+
+def small_tally(seed=0, bins=50):
+    rng = np.random.default_rng(seed)
+    score = rng.random((7, 6, 5), np.float32)
+    return CaseTally(3, bins).update(score, [rng.random(score.shape) < score for _ in range(3)])
+
+
+@pytest.mark.parametrize("bins", [50, 7])
+def test_saved_and_pickled_tallies_come_back_and_can_be_added_to(tmp_path, bins):
+    tally = small_tally(0, bins)
+    expected = tally + small_tally(1, bins)
+    tally.save(tmp_path / "t.npz")
+    for copy in (CaseTally.load(tmp_path / "t.npz"), pickle.loads(pickle.dumps(tally))):
+        assert copy == tally
+        assert copy + small_tally(1, bins) == expected
+        assert copy.squared_scores == tally.squared_scores
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": np.array("twintrack-score-tally")}, "not a case tally"),
+        ({"format_version": np.array(2)}, "update TwinTrack"),
+        ({"bins": np.array(2**40)}, "score_bins"),
+        ({"bins": np.array([1, 2])}, ""),
+        ({"squares": None}, "squares missing"),
+        ({"rater_scores": np.zeros((3, 2), np.int64)}, "rater_scores"),
+    ],
+)
+def test_file_that_is_no_case_tally_is_refused_by_name(tmp_path, change, message):
+    path = tmp_path / "t.npz"
+    small_tally().save(path)
+    with np.load(path) as stored:
+        found = {**stored, **change}
+    np.savez(path, **{name: value for name, value in found.items() if value is not None})
+    with pytest.raises(ValueError, match=rf"t\.npz.*{message}"):
+        CaseTally.load(path)
+
+
+def test_missing_case_tally_is_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"t\.npz"):
+        CaseTally.load(tmp_path / "t.npz")

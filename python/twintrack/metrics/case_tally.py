@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
 from twintrack.arrays import rater_arrays, region_array, score_array
+from twintrack.files import naming, replacing
+from twintrack.volumes.numpy_files import read_arrays
 
 __all__ = ["BINS", "THRESHOLDS", "Bins", "CaseTally"]
 
@@ -17,6 +20,12 @@ BINS = 50
 
 THRESHOLDS: NDArray[np.float64] = np.asarray(_core.DICE_THRESHOLDS, np.float64)
 """Thresholds of the benchmark: 0.1, 0.24, 0.38, 0.52, 0.66, 0.8."""
+
+FORMAT = "twintrack-case-tally"
+FORMAT_VERSION = 1
+# What a file holds, in the order of the core's own sums.
+_PARTS = ("votes", "score_bins", "confidence_bins", "squares", "rater_scores")
+_LARGEST_FILE = 64 << 20  # bytes; 255 raters and 5000 bins take 31 million
 
 
 class Bins:
@@ -86,6 +95,10 @@ class CaseTally:
     bins : int
         Number of equally wide bins of [0, 1]. A value of exactly 1 has a further bin for itself, as
         in the official evaluator; `Bins.closed` joins it to the last.
+
+    Notes
+    -----
+    Tallies can be pickled, copied and, as plain arrays, saved: 9 kB for five raters.
     """
 
     def __init__(self, raters: int, bins: int = BINS) -> None:
@@ -141,6 +154,67 @@ class CaseTally:
 
     def __repr__(self) -> str:
         return f"CaseTally(raters={self.raters}, bins={self.bins}): {self.voxels} voxels"
+
+    def save(self, path: str | Path) -> None:
+        """Write the tally to an npz file, whole or not at all.
+
+        The file holds ``format``, ``format_version``, ``bins`` and the core's integer sums:
+        ``votes``, ``score_bins``, ``confidence_bins``, ``squares`` and ``rater_scores``, uint64.
+        """
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                format=np.array(FORMAT),
+                format_version=np.array(FORMAT_VERSION),
+                bins=np.array(self.bins),
+                **{name: getattr(self._tally, name) for name in _PARTS},
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> CaseTally:
+        """Read a tally that `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such file.
+        ValueError
+            It is no tally, is damaged, or comes from a newer version; names the file.
+        """
+        path = Path(path)
+        found = read_arrays(path, _LARGEST_FILE)
+        with naming(path):
+            if str(found.get("format")) != FORMAT:
+                raise ValueError("it is not a case tally")
+            missing = [n for n in ("format_version", "bins", *_PARTS) if n not in found]
+            if missing:
+                raise ValueError(f"it is a damaged case tally: {', '.join(missing)} missing")
+            version = int(found["format_version"])
+            if version > FORMAT_VERSION:
+                raise ValueError(
+                    f"it has format version {version}, this TwinTrack reads up to "
+                    f"{FORMAT_VERSION}: update TwinTrack"
+                )
+            raters, bins = len(found["rater_scores"]), int(found["bins"])
+            # Before a tally of this size is made: its arrays are there.
+            expected = {
+                "votes": (len(THRESHOLDS) + 1, raters + 1),
+                "score_bins": (bins + 1, raters + 3),
+                "confidence_bins": (2, bins + 1, raters + 3),
+                "squares": (2,),
+                "rater_scores": (raters, 2),
+            }
+            for name, shape in expected.items():
+                part = found[name]
+                if part.dtype != np.uint64 or part.shape != shape:
+                    raise ValueError(
+                        f"its {name} are {part.dtype} of shape {part.shape}, not uint64 of {shape}"
+                    )
+            tally = cls(raters, bins)
+            sums = np.concatenate([found[name].ravel() for name in _PARTS])
+            tally._tally = _core.CaseTally.__new__(_core.CaseTally)
+            tally._tally.__setstate__((raters, bins, sums))
+            return tally
 
     @property
     def votes(self) -> NDArray[np.uint64]:

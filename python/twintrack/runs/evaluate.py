@@ -11,10 +11,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack import _core, metrics
+from twintrack import metrics
 from twintrack.calibration import Calibrator
 from twintrack.cohort import Case, LoadedCase, RegionRule, load_case
-from twintrack.files import naming
 from twintrack.metrics import CaseMetrics, CaseTally, curve_of
 from twintrack.metrics.staple import staple_dice
 from twintrack.metrics.vascular import VESSELS
@@ -53,9 +52,6 @@ _METHODS = {
     "hard": "Hard-label",
     "mhr": "MHR (TwinTrack)",
 }
-# What a stored tally consists of, in the order of the core's own sums.
-_TALLY_PARTS = ("votes", "score_bins", "confidence_bins", "squares", "rater_scores")
-_TALLY_FORMAT = "twintrack-case-tally"
 
 
 @dataclass(frozen=True)
@@ -150,34 +146,9 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         result = {"figures": stored, "notes": list(found.notes)}
         return Product(score.size, result, found.calibration)
 
-    def save_tally(self, tally: CaseTally, path: Path) -> None:
-        """Write the tally's sums as npz, by name."""
-        with path.open("wb") as file:
-            np.savez_compressed(
-                file,
-                format=np.array(_TALLY_FORMAT),
-                format_version=np.array(1),
-                bins=np.array(tally.bins),
-                **{name: getattr(tally._tally, name) for name in _TALLY_PARTS},
-            )
-
     def load_tally(self, path: Path) -> CaseTally:
         """Read a stored tally; ValueError if it is none."""
-        with naming(path), np.load(path, allow_pickle=False) as stored:
-            found = {name: stored[name] for name in stored.files}
-            if str(found["format"]) != _TALLY_FORMAT or int(found["format_version"]) > 1:
-                raise ValueError("not a case tally of this version")
-            parts = {name: found[name] for name in _TALLY_PARTS}
-            raters = len(parts["rater_scores"])
-            tally = CaseTally(raters, int(found["bins"]))
-            sums = np.concatenate([part.ravel() for part in parts.values()])
-            core = _core.CaseTally.__new__(_core.CaseTally)
-            core.__setstate__((raters, tally.bins, sums))
-            for name, part in parts.items():
-                if not np.array_equal(getattr(core, name), part):
-                    raise ValueError(f"its {name} have the wrong shape")
-            tally._tally = core
-            return tally
+        return CaseTally.load(path)
 
 
 def _figures(found: CaseMetrics) -> dict[str, float]:

@@ -18,11 +18,21 @@ from numpy.typing import NDArray
 
 from twintrack.files import naming, replacing
 from twintrack.volumes.geometry import Volume
-from twintrack.volumes.streams import MAX_DEFLATE_RATIO, ByteStream, gunzip, native, plain
+from twintrack.volumes.streams import (
+    MAX_DEFLATE_RATIO,
+    MAX_TRAILING,
+    ByteStream,
+    gunzip,
+    native,
+    plain,
+)
 
 # isal's levels 1 and 2 are equally fast on scores and label maps; 0 grows noise, 3 is 3x slower.
 _GZIP_LEVEL = 1
 _PIECE = 1 << 20
+
+# Extensions before the voxels are text and settings.
+_LAST_OFFSET = 1 << 26
 
 # Typed as Any: nibabel's header classes are not annotated.
 _HEADER_CLASSES: tuple[Any, ...] = (nib.Nifti1Header, nib.Nifti2Header)
@@ -91,7 +101,7 @@ def read_nifti(path: Path) -> Volume:
         if compressed:
             stream.skip(header.offset - header.nifti.sizeof_hdr)
             array = stream.read_array(math.prod(header.shape), header.dtype)
-            stream.drain()
+            stream.drain(MAX_TRAILING)
         else:
             mapped = np.memmap(file, np.uint8, "c", header.offset, (header.nbytes,))
             array = np.asarray(mapped).view(header.dtype)
@@ -197,6 +207,11 @@ def _parse_header(nifti: Any) -> NiftiHeader:
 
 
 def _check_size(header: NiftiHeader, file_size: int, compressed: bool) -> None:
+    if not header.nifti.sizeof_hdr <= header.offset <= _LAST_OFFSET:
+        raise ValueError(
+            f"corrupt: its header puts the voxels at byte {header.offset:,}; extensions of a header "
+            f"end before byte {_LAST_OFFSET:,}"
+        )
     needed = header.offset + header.nbytes
     if needed > (file_size * MAX_DEFLATE_RATIO if compressed else file_size):
         raise ValueError(

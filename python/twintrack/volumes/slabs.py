@@ -20,11 +20,11 @@ from twintrack.volumes.nifti import _check_size, _scaled, read_nifti_header, wri
 from twintrack.volumes.numpy_files import (
     _check_classes,
     _find_entry,
-    _read_npy_header,
     _sum_classes,
+    open_entry,
 )
 from twintrack.volumes.reading import _with_geometry_beside, read_volume
-from twintrack.volumes.streams import ByteStream, gunzip, plain, unzip
+from twintrack.volumes.streams import MAX_TRAILING, ByteStream, gunzip, plain
 from twintrack.volumes.writing import _blocks, _storage
 
 __all__ = ["VolumeSlabs", "open_slabs", "write_slabs"]
@@ -133,7 +133,7 @@ def _nifti(path: Path) -> VolumeSlabs:
                 depth = min(planes, z - first)
                 stored = stream.read_array(x * y * depth, header.dtype)
                 yield _scaled(stored, header).reshape((x, y, depth), order="F")
-            stream.drain()
+            stream.drain(MAX_TRAILING)
 
     dtype = _scaled(np.empty(0, header.dtype.newbyteorder("=")), header).dtype
     return VolumeSlabs(Volume(_ghost(header.shape, dtype), header.affine, path, header.nifti), read)
@@ -143,16 +143,14 @@ def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | 
     """Open nnU-Net's (class, z, y, x); None if the archive holds something else."""
     with contextlib.ExitStack() as files:
         files.enter_context(naming(path))
-        stream = _open_entry(path, files)
-        shape, fortran_order, dtype = _read_npy_header(stream)
+        _, shape, fortran_order, dtype = _open_array(path, files)
         if len(shape) != 4 or fortran_order:
             return None
         _check_classes(shape, dtype, classes)
     z, y, x = shape[1:]
 
     def open_class(label: int, files: contextlib.ExitStack) -> ByteStream:
-        stream = _open_entry(path, files)
-        _read_npy_header(stream)
+        stream = _open_array(path, files)[0]
         stream.skip(label * math.prod(shape[1:]) * dtype.itemsize)
         return stream
 
@@ -172,10 +170,12 @@ def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | 
     return VolumeSlabs(_with_geometry_beside(_ghost((x, y, z), summed.dtype), path), read)
 
 
-def _open_entry(path: Path, files: contextlib.ExitStack) -> ByteStream:
+def _open_array(
+    path: Path, files: contextlib.ExitStack
+) -> tuple[ByteStream, tuple[int, ...], bool, np.dtype[Any]]:
     file = files.enter_context(path.open("rb"))
     archive = files.enter_context(zipfile.ZipFile(file))
-    return ByteStream(unzip(file, _find_entry(archive, None)))
+    return open_entry(file, _find_entry(archive, None))
 
 
 def _ghost(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -19,6 +19,9 @@ _OUTPUT = 1 << 18
 # One deflate symbol takes at least 2 bits (length and distance) and gives at most 258 bytes.
 MAX_DEFLATE_RATIO = 1032
 
+# Bytes that may follow an array: padding, or nothing.
+MAX_TRAILING = 1 << 20
+
 _ZIP_LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
@@ -45,8 +48,15 @@ class ByteStream:
 
     def read(self, size: int = _OUTPUT, /) -> bytes:
         """Return the next `size` bytes, fewer only at the end of the stream."""
-        data = memoryview(bytearray(size))
-        return bytes(data[: self.readinto(data)])
+        # In pieces: a file may ask for more than it holds.
+        data = bytearray()
+        while len(data) < size:
+            piece = memoryview(bytearray(min(size - len(data), _OUTPUT)))
+            filled = self.readinto(piece)
+            data += piece[:filled]
+            if filled < len(piece):
+                break
+        return bytes(data)
 
     def skip(self, size: int) -> None:
         """Pass over `size` bytes without keeping them."""
@@ -70,11 +80,23 @@ class ByteStream:
             )
         return native(array)
 
-    def drain(self) -> None:
-        """Read to the end, where the checksums are."""
+    def drain(self, most: int | None = None) -> None:
+        """Read to the end, where the checksums are.
+
+        Raises
+        ------
+        ValueError
+            The end is more than `most` bytes away: what follows is no padding, and may be endless.
+        """
+        passed = len(self._left)
         self._left = memoryview(b"")
-        for _ in self._pieces:
-            pass
+        for piece in self._pieces:
+            passed += len(piece)
+            if most is not None and passed > most:
+                raise ValueError(
+                    f"corrupt: more than {most:,} bytes follow the last number that its header "
+                    "announces"
+                )
 
 
 def native(array: NDArray[Any]) -> NDArray[Any]:
@@ -143,6 +165,8 @@ def unzip(file: BinaryIO, entry: zipfile.ZipInfo) -> Iterator[bytes]:
     size, crc = 0, 0
     for piece in pieces:
         size += len(piece)
+        if size > entry.file_size:
+            break  # it may be endless
         crc = isal_zlib.crc32(piece, crc)
         yield piece
     if size != entry.file_size or crc != entry.CRC:
