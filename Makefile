@@ -32,7 +32,7 @@ help: ## list the targets
 # --- jobs -----------------------------------------------------------------------------------------
 
 .PHONY: demo demo-full test lint format sanitize sanitize-address sanitize-thread bench bench-check
-.PHONY: cuda gpu-check device clean
+.PHONY: cuda gpu-check device fuzz fuzz-check kills clean
 
 demo: WERROR := OFF
 demo: $(VENV)/installed $(VENV)/demo ## calibrate the outlines of four radiologists; see demo-output/
@@ -88,6 +88,15 @@ bench-check: $(VENV)/installed $(VENV)/test $(VENV)/bench ## that the benchmarks
 	cd benchmarks && HOME=$(CURDIR)/build TWINTRACK_BENCH_SMALL=1 \
 	  ../$(VENV)/bin/asv run --quick --dry-run --show-stderr \
 	  --environment existing:../$(PY)
+
+fuzz: $(VENV)/installed $(VENV)/test ## damaged files for every reader; make fuzz FUZZ="--seconds 3600"
+	$(PY) fuzz/run.py $(or $(FUZZ),--seconds 600)
+
+fuzz-check: $(VENV)/installed $(VENV)/test ## the same files each time, within a minute
+	$(PY) fuzz/run.py --inputs 150
+
+kills: $(VENV)/installed $(VENV)/test ## 50 kills at random moments; ends with the bytes of a quiet run
+	$(PY) benchmarks/kills.py $(KILLS)
 
 cuda: $(VENV)/cuda ## install with the CUDA module; takes nvcc from PyPI where there is none
 

@@ -110,8 +110,8 @@ def read_calibrator(path: str | Path) -> Calibrator:
     if size > LARGEST_FILE:
         raise fail(f"{size:,} bytes is too large for a calibrator file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
         raise fail(f"not a JSON file ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise fail(f"not a calibrator file: its format is not {FORMAT!r}")
@@ -157,3 +157,7 @@ def read_calibrator(path: str | Path) -> Calibrator:
     )
     calibrator.restore(fitted, content)
     return calibrator
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")

@@ -261,7 +261,9 @@ class ScoreTally:
         with naming(path):
             if str(found.get("format")) != FORMAT:
                 raise ValueError("it is not a score tally")
-            missing = [n for n in ("format_version", "grid_cells", "cells", "sums") if n not in found]
+            missing = [
+                n for n in ("format_version", "grid_cells", "cells", "sums") if n not in found
+            ]
             if missing:
                 raise ValueError(f"it is a damaged score tally: {', '.join(missing)} missing")
             version = int(found["format_version"])

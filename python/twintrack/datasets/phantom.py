@@ -367,8 +367,8 @@ def write_cohort(
     """
     # The file formats are needed here alone.
     from twintrack.cohort import Case, write_manifest
-    from twintrack.volumes import write_volume
     from twintrack.files import replacing
+    from twintrack.volumes import write_volume
 
     indices = _indices(cases)
     stored = _stored_dtype(spec, score_format, score_dtype)

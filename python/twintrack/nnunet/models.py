@@ -88,7 +88,7 @@ def inspect_folder(
     labels = _entry(dataset, "labels", path / "dataset.json")
     channels = _entry(dataset, "channel_names", path / "dataset.json")
     reader = plans.get("image_reader_writer", "SimpleITKIO")
-    if reader not in _READERS:
+    if not isinstance(reader, str) or reader not in _READERS:
         raise ValueError(
             f"{path / 'plans.json'}: images are read by {reader!r}; supported are "
             f"{', '.join(_READERS)}"

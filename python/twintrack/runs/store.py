@@ -165,6 +165,26 @@ class Store:
         """Where the tally of a case is."""
         return self.folder / "cases" / f"{case}.npz"
 
+    def tallied(self, case: str) -> Entry:
+        """Return the record of a case, whose tally is in its place.
+
+        Raises
+        ------
+        ValueError
+            The record or the tally is missing or damaged, or they do not belong together.
+        """
+        entry, path = self.find(case), self.tally_path(case)
+        if (
+            entry is None
+            or "tally" not in entry.outputs
+            or not entry.outputs["tally"].matches(path)
+        ):
+            raise ValueError(
+                f"{path}: damaged, or not the tally that its record names; repeat the run that "
+                "made it (finished cases are not done again)"
+            )
+        return entry
+
     def cohort(self) -> list[str]:
         """Names of the cases of the last run, of all its parts if it was one of several; sorted.
 
@@ -384,7 +404,10 @@ def open_stores(root: Path, kind: str | None = None) -> list[Store]:
         if not isinstance(found, str) or not isinstance(options, dict):
             raise ValueError(f"{path}: damaged: it has no kind or no options")
         if kind in (None, found):
-            store = Store(root, found, options)
+            try:
+                store = Store(root, found, options)
+            except ValueError as error:  # NaN, which JSON does not have
+                raise ValueError(f"{path}: damaged: {error}") from error
             store.folder = path.parent
             stores.append(store)
     if not stores:
@@ -405,9 +428,8 @@ def _key(kind: str, options: Mapping[str, Any]) -> str:
 
 def _read_record(path: Path) -> dict[str, Any] | None:
     try:
-        with path.open("rb") as file:
-            text = file.read(_LARGEST_RECORD + 1)
-        content = json.loads(text) if len(text) <= _LARGEST_RECORD else None
+        small = path.stat().st_size <= _LARGEST_RECORD
+        content = json.loads(path.read_bytes()) if small else None
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

@@ -209,8 +209,8 @@ def _parse_header(nifti: Any) -> NiftiHeader:
 def _check_size(header: NiftiHeader, file_size: int, compressed: bool) -> None:
     if not header.nifti.sizeof_hdr <= header.offset <= _LAST_OFFSET:
         raise ValueError(
-            f"corrupt: its header puts the voxels at byte {header.offset:,}; extensions of a header "
-            f"end before byte {_LAST_OFFSET:,}"
+            f"corrupt: its header puts the voxels at byte {header.offset:,}; they start between "
+            f"{header.nifti.sizeof_hdr} and {_LAST_OFFSET:,}"
         )
     needed = header.offset + header.nbytes
     if needed > (file_size * MAX_DEFLATE_RATIO if compressed else file_size):

@@ -129,6 +129,13 @@ def gunzip(file: BinaryIO) -> Iterator[bytes]:
             data = data.lstrip(b"\0") or refill()
 
 
+def zlib_inflate(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the contents of a zlib stream, or of gzip, from the file's position on; checked."""
+    data = file.read(_INPUT)
+    kind = igzip_lib.DECOMP_GZIP if data.startswith(b"\x1f\x8b") else igzip_lib.DECOMP_ZLIB
+    return _inflate(igzip_lib.IgzipDecompressor(kind), data, partial(file.read, _INPUT))
+
+
 def unzip(file: BinaryIO, entry: zipfile.ZipInfo) -> Iterator[bytes]:
     """Yield the contents of one entry of a zip archive and verify its CRC-32 and length.
 

@@ -1,0 +1,385 @@
+"""Everything in TwinTrack that reads bytes which it did not write, and what must become of them.
+
+A target writes the bytes under the name that its reader expects and reads them. The reader returns,
+or it raises a ValueError or OSError whose message names the file; anything else is a finding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import importlib.util
+import io
+import json
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+
+from twintrack import Calibrator, CaseTally, ScoreTally, load_calibrator
+from twintrack.cohort import read_manifest
+from twintrack.report.results import read_results
+from twintrack.runs.fit import KIND, read_tallies
+from twintrack.runs.memory import case_bytes
+from twintrack.runs.store import Entry, Store, open_stores
+from twintrack.volumes import Volume, read_label_map, read_volume, write_volume
+from twintrack.volumes.slabs import open_slabs
+
+SHAPE = (5, 4, 3)
+
+
+class Finding(Exception):
+    """A reader broke its word."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One reader.
+
+    Attributes
+    ----------
+    name
+        What it is called on the command line.
+    file
+        Where, in a folder of its own, the reader looks for the bytes.
+    read
+        Reads the file of that path.
+    seeds
+        Makes good files, in a folder that is empty at first; what else it leaves there stays.
+    form
+        How the bytes are put together, for mutations that get past checksums.
+    """
+
+    name: str
+    file: str
+    read: Callable[[Path], object]
+    seeds: Callable[[Path], list[bytes]]
+    form: Literal["plain", "gzip", "zip", "text"]
+
+    def check(self, folder: Path, data: bytes) -> str:
+        """Read `data` and return "" or the message of the refusal; raises `Finding`."""
+        path = folder / self.file
+        path.write_bytes(data)
+        try:
+            self.read(path)
+        except (ValueError, OSError) as error:
+            if path.name not in str(error):
+                raise Finding(f"its message does not name the file: {error!r}") from error
+            return str(error)
+        except BaseException as error:
+            if isinstance(error, Finding):
+                raise
+            raise Finding(f"{type(error).__name__} is not documented: {error}") from error
+        return ""
+
+
+# --- volumes --------------------------------------------------------------------------------------
+
+
+def volume(path: Path) -> None:
+    """Whole and in slabs, with one result; and the estimate of what it takes."""
+    whole, refused = None, None
+    try:
+        whole = read_volume(path)
+        whole.array.sum(dtype=np.float64)  # touches every page of a mapped file
+    except (ValueError, OSError) as error:
+        refused = error
+    try:
+        case_bytes({"score": path}, 1 << 20)
+        opened = open_slabs(path)
+        parts = list(opened.slabs(2))
+    except (ValueError, OSError) as error:
+        if refused is None:
+            raise Finding(f"refused in slabs only: {error}") from error
+        raise refused from None
+    if refused is not None:
+        # The tolerated difference: slabs stop reading an archive where their last class ends.
+        if path.suffix == ".npz":
+            raise refused
+        raise Finding(f"refused as a whole only: {refused}") from refused
+    assert whole is not None
+    if not np.array_equal(np.concatenate(parts, axis=2), whole.array, equal_nan=True):
+        raise Finding("other numbers in slabs")
+    with contextlib.suppress(ValueError):  # scores are none
+        read_label_map(path)
+
+
+def example() -> np.ndarray:
+    return np.linspace(0, 1, int(np.prod(SHAPE)), dtype=np.float32).reshape(SHAPE, order="F")
+
+
+def written(name: str, folder: Path, array: np.ndarray, dtype: str | None = None) -> bytes:
+    path = folder / f"seed-{name}"
+    write_volume(path, array, Volume(array, np.diag([0.7, 0.8, 2.5, 1.0])), dtype)
+    data = path.read_bytes()
+    path.unlink()
+    return data
+
+
+def nifti(folder: Path) -> list[bytes]:
+    labels = (example() > 0.5).astype(np.uint8)
+    plain = written("a.nii", folder, example())
+    swapped = nib.Nifti1Header(plain[:348]).as_byteswapped(">").binaryblock
+    return [
+        plain,
+        written("a.nii", folder, example(), "uint16"),
+        written("a.nii", folder, labels),
+        plain[:108]
+        + struct.pack("<f", 384)
+        + plain[112:348]
+        + b"\1\0\0\0"
+        + bytes(32)
+        + plain[352:],
+        swapped + plain[348:352] + example().astype(">f4").tobytes(order="F"),
+    ]
+
+
+def nifti_gz(folder: Path) -> list[bytes]:
+    plain = nifti(folder)
+    return [gzip.compress(data) for data in plain] + [
+        gzip.compress(plain[0][:400]) + gzip.compress(plain[0][400:]) + bytes(64),
+    ]
+
+
+def npy(folder: Path) -> list[bytes]:
+    arrays = [example(), example().astype(">f8"), (example() > 0.5), example().astype(np.int16)]
+    arrays.append(np.ascontiguousarray(example()))
+    return [saved(lambda file, array=array: np.save(file, array)) for array in arrays]
+
+
+def npz(folder: Path) -> list[bytes]:
+    classes = np.stack([1 - example().T, example().T, example().T / 2])
+    return [
+        saved(lambda file: np.savez_compressed(file, probabilities=classes)),
+        saved(lambda file: np.savez(file, softmax=np.asfortranarray(classes.astype(np.float16)))),
+        saved(lambda file: np.savez(file, score=example())),
+    ]
+
+
+def mha(folder: Path) -> list[bytes]:
+    labels = (example() > 0.5).astype(np.uint8)
+    return [written("a.mha", folder, example()), written("a.mha", folder, labels)]
+
+
+def saved(save: Callable[[io.BytesIO], object]) -> bytes:
+    file = io.BytesIO()
+    save(file)
+    return file.getvalue()
+
+
+# --- cohorts, calibrators, stores, results --------------------------------------------------------
+
+
+def manifest(folder: Path) -> list[bytes]:
+    for name in ("s.nii", "t.nii", "a.nii", "b.nii", "v.nii"):
+        (folder / name).touch()
+    return [
+        b"case,score,rater_1,rater_2\nA,s.nii,a.nii,b.nii\nB,t.nii,b.nii,a.nii\n",
+        '\ufeffcase,score,rater_1,vessels,roi\r\n"A \u00fc",s.nii,a.nii,v.nii,\r\n'.encode(),
+    ]
+
+
+def calibrator(folder: Path) -> list[bytes]:
+    rng = np.random.default_rng(0)
+    scores = [rng.random((6, 5, 4), np.float32) for _ in range(6)]
+    raters = [[rng.random(s.shape) < s for _ in range(2)] for s in scores]
+    found = []
+    for parameters in ({"bins": 5}, {"bins": "auto"}, {"target": "single"}, {"target": "none"}):
+        path = folder / "seed.json"
+        Calibrator(**parameters).fit(scores, raters).save(path)
+        found.append(path.read_bytes())
+        path.unlink()
+    return found
+
+
+def apply_calibrator(path: Path) -> None:
+    loaded = load_calibrator(path)
+    mapped = loaded.transform(np.linspace(0, 1, 33, dtype=np.float32))
+    if not (np.all(np.diff(mapped) >= 0) and mapped[0] >= 0 and mapped[-1] <= 1):
+        raise Finding("a calibrator that was read does not map [0, 1] into itself")
+    loaded.save(path.with_name("again.json"))
+
+
+def score_tally(folder: Path) -> list[bytes]:
+    rng = np.random.default_rng(1)
+    score = rng.random(300, np.float32).astype(np.float16)
+    tally = ScoreTally(3).update(score, [rng.random(300) < score for _ in range(3)])
+    return saved_tallies(folder, [tally, ScoreTally(1)])
+
+
+def case_tally(folder: Path) -> list[bytes]:
+    rng = np.random.default_rng(2)
+    score = rng.random(300, np.float32)
+    tally = CaseTally(2, 4).update(score, [rng.random(300) < score for _ in range(2)])
+    return saved_tallies(folder, [tally, CaseTally(1)])
+
+
+def saved_tallies(folder: Path, tallies: list[ScoreTally] | list[CaseTally]) -> list[bytes]:
+    path = folder / "seed.npz"
+    found = []
+    for tally in tallies:
+        tally.save(path)
+        found.append(path.read_bytes())
+    path.unlink()
+    return found
+
+
+def use_score_tally(path: Path) -> None:
+    tally = ScoreTally.load(path)
+    if tally.voxels:
+        try:
+            tally.equal_mass_bins(7)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+OPTIONS = {"region": "roi", "tumour": [1]}
+
+
+def store(folder: Path) -> Store:
+    """A store of two cases, one finished and one failed."""
+    (folder / "s.nii").write_bytes(b"score")
+    made = Store(folder, KIND, OPTIONS)
+    with made.writing(["A", "B"]):
+        from twintrack.runs.stamps import read_stamp
+        from twintrack.runs.store import Failure
+
+        tally = ScoreTally(1).update(np.float32([0.5, 1]), np.array([[0, 1]]))
+        place = made.tally_path("A")
+        tally.save(made.staged(place.name))
+        entry = Entry(
+            "A",
+            {"score": read_stamp(folder / "s.nii")},
+            2,
+            {"voxels_in_region": 2},
+            {"tally": made.stamp_staged(place.name, place)},
+        )
+        made.save(entry, {made.staged(place.name): place})
+        made.save_failure(Failure("B", "read", "score", "b.nii: truncated"))
+    return made
+
+
+def store_file(name: str) -> Callable[[Path], list[bytes]]:
+    return lambda folder: [(store(folder).folder / name).read_bytes()]
+
+
+def use_store(path: Path) -> None:
+    """All that is asked of a store, whichever of its files is damaged."""
+    root = path.parents[2] if path.parent.name in ("cases", "failures") else path.parents[1]
+    try:
+        for found in open_stores(root):
+            entry = found.find("A")
+            if entry is not None:
+                entry.made_from({"score": root / "s.nii"})
+                _ = entry.nbytes
+            found.failures()
+            found.complete()
+        list(read_tallies(root)[1])
+    except ValueError as error:
+        # What is missing or unfit is told of the store, not always of the one file.
+        if str(root) not in str(error):
+            raise
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+def results(folder: Path) -> list[bytes]:
+    return [b'case,tdsc,vi_CELIAC,notes\na,0.5,,nan\n"b, c",1,2.5,"of 0"\n']
+
+
+def summary(folder: Path) -> list[bytes]:
+    (folder / "cases.csv").write_text("case,tdsc\na,0.5\n")
+    content = {
+        "method": "MHR",
+        "protocol": "corrected",
+        "means": {"tdsc": {"mean": 0.75, "cases": 1}},
+        "calibrator": {"target": "mhr"},
+        "reliability": {"bin_count": [3, 0], "mean_score": [0.2, None], "mean_mhr": [0, None]},
+    }
+    return [json.dumps(content).encode()]
+
+
+def use_results(path: Path) -> None:
+    read_results(path.parent)
+
+
+# --- nnU-Net --------------------------------------------------------------------------------------
+
+
+def network(name: str) -> Callable[[Path], list[bytes]]:
+    files = {
+        "dataset.json": {
+            "labels": {"background": 0, "tumour": [1, 2], "ignore": 3},
+            "channel_names": {"0": "CT"},
+            "file_ending": ".nii.gz",
+        },
+        "plans.json": {"image_reader_writer": "SimpleITKIO", "configurations": {"3d": {}}},
+    }
+
+    def make(folder: Path) -> list[bytes]:
+        (folder / "fold_0").mkdir()
+        (folder / "fold_0" / "checkpoint_final.pth").touch()
+        for other, content in files.items():
+            (folder / other).write_text(json.dumps(content))
+        return [(folder / name).read_bytes()]
+
+    return make
+
+
+def use_network(path: Path) -> None:
+    from twintrack.nnunet.models import inspect_folder
+
+    inspect_folder(path.parent)
+
+
+def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip archive of the same bytes for the same members."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), data, method)
+    return file.getvalue()
+
+
+_KEY = Store(Path(), KIND, OPTIONS).folder.name
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("nifti", "v.nii", volume, nifti, "plain"),
+        Target("nifti-gz", "v.nii.gz", volume, nifti_gz, "gzip"),
+        Target("npy", "v.npy", volume, npy, "plain"),
+        Target("npz", "v.npz", volume, npz, "zip"),
+        Target("manifest", "manifest.csv", read_manifest, manifest, "text"),
+        Target("calibrator", "c.json", apply_calibrator, calibrator, "text"),
+        Target("score-tally", "t.npz", use_score_tally, score_tally, "zip"),
+        Target("case-tally", "t.npz", CaseTally.load, case_tally, "zip"),
+        Target(
+            "store-record", f"{_KEY}/cases/A.json", use_store, store_file("cases/A.json"), "text"
+        ),
+        Target(
+            "store-failure",
+            f"{_KEY}/failures/B.json",
+            use_store,
+            store_file("failures/B.json"),
+            "text",
+        ),
+        Target(
+            "store-options", f"{_KEY}/options.json", use_store, store_file("options.json"), "text"
+        ),
+        Target("store-cohort", f"{_KEY}/cohort.json", use_store, store_file("cohort.json"), "text"),
+        Target("store-tally", f"{_KEY}/cases/A.npz", use_store, store_file("cases/A.npz"), "zip"),
+        Target("results", "cases.csv", use_results, results, "text"),
+        Target("summary", "summary.json", use_results, summary, "text"),
+        Target("nnunet-dataset", "dataset.json", use_network, network("dataset.json"), "text"),
+        Target("nnunet-plans", "plans.json", use_network, network("plans.json"), "text"),
+    )
+}
+if importlib.util.find_spec("SimpleITK"):
+    TARGETS["mha"] = Target("mha", "v.mha", volume, mha, "plain")
+
+__all__ = ["TARGETS", "Finding", "Target", "zipped"]
