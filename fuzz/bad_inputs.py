@@ -157,6 +157,7 @@ BAD_INPUTS = (
     BadInput("a pickle called .npy", "npy", lambda _: pickle.dumps(Executed(TRACE))),
     BadInput("shape of 8 EB", "npy", lambda _: npy_header("<f4", (10**6, 10**6, 2 * 10**6))),
     BadInput("shape that overflows", "npy", lambda _: npy_header("<f8", (1 << 32, 1 << 32))),
+    BadInput("header of 4 GiB", "npy", lambda _: b"\x93NUMPY\2\0" + struct.pack("<I", 2**32 - 1)),
     BadInput("header of 4 GiB", "npz", lambda _: zipped({
         "probabilities.npy": b"\x93NUMPY\2\0" + struct.pack("<I", 2**32 - 1)})),
     BadInput("a pickle in an npz", "npz", lambda _: zipped({"probabilities.npy": pickled_array()})),
@@ -202,6 +203,10 @@ BAD_INPUTS = (
     BadInput("cohort that is no list", "store-cohort", edited(cases={"A": 1})),
     BadInput("row with a cell too many", "results", lambda g: g + b"c,1,2,3,4\n"),
     BadInput("reader that is an object", "nnunet-plans", edited(image_reader_writer={"a": 1})),
+    BadInput("nested 100,000 deep", "nnunet-plans", lambda _: b"[" * 10**5),
+    BadInput("nested 100,000 deep", "summary", lambda _: b"[" * 10**5),
+    BadInput("count of 10⁴⁰", "summary", edited(reliability={
+        "bin_count": [10**40], "mean_score": [0.5], "mean_mhr": [0.5]})),
     BadInput("no labels", "nnunet-dataset", edited(labels=[])),
 )  # fmt: skip
 

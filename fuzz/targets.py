@@ -21,12 +21,13 @@ from typing import Literal
 import nibabel as nib
 import numpy as np
 
-from twintrack import Calibrator, CaseTally, ScoreTally, load_calibrator
+from twintrack import Calibrator, CaseTally, ScoreTally, _core, load_calibrator
 from twintrack.cohort import read_manifest
 from twintrack.report.results import read_results
 from twintrack.runs.fit import KIND, read_tallies
 from twintrack.runs.memory import case_bytes
 from twintrack.runs.store import Entry, Store, open_stores
+from twintrack.runs.tally_pack import NAME, TallyPack, write_pack
 from twintrack.volumes import Volume, read_label_map, read_volume, write_volume
 from twintrack.volumes.slabs import open_slabs
 
@@ -264,6 +265,27 @@ def store(folder: Path) -> Store:
     return made
 
 
+def pack(folder: Path) -> list[bytes]:
+    made = store(folder)
+    tallies = (
+        ScoreTally(2).update(np.float32(scores), np.zeros((2, len(scores)), np.uint8))
+        for scores in ([0.1, 0.9], np.linspace(0, 1e-4, 40), [])
+    )
+    path = made.folder / "seed"
+    write_pack(path, ((f"case {k}", (1, 2, 3, k), tally) for k, tally in enumerate(tallies)))
+    data = path.read_bytes()
+    path.unlink()
+    return [data]
+
+
+def use_pack(path: Path) -> None:
+    opened = TallyPack(path)
+    for k in range(3):
+        if opened.has(f"case {k}", (1, 2, 3, k)):
+            packed = opened.read(f"case {k}")
+            packed.add_to(np.zeros((len(packed.columns), _core.GRID_CELLS), np.uint64))
+
+
 def store_file(name: str) -> Callable[[Path], list[bytes]]:
     return lambda folder: [(store(folder).folder / name).read_bytes()]
 
@@ -373,6 +395,7 @@ TARGETS = {
         ),
         Target("store-cohort", f"{_KEY}/cohort.json", use_store, store_file("cohort.json"), "text"),
         Target("store-tally", f"{_KEY}/cases/A.npz", use_store, store_file("cases/A.npz"), "zip"),
+        Target("pack", f"{_KEY}/{NAME}", use_pack, pack, "plain"),
         Target("results", "cases.csv", use_results, results, "text"),
         Target("summary", "summary.json", use_results, summary, "text"),
         Target("nnunet-dataset", "dataset.json", use_network, network("dataset.json"), "text"),

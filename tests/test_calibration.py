@@ -172,7 +172,7 @@ def test_save_and_load(tmp_path):
         ({"knots": {"x": [0.5, 0.4], "y": [0, 1]}}, "knots are broken: x.1. is 0.4"),
         ({"knots": {"x": [0.4, 0.5], "y": [1, 0]}}, "knots are broken: y.1. is 0, below"),
         ({"knots": {"x": [], "y": []}}, "knots are broken"),
-        ({"knots": {"x": [float("nan")], "y": [0]}}, "knots are broken"),
+        ({"knots": {"x": [float("nan")], "y": [0]}}, "NaN is no number"),
         ({"knots": {"x": ["0"], "y": [0]}}, "lists of numbers"),
         ({"knots": [1, 2]}, "lists of numbers"),
         ({"target": "median"}, "target is 'median'"),
@@ -278,8 +278,18 @@ def test_bad_cohorts_are_named():
         tt.Calibrator().fit(scores, labels)
     with pytest.raises(ValueError, match="no voxel lies in the region"):
         tt.Calibrator().fit(scores[0], labels[0], np.zeros(scores[0].shape, bool))
-    with pytest.raises(ValueError, match="second pass"):
-        tt.Calibrator(exact=True).partial_fit(scores[0], labels[0])
+    with pytest.raises(AttributeError, match="call refine"):
+        _ = tt.Calibrator(exact=True).partial_fit(scores[0], labels[0]).map_
+    with pytest.raises(ValueError, match="exact=True"):
+        tt.Calibrator().fit(scores[0], labels[0]).refine([(scores[0], labels[0], None)])
+    with pytest.raises(TypeError, match="give a list"):
+        tt.Calibrator(exact=True).partial_fit(scores[0], labels[0]).refine(iter([]))
+    with pytest.raises(ValueError, match="no tallies"):
+        tt.Calibrator(exact=True).refine([(scores[0], labels[0], None)])
+    with pytest.raises(RuntimeError):
+        tt.Calibrator(exact=True).partial_fit(scores[0], labels[0]).refine(
+            [(scores[1], labels[1], None)]
+        )
     with pytest.raises(ValueError, match="case '0' is in both"):
         tt.Calibrator().fit(scores[:2], labels[:2]).merge(
             tt.Calibrator().fit(scores[:2], labels[:2])
@@ -310,3 +320,42 @@ def test_torch_tensors_in_and_out():
     assert module(torch.tensor([float("nan"), -1.0, 2.0])).isnan().tolist() == [True, False, False]
     exported = torch.export.export(module, (tensor,)).module()
     assert torch.equal(exported(tensor), module(tensor))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_tallies_and_a_second_pass_give_the_exact_map(dtype):
+    """What `fit` does in one go, from tallies made elsewhere and voxels in other parts."""
+    scores, labels = cohort(3, dtype=dtype)
+    expected = tt.Calibrator(exact=True).fit(scores, labels)
+    tallied = tt.Calibrator(exact=True)
+    streamed = tt.Calibrator(exact=True)
+    for k, (score, raters) in enumerate(zip(scores, labels, strict=True)):
+        tallied.add_tally(tt.ScoreTally(3).update(score, raters), str(k))
+        streamed.partial_fit(score, raters, case=str(k))
+    halves = [
+        (score[part], [rater[part] for rater in raters], None)
+        for score, raters in zip(scores, labels, strict=True)
+        for part in (slice(9, None), slice(9))
+    ]
+    for calibrator in (tallied, streamed):
+        assert calibrator.refine(halves).map_ == expected.map_
+        assert calibrator.n_cases_ == 3
+    # More voxels ask for another second pass.
+    streamed.partial_fit(scores[0], labels[0], case="again")
+    assert not hasattr(streamed, "map_")
+
+
+def test_sum_of_several_cases_is_counted_and_named():
+    scores, labels = cohort(4)
+    total = tt.ScoreTally(3)
+    for score, raters in zip(scores, labels, strict=True):
+        total.update(score, raters)
+    before = total + tt.ScoreTally(3)
+    whole = tt.Calibrator(bins=20).add_tally(total, cases=3, region="roi")
+    whole.add_tally(tt.ScoreTally(3).update(scores[0], labels[0]), "more", region="roi")
+    assert (whole.n_cases_, whole.region_) == (4, "roi")
+    assert total == before  # adding to the calibrator leaves what was added alone
+    whole.partial_fit(scores[1], labels[1])
+    assert total == before
+    merged = tt.Calibrator(bins=20).merge(whole)
+    assert merged.n_cases_ == whole.n_cases_

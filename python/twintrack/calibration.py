@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,7 +49,7 @@ class Calibrator:
     exact : bool
         Read the voxels a second time to place the cuts between bins exactly. Without it a cut falls
         on the tally's grid, which is already exact for 16-bit scores; the sums in the bins are
-        exact either way. `fit` only.
+        exact either way. `fit` does both passes; after `partial_fit` and `add_tally` call `refine`.
     folds : int
         Folds of the cross-validation of ``bins="auto"``.
     seed : int
@@ -154,6 +154,11 @@ class Calibrator:
         # Streaming fits compute the map when it is first asked for, not at every partial_fit.
         if name.endswith("_") and not name.startswith("__") and name in type(self).__annotations__:
             if "_cases" in self.__dict__ and "map_" not in self.__dict__:
+                if self.exact and self.target != "none":
+                    raise AttributeError(
+                        f"no {name} yet: exact=True places the cuts in a second pass over the "
+                        "voxels; call refine"
+                    )
                 self._fit_map()
                 if name in self.__dict__:
                     return self.__dict__[name]
@@ -207,8 +212,8 @@ class Calibrator:
     ) -> Calibrator:
         """Add the voxels of a case, or of a part of one; memory does not grow with their number.
 
-        The map is as `fit` would make it from all voxels so far, in any order (``exact`` aside,
-        which needs a second look at the voxels).
+        The map is as `fit` would make it from all voxels so far, in any order; with ``exact=True``
+        it is there after `refine`.
 
         Parameters
         ----------
@@ -220,8 +225,6 @@ class Calibrator:
             voxels are all counted as one case.
         """
         self._check_parameters()
-        if self.exact:
-            raise ValueError("exact=True needs a second pass over the voxels: use fit")
         if "_cases" not in self.__dict__:
             if "map_" in self.__dict__:
                 raise ValueError("this Calibrator was loaded from a file, which holds no tallies")
@@ -230,18 +233,85 @@ class Calibrator:
         self._forget_map()
         return self
 
-    def add_tally(self, tally: ScoreTally, case: str | None = None) -> Calibrator:
-        """Add a tally made elsewhere, as `partial_fit` adds voxels."""
+    def add_tally(
+        self,
+        tally: ScoreTally,
+        case: str | None = None,
+        *,
+        region: str | None = None,
+        cases: int = 1,
+    ) -> Calibrator:
+        """Add a tally made elsewhere, as `partial_fit` adds voxels.
+
+        Parameters
+        ----------
+        tally : ScoreTally
+        case : str, optional
+            Name of the case; see `partial_fit`.
+        region : str, optional
+            Which voxels it counted ("roi", "box", …): recorded with the map.
+        cases : int
+            Number of cases whose sum it is.
+        """
         self._check_parameters()
         if "_cases" not in self.__dict__:
             self._reset()
         self._check_raters(tally.raters)
         if case in self._cases:
             self._cases[case] += tally
+            # More of the unnamed voxels is no further case, unless it is said to be.
+            self._numbers[case] += cases - 1
         else:
-            self._cases[case] = ScoreTally(tally.raters) + tally
+            self._cases[case] = tally.copy()
+            self._numbers[case] = cases
         self._cases[case].compact()
+        if region is not None:
+            self._regions.add(region)
         self._forget_map()
+        return self
+
+    def refine(
+        self,
+        cases: Iterable[tuple[ArrayLike, ArrayLike | Sequence[ArrayLike], ArrayLike | None]],
+    ) -> Calibrator:
+        """Place the cuts between bins exactly, by a second pass over the voxels (``exact=True``).
+
+        The first pass may have been `partial_fit` or `add_tally`, in other processes too. Like the
+        first, the second needs the memory of one part at a time.
+
+        Parameters
+        ----------
+        cases : iterable of (score, raters, region)
+            The voxels of the first pass, in any parts and order; a region of None means all. It is
+            gone through once for 16- and 32-bit scores (twice if a cut falls among scores below
+            2^-24), a few times for float64: give a list or an object whose ``__iter__`` begins
+            anew, not a generator.
+
+        Raises
+        ------
+        ValueError
+            ``exact`` is False, or there was no first pass.
+        RuntimeError
+            These are not the voxels of the first pass.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from twintrack import Calibrator, ScoreTally
+        >>> score = np.random.default_rng(0).random(1000, np.float32)
+        >>> raters = [score > 0.4, score > 0.6]
+        >>> tally = ScoreTally(2).update(score, raters)
+        >>> calibrator = Calibrator(bins=10, exact=True).add_tally(tally, "A")
+        >>> calibrator.refine([(score, raters, None)]).n_bins_
+        10
+        """
+        self._check_parameters()
+        if not self.exact:
+            raise ValueError("refine places cuts exactly: make the Calibrator with exact=True")
+        if iter(cases) is cases:
+            raise TypeError("cases is an iterator, which can be gone through once; give a list")
+        self._forget_map()
+        self._fit_map(cases)
         return self
 
     def merge(self, other: Calibrator) -> Calibrator:
@@ -263,7 +333,7 @@ class Calibrator:
         if both:
             raise ValueError(f"case {both[0]!r} is in both calibrators")
         for case, tally in other._cases.items():
-            self.add_tally(tally, case)
+            self.add_tally(tally, case, cases=other._numbers[case])
         self._regions |= other._regions
         return self
 
@@ -394,6 +464,7 @@ class Calibrator:
     def _reset(self) -> None:
         self._forget_map()
         self._cases: dict[str | None, ScoreTally] = {}
+        self._numbers: dict[str | None, int] = {}  # of cases in each tally
         self._regions: set[str] = set()
 
     def _forget_map(self) -> None:
@@ -417,19 +488,21 @@ class Calibrator:
         if case is not None:
             tally.compact()  # one case among many; an unnamed stream keeps its table at hand
         self._cases[case] = tally
+        self._numbers.setdefault(case, 1)
         self._regions.add(self.region_rule or ("all" if region is None else "mask"))
 
-    def _fit_map(self, cases: Sequence[tuple[Any, Any, Any]] | None = None) -> None:
+    def _fit_map(self, cases: Iterable[tuple[Any, Any, Any]] | None = None) -> None:
         tallies = self._tallies()
         if not tallies:
             raise ValueError("no voxels were given")
-        total = ScoreTally(next(iter(tallies.values())).raters)
-        for tally in tallies.values():
+        first, *others = tallies.values()
+        total = first.copy() if others else first
+        for tally in others:
             total += tally
         if total.voxels == 0:
             raise ValueError("no voxel lies in the region: there is nothing to fit")
         self.n_raters_ = total.raters
-        self.n_cases_ = len(tallies)
+        self.n_cases_ = sum(self._numbers.values())
         self.n_voxels_ = total.voxels
         if self.target == "none":
             self.n_bins_ = 0

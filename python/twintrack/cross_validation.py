@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 from twintrack.map_fit import Target, fit_map
 from twintrack.score_tally import ScoreTally
 
-__all__ = ["CANDIDATES", "BinChoice", "choose_bins"]
+__all__ = ["CANDIDATES", "BinChoice", "choose_bins", "deal"]
 
 CANDIDATES = (5, 10, 20, 50, 100, 250, 500, 1000, 2000)
 
@@ -60,18 +61,18 @@ def choose_bins(
             f"bins='auto' needs at least two cases and two folds, here {cases} and {folds}; "
             "name the cases in partial_fit, or give a number of bins"
         )
-    folds = min(folds, cases)
-    order = np.random.default_rng(seed).permutation(cases)
-    loss = dict.fromkeys(candidates, 0.0)
+    dealt = deal(cases, folds, seed)
+    total = tallies[0].copy()
+    for tally in tallies[1:]:
+        total += tally
+    everything = total.dense()
+    losses: dict[int, list[float]] = {bins: [] for bins in candidates}
     voxels = 0
-    for fold in range(folds):
-        held = ScoreTally(tallies[0].raters)
-        rest = ScoreTally(tallies[0].raters)
-        for place, case in enumerate(order):
-            if place % folds == fold:
-                held += tallies[case]
-            else:
-                rest += tallies[case]
+    for fold in dealt:
+        held = tallies[fold[0]].copy()
+        for case in fold[1:]:
+            held += tallies[case]
+        rest = ScoreTally.from_dense(everything - held.dense())
         if held.voxels == 0 or rest.voxels == 0:
             continue
         # As many bins as cells: one bin per cell, with its mean score.
@@ -81,8 +82,16 @@ def choose_bins(
         for bins in candidates:
             fitted = fit_map(rest.equal_mass_bins(bins), target, rater)
             m = fitted(cells.mean_score)
-            loss[bins] += float(np.sum(cells.count * m * m - 2 * m * asked + asked))
+            losses[bins].append(float(np.sum(cells.count * m * m - 2 * m * asked + asked)))
     if voxels == 0:
         raise ValueError("only one case has voxels in the region: bins='auto' needs two")
-    scores = {bins: loss[bins] / voxels for bins in candidates}
-    return BinChoice(min(scores, key=lambda bins: (scores[bins], bins)), scores, folds)
+    # Summed exactly, so that the order of the folds does not matter.
+    scores = {bins: math.fsum(losses[bins]) / voxels for bins in candidates}
+    return BinChoice(min(scores, key=lambda bins: (scores[bins], bins)), scores, len(dealt))
+
+
+def deal(cases: int, folds: int, seed: int) -> list[list[int]]:
+    """Return the numbers of the cases in each of at most `folds` groups, none of them empty."""
+    folds = min(folds, cases)
+    order = np.random.default_rng(seed).permutation(cases).tolist()
+    return [order[fold::folds] for fold in range(folds)]

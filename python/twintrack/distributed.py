@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from twintrack.cohort import Case
-from twintrack.runs.engine import Outcome, Settings, add_tallies, limit_openmp, process_case
+from twintrack.runs.engine import Outcome, Settings, add_tallies, process_case
 from twintrack.runs.job import Job
 from twintrack.runs.memory import MemoryBudget, available_memory
 from twintrack.runs.store import Store
+from twintrack.threads import set_max_threads
 
 __all__ = ["DaskCluster", "dask_cluster"]
 
@@ -123,7 +124,7 @@ class _Shared:
 
 
 def _process(case: Case, shared: _Shared) -> Outcome:
-    limit_openmp(1)  # a worker runs as many tasks at a time as it has cores
+    set_max_threads(1)  # a worker runs as many tasks at a time as it has cores
     store = Store(shared.folder.parent, shared.kind, shared.options)
     with store.joining():
         budget = _budget(shared.settings.memory)

@@ -296,6 +296,32 @@ class ScoreTally:
         tally._rows = (cells, sums)
         return tally
 
+    def dense(self) -> NDArray[np.uint64]:
+        """Return the sums of all cells of the grid: (2 + N, GRID_CELLS), rows as in `rows`."""
+        cells, sums = self.rows()
+        dense = np.zeros((sums.shape[1], _core.GRID_CELLS), np.uint64)
+        dense[:, cells] = sums.T
+        return dense
+
+    @classmethod
+    def from_dense(cls, sums: NDArray[np.uint64]) -> ScoreTally:
+        """Return the tally with these sums of all cells, as `dense` gives them."""
+        if sums.ndim != 2 or sums.shape[1] != _core.GRID_CELLS or sums.dtype != np.uint64:
+            raise ValueError(
+                f"dense sums are uint64 of shape (2 + raters, {_core.GRID_CELLS}), "
+                f"not {sums.dtype} of {sums.shape}"
+            )
+        used = np.flatnonzero(sums[0])
+        tally = cls(sums.shape[0] - 2)
+        tally._rows = (used.astype(np.uint32), np.ascontiguousarray(sums[:, used].T))
+        return tally
+
+    def copy(self) -> ScoreTally:
+        """Return a tally of its own; the rows, which never change, are shared."""
+        tally = type(self)(self.raters)
+        tally._rows = self.rows()
+        return tally
+
     def __getstate__(self) -> dict[str, Any]:
         cells, sums = self.rows()
         return {"cells": cells, "sums": sums}

@@ -257,7 +257,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 def _read_summary(path: Path) -> dict[str, Any]:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
     if not isinstance(summary, dict):
         raise ValueError(f"{path}: holds {type(summary).__name__}, not an object")
@@ -271,7 +271,7 @@ def _reliability(path: Path, curve: Any) -> Reliability | None:
         # null, which JSON has for NaN, becomes NaN.
         score, mhr = (np.array(curve[key], np.float64) for key in ("mean_score", "mean_mhr"))
         return Reliability(np.array(curve["bin_count"], np.int64), score, mhr)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: reliability: {error!r}; need bin_count, mean_score and mean_mhr, equally long"
         ) from error

@@ -8,7 +8,6 @@ be finished is an outcome like any other; a store that cannot be written ends th
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import queue
 import threading
 import time
@@ -19,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from twintrack import _core
 from twintrack.cohort import Case
 from twintrack.runs.failures import explain
 from twintrack.runs.inputs import size_of
@@ -28,6 +26,7 @@ from twintrack.runs.memory import MemoryBudget, available_memory
 from twintrack.runs.progress import Progress, Quiet
 from twintrack.runs.stamps import read_stamp
 from twintrack.runs.store import Entry, Failure, Store, StoreError
+from twintrack.threads import max_threads, set_max_threads
 
 __all__ = ["Outcome", "Plan", "Settings", "plan_cases", "process_case", "run_cases", "work_through"]
 
@@ -200,7 +199,7 @@ def flow_through(
     The cores are shared out: with as many workers as cores each computes on one. An exception of
     `produce` is raised here. When the iteration ends early no further item is begun.
     """
-    threads = _core.max_threads()
+    threads = max_threads()
     workers = max(1, min(workers or threads, len(items)))
     waiting = deque(items)
     ready: queue.Queue[tuple[list[Result], BaseException | None]] = queue.Queue(2 * workers)
@@ -213,7 +212,7 @@ def flow_through(
                 return
 
     def work_off() -> None:
-        limit_openmp(max(1, threads // workers))
+        set_max_threads(max(1, threads // workers))
         try:
             while waiting and not stop.is_set():
                 try:
@@ -367,12 +366,3 @@ def _store(
     entry = Entry(case.name, inputs, product.voxels, product.result, outputs)
     store.save(entry, {store.staged(name): place for name, place in written.values()})
     return entry
-
-
-def limit_openmp(threads: int) -> None:
-    """Let parallel loops that this thread starts use so many threads; other threads keep theirs."""
-    try:
-        # Looked up through the module, which is linked with the OpenMP library it was built for.
-        ctypes.CDLL(_core.__file__).omp_set_num_threads(ctypes.c_int(threads))
-    except (OSError, AttributeError):
-        return  # built without OpenMP

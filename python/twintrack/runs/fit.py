@@ -9,24 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from twintrack import _core
 from twintrack.calibration import Calibrator
 from twintrack.cohort import Case, RegionRule
+from twintrack.cross_validation import deal
 from twintrack.predictions import ensemble_of_score, join_ensembles
+from twintrack.runs.case_band import band_over_cases
 from twintrack.runs.engine import Outcome, Settings, add_tallies, flow_through, run_cases
 from twintrack.runs.inputs import case_files, size_of
 from twintrack.runs.job import Job, Product
 from twintrack.runs.memory import case_bytes
 from twintrack.runs.store import Entry, Failure, Store, open_stores
+from twintrack.runs.stored_tallies import StoredTallies
 from twintrack.runs.streaming import SLAB_VOXELS, Slab, StreamedCase, open_case
 from twintrack.score_tally import ScoreTally
 
 __all__ = [
     "FitResult",
     "TallyJob",
+    "band_over_cases",
     "check_failures",
     "default_region",
     "fit_cohort",
@@ -180,13 +183,14 @@ def fit_cohort(
     broken = {failure.case for failure in failures}
     whole = [case for case in cases if case.name not in broken]
     if calibrator.bins == "auto":
-        tallies = _stored(Store(store, job.kind, job.options), [case.name for case in whole])
+        tallies = StoredTallies(Store(store, job.kind, job.options), [c.name for c in whole])
         fit_tallies(calibrator, tallies, job.region)
     else:
         if total is None:
             raise ValueError("there are no cases to fit")
-        calibrator.add_tally(total)
-        _fit(calibrator, job.region, len(whole), _Voxels(whole, job, settings))
+        calibrator.add_tally(total, region=job.region, cases=len(whole))
+        if calibrator.exact and calibrator.target != "none":
+            calibrator.refine(_Voxels(whole, job, settings))
     return FitResult(calibrator, failures)
 
 
@@ -220,6 +224,15 @@ def fit_tallies(
     ValueError
         There is no tally, or the numbers of raters differ; names the case.
     """
+    if isinstance(tallies, StoredTallies) and not keep:
+        parts = [tallies]
+        if calibrator.bins == "auto" and len(tallies) > 1:
+            # The cross-validation needs the sum of each fold, which then is a case by itself.
+            dealt = deal(len(tallies), calibrator.folds, calibrator.seed)
+            parts = [tallies.of([tallies.cases[k] for k in fold]) for fold in dealt]
+        for number, part in enumerate(parts):
+            calibrator.add_tally(part.total(), f"fold {number}", region=region, cases=len(part))
+        return _fitted(calibrator)
     total: ScoreTally | None = None
     number = 0
     if keep or calibrator.bins == "auto":
@@ -230,7 +243,7 @@ def fit_tallies(
         number += 1
         try:
             if keep:
-                calibrator.add_tally(tally, case)
+                calibrator.add_tally(tally, case, region=region)
             elif total is None:
                 total = ScoreTally(tally.raters) + tally
             else:
@@ -240,16 +253,15 @@ def fit_tallies(
     if number == 0:
         raise ValueError("there are no cases to fit")
     if total is not None:
-        calibrator.add_tally(total)
-    _fit(calibrator, region, number)
+        calibrator.add_tally(total, region=region, cases=number)
+    return _fitted(calibrator)
+
+
+def _fitted(calibrator: Calibrator) -> Calibrator:
+    """Return the calibrator with its map: what cannot be fitted is told now."""
+    if not calibrator.exact:
+        _ = calibrator.map_
     return calibrator
-
-
-def _fit(calibrator: Calibrator, region: str, cases: int, voxels: _Voxels | None = None) -> None:
-    """Make the map of the tallies that the calibrator has got."""
-    calibrator._regions.add(region)
-    calibrator._fit_map(voxels if calibrator.exact else None)  # type: ignore[arg-type]
-    calibrator.n_cases_ = cases  # their tallies may have been added up before
 
 
 def leave_one_out(
@@ -271,23 +283,27 @@ def leave_one_out(
     ValueError
         There are fewer than two cases.
     """
-    total: ScoreTally | None = None
-    cases = 0
-    for case, tally in tallies():
-        total = add_tallies(total, case, tally)
-        cases += 1
-    if total is None or cases < 2:
-        raise ValueError(f"leaving one case out needs at least two cases, here {cases}")
+    given = tallies()
+    if isinstance(given, StoredTallies):
+        if len(given) < 2:
+            raise ValueError(f"leaving one case out needs at least two cases, here {len(given)}")
+        dense, cases = given.dense(), len(given)
+    else:
+        total, cases = None, 0
+        for case, tally in given:
+            total = add_tallies(total, case, tally)
+            cases += 1
+        if total is None or cases < 2:
+            raise ValueError(f"leaving one case out needs at least two cases, here {cases}")
+        dense = total.dense()
     parameters = {**calibrator.get_params(), "bins": calibrator.n_bins_asked, "exact": False}
-    cells, sums = total.rows()
     for case, tally in tallies():
-        rest = sums.copy()
-        rest[np.searchsorted(cells, tally.cells)] -= tally.rows()[1]
-        left = rest[:, 0] > 0
+        cells, sums = tally.rows()
+        rest = dense.copy()
+        rest[:, cells] -= sums.T
         fitted = Calibrator(**parameters)
-        fitted.add_tally(ScoreTally.from_rows(cells[left], rest[left]))
-        _fit(fitted, region, cases - 1)
-        yield case, fitted
+        fitted.add_tally(ScoreTally.from_dense(rest), region=region, cases=cases - 1)
+        yield case, _fitted(fitted)
 
 
 def read_tallies(
@@ -296,8 +312,11 @@ def read_tallies(
     region: str | None = None,
     only: Collection[str] = (),
     without: Collection[str] = (),
-) -> tuple[Mapping[str, Any], Iterator[tuple[str, ScoreTally]]]:
-    """Read the tallies that a run has stored.
+) -> tuple[Mapping[str, Any], StoredTallies]:
+    """Find the tallies that a run has stored.
+
+    The first time they are read one by one; they are then packed into one file (`tally_pack`),
+    from which thousands are read in seconds.
 
     Parameters
     ----------
@@ -311,8 +330,8 @@ def read_tallies(
     Returns
     -------
     options, tallies
-        How they were made, with what is known of the scores as "ensemble" (`join_ensembles`); case
-        and tally, in the order of the names.
+        How they were made, with what is known of the scores as "ensemble" (`join_ensembles`); pairs
+        of case and tally, in the order of the names, read when they are gone through.
 
     Raises
     ------
@@ -338,20 +357,15 @@ def read_tallies(
         case for case in cases if (not only or _matches(case, only)) and not _matches(case, without)
     ]
 
+    tallies = StoredTallies(opened, cases)
+    tallies.pack()
     entries = (entry for case in cases if (entry := opened.find(case)) is not None)
-    options = {**opened.options, "ensemble": join_ensembles(_ensembles(entries))}
-    return options, _stored(opened, cases)
+    return {**opened.options, "ensemble": join_ensembles(_ensembles(entries))}, tallies
 
 
 def _ensembles(entries: Iterable[Entry]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     # Tallies of earlier versions do not say.
     return ((entry.case, entry.result.get("ensemble", {})) for entry in entries)
-
-
-def _stored(store: Store, cases: Sequence[str]) -> Iterator[tuple[str, ScoreTally]]:
-    for case in cases:
-        store.tallied(case)
-        yield case, ScoreTally.load(store.tally_path(case))
 
 
 def _matches(case: str, patterns: Collection[str]) -> bool:

@@ -11,11 +11,10 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from twintrack.files import naming, split_suffix
 from twintrack.volumes.metaimage import read_metaimage_header
 from twintrack.volumes.nifti import read_nifti_header
+from twintrack.volumes.numpy_files import _find_entry, open_entry, read_npy
 
 __all__ = ["MemoryBudget", "available_memory", "case_bytes"]
 
@@ -126,8 +125,7 @@ def _volume_bytes(path: Path) -> tuple[int, int, bool]:
         return voxels, scaled + (header.nbytes if compressed else 0), True
     with naming(path):
         if suffix == ".npy":
-            mapped = np.lib.format.open_memmap(path, mode="r")
-            return mapped.size, 0, True
+            return read_npy(path).size, 0, True
         if suffix == ".npz":
             return _npz_bytes(path)
     if suffix in (".mha", ".mhd"):
@@ -137,15 +135,9 @@ def _volume_bytes(path: Path) -> tuple[int, int, bool]:
 
 
 def _npz_bytes(path: Path) -> tuple[int, int, bool]:
-    """As `_volume_bytes`, of the largest array: at most two classes are in memory at a time."""
-    with zipfile.ZipFile(path) as archive:
-        entry = max(archive.infolist(), key=lambda entry: entry.file_size)
-        with archive.open(entry) as stream:
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[np.lib.format.read_magic(stream)]
-            shape, fortran_order, dtype = read_header(stream)
+    """As `_volume_bytes`, of the array that is read: no more than two classes are in memory."""
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        _, shape, fortran_order, dtype = open_entry(file, _find_entry(archive, None))
     classes = shape[0] if len(shape) == 4 else 1
     voxels = math.prod(shape) // max(classes, 1)
     streamable = len(shape) == 4 and not fortran_order

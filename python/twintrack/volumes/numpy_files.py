@@ -18,6 +18,7 @@ from twintrack.volumes.streams import (
     MAX_TRAILING,
     ByteStream,
     native,
+    plain,
     unzip,
 )
 
@@ -38,8 +39,11 @@ def read_npy(path: Path) -> NDArray[Any]:
         Truncated, not .npy, not three axes or not real numbers; the message names `path`.
     """
     with naming(path):
+        with path.open("rb") as file:
+            _read_npy_header(ByteStream(plain(file)))  # NumPy takes the memory that it announces
         # Unlike numpy.load, open_memmap never goes by the content to another format.
-        array: NDArray[Any] = np.asarray(np.lib.format.open_memmap(path, mode="c"))
+        with np.errstate(over="raise"):
+            array: NDArray[Any] = np.asarray(np.lib.format.open_memmap(path, mode="c"))
         _check_dtype(array.dtype)
         _check_three_axes(array.shape)
         return native(array)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import copy
+import functools
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twintrack import Calibrator, ScoreTally
+from twintrack.runs import stored_tallies
+from twintrack.runs.engine import Settings
+from twintrack.runs.fit import (
+    TallyJob,
+    band_over_cases,
+    fit_tallies,
+    leave_one_out,
+    read_tallies,
+    tally_cohort,
+)
+from twintrack.runs.tally_pack import NAME, TallyPack, write_pack
+
+STAMP = (1, 2, 3, 4)
+
+
+def tally(seed, voxels, raters=3, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+    score = (rng.random(voxels) ** 3).astype(dtype)
+    return ScoreTally(raters).update(score, [rng.random(voxels) < score for _ in range(raters)])
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 9)), min_size=1, max_size=4))
+def test_packed_tallies_are_the_tallies(tmp_path_factory, cases):
+    """Few voxels leave gaps between the cells, many do not: both layouts of a block."""
+    path = tmp_path_factory.mktemp("pack") / NAME
+    made = {str(k): tally(k, voxels, raters) for k, (voxels, raters) in enumerate(cases)}
+    write_pack(path, ((case, STAMP, one) for case, one in made.items()))
+    pack = TallyPack(path)
+    for case, one in made.items():
+        packed = pack.read(case)
+        assert packed.tally() == one
+        sums = np.zeros((one.raters + 2, stored_tallies._core.GRID_CELLS), np.uint64)
+        packed.add_to(sums)
+        assert ScoreTally.from_dense(sums) == one
+
+
+def test_every_cell_occupied_is_stored_without_cells(tmp_path):
+    score = np.linspace(0.4, 0.6, 1 << 20, dtype=np.float32)
+    full = ScoreTally(1).update(score, [score > 0.5])
+    write_pack(tmp_path / NAME, [("A", STAMP, full)])
+    packed = TallyPack(tmp_path / NAME).read("A")
+    assert packed.cells is None
+    assert packed.tally() == full
+
+
+@pytest.mark.parametrize("damage", range(0, 400, 7))
+def test_a_damaged_pack_is_noticed(tmp_path, damage):
+    path = tmp_path / NAME
+    one = tally(0, 20)
+    write_pack(path, [("A", STAMP, one)])
+    data = bytearray(path.read_bytes())
+    data[damage % len(data)] ^= 4
+    path.write_bytes(data)
+    try:
+        pack = TallyPack(path)
+        packed = pack.read("A").tally() if pack.has("A", STAMP) else None
+        assert packed in (None, one)
+    except ValueError as error:
+        assert NAME in str(error)  # noqa: PT017
+
+
+@pytest.fixture
+def store(cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored_tallies, "_WORTH_PACKING", 1)
+    tally_cohort(cases, TallyJob("roi"), tmp_path / "t", Settings())
+    return tmp_path / "t"
+
+
+def test_refits_from_the_pack_are_those_from_the_files(store, monkeypatch):
+    names = read_tallies(store)[1].cases
+    assert list(store.rglob(NAME))
+    results = []
+    for _ in ("packed", "files"):
+        _, tallies = read_tallies(store, without=names[:1])
+        assert tallies.cases == names[1:]
+        fitted = fit_tallies(Calibrator(bins=30), tallies, "roi")
+        left_out = leave_one_out(fitted, functools.partial(copy.copy, tallies), "roi")
+        results.append((fitted.map_, [one.map_ for _, one in left_out]))
+        for pack in store.rglob(NAME):
+            pack.unlink()
+        monkeypatch.setattr(stored_tallies, "_WORTH_PACKING", 1000)
+    assert results[0] == results[1]
+
+
+def test_pack_is_not_believed_when_a_tally_has_changed(store):
+    names = read_tallies(store)[1].cases
+    path = next(store.rglob(f"{names[2]}.npz"))
+    ScoreTally(3).save(path)
+    with pytest.raises(ValueError, match=rf"{names[2]}\.npz: damaged, or not the tally"):
+        list(read_tallies(store)[1])
+
+
+def test_a_pack_that_cannot_be_read_or_written_costs_nothing_but_time(store, monkeypatch):
+    expected = dict(read_tallies(store)[1])
+    next(store.rglob(NAME)).write_bytes(b"TWTPACK1" + bytes(20))
+    assert dict(read_tallies(store)[1]) == expected
+
+    def full(*_):
+        raise OSError(28, os.strerror(28))
+
+    next(store.rglob(NAME)).unlink()
+    monkeypatch.setattr(stored_tallies, "write_pack", full)
+    assert dict(read_tallies(store)[1]) == expected
+
+
+def test_cases_of_other_raters_are_refused_by_name(store):
+    tallies = read_tallies(store)[1]
+    case = tallies.cases[3]
+    entry = tallies._store.find(case)
+    place = tallies._store.tally_path(case)
+    with tallies._store.joining() as opened:
+        tally(0, 50, raters=2).save(opened.staged(place.name))
+        outputs = {"tally": opened.stamp_staged(place.name, place)}
+        changed = type(entry)(case, entry.inputs, entry.voxels, entry.result, outputs)
+        opened.save(changed, {opened.staged(place.name): place})
+    with pytest.raises(ValueError, match=rf"case '{case}': it has 2 raters"):
+        fit_tallies(Calibrator(), read_tallies(store)[1], "roi")
+
+
+@pytest.mark.parametrize("target", ["mhr", "single", "hard"])
+def test_band_over_stored_cases_is_that_of_the_calibrator(store, target):
+    kept = Calibrator(target, bins=12)
+    tallies = read_tallies(store)[1]
+    fit_tallies(kept, tallies, "roi", keep=True)
+    expected = kept.bootstrap_band(resamples=40, seed=3)
+    exact = band_over_cases(kept, tallies, resamples=40, seed=3, groups=1 << 20)
+    for name in ("score", "value", "low", "high"):
+        np.testing.assert_allclose(getattr(exact, name), getattr(expected, name), atol=1e-4)
+    # Groups: a sixteenth of a bin; the band moves by little beside its width.
+    rough = band_over_cases(kept, tallies, resamples=40, seed=3, groups=16 * 12)
+    width = np.mean(expected.high - expected.low)
+    assert np.mean(np.abs(rough.low - expected.low)) < 0.15 * width
+    assert np.mean(np.abs(rough.high - expected.high)) < 0.15 * width
+
+
+def test_band_needs_two_cases(store):
+    _, tallies = read_tallies(store)
+    fitted = fit_tallies(Calibrator(bins=10), tallies, "roi")
+    with pytest.raises(ValueError, match="at least two cases"):
+        band_over_cases(fitted, tallies.of(tallies.cases[:1]))
+    with pytest.raises(ValueError, match="level 1"):
+        band_over_cases(fitted, tallies, level=1)
