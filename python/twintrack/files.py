@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import os
 import re
 import secrets
 import shutil
+import socket
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +62,9 @@ def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
     """Give a temporary name beside `path`, and rename it to `path` when the block ends well.
 
     Readers see the old file or the whole new one. The temporary file keeps the suffix (some
-    writers choose the format by it) and starts with a dot, so that folder scans skip it.
+    writers choose the format by it) and starts with a dot, so that folder scans skip it. It is
+    removed whatever ends the block; what a process that was killed has left is removed by the next
+    one that writes to the folder.
 
     Parameters
     ----------
@@ -78,7 +84,9 @@ def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
         raise FileNotFoundError(
             errno.ENOENT, "not written, its folder does not exist; create it first", str(path)
         )
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    _remove_abandoned(path.parent)
+    owner = f"{_machine()}-{os.getpid():x}"
+    temporary = path.with_name(f".{owner}-{secrets.token_hex(3)}.{path.name}")
     try:
         yield temporary
         temporary.replace(path)
@@ -92,3 +100,41 @@ def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+_TEMPORARY = re.compile(r"\.([0-9a-f]{8})-([0-9a-f]+)-[0-9a-f]{6}\..+")
+_cleared: set[tuple[int, Path]] = set()  # folders that this process has looked through
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files of processes of this machine that do not live any more."""
+    folder = folder.absolute()
+    if (os.getpid(), folder) in _cleared:
+        return
+    _cleared.add((os.getpid(), folder))
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found and found[1] == _machine() and not _lives(int(found[2], 16)):
+                Path(entry.path).unlink(missing_ok=True)
+
+
+@functools.cache
+def _machine() -> str:
+    """Return 8 digits for the machine, or the container, in which process numbers mean the same."""
+    name = socket.gethostname()
+    with contextlib.suppress(OSError):
+        name += str(Path("/proc/self/ns/pid").readlink())
+    return f"{zlib.crc32(name.encode()):08x}"
+
+
+def _lives(process: int) -> bool:
+    if os.name != "posix":
+        return True  # a signal would end it there
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True

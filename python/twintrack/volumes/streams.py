@@ -41,7 +41,9 @@ class ByteStream:
                 if not self._left:
                     break
             step = min(len(self._left), len(target) - filled)
-            target[filled : filled + step] = self._left[:step]
+            # NumPy copies without the lock of the interpreter, so that other threads go on.
+            into = np.frombuffer(target[filled : filled + step], np.uint8)
+            into[:] = np.frombuffer(self._left[:step], np.uint8)
             self._left = self._left[step:]
             filled += step
         return filled

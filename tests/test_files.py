@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import twintrack
+from twintrack import files
+from twintrack.files import replacing
+
+WRITER = """
+import signal, sys, time
+from pathlib import Path
+from twintrack.files import replacing
+with replacing(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A process that has written half of a file."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(twintrack.__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "a.nii")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    assert process.stdout.readline() == b"begun\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def names(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def write(path):
+    files._cleared.clear()  # as a new process
+    with replacing(path) as temporary:
+        temporary.write_text("whole")
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one(writer, tmp_path):
+    assert len(names(tmp_path)) == 1
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    (left,) = names(tmp_path)
+    assert left.startswith(".")
+    assert left.endswith(".a.nii")
+    (tmp_path / ".hidden-of-the-user.a.nii").touch()
+    elsewhere = tmp_path / f".00000000-{left.split('-', 1)[1]}"  # of another machine
+    elsewhere.touch()
+    write(tmp_path / "b.nii")
+    assert names(tmp_path) == sorted([elsewhere.name, ".hidden-of-the-user.a.nii", "b.nii"])
+
+
+def test_a_file_that_another_process_is_writing_is_left_alone(writer, tmp_path):
+    (before,) = names(tmp_path)
+    write(tmp_path / "a.nii")
+    assert names(tmp_path) == [before, "a.nii"]
+
+
+def test_an_interrupt_leaves_nothing(writer, tmp_path):
+    writer.send_signal(signal.SIGINT)
+    writer.wait()
+    assert names(tmp_path) == []
