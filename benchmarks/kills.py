@@ -3,8 +3,8 @@
     python benchmarks/kills.py                      # 50 kills, then 5 of a Dask worker
     python benchmarks/kills.py --kills 4 --workers-killed 1 --seed 7
 
-Every round begins with an empty folder, is killed (SIGKILL) after a random share of the time that a
-whole run takes, and is repeated until it ends by itself; every second round is killed twice. Then
+Every round begins with an empty folder, is killed (SIGKILL) after a random share of the time that
+the cases take, and is repeated until it ends by itself; every second round is killed twice. Then
 cases.csv, summary.json, failures.csv and every file of the store are compared with those of a run
 that nobody disturbed. Moments are drawn with a seed; how far a run had got by then is the machine's
 affair, and is printed: cases finished, and whether files were being written.
@@ -40,9 +40,18 @@ def start(manifest: Path, output: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*COMMAND, *arguments])
 
 
+def wait_for_store(process: subprocess.Popen[bytes], output: Path) -> None:
+    """Wait until the run begins with its cases: starting Python is most of a short run."""
+    while process.poll() is None and not (output / "store").exists():
+        time.sleep(0.002)
+
+
 def finish(manifest: Path, output: Path) -> float:
+    """Run to the end and return the seconds that the cases took."""
+    process = start(manifest, output)
+    wait_for_store(process, output)
     started = time.perf_counter()
-    status = start(manifest, output).wait()
+    status = process.wait()
     if status != 0:
         sys.exit(f"a run that nobody killed ended with status {status}")
     return time.perf_counter() - started
@@ -59,6 +68,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def kill_once(manifest: Path, output: Path, after: float) -> tuple[bool, int, int]:
     """Whether the run was killed before it ended, cases finished by then, and files begun."""
     process = start(manifest, output)
+    wait_for_store(process, output)
     time.sleep(after)
     process.send_signal(signal.SIGKILL)
     killed = process.wait() == -signal.SIGKILL
@@ -88,10 +98,8 @@ def kill_runs(manifest: Path, folder: Path, kills: int, rng: random.Random) -> N
     while done < kills:
         output = folder / "killed"
         for _ in range(min(1 + done % 2, kills - done)):
-            # From the first case on: starting Python is most of a short run.
-            killed, records, begun = kill_once(
-                manifest, output, rng.uniform(0.4, 1.0) * min(seconds)
-            )
+            after = rng.random() * min(seconds)
+            killed, records, begun = kill_once(manifest, output, after)
             if not killed:
                 late += 1
                 break
@@ -114,7 +122,7 @@ class KillsWorker(Quiet):
     def __init__(self, client: object, after: int) -> None:
         self.client, self.after, self.killed = client, after, 0
 
-    def case(self, outcome: Outcome) -> None:
+    def case(self, outcome: Outcome) -> None:  # noqa: ARG002
         self.after -= 1
         if self.after == 0:
             workers = sorted(self.client.run(os.getpid).values())
@@ -138,7 +146,7 @@ def kill_workers(manifest: Path, folder: Path, rounds: int, rng: random.Random) 
             evaluate_cohort(cases, job, output / "store", settings=settings).write(output, "none")
         killed += progress.killed
         found = content(output)
-        # A worker that is killed leaves its staging folder, which the next run on the store removes.
+        # A worker that is killed leaves its staging folder; the next run on the store removes it.
         compare(
             f"Dask run {number}",
             expected,
