@@ -175,6 +175,7 @@ BAD_INPUTS = (
     BadInput("not UTF-8", "manifest", lambda g: g.replace(b"A,", b"\xff,")),
     BadInput("path as case name", "manifest", text("A,s.nii", "../A,s.nii")),
     BadInput("case name twice", "manifest", text("B,t.nii", "A,t.nii")),
+    BadInput("rater number of 5,000 digits", "manifest", text("rater_1", "rater_" + "9" * 5000)),
     BadInput("file that is not there", "manifest", text("s.nii", "x.nii")),
     BadInput("file name of 300 letters", "manifest", text("s.nii", "x" * 300)),
     BadInput("one file for two raters", "manifest", text("s.nii,a.nii,b", "s.nii,a.nii,a")),

@@ -357,5 +357,5 @@ def test_sum_of_several_cases_is_counted_and_named():
     assert total == before  # adding to the calibrator leaves what was added alone
     whole.partial_fit(scores[1], labels[1])
     assert total == before
-    merged = tt.Calibrator(bins=20).merge(whole)
-    assert merged.n_cases_ == whole.n_cases_
+    merged = tt.Calibrator(bins=20).add_tally(before, "first").merge(whole)
+    assert merged.n_cases_ == 1 + whole.n_cases_

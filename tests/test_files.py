@@ -74,3 +74,11 @@ def test_an_interrupt_leaves_nothing(writer, tmp_path):
     writer.send_signal(signal.SIGINT)
     writer.wait()
     assert names(tmp_path) == []
+
+
+def test_natural_order_is_that_of_numbers_of_any_length():
+    names = ["case10", "case2", "case002b", "case2a", "case" + "9" * 5000, "a3", "case1"]
+    assert files.natural_order("x07y") == files.natural_order("x7y")
+    assert sorted(names, key=files.natural_order) == [
+        *("a3", "case1", "case2", "case2a", "case002b", "case10", "case" + "9" * 5000)
+    ]

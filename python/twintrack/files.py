@@ -32,7 +32,11 @@ def split_suffix(name: str) -> tuple[str, str]:
 
 def natural_order(name: str) -> list[Any]:
     """Sort key that puts ``case2`` before ``case10``: text and numbers by turns."""
-    return [int(part) if odd % 2 else part for odd, part in enumerate(re.split(r"(\d+)", name))]
+    # Digits without leading zeros by length, then as text: as numbers, but of any length.
+    return [
+        (len(part.lstrip("0")), part.lstrip("0")) if odd % 2 else part
+        for odd, part in enumerate(re.split(r"(\d+)", name))
+    ]
 
 
 @contextmanager
