@@ -89,7 +89,7 @@ def test_same_tally_as_from_memory(case, tmp_path, name, region):
     expected = ScoreTally(2).update(loaded.score.array, loaded.raters, loaded.region)
     assert product.tally == expected
     assert product.voxels == loaded.score.array.size
-    assert product.result == {"voxels_in_region": expected.voxels}
+    assert product.result["voxels_in_region"] == expected.voxels
 
 
 def test_slabs_carry_the_region_of_the_whole(case):
