@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.files import natural_order, replacing, split_suffix
+from twintrack.files import is_file, natural_order, replacing, split_suffix
 from twintrack.volumes import (
     HEADER_PARTS,
     Volume,
@@ -133,7 +133,7 @@ def read_manifest(path: _PathLike) -> list[Case]:
         missing += [
             f"{place}, column {column!r}: {file}"
             for column, file in files.items()
-            if not _is_file(file)
+            if not is_file(file)
         ]
         raters = tuple(files[column] for column in rater_columns)
         if len(set(raters)) < len(raters):
@@ -446,13 +446,6 @@ def _check_same_raters(raters: dict[str, tuple[str, ...]]) -> None:
                 f"case {case!r} has {len(present)} raters ({', '.join(present)}), but other cases "
                 f"also have {', '.join(absent)}; all cases need the same raters"
             )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
 
 
 def _not_found(places: list[str]) -> FileNotFoundError:

@@ -39,6 +39,14 @@ def natural_order(name: str) -> list[Any]:
     ]
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; also False for names that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong while `path` is parsed into a ValueError or OSError that names it.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.files import naming, replacing
+from twintrack.files import is_file, naming, replacing
 from twintrack.volumes.geometry import Volume
 from twintrack.volumes.streams import (
     MAX_DEFLATE_RATIO,
@@ -46,7 +46,7 @@ def read_metaimage(path: Path) -> Volume:
         if fields.get("BinaryData", "True").lower() == "false":
             raise ValueError("its numbers are written as text; save it with BinaryData = True")
         data = path if place.upper() == "LOCAL" else path.with_name(place)
-        if not data.is_file():
+        if not is_file(data):
             raise ValueError(f"its voxels are in another file, {place!r}, which is not there")
         nbytes = math.prod(shape) * dtype.itemsize
         size = data.stat().st_size

@@ -198,12 +198,19 @@ def _parse_header(nifti: Any) -> NiftiHeader:
     return NiftiHeader(
         shape=(x, y, z),
         dtype=dtype,
-        offset=int(nifti["vox_offset"]) or nifti.single_vox_offset,
+        offset=_offset(nifti),
         slope=slope,
         intercept=intercept,
         affine=np.asarray(nifti.get_best_affine(), np.float64),
         nifti=nifti,
     )
+
+
+def _offset(nifti: Any) -> int:
+    offset = float(nifti["vox_offset"])
+    if not math.isfinite(offset):
+        raise ValueError(f"corrupt: its header puts the voxels at byte {offset}")
+    return int(offset) or int(nifti.single_vox_offset)
 
 
 def _check_size(header: NiftiHeader, file_size: int, compressed: bool) -> None:
