@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -49,9 +50,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_volume(root / "images" / f"case{seed}_0000.nii.gz", ct(seed), AFFINE)
     scores = np.linspace(0, 1, 500, dtype=np.float32)
     record = ensemble_record(2, (1,), "probabilities")
-    Calibrator(bins=10, ensemble=record).fit(scores, [scores > 0.4, scores > 0.7]).save(
-        root / "map.json"
-    )
+    raters = [scores > 0.4, scores > 0.7, scores >= 0]  # m(0) = 1/3, to tell it from 0
+    Calibrator(bins=10, ensemble=record).fit(scores, raters).save(root / "map.json")
     return root
 
 
@@ -158,20 +158,64 @@ def test_stopped_midway_and_continued_gives_the_same_files(
     assert contents(stopped) == made
 
 
+def test_calibrating_afterwards_is_the_same_as_in_the_pipeline(
+    place: Path, tmp_path: Path, capsys: Any
+) -> None:
+    # nnU-Net crops the rim of 0, so that less than the region is predicted.
+    image = ct(0)
+    image[:3] = image[:, -4:] = 0
+    (tmp_path / "images").mkdir()
+    write_volume(tmp_path / "images" / "a.nii.gz", image, AFFINE)
+    given = arguments(place, tmp_path / "both", tmp_path / "images")
+    at = given.index("-m")
+    plain = [*given[:at], *given[at + 2 :], "-o", str(tmp_path / "plain")]
+    assert run(given).exit_code == run(plain).exit_code == 0
+    source = ["-i", str(tmp_path / "plain" / "a.nii.gz"), "-m", str(place / "map.json")]
+    with pytest.raises(SystemExit) as ended:
+        main(["apply", *source, "-o", str(tmp_path / "after"), "-q"])
+    assert ended.value.code == 0
+    both = read_volume(tmp_path / "both" / "a.nii.gz").array
+    np.testing.assert_array_equal(read_volume(tmp_path / "after" / "a.nii.gz").array, both)
+    roi = read_volume(tmp_path / "both" / "rois" / "a.nii.gz").array
+    assert not both[roi == 0].any()
+    assert not roi[:3].any()
+    assert (both[roi == 1] > 0).all()  # m(0) is above 0: a zero inside would be mapped, too
+    # A map that is fitted to these scores knows how they were made, and no other ensemble takes it.
+    rater = tmp_path / "rater.nii.gz"
+    write_volume(rater, (both > np.median(both[roi == 1])).astype(np.uint8), AFFINE)
+    (tmp_path / "cohort.csv").write_text("case,score,rater_1\na,plain/a.nii.gz,rater.nii.gz\n")
+    fitted = tmp_path / "fitted.json"
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "-i", str(tmp_path / "cohort.csv"), "-o", str(fitted), "--bins", "5", "-q"])
+    assert ended.value.code == 0
+    capsys.readouterr()
+    models = [place / "members/m0", place / "members/m1"]
+    pipeline = Pipeline(models, calibrator=fitted, device="cpu")
+    assert pipeline.calibrator.provenance_["ensemble"] == pipeline.ensemble
+    with pytest.raises(ValueError, match="with members = 2, but this one has members = 1"):
+        Pipeline(models[:1], calibrator=fitted, device="cpu")
+    with pytest.raises(ValueError, match=r"with tumour = \[1\], but this one has tumour = \[2\]"):
+        Pipeline(models, calibrator=fitted, device="cpu", tumour=(2,))
+
+
 def test_corrupt_case_is_reported_and_the_rest_done(place: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     for seed in (0, 2):
         write_volume(images / f"case{seed}.mha", ct(seed), AFFINE)
     (images / "case1.nii.gz").write_bytes(b"\x1f\x8b broken")
+    four = nib.Nifti1Image(np.zeros((8, 8, 8, 2), np.int16), np.eye(4))
+    nib.save(four, images / "case3.nii.gz")
     out = tmp_path / "out"
     result = run([*arguments(place, out, images), "--file_ending", ".mha", "--log-json"])
     assert result.exit_code == 1
     events = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
     states = {event["case"]: event["state"] for event in events if event["event"] == "case"}
-    assert states == {"case0": "done", "case1": "failed", "case2": "done"}
-    failure = next(event for event in events if event.get("state") == "failed")
-    assert "case1.nii.gz" in failure["message"]
+    assert states == {"case0": "done", "case1": "failed", "case2": "done", "case3": "failed"}
+    first, second = (event["message"] for event in events if event.get("state") == "failed")
+    assert "case1.nii.gz" in first
+    assert "case3.nii.gz" in second
+    assert "(8, 8, 8, 2)" in second
     assert sorted(file.name for file in out.glob("*.mha")) == ["case0.mha", "case2.mha"]
     np.testing.assert_allclose(read_volume(out / "case0.mha").affine, AFFINE, atol=1e-6)
     assert not list(out.rglob(".*"))
