@@ -142,7 +142,10 @@ def plan_and_preprocess(number: int, training: Training, log: Path) -> str:
     home = training.preprocessed / name
     configuration = "3d_fullres" if training.small else training.configuration
     stamp = home / f"twintrack_{training.plans}_{configuration}.done"
-    wanted = json.dumps([training.plans, configuration, str(training.small)])
+    small = training.small
+    # The length of a training has no part in its data.
+    network = None if small is None else [small.features, small.patch, small.batch]
+    wanted = json.dumps([training.plans, configuration, network])
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return name
     environment = training.environment(training.results)
