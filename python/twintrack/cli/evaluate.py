@@ -185,6 +185,7 @@ def _write_examples(
     A part of a run writes those of its cases that were asked for: which one is of median volume is
     not known to it, nor what the other parts have written to the same folder.
     """
+    from twintrack.predictions import calibrate_score
     from twintrack.report.examples import case_example, typical_case, write_example
 
     if wanted is None:
@@ -195,13 +196,13 @@ def _write_examples(
     for case in cases:
         if case.name not in wanted or case.name not in found.rows:
             continue
-        example = case_example(
-            case,
-            None if job.calibrator is None else job.calibrator.transform,
-            None if image is None else Path(image.replace("{case}", case.name)),
-            job.tumour,
-            job.ignore_header,
-        )
+        loaded, of_interest = job.read(case)
+        calibrated = None
+        if job.calibrator is not None:
+            calibrated = loaded.score.array.copy()
+            calibrate_score(job.calibrator, calibrated, of_interest)
+        background = None if image is None else Path(image.replace("{case}", case.name))
+        example = case_example(case.name, loaded, calibrated, background, job.ignore_header)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{case.name}.npz"
         write_example(path, example)

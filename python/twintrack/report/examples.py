@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.cohort import Case, load_case
+from twintrack.cohort import LoadedCase
 from twintrack.files import replacing
 from twintrack.volumes import HEADER_PARTS, check_same_geometry, read_volume
 
@@ -177,31 +177,32 @@ def cut_example(
 
 
 def case_example(
-    case: Case,
-    calibrate: Callable[[_Image], _Image] | None = None,
+    name: str,
+    loaded: LoadedCase,
+    calibrated: NDArray[Any] | None = None,
     image: Path | None = None,
-    tumour: Sequence[int] = (1,),
     ignore_header: bool = False,
 ) -> Example:
-    """Read a case and cut its example.
+    """Cut the example of a case that is loaded.
 
     Parameters
     ----------
-    case
-        Files to read; they take memory until this returns.
-    calibrate
-        Maps scores to calibrated ones, such as `Calibrator.transform`, or None.
+    name
+        Of the case.
+    loaded
+        Score and raters.
+    calibrated
+        The score after calibration, of its shape, or None.
     image
         Volume on the grid of the score, shown behind it, or None.
-    tumour, ignore_header
-        As in `load_case`.
+    ignore_header
+        As in `twintrack.cohort.load_case`.
 
     Raises
     ------
     FileNotFoundError, ValueError, OSError
-        As `load_case`; also for an image on another grid.
+        The image cannot be read, or is on another grid.
     """
-    loaded = load_case(case, "all", ignore_header, tumour)
     background = None
     if image is not None:
         volume = read_volume(image)
@@ -209,8 +210,7 @@ def case_example(
         check_same_geometry(loaded.score, volume, ignore=ignored)
         background = volume.array
     score = loaded.score
-    example = cut_example(case.name, score.array, loaded.raters, None, background, score.affine)
-    return example if calibrate is None else replace(example, calibrated=calibrate(example.score))
+    return cut_example(name, score.array, loaded.raters, calibrated, background, score.affine)
 
 
 def typical_case(rater_volumes: Mapping[str, float]) -> str | None:
