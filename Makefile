@@ -93,7 +93,7 @@ fuzz: $(VENV)/installed $(VENV)/test ## damaged files for every reader; make fuz
 	$(PY) fuzz/run.py $(or $(FUZZ),--seconds 600)
 
 fuzz-check: $(VENV)/installed $(VENV)/test ## the same files each time, within a minute
-	$(PY) fuzz/run.py --inputs 150
+	$(PY) fuzz/run.py --inputs 300
 
 kills: $(VENV)/installed $(VENV)/test ## 50 kills at random moments; ends with the bytes of a quiet run
 	$(PY) benchmarks/kills.py $(KILLS)

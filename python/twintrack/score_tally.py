@@ -15,7 +15,6 @@ from twintrack.arrays import on_device, rater_arrays, region_array, score_array
 from twintrack.backend import cuda_module
 from twintrack.device_arrays import device_case
 from twintrack.files import naming, replacing
-from twintrack.volumes.numpy_files import read_arrays
 
 if TYPE_CHECKING:
     from twintrack import _cuda
@@ -256,6 +255,8 @@ class ScoreTally:
         ValueError
             If the file is no tally, is damaged, or comes from a newer version; names the file.
         """
+        from twintrack.volumes.numpy_files import read_arrays  # nibabel takes its time
+
         path = Path(path)
         found = read_arrays(path, _LARGEST_FILE)
         with naming(path):

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from twintrack import _core
 from twintrack.arrays import rater_arrays, region_array, score_array
 from twintrack.files import naming, replacing
-from twintrack.volumes.numpy_files import read_arrays
 
 __all__ = ["BINS", "THRESHOLDS", "Bins", "CaseTally"]
 
@@ -181,6 +180,8 @@ class CaseTally:
         ValueError
             It is no tally, is damaged, or comes from a newer version; names the file.
         """
+        from twintrack.volumes.numpy_files import read_arrays  # nibabel takes its time
+
         path = Path(path)
         found = read_arrays(path, _LARGEST_FILE)
         with naming(path):
