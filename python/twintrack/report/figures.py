@@ -380,5 +380,10 @@ def _rendered(figure: Figure, kind: str, **settings: Any) -> bytes:
     with _style(), warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; the tables have it in full.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+        # Constrained layout moves a little with every drawing: settle it once, so that a figure has
+        # the same bytes however often, and in whatever formats, it was rendered before.
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
         figure.savefig(buffer, format=kind, **settings)
     return buffer.getvalue()
