@@ -739,3 +739,13 @@ def test_damaged_metaimage_fails_cleanly(tmp_path):
 
 
 AFFINE_ORTHOGONAL = np.diag([-0.7, -0.7, 2.5, 1.0])
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.uint16, np.int32, np.float32])
+def test_metaimage_keeps_the_type_of_its_voxels(tmp_path, dtype):
+    pytest.importorskip("SimpleITK")
+    array = np.asfortranarray(np.arange(60).reshape(3, 4, 5).astype(dtype))
+    write_volume(tmp_path / "a.mha", array, np.eye(4))
+    found = read_volume(tmp_path / "a.mha").array
+    assert found.dtype == dtype
+    assert np.array_equal(found, array)

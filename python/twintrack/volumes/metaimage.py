@@ -95,7 +95,8 @@ def _read_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64], np.d
         affine = np.eye(4)
         affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
         affine[:3, 3] = reader.GetOrigin()
-        return shape, _LPS_TO_RAS @ affine, np.dtype(f"{number[2][0]}{int(number[1]) // 8}")
+        kind = {"unsigned integer": "u", "signed integer": "i", "float": "f"}[number[2]]
+        return shape, _LPS_TO_RAS @ affine, np.dtype(f"{kind}{int(number[1]) // 8}")
 
 
 def _read_fields(path: Path) -> tuple[dict[str, str], int]:
