@@ -9,7 +9,8 @@ import functools
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.files import is_file, natural_order, replacing, split_suffix
+from twintrack.threads import max_threads
 from twintrack.volumes import (
     HEADER_PARTS,
     Volume,
@@ -370,14 +372,19 @@ def load_case(
             f"case {case.name!r}: region rule 'roi' needs a mask; name its file in the manifest's "
             "column 'roi', or choose the rule 'box' or 'all'"
         )
-    score = read_score(case.score, tumour)
-    raters = [read_labels(file) for file in case.raters]
-    vessels = read_label_map(case.vessels) if case.vessels else None
-    roi = read_labels(case.roi) if case.roi and region_rule == "roi" else None
+    readers = [functools.partial(read_score, case.score, tumour)]
+    readers += [functools.partial(read_labels, file) for file in case.raters]
+    if case.vessels:
+        readers.append(functools.partial(read_label_map, case.vessels))
+    if case.roi and region_rule == "roi":
+        readers.append(functools.partial(read_labels, case.roi))
+    volumes = _read_all(readers)
+    score, raters = volumes[0], volumes[1 : 1 + len(case.raters)]
+    vessels = volumes[1 + len(raters)] if case.vessels else None
+    roi = volumes[-1] if case.roi and region_rule == "roi" else None
 
-    others = [*raters, *(volume for volume in (vessels, roi) if volume)]
-    reference = next((volume for volume in (score, *others) if volume.affine is not None), score)
-    for volume in (score, *others):
+    reference = next((volume for volume in volumes if volume.affine is not None), score)
+    for volume in volumes:
         check_same_geometry(reference, volume, ignore=HEADER_PARTS if ignore_header else ())
 
     arrays = [volume.array for volume in raters]
@@ -394,6 +401,22 @@ def load_case(
         region = np.zeros(score.array.shape, np.bool_, order)
         region[box] = True
     return LoadedCase(case, score, arrays, region, vessels.array if vessels else None)
+
+
+def _read_all(readers: Sequence[Callable[[], Volume]]) -> list[Volume]:
+    """Call every reader, several at a time; of several errors the first in order is raised.
+
+    Inflating takes the time, and gives up the lock of the interpreter.
+    """
+    threads = min(max_threads(), len(readers))
+    if threads == 1:
+        return [read() for read in readers]
+    with ThreadPoolExecutor(threads) as pool:
+        started = [pool.submit(read) for read in readers]
+        try:
+            return [volume.result() for volume in started]
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _as_mask(volume: Volume) -> NDArray[np.bool_]:
