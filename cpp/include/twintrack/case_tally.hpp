@@ -62,6 +62,15 @@ class CaseSums {
   std::size_t score_bins() const { return votes() + (dice_thresholds + 1) * (raters_ + 1); }
   /// By predicted class, background first, and bin of the confidence in it.
   std::size_t confidence_bins() const { return score_bins() + bin_rows() * bin_columns(); }
+  /// Row of the scores with these parts, and of their confidences.
+  std::size_t score_row(const ScoreParts& parts) const {
+    return score_bins() + static_cast<std::size_t>(parts.bin) * bin_columns();
+  }
+  std::size_t confidence_row(const ScoreParts& parts) const {
+    const auto bin = static_cast<std::size_t>(parts.confidence_bin);
+    return confidence_bins() +
+           (static_cast<std::size_t>(parts.tumour) * bin_rows() + bin) * bin_columns();
+  }
   /// Sum of squared scores: whole and fraction.
   std::size_t squares() const { return confidence_bins() + 2 * bin_rows() * bin_columns(); }
   /// Sum of the scores of the voxels that each rater marked: whole and fraction.
@@ -88,7 +97,7 @@ class CaseSums {
     std::size_t next = 0;
     for (const std::size_t index : fixed_sums) {
       for (; next < index; ++next) values_[next] += other.values_[next];
-      add(index, {other.values_[index], other.values_[index + 1]});
+      add(index, fixed::Sum{other.values_[index], other.values_[index + 1]});
       next = index + 2;
     }
     return *this;
@@ -145,14 +154,6 @@ class CaseTally {
       throw std::invalid_argument("raters is " + std::to_string(raters) + "; it must be 1 to " +
                                   std::to_string(most_raters));
     return raters;
-  }
-
-  // A confidence, float32 in [1/2, 1], is a multiple of 2^-24.
-  static constexpr int confidence_bits = 24;
-  static constexpr std::uint32_t confidence_one = 1u << confidence_bits;
-  TWINTRACK_INLINE static std::uint32_t confidence_units(float confidence) {
-    return static_cast<std::uint32_t>(
-        static_cast<std::int32_t>(confidence * static_cast<float>(confidence_one)));
   }
 
   // An entry holds this many voxels before it must be emptied: the sum of their confidences takes
@@ -417,17 +418,10 @@ class CaseTally {
             CaseSums& sums) const {
     worker.flush();
     const bool grouped = raters() > votes_per_group;
-    const std::size_t columns = sums.bin_columns();
-    const auto row_of = [&](const ScoreParts& parts) {
-      const auto tumour = static_cast<std::size_t>(parts.tumour);
-      return std::pair{sums.score_bins() + static_cast<std::size_t>(parts.bin) * columns,
-                       sums.confidence_bins() + (tumour * sums.bin_rows() +
-                                                 static_cast<std::size_t>(parts.confidence_bin)) *
-                                                    columns};
-    };
     for (std::size_t cell = 0; cell < cells.size(); ++cell) {
       const ScoreParts& parts = cells[cell].parts;
-      const auto [score_row, confidence_row] = row_of(parts);
+      const std::size_t score_row = sums.score_row(parts);
+      const std::size_t confidence_row = sums.confidence_row(parts);
       const std::size_t keys = grouped ? raters() + 1 : std::size_t{1} << raters();
       for (std::size_t key = 0; key < keys; ++key) {
         const WideEntry& entry = worker.tables[0].at(cell, key);
@@ -455,11 +449,12 @@ class CaseTally {
     sums.add(sums.squares(), worker.squares);
 
     // Background: score 0 is in the first cell with confidence 1.
-    const auto [score_row, confidence_row] = row_of(cells.front().parts);
+    const std::size_t score_row = sums.score_row(cells.front().parts);
+    const std::size_t confidence_row = sums.confidence_row(cells.front().parts);
     sums.at(sums.votes()) += worker.background;
     sums.at(score_row) += worker.background;
     sums.at(confidence_row) += worker.background;
-    sums.add(confidence_row + 1, {worker.background, 0});
+    sums.add(confidence_row + 1, fixed::Sum{worker.background, 0});
   }
 
   static fixed::Sum confidence_sum(std::uint64_t units) {

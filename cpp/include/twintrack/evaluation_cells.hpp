@@ -41,6 +41,15 @@ inline std::array<double, dice_thresholds> dice_threshold_values() {
   return values;
 }
 
+/// A confidence, float32 in [1/2, 1], is a multiple of 2^-24.
+inline constexpr int confidence_bits = 24;
+inline constexpr std::uint32_t confidence_one = 1u << confidence_bits;
+
+TWINTRACK_HD std::uint32_t confidence_units(float confidence) {
+  return static_cast<std::uint32_t>(
+      static_cast<std::int32_t>(confidence * static_cast<float>(confidence_one)));
+}
+
 /// What the metrics ask of a score.
 struct ScoreParts {
   int bin;             // of the score, 0 … B

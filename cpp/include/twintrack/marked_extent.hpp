@@ -60,6 +60,23 @@ class MarkedExtent {
     }
   }
 
+  /// Lengths of the axes, innermost first, by which ranks are counted: an index along the first is
+  /// the rank modulo its length, and so on with the quotient.
+  std::vector<std::int64_t> lengths() const {
+    std::vector<std::int64_t> lengths;
+    for (const Axis& axis : axes_) lengths.push_back(axis.extent);
+    return lengths;
+  }
+
+  /// Takes note of what was found elsewhere: the range along each of `lengths()`.
+  void add_ranges(const std::vector<Range>& found) {
+    any_ = true;
+    for (std::size_t k = 0; k < axes_.size(); ++k) {
+      axes_[k].range.first = std::min(axes_[k].range.first, found[k].first);
+      axes_[k].range.last = std::max(axes_[k].range.last, found[k].last);
+    }
+  }
+
   /// Whether anything was marked.
   bool any() const { return any_; }
 
