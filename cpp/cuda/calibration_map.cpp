@@ -97,6 +97,11 @@ CalibrationMap::Tables& CalibrationMap::tables_on(int device) {
   return state_->by_device[device];
 }
 
+MapView<float> CalibrationMap::float_view(int device, cudaStream_t stream) {
+  const DeviceGuard guard(device);
+  return tables_on(device).view<float>(state_->map, stream);
+}
+
 void CalibrationMap::apply(const ArrayView& score, const WritableArrayView& out, int device,
                            cudaStream_t stream) {
   if (out.shape != score.shape)

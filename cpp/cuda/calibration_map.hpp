@@ -31,6 +31,9 @@ class CalibrationMap {
   /// first use on a device uploads a table of 32 KB to 1 MB.
   void apply(const ArrayView& score, const WritableArrayView& out, int device, cudaStream_t stream);
 
+  /// The map of float32 scores for kernels on `device`, whose tables live as long as this does.
+  MapView<float> float_view(int device, cudaStream_t stream);
+
  private:
   struct Tables;
   Tables& tables_on(int device);

@@ -7,6 +7,7 @@ void register_devices(pybind11::module_& module);
 void register_score_tally(pybind11::module_& module);
 void register_calibration_map(pybind11::module_& module);
 void register_case_tally(pybind11::module_& module);
+void register_fused_export(pybind11::module_& module);
 }  // namespace twintrack::cuda::bindings
 
 PYBIND11_MODULE(_cuda, module) {
@@ -16,4 +17,5 @@ PYBIND11_MODULE(_cuda, module) {
   twintrack::cuda::bindings::register_score_tally(module);
   twintrack::cuda::bindings::register_calibration_map(module);
   twintrack::cuda::bindings::register_case_tally(module);
+  twintrack::cuda::bindings::register_fused_export(module);
 }

@@ -25,11 +25,26 @@ namespace twintrack {
 
 namespace detail {
 
+/// The rule, checked against the arrays of an ensemble on one grid. Throws std::invalid_argument.
+inline Merge ensemble_merge(const std::vector<ArrayView>& members, const MergeRule& rule,
+                            const WritableArrayView& out) {
+  check_members(members, out.shape.size());
+  check_out(out);
+  for (std::size_t k = 0; k < members.size(); ++k)
+    if (channel_of(members[k], 0).shape != out.shape)
+      throw std::invalid_argument(member_name(k) + " has shape " + to_text(members[k].shape) +
+                                  " but out has shape " + to_text(out.shape));
+  return Merge(rule, members[0].shape[0]);
+}
+
 class EnsembleScore {
  public:
   EnsembleScore(const std::vector<ArrayView>& members, const MergeRule& rule,
                 const CalibrationMap* map, const WritableArrayView& out)
-      : members_(members), merge_(checked(members, rule, out)), map_(map_view(map)), out_(out) {
+      : members_(members),
+        merge_(ensemble_merge(members, rule, out)),
+        map_(map_view(map)),
+        out_(out) {
     for (const ArrayView& member : members)
       for (const std::int64_t channel : merge_.channels())
         channels_.push_back(channel_of(member, channel));
@@ -79,17 +94,6 @@ class EnsembleScore {
     Merge::Room merge;
     MapRoom<float> map;
   };
-
-  static Merge checked(const std::vector<ArrayView>& members, const MergeRule& rule,
-                       const WritableArrayView& out) {
-    check_members(members, out.shape.size());
-    check_out(out);
-    for (std::size_t k = 0; k < members.size(); ++k)
-      if (channel_of(members[k], 0).shape != out.shape)
-        throw std::invalid_argument(member_name(k) + " has shape " + to_text(members[k].shape) +
-                                    " but out has shape " + to_text(out.shape));
-    return Merge(rule, members[0].shape[0]);
-  }
 
   TWINTRACK_NOINLINE static bool gather(const Walk& walk, std::size_t k, Element element,
                                         bool logits, std::int64_t first, int n, float* row) {

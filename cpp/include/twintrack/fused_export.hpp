@@ -51,22 +51,80 @@ struct ExportGrid {
 
 namespace detail {
 
+/// A member seen along the output's axes.
+struct ExportSource {
+  const std::byte* data;
+  std::int64_t channel_stride;
+  std::array<std::int64_t, 3> extent;
+  std::array<std::int64_t, 3> stride;
+  std::array<AxisTaps, 3> taps;
+  bool round;  // resample in float64 and round to float16
+};
+
+/// The rule, checked against the arrays of an export. Throws std::invalid_argument.
+inline Merge export_merge(const std::vector<ArrayView>& members,
+                          const std::vector<ExportGrid>& grids, const MergeRule& rule,
+                          const WritableArrayView& out) {
+  check_members(members, 3);
+  check_out(out);
+  if (grids.size() != members.size())
+    throw std::invalid_argument("there are " + std::to_string(members.size()) + " members but " +
+                                std::to_string(grids.size()) + " grids");
+  if (out.shape.size() != 3)
+    throw std::invalid_argument("out has shape " + to_text(out.shape) + "; it must be a volume");
+  for (const ExportGrid& grid : grids) {
+    std::array<int, 3> sorted = grid.axes;
+    std::sort(sorted.begin(), sorted.end());
+    if (sorted != std::array<int, 3>{0, 1, 2})
+      throw std::invalid_argument("axes must be an order of 0, 1 and 2");
+  }
+  return Merge(rule, members[0].shape[0]);
+}
+
+inline ExportSource export_source(const ArrayView& member, const ExportGrid& grid,
+                                  const WritableArrayView& out) {
+  ExportSource made{member.data, member.strides[0], {}, {}, {}, false};
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    const auto from = static_cast<std::size_t>(grid.axes[axis]) + 1;
+    made.extent[axis] = member.shape[from];
+    made.stride[axis] = member.strides[from];
+    if (element_count(out.shape) > 0)
+      made.taps[axis] = axis_taps(grid.interpolation[axis], grid.coordinates, member.shape[from],
+                                  out.shape[axis]);
+  }
+  const bool resampled = !(made.taps[0].identity && made.taps[1].identity && made.taps[2].identity);
+  made.round = grid.round_to_input && resampled && member.element == Element::float16;
+  return made;
+}
+
+/// The members of an export that `export_merge` has checked. Throws std::invalid_argument if logits
+/// are to be averaged that lie on different grids.
+inline std::vector<ExportSource> export_sources(const std::vector<ArrayView>& members,
+                                                const std::vector<ExportGrid>& grids,
+                                                const MergeRule& rule,
+                                                const WritableArrayView& out) {
+  std::vector<ExportSource> sources;
+  for (std::size_t k = 0; k < members.size(); ++k)
+    sources.push_back(export_source(members[k], grids[k], out));
+  if (rule.mean_of_logits)
+    for (std::size_t k = 1; k < members.size(); ++k)
+      if (sources[k].extent != sources[0].extent ||
+          grids[k].interpolation != grids[0].interpolation ||
+          grids[k].coordinates != grids[0].coordinates)
+        throw std::invalid_argument("the mean of logits needs members on one grid, but " +
+                                    member_name(k) + " is on another than members[0]");
+  return sources;
+}
+
 class FusedExport {
  public:
   FusedExport(const std::vector<ArrayView>& members, const std::vector<ExportGrid>& grids,
               const MergeRule& rule, const CalibrationMap* map, const WritableArrayView& out)
       : members_(members),
-        merge_(checked(members, grids, rule, out)),
+        merge_(export_merge(members, grids, rule, out)),
         map_(map_view(map)),
-        out_(out) {
-    for (std::size_t k = 0; k < members.size(); ++k) sources_.push_back(source(k, grids[k]));
-    if (rule.mean_of_logits)
-      for (std::size_t k = 1; k < members.size(); ++k)
-        if (sources_[k].extent != sources_[0].extent ||
-            grids[k].interpolation != grids[0].interpolation ||
-            grids[k].coordinates != grids[0].coordinates)
-          throw std::invalid_argument("the mean of logits needs members on one grid, but " +
-                                      member_name(k) + " is on another than members[0]");
+        out_(out),
+        sources_(export_sources(members, grids, rule, out)) {
     const std::int64_t columns = out.shape[2];
     const std::int64_t across = std::max<std::int64_t>(1, ceil_divide(columns, merge_voxels));
     width_ = std::max<std::int64_t>(1, ceil_divide(columns, across));
@@ -96,16 +154,6 @@ class FusedExport {
  private:
   /// Output slices of a task: so many that the two planes made at its start hardly count.
   static constexpr std::int64_t depth = 32;
-
-  /// A member seen along the output's axes.
-  struct Source {
-    const std::byte* data;
-    std::int64_t channel_stride;
-    std::array<std::int64_t, 3> extent;
-    std::array<std::int64_t, 3> stride;
-    std::array<AxisTaps, 3> taps;
-    bool round;
-  };
 
   struct Tile {
     std::array<std::int64_t, 3> first;
@@ -152,7 +200,8 @@ class FusedExport {
           row(channels * width),
           rows(channels) {
       std::int64_t longest = 0;
-      for (const Source& source : work.sources_) longest = std::max(longest, source.extent[2]);
+      for (const ExportSource& source : work.sources_)
+        longest = std::max(longest, source.extent[2]);
       input.resize(static_cast<std::size_t>(longest));
       other_input.resize(work.merge_.rule().mean_of_logits ? input.size() : 0);
     }
@@ -178,41 +227,6 @@ class FusedExport {
 
   static std::int64_t ceil_divide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-  static Merge checked(const std::vector<ArrayView>& members, const std::vector<ExportGrid>& grids,
-                       const MergeRule& rule, const WritableArrayView& out) {
-    check_members(members, 3);
-    check_out(out);
-    if (grids.size() != members.size())
-      throw std::invalid_argument("there are " + std::to_string(members.size()) + " members but " +
-                                  std::to_string(grids.size()) + " grids");
-    if (out.shape.size() != 3)
-      throw std::invalid_argument("out has shape " + to_text(out.shape) + "; it must be a volume");
-    for (const ExportGrid& grid : grids) {
-      std::array<int, 3> sorted = grid.axes;
-      std::sort(sorted.begin(), sorted.end());
-      if (sorted != std::array<int, 3>{0, 1, 2})
-        throw std::invalid_argument("axes must be an order of 0, 1 and 2");
-    }
-    return Merge(rule, members[0].shape[0]);
-  }
-
-  Source source(std::size_t k, const ExportGrid& grid) const {
-    const ArrayView& member = members_[k];
-    Source made{member.data, member.strides[0], {}, {}, {}, false};
-    for (std::size_t axis = 0; axis < 3; ++axis) {
-      const auto from = static_cast<std::size_t>(grid.axes[axis]) + 1;
-      made.extent[axis] = member.shape[from];
-      made.stride[axis] = member.strides[from];
-      if (element_count(out_.shape) > 0)
-        made.taps[axis] = axis_taps(grid.interpolation[axis], grid.coordinates, member.shape[from],
-                                    out_.shape[axis]);
-    }
-    const bool resampled =
-        !(made.taps[0].identity && made.taps[1].identity && made.taps[2].identity);
-    made.round = grid.round_to_input && resampled && member.element == Element::float16;
-    return made;
-  }
-
   Tile tile(std::int64_t task) const {
     const std::array<std::int64_t, 3> size{depth, height_, width_};
     Tile made{};
@@ -225,7 +239,7 @@ class FusedExport {
   }
 
   // Columns [first, last) of an input row to `out`, which is indexed as the row is.
-  TWINTRACK_INLINE bool read_row(const Source& from, std::int64_t channel, std::int64_t slice,
+  TWINTRACK_INLINE bool read_row(const ExportSource& from, std::int64_t channel, std::int64_t slice,
                                  std::int64_t row, std::int64_t first, std::int64_t last,
                                  float* out) const {
     const std::byte* p = from.data + channel * from.channel_stride + slice * from.stride[0] +
@@ -235,9 +249,9 @@ class FusedExport {
   }
 
   // An input row, or the mean of all members' if it is logits that are averaged.
-  TWINTRACK_INLINE bool read_input(const Source& from, std::int64_t channel, std::int64_t slice,
-                                   std::int64_t row, std::int64_t first, std::int64_t last,
-                                   Room& room) const {
+  TWINTRACK_INLINE bool read_input(const ExportSource& from, std::int64_t channel,
+                                   std::int64_t slice, std::int64_t row, std::int64_t first,
+                                   std::int64_t last, Room& room) const {
     float* input = room.input.data();
     bool good = read_row(from, channel, slice, row, first, last, input);
     if (!merge_.rule().mean_of_logits) return good;
@@ -252,7 +266,7 @@ class FusedExport {
 
   // An input row along axis 2 at the tile's columns.
   template <class Real>
-  TWINTRACK_INLINE bool widen(const Source& from, std::int64_t channel, std::int64_t slice,
+  TWINTRACK_INLINE bool widen(const ExportSource& from, std::int64_t channel, std::int64_t slice,
                               std::int64_t row, const Tile& at, Room& room,
                               Real* __restrict out) const {
     const AxisTaps& taps = from.taps[2];
@@ -274,9 +288,9 @@ class FusedExport {
 
   // One channel of an input slice at the tile's rows and columns.
   template <class Real>
-  TWINTRACK_INLINE bool make_plane(const Source& from, std::int64_t channel, std::int64_t slice,
-                                   const Tile& at, Room& room, Planes<Real>& planes,
-                                   Real* __restrict plane) const {
+  TWINTRACK_INLINE bool make_plane(const ExportSource& from, std::int64_t channel,
+                                   std::int64_t slice, const Tile& at, Room& room,
+                                   Planes<Real>& planes, Real* __restrict plane) const {
     const AxisTaps& taps = from.taps[1];
     const auto n = static_cast<int>(at.last[2] - at.first[2]);
     Remembered made;
@@ -313,7 +327,7 @@ class FusedExport {
 
   // Adds a member's tumour probabilities to the task's scores.
   template <class Real>
-  TWINTRACK_INLINE bool add_member(const Source& from, const Tile& at, Room& room) const {
+  TWINTRACK_INLINE bool add_member(const ExportSource& from, const Tile& at, Room& room) const {
     const AxisTaps& taps = from.taps[0];
     const std::vector<std::int64_t>& channels = merge_.channels();
     const std::int64_t width = at.last[2] - at.first[2];
@@ -369,7 +383,7 @@ class FusedExport {
   Merge merge_;
   std::optional<MapView<float>> map_;
   WritableArrayView out_;
-  std::vector<Source> sources_;
+  std::vector<ExportSource> sources_;
   std::int64_t width_ = 0;   // of a tile, along axis 2; at most merge_voxels
   std::int64_t height_ = 0;  // along axis 1; width · height is at most block_voxels
   std::array<std::int64_t, 3> tiles_{};

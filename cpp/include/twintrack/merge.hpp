@@ -53,6 +53,20 @@ inline constexpr float probability_limit = 1.0f + 0x1p-7f;
 /// … and this is a sum that is certainly too large for a voxel of the input.
 inline constexpr float input_probability_limit = 1.0f + 0x1p-8f;
 
+/// What is left of a probability's or logit's bits to compare magnitudes by.
+TWINTRACK_HD std::uint32_t magnitude_bits(float x) {
+  return bits_as<std::uint32_t>(x) & 0x7fffffffu;
+}
+/// Above the magnitudes of all finite numbers.
+inline constexpr std::uint32_t infinite_bits = 0x7f800000u;
+
+TWINTRACK_HD float higher(float x, float than) {
+  return x > than ? x : than;
+}
+TWINTRACK_HD float at_most_one(float p) {
+  return p < 1.0f ? p : 1.0f;
+}
+
 /// A rule that has been checked against the number of channels.
 class Merge {
  public:
@@ -80,6 +94,8 @@ class Merge {
   bool softmax() const { return rule_.logits && !rule_.regions; }
   /// The channels that the score depends on, ascending.
   const std::vector<std::int64_t>& channels() const { return channels_; }
+  /// For each of them 1 if it is tumour.
+  const std::vector<std::uint8_t>& tumour() const { return tumour_; }
 
   /// Room for merging, for one thread.
   struct Room {
@@ -101,7 +117,7 @@ class Merge {
     if (rule_.regions) {
       for (std::size_t i = 1; i < channels_.size(); ++i) {
         const float* __restrict row = rows[i];
-        for (int x = 0; x < n; ++x) p[x] = row[x] > p[x] ? row[x] : p[x];
+        for (int x = 0; x < n; ++x) p[x] = higher(row[x], p[x]);
       }
       if (rule_.logits)
         for (int x = 0; x < n; ++x) p[x] = logistic(p[x]);
@@ -114,9 +130,9 @@ class Merge {
     }
     std::uint32_t highest = 0;
     for (int x = 0; x < n; ++x) {
-      const std::uint32_t magnitude = bits_as<std::uint32_t>(p[x]) & 0x7fffffffu;
+      const std::uint32_t magnitude = magnitude_bits(p[x]);
       highest = magnitude > highest ? magnitude : highest;
-      score[x] += p[x] < 1.0f ? p[x] : 1.0f;
+      score[x] += at_most_one(p[x]);
     }
     return bits_as<float>(highest) <= probability_limit;
   }
@@ -130,7 +146,7 @@ class Merge {
     std::copy_n(rows[0], n, highest);
     for (std::size_t c = 1; c < channels_.size(); ++c) {
       const float* __restrict row = rows[c];
-      for (int x = 0; x < n; ++x) highest[x] = row[x] > highest[x] ? row[x] : highest[x];
+      for (int x = 0; x < n; ++x) highest[x] = higher(row[x], highest[x]);
     }
     std::fill_n(total, n, 0.0f);
     std::fill_n(tumour, n, 0.0f);
@@ -176,10 +192,10 @@ TWINTRACK_INLINE bool read_values(Element element, bool logits, const std::byte*
   if (!logits) return scores_valid(out, static_cast<int>(n));
   std::uint32_t highest = 0;
   for (std::int64_t i = 0; i < n; ++i) {
-    const std::uint32_t magnitude = bits_as<std::uint32_t>(out[i]) & 0x7fffffffu;
+    const std::uint32_t magnitude = magnitude_bits(out[i]);
     highest = magnitude > highest ? magnitude : highest;
   }
-  return highest < 0x7f800000u;
+  return highest < infinite_bits;
 }
 
 // Running mean of members' logits, in the members' own precision.
