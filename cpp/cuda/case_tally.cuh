@@ -57,15 +57,6 @@ struct CaseCounters {
   std::int64_t end_vector;
 };
 
-/// A value that others change meanwhile, as it is now or was before.
-__device__ inline std::uint64_t peek(const std::uint64_t* from) {
-#if defined(__CUDACC__)
-  return *static_cast<const volatile std::uint64_t*>(from);
-#else
-  return __atomic_load_n(from, __ATOMIC_RELAXED);
-#endif
-}
-
 /// Shared memory of a block: the marked extent, then counters.
 struct CaseShared {
   static constexpr std::size_t counters_at = 2 * DeviceArray::max_axes * sizeof(std::uint64_t);

@@ -59,6 +59,20 @@ __device__ inline void lower(std::uint64_t* least, std::uint64_t value) {
   atomicMin(reinterpret_cast<unsigned long long*>(least), static_cast<unsigned long long>(value));
 }
 
+__device__ inline void lower(std::uint32_t* least, std::uint32_t value) {
+  atomicMin(least, value);
+}
+
+/// A value that others change meanwhile, as it is now or was before.
+template <class T>
+__device__ inline T peek(const T* from) {
+#if defined(__CUDACC__)
+  return *static_cast<const volatile T*>(from);
+#else
+  return __atomic_load_n(from, __ATOMIC_RELAXED);
+#endif
+}
+
 /// Loads and stores of data that is not used again.
 template <class T>
 __device__ inline T load_once(const T* from) {

@@ -8,6 +8,7 @@ void register_score_tally(pybind11::module_& module);
 void register_calibration_map(pybind11::module_& module);
 void register_case_tally(pybind11::module_& module);
 void register_fused_export(pybind11::module_& module);
+void register_contact_angle(pybind11::module_& module);
 }  // namespace twintrack::cuda::bindings
 
 PYBIND11_MODULE(_cuda, module) {
@@ -18,4 +19,5 @@ PYBIND11_MODULE(_cuda, module) {
   twintrack::cuda::bindings::register_calibration_map(module);
   twintrack::cuda::bindings::register_case_tally(module);
   twintrack::cuda::bindings::register_fused_export(module);
+  twintrack::cuda::bindings::register_contact_angle(module);
 }

@@ -126,6 +126,11 @@ class ContactSums {
                                              (counts.fours >> k & 1) * 4);
   }
 
+  /// Sums that were made elsewhere: by entry, and by entry and lane.
+  std::size_t lanes() const { return lanes_; }
+  std::vector<std::uint32_t>& all_edges() { return edges_; }
+  std::vector<std::uint32_t>& all_contacts() { return contacts_; }
+
   ContactSums& operator+=(const ContactSums& other) {
     for (std::size_t i = 0; i < edges_.size(); ++i) edges_[i] += other.edges_[i];
     for (std::size_t i = 0; i < contacts_.size(); ++i) contacts_[i] += other.contacts_[i];
@@ -143,6 +148,26 @@ class ContactSums {
   std::vector<std::uint32_t> edges_;
   std::vector<std::uint32_t> contacts_;
 };
+
+/// The largest angle of each label, axis and mask.
+inline void summarise(const ContactSums& sums, const VolumeOrder& order, std::size_t labels,
+                      std::size_t masks, ContactAngles& angles) {
+  angles.degrees.assign(labels * 3 * masks, 0.0);
+  angles.label_occurs.assign(labels, false);
+  for (std::size_t walked = 0; walked < 3; ++walked)
+    for (std::size_t nth = 0; nth < sums.slices(walked); ++nth)
+      for (std::size_t label = 0; label < labels; ++label) {
+        const std::size_t entry = sums.entry_of_nth(walked, nth, label);
+        const std::uint32_t edges = sums.edges(entry);
+        if (edges == 0) continue;
+        angles.label_occurs[label] = true;
+        double* degrees = angles.degrees.data() + (label * 3 + order.axis(walked)) * masks;
+        for (std::size_t k = 0; k < masks; ++k)
+          // In this order: 360 * contacts / edges rounds otherwise.
+          degrees[k] = std::max(degrees[k], static_cast<double>(sums.contacts(entry)[k]) /
+                                                static_cast<double>(edges) * 360.0);
+      }
+}
 
 /// Some outermost slices around vessels: of each voxel its masks, its vessel and on which slices'
 /// edges it is. Loaded are only the parts of rows that vessels in the middle slices reach; nothing
@@ -229,7 +254,7 @@ class ContactMeasurement {
       for (const auto& worker : workers)
         if (worker) total += worker->sums;
     }
-    summarise(total, angles);
+    summarise(total, order_, labels_.count(), masks_, angles);
     return true;
   }
 
@@ -362,25 +387,6 @@ class ContactMeasurement {
     }
   }
 
-  void summarise(const ContactSums& sums, ContactAngles& angles) const {
-    const std::size_t labels = labels_.count();
-    angles.degrees.assign(labels * 3 * masks_, 0.0);
-    angles.label_occurs.assign(labels, false);
-    for (std::size_t walked = 0; walked < 3; ++walked)
-      for (std::size_t nth = 0; nth < sums.slices(walked); ++nth)
-        for (std::size_t label = 0; label < labels; ++label) {
-          const std::size_t entry = sums.entry_of_nth(walked, nth, label);
-          const std::uint32_t edges = sums.edges(entry);
-          if (edges == 0) continue;
-          angles.label_occurs[label] = true;
-          double* degrees = angles.degrees.data() + (label * 3 + order_.axis(walked)) * masks_;
-          for (std::size_t k = 0; k < masks_; ++k)
-            // In this order: 360 * contacts / edges rounds otherwise.
-            degrees[k] = std::max(degrees[k], static_cast<double>(sums.contacts(entry)[k]) /
-                                                  static_cast<double>(edges) * 360.0);
-        }
-  }
-
   const VesselLabels& labels_;
   std::size_t masks_;
   VolumeOrder order_;
@@ -389,6 +395,28 @@ class ContactMeasurement {
   VesselRows rows_;
   int threads_;
 };
+
+/// Throws std::invalid_argument unless the arrays fit together and do not exceed capacity; whether
+/// raters fit the score is not looked at.
+inline void check_contacts(const ContactInput& input) {
+  const Shape& shape = input.vessels.shape;
+  if (shape.size() != 3)
+    throw std::invalid_argument("vessels has shape " + to_text(shape) +
+                                "; contact angles need three dimensions");
+  if (input.view.score.shape != shape)
+    throw std::invalid_argument("vessels has shape " + to_text(shape) + " but score has shape " +
+                                to_text(input.view.score.shape));
+  for (std::size_t axis = 0; axis < 3; ++axis)
+    if (shape[axis] * shape[(axis + 1) % 3] >= std::int64_t{1} << 30)
+      throw std::invalid_argument("vessels has shape " + to_text(shape) +
+                                  "; a slice must have less than 2^30 pixels");
+  const std::size_t masks = input.view.raters.size() + input.thresholds.size();
+  if (input.view.raters.empty()) throw std::invalid_argument("raters is empty");
+  if (masks > max_masks)
+    throw std::invalid_argument(
+        "raters has " + std::to_string(input.view.raters.size()) + " masks; at most " +
+        std::to_string(max_masks - input.thresholds.size()) + " can be measured at once");
+}
 
 }  // namespace detail
 
@@ -400,23 +428,7 @@ class ContactMeasurement {
 /// arrays that do not fit together or exceed capacity: 64 masks, 255 labels, slices of less than
 /// 2^30 pixels (a slice's contacts are counted in 32 bits and are at most four per pixel).
 inline ContactAngles contact_angles(const ContactInput& input, int threads = max_threads()) {
-  const Shape& shape = input.vessels.shape;
-  if (shape.size() != 3)
-    throw std::invalid_argument("vessels has shape " + detail::to_text(shape) +
-                                "; contact angles need three dimensions");
-  if (input.view.score.shape != shape)
-    throw std::invalid_argument("vessels has shape " + detail::to_text(shape) +
-                                " but score has shape " + detail::to_text(input.view.score.shape));
-  for (std::size_t axis = 0; axis < 3; ++axis)
-    if (shape[axis] * shape[(axis + 1) % 3] >= std::int64_t{1} << 30)
-      throw std::invalid_argument("vessels has shape " + detail::to_text(shape) +
-                                  "; a slice must have less than 2^30 pixels");
-  const std::size_t masks = input.view.raters.size() + input.thresholds.size();
-  if (input.view.raters.empty()) throw std::invalid_argument("raters is empty");
-  if (masks > max_masks)
-    throw std::invalid_argument(
-        "raters has " + std::to_string(input.view.raters.size()) + " masks; at most " +
-        std::to_string(max_masks - input.thresholds.size()) + " can be measured at once");
+  detail::check_contacts(input);
   const VesselLabels labels(input.labels);
   ContactAngles angles;
   visit_real(input.view.score.element, [&](auto real) {

@@ -27,6 +27,29 @@
 
 namespace twintrack {
 
+namespace detail {
+
+/// Whether elements of type Value can be equal to `label`.
+template <class Value>
+TWINTRACK_HD bool holds_label(std::int64_t label) {
+  if constexpr (std::is_floating_point_v<Value>) {
+    return label <= std::int64_t{1} << std::numeric_limits<Value>::digits;
+  } else {
+    return std::cmp_less_equal(label, std::numeric_limits<Value>::max());
+  }
+}
+
+/// x - trunc(x) is NaN for infinities and NaN.
+template <class Value>
+TWINTRACK_HD bool is_whole(Value value) {
+  if constexpr (std::is_floating_point_v<Value>)
+    return value - std::trunc(value) == Value{0};
+  else
+    return true;
+}
+
+}  // namespace detail
+
 /// The labels asked for, as codes 1, 2, … in the order given; any other value is code 0.
 class VesselLabels {
  public:
@@ -81,7 +104,7 @@ class VesselLabels {
     for (std::int64_t i = 0; i < n; ++i) code[i] = 0;
     for (std::size_t k = 0; k < labels_.size(); ++k) {
       const auto label = static_cast<Value>(labels_[k]);
-      if (!holds<Value>(labels_[k])) continue;
+      if (!detail::holds_label<Value>(labels_[k])) continue;
       const auto its_code = static_cast<std::uint8_t>(k + 1);
       for (std::int64_t i = 0; i < n; ++i) {
         const bool is_it = load_value<T>(p + i * stride) == label;
@@ -89,25 +112,14 @@ class VesselLabels {
       }
     }
     if constexpr (std::is_floating_point_v<Value>) {
-      // x - trunc(x) is NaN for infinities and NaN.
       unsigned broken = 0;
       for (std::int64_t i = 0; i < n; ++i) {
         const Value value = load_value<T>(p + i * stride);
-        broken |= value - std::trunc(value) == Value{0} ? 0u : 1u;
+        broken |= detail::is_whole(value) ? 0u : 1u;
       }
       return broken == 0;
     }
     return true;
-  }
-
-  // Whether elements of type Value can be equal to `label`.
-  template <class Value>
-  static bool holds(std::int64_t label) {
-    if constexpr (std::is_floating_point_v<Value>) {
-      return label <= std::int64_t{1} << std::numeric_limits<Value>::digits;
-    } else {
-      return std::cmp_less_equal(label, std::numeric_limits<Value>::max());
-    }
   }
 
   std::vector<std::int64_t> labels_;
@@ -156,6 +168,13 @@ inline RowRange nonzero_range(const std::uint8_t* byte, std::int64_t n) {
 }
 
 }  // namespace detail
+
+/// Throws InvalidVoxel for a voxel, given in walking order, that is not a whole number.
+[[noreturn]] inline void refuse_vessel(const VolumeOrder& order,
+                                       const std::array<std::int64_t, 3>& walked, double value) {
+  throw InvalidVoxel("vessels" + detail::to_text(order.index_of(walked)) + " is " +
+                     detail::number_text(value) + "; labels must be whole numbers");
+}
 
 /// For each row of a label map, the range that holds the voxels of the labels asked for.
 class VesselRows {
@@ -281,8 +300,7 @@ class VesselRows {
           detail::visit_element(volume.element, [&](auto sample) {
             value = static_cast<double>(detail::ToReal{}(detail::load<decltype(sample)>(p)));
           });
-          throw InvalidVoxel("vessels" + detail::to_text(order_.index_of({o, m, i})) + " is " +
-                             detail::number_text(value) + "; labels must be whole numbers");
+          refuse_vessel(order_, {o, m, i}, value);
         }
     throw InvalidVoxel("vessels changed while it was being read");
   }
