@@ -48,3 +48,47 @@ class ScoreTally(metaclass=_Bound):
 class CalibrationMap(metaclass=_Bound):
     def __init__(self, x: Sequence[float], y: Sequence[float]) -> None: ...
     def apply(self, score: Array, out: Array, device: int, stream: int) -> None: ...
+
+# --- bind_case_tally.cpp --------------------------------------------------------------------------
+
+def case_sums(
+    score: Array,
+    raters: Sequence[Array],
+    region: Array | None,
+    bins: int,
+    find_marked: bool,
+    device: int,
+    stream: int,
+) -> tuple[NDArray[np.uint64], list[tuple[int, int]]]: ...
+
+# --- bind_fused_export.cpp ------------------------------------------------------------------------
+
+def ensemble_score(
+    members: Sequence[Array],
+    rule: tuple[Sequence[int], bool, bool, bool],
+    map: CalibrationMap | None,
+    out: Array,
+    device: int,
+    stream: int,
+) -> None: ...
+def export_score(
+    members: Sequence[Array],
+    grids: Sequence[tuple[Sequence[int], Sequence[bool], bool, bool]],
+    rule: tuple[Sequence[int], bool, bool, bool],
+    map: CalibrationMap | None,
+    out: Array,
+    device: int,
+    stream: int,
+) -> None: ...
+
+# --- bind_contact_angle.cpp -----------------------------------------------------------------------
+
+def contact_angles(
+    score: Array,
+    raters: Sequence[Array],
+    vessels: Array,
+    labels: Sequence[int],
+    thresholds: Sequence[float],
+    device: int,
+    stream: int,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]: ...
