@@ -66,7 +66,7 @@ def case_sums(
 def ensemble_score(
     members: Sequence[Array],
     rule: tuple[Sequence[int], bool, bool, bool],
-    map: CalibrationMap | None,
+    map: CalibrationMap | None,  # noqa: A002
     out: Array,
     device: int,
     stream: int,
@@ -75,7 +75,7 @@ def export_score(
     members: Sequence[Array],
     grids: Sequence[tuple[Sequence[int], Sequence[bool], bool, bool]],
     rule: tuple[Sequence[int], bool, bool, bool],
-    map: CalibrationMap | None,
+    map: CalibrationMap | None,  # noqa: A002
     out: Array,
     device: int,
     stream: int,

@@ -27,6 +27,7 @@ __all__ = [
     "device_empty_like",
     "device_kind",
     "device_result",
+    "device_vessels",
 ]
 
 SCORE_DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -99,6 +100,11 @@ class DeviceCase:
     device: int
     stream: int
 
+    def compiled(self) -> tuple[_cuda.Array, list[_cuda.Array], _cuda.Array | None]:
+        """Return score, raters and region as the compiled module takes them."""
+        region = None if self.region is None else self.region.compiled()
+        return self.score.compiled(), [rater.compiled() for rater in self.raters], region
+
 
 def device_kind(array: Any) -> str | None:
     """Return "torch", "cupy" or "other" for an array on a device, None for any other object."""
@@ -141,23 +147,41 @@ def device_case(score: Any, raters: Any, region: Any | None) -> DeviceCase:
     ValueError
         If the arrays lie on several devices, or there are no raters.
     """
+    return _case(score, raters, region, None)[0]
+
+
+def device_vessels(score: Any, raters: Any, vessels: Any) -> tuple[DeviceCase, DeviceArray]:
+    """Return the arrays of a case and its map of vessels, at least one of which is on a device.
+
+    Errors as for `device_case`.
+    """
+    case, found = _case(score, raters, None, vessels)
+    assert found is not None  # noqa: S101 - it is given
+    return case, found
+
+
+def _case(
+    score: Any, raters: Any, region: Any | None, vessels: Any | None
+) -> tuple[DeviceCase, DeviceArray | None]:
     stacked = not isinstance(raters, (list, tuple))
     named = [("score", score)]
     named += (
         [("raters", raters)] if stacked else [(f"raters[{k}]", r) for k, r in enumerate(raters)]
     )
-    if region is not None:
-        named.append(("region", region))
-    arrays = _on_one_device(named)
-    mask = arrays.pop() if region is not None else None
+    optional = [(n, a) for n, a in (("region", region), ("vessels", vessels)) if a is not None]
+    arrays = _on_one_device(named + optional)
+    stream = _common_stream(arrays)
+    given = {array.name: array for array in arrays[len(named) :]}
+    arrays = arrays[: len(named)]
     first = arrays[0]
     _require_scores(first)
     masks = arrays[1].split() if stacked else arrays[1:]
     if not masks:
         raise ValueError("raters is empty: at least one rater mask is needed")
+    mask = given.get("region")
     if mask is not None and not mask.dtype.startswith(("bool", "int", "uint")):
         raise TypeError(f"region has dtype {mask.dtype}; it must be a boolean mask")
-    return DeviceCase(first, masks, mask, first.device, _common_stream([first, *arrays[1:], mask]))
+    return DeviceCase(first, masks, mask, first.device, stream), given.get("vessels")
 
 
 def device_result(score: Any, out: Any | None) -> tuple[DeviceArray, DeviceArray, Any, int]:

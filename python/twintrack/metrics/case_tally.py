@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
-from twintrack.arrays import rater_arrays, region_array, score_array
+from twintrack.arrays import on_device, rater_arrays, region_array, score_array
+from twintrack.backend import cuda_module
+from twintrack.device_arrays import device_case
 from twintrack.files import naming, replacing
 
 __all__ = ["BINS", "THRESHOLDS", "Bins", "CaseTally"]
@@ -116,7 +118,13 @@ class CaseTally:
     def update(
         self, score: ArrayLike, raters: ArrayLike, region: ArrayLike | None = None
     ) -> CaseTally:
-        """Add the voxels of a case; arguments and errors as in `ScoreTally.update`."""
+        """Add the voxels of a case; arguments and errors as in `ScoreTally.update`.
+
+        Arrays in CUDA memory are tallied there; some kilobytes of sums come back at once.
+        """
+        if on_device(score=score, raters=raters, region=region):
+            self._update_on_device(score, raters, region, find_marked=False)
+            return self
         self._tally.update(score_array(score), rater_arrays(raters), region_array(region))
         return self
 
@@ -130,8 +138,28 @@ class CaseTally:
         ranges
             First marked index along each axis and one past the last; empty if nothing is marked.
         """
-        found = self._tally.update_and_find_marked(score_array(score), rater_arrays(raters))
+        if on_device(score=score, raters=raters):
+            found = self._update_on_device(score, raters, None, find_marked=True)
+        else:
+            found = self._tally.update_and_find_marked(score_array(score), rater_arrays(raters))
         return tuple((int(first), int(end)) for first, end in found)
+
+    def _update_on_device(
+        self, score: Any, raters: Any, region: Any | None, find_marked: bool
+    ) -> list[tuple[int, int]]:
+        case = device_case(score, raters, region)
+        if len(case.raters) != self.raters:
+            raise ValueError(
+                f"raters has {len(case.raters)} masks but the tally was made for {self.raters}"
+            )
+        sums, marked = cuda_module().case_sums(
+            *case.compiled(), self.bins, find_marked, case.device, case.stream
+        )
+        found = _core.CaseTally.__new__(_core.CaseTally)
+        found.__setstate__((self.raters, self.bins, sums))
+        self._tally += found
+        ranges: list[tuple[int, int]] = marked
+        return ranges
 
     def __iadd__(self, other: CaseTally) -> CaseTally:
         self._tally += other._tally

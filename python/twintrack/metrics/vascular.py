@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
-from twintrack.arrays import rater_arrays, score_array, to_numpy
+from twintrack.arrays import on_device, rater_arrays, score_array, to_numpy
+from twintrack.backend import cuda_module
+from twintrack.device_arrays import device_vessels
 
 __all__ = [
     "AXES",
@@ -113,8 +115,23 @@ def contact_degrees(
     -----
     Memory beyond the inputs: 8 bytes per row of voxels, and per thread up to 190 bytes per pixel of
     the vessels' bounding box in a slice. The result does not depend on threads or memory order.
+    Arrays in CUDA memory are measured there, with 16 bytes per row; the counts come back at once.
     """
     names = {str(name): _label(name, label) for name, label in labels.items()}
+    if on_device(score=score, raters=raters, vessels=vessels):
+        case, volume = device_vessels(score, raters, vessels)
+        where, marks, _ = case.compiled()
+        degrees, occurs = cuda_module().contact_angles(
+            where,
+            marks,
+            volume.compiled(),
+            list(names.values()),
+            THRESHOLDS,
+            case.device,
+            case.stream,
+        )
+        n = len(marks)
+        return ContactDegrees(names, degrees[..., :n], degrees[..., n:], occurs, volume.shape)
     masks = rater_arrays(raters)
     vessel_map = to_numpy(vessels, "vessels")
     degrees, occurs = _core.contact_angles(
