@@ -9,7 +9,7 @@ import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-TUMOUR_WEIGHT = 5.0
+TUMOUR_WEIGHT = 20.0
 
 
 class TwinTrackSmallTrainer(nnUNetTrainer):  # type: ignore[misc]
