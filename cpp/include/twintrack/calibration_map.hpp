@@ -287,7 +287,7 @@ struct MapRoom {
   alignas(64) std::array<Real, block_voxels> value;
 };
 
-#if defined(__GNUC__) || defined(__clang__)
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(__CUDACC__)
 // Vectors of nodes, four floats each: two on x86-64, where AVX2 has room for them, else one.
 // Results are passed by reference, as the ABI of wide return values depends on the instruction set.
 struct NodeVectors {
@@ -338,7 +338,7 @@ template <class Real>
 TWINTRACK_INLINE void map_values(const MapNode<Real>* nodes, const std::uint32_t* group,
                                  const Real* u, int n, Real* value) {
   int i = 0;
-#if defined(__GNUC__) || defined(__clang__)
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(__CUDACC__)
   if constexpr (sizeof(Real) == 4) {
     // Nodes are loaded whole and transposed, which costs less than gathering their fields.
     using V = NodeVectors;
