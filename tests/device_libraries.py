@@ -65,6 +65,9 @@ class _Array:
     def __iter__(self):
         return (self[i] for i in range(len(self)))
 
+    def __setitem__(self, index, value):
+        self.values[index] = value
+
     @property
     def shape(self):
         return self.values.shape
@@ -73,12 +76,18 @@ class _Array:
 class InterfaceArray(_Array):
     """Of a library that TwinTrack does not know by name."""
 
+    @property
+    def device(self):
+        return self.number
+
     def __init__(self, values, device=0, stream=None, maker=True):
         super().__init__(values, device)
         self.stream = stream
         if maker:
             self.__array_namespace__ = lambda: SimpleNamespace(
-                empty_like=lambda a: InterfaceArray(np.empty_like(a.values)),
+                float32="float32",
+                empty_like=lambda a, dtype=None: InterfaceArray(np.empty_like(a.values, dtype)),
+                zeros=lambda shape, dtype, device: InterfaceArray(np.zeros(shape, dtype), device),
                 asarray=lambda a, copy: InterfaceArray(a.values.copy()),
             )
 
@@ -151,7 +160,10 @@ class StandIn:
         self.make = {"other": InterfaceArray, "cupy": CupyArray, "torch": Tensor}[kind]
         if kind == "cupy":
             made = SimpleNamespace(
-                empty_like=lambda a: CupyArray(np.empty_like(a.values), a.number),
+                empty_like=lambda a, dtype=None: CupyArray(
+                    np.empty_like(a.values, dtype), a.number
+                ),
+                zeros=lambda shape, dtype: CupyArray(np.zeros(shape, dtype)),
                 cuda=SimpleNamespace(
                     get_current_stream=lambda device: SimpleNamespace(ptr=self.stream)
                 ),
@@ -160,7 +172,9 @@ class StandIn:
         if kind == "torch":
             made = SimpleNamespace(
                 strided="strided",
-                empty_like=lambda a: Tensor(np.empty_like(a.values), a.number),
+                float32="float32",
+                empty_like=lambda a, dtype=None: Tensor(np.empty_like(a.values, dtype), a.number),
+                zeros=lambda shape, dtype, device: Tensor(np.zeros(shape, dtype), device.index),
                 cuda=SimpleNamespace(
                     current_stream=lambda device: SimpleNamespace(cuda_stream=self.stream)
                 ),

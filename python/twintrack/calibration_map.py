@@ -121,10 +121,13 @@ class CalibrationMap:
 
     def _map_on_device(self, score: Any, out: Any) -> Any:
         source, target, held, stream = device_result(score, out)
+        self._on_cuda().apply(source.compiled(), target.compiled(), source.device, stream)
+        return held[0]
+
+    def _on_cuda(self) -> _cuda.CalibrationMap:
         if self._cuda_map is None:
             self._cuda_map = cuda_module().CalibrationMap(self.x.tolist(), self.y.tolist())
-        self._cuda_map.apply(source.compiled(), target.compiled(), source.device, stream)
-        return held[0]
+        return self._cuda_map
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, CalibrationMap):

@@ -26,8 +26,11 @@ __all__ = [
     "device_case",
     "device_empty_like",
     "device_kind",
+    "device_members",
+    "device_part",
     "device_result",
     "device_vessels",
+    "device_zeros",
 ]
 
 SCORE_DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -212,19 +215,77 @@ def device_result(score: Any, out: Any | None) -> tuple[DeviceArray, DeviceArray
     return source, target, held, _common_stream([source, target])
 
 
-def device_empty_like(array: Any) -> Any:
-    """Return an uninitialised array of the same library, device, shape, dtype and memory order."""
+def device_members(members: Sequence[Any], out: Any) -> tuple[list[DeviceArray], DeviceArray, int]:
+    """Return the views of an ensemble's members and of its score, and the stream.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `device_case`, and if `out` cannot be written to or overlaps a member.
+    """
+    named = [(f"members[{k}]", member) for k, member in enumerate(members)]
+    *views, target = _on_one_device([*named, ("out", out)])
+    for view in views:
+        if view.dtype not in SCORE_DTYPES:
+            raise TypeError(
+                f"{view.name} has dtype {view.dtype}; it must be float16, bfloat16, float32 or "
+                "float64"
+            )
+        if not view.shape:
+            raise ValueError(f"{view.name} is a single value; its first axis is that of channels")
+        if _overlap(view, target):
+            raise ValueError(f"out overlaps {view.name} in memory")
+    if not target.writable:
+        raise ValueError("out is read-only")
+    return views, target, _common_stream([*views, target])
+
+
+def device_part(array: DeviceArray, box: Sequence[tuple[int, int]]) -> DeviceArray:
+    """Return the part of an array with indices from the first to before the second of each axis."""
+    steps = zip(box, array.strides, strict=True)
+    return replace(
+        array,
+        pointer=array.pointer + sum(start * stride for (start, _), stride in steps),
+        shape=tuple(stop - start for start, stop in box),
+    )
+
+
+def device_empty_like(array: Any, float32: bool = False) -> Any:
+    """Return an uninitialised array of the same library, device, shape, dtype and memory order.
+
+    Its dtype is float32 instead if that is asked for.
+    """
     kind = device_kind(array)
     if kind == "torch":
         import torch
 
-        return torch.empty_like(array.detach())
+        like = array.detach()
+        return torch.empty_like(like, dtype=torch.float32) if float32 else torch.empty_like(like)
     if kind == "cupy":
         import cupy
 
         with array.device:
-            return cupy.empty_like(array)
-    return _namespace(array, "pass out=, an array to write to").empty_like(array)
+            return cupy.empty_like(array, dtype="float32" if float32 else None)
+    library = _namespace(array, "pass out=, an array to write to")
+    return (
+        library.empty_like(array, dtype=library.float32) if float32 else library.empty_like(array)
+    )
+
+
+def device_zeros(array: Any, shape: Sequence[int]) -> Any:
+    """Return a float32 array of zeros of the same library and device as `array`."""
+    kind = device_kind(array)
+    if kind == "torch":
+        import torch
+
+        return torch.zeros(tuple(shape), dtype=torch.float32, device=array.device)
+    if kind == "cupy":
+        import cupy
+
+        with array.device:
+            return cupy.zeros(tuple(shape), "float32")
+    library = _namespace(array, "pass out=, an array to write to")
+    return library.zeros(tuple(shape), dtype=library.float32, device=array.device)
 
 
 def _copy(array: Any) -> Any:

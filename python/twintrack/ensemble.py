@@ -15,8 +15,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
-from twintrack.arrays import to_numpy
+from twintrack.arrays import on_device, to_numpy
+from twintrack.backend import cuda_module
 from twintrack.calibration_map import CalibrationMap
+from twintrack.device_arrays import (
+    device_empty_like,
+    device_members,
+    device_part,
+    device_zeros,
+)
 
 __all__ = [
     "ExportGeometry",
@@ -173,7 +180,9 @@ def ensemble_score(
     Returns
     -------
     `out`, or a new float32 array in the memory order of the members; values in [0, 1]. Its bits do
-    not depend on the number of threads, the instruction set or the memory order.
+    not depend on the number of threads, the instruction set or the memory order. Of members on a
+    CUDA device it is made there, by their library; the work is waited for, since a value that is
+    not allowed must be reported.
 
     Raises
     ------
@@ -181,14 +190,21 @@ def ensemble_score(
         For a logit that is not finite or a probability outside [0, 1], with its member, channel and
         voxel (`out` is then unspecified), and for arguments that do not fit together.
     """
+    if on_device(members=members, out=out):
+        rule = _rule(len(members), tumour, inputs, average, regions, calibrator)
+        result: Any = device_empty_like(members[0][0], float32=True) if out is None else out
+        views, view, stream = device_members(members, result)
+        compiled = [member.compiled() for member in views]
+        cuda_module().ensemble_score(
+            compiled, rule, _cuda_map(calibrator), view.compiled(), view.device, stream
+        )
+        return result
     arrays = _members(members)
-    rule = _rule(arrays, tumour, inputs, average, regions, calibrator)
-    if out is None:
-        result: Any = np.empty_like(arrays[0][0], dtype=np.float32, subok=False)
-    else:
-        result = out
+    rule = _rule(len(arrays), tumour, inputs, average, regions, calibrator)
+    fresh = out is None
+    result = np.empty_like(arrays[0][0], dtype=np.float32, subok=False) if fresh else out
     target = _target(result, arrays)
-    _core.ensemble_score(arrays, rule, _core_map(calibrator), target)
+    _core.ensemble_score(arrays, _core.MergeRule(*rule), _core_map(calibrator), target)
     return result
 
 
@@ -241,32 +257,48 @@ def export_score(
     of that logit over K (for logits from 8 to 16 and K = 3: 0.0007). Memory beyond the members and
     the score is less than a megabyte a thread for ten channels.
     """
-    arrays = _members(members)
-    geometries = _geometries(geometry, len(arrays))
+    there = on_device(members=members, out=out)
+    arrays = [] if there else _members(members)
+    geometries = _geometries(geometry, len(members))
     if resampling not in ("nnunet", "torch"):
         raise ValueError(f"resampling is {resampling!r}; it is 'nnunet' or 'torch'")
     grids = []
     for each in geometries:
         separate = each.separate_axis(force_separate_z)
         grids.append(
-            _core.ExportGrid(
-                axes=[each.transpose.index(axis) for axis in range(3)],
-                nearest=[axis == separate for axis in range(3)],
-                float32_coordinates=resampling == "torch",
-                round_to_input=resampling == "nnunet",
+            (
+                [each.transpose.index(axis) for axis in range(3)],
+                [axis == separate for axis in range(3)],
+                resampling == "torch",  # coordinates in float32
+                resampling == "nnunet",  # rounds to the input's type
             )
         )
-    rule = _rule(arrays, tumour, inputs, average, regions, calibrator)
+    rule = _rule(len(members), tumour, inputs, average, regions, calibrator)
     shape, box = geometries[0].shape, geometries[0].box
     fresh = out is None
-    result: Any = np.zeros(shape, np.float32) if fresh else out
+    if there:
+        result: Any = device_zeros(members[0], shape) if fresh else out
+        views, view, stream = device_members(members, result)
+        if view.shape != shape:
+            raise ValueError(f"out has shape {view.shape} but the image has shape {shape}")
+        part = device_part(view, box).compiled()
+        compiled = [member.compiled() for member in views]
+        cuda_module().export_score(
+            compiled, grids, rule, _cuda_map(calibrator), part, view.device, stream
+        )
+        if not fresh:
+            _clear_outside(result, box, 0)
+        return result
+    result = np.zeros(shape, np.float32) if fresh else out
     target = _target(result, arrays)
     if target.shape != shape:
         raise ValueError(f"out has shape {target.shape} but the image has shape {shape}")
     inside = target[tuple(slice(*ends) for ends in box)]
-    _core.export_score(arrays, grids, rule, _core_map(calibrator), inside)
+    core_grids = [_core.ExportGrid(*grid) for grid in grids]
+    _core.export_score(arrays, core_grids, _core.MergeRule(*rule), _core_map(calibrator), inside)
     if not fresh:
-        _clear_outside(target, box)
+        # 16-bit floats of a void dtype too: all bits 0 is the value 0.
+        _clear_outside(target, box, np.zeros((), target.dtype))
     return result
 
 
@@ -356,26 +388,22 @@ def _channels(tumour: int | Sequence[int]) -> list[int]:
 
 
 def _rule(
-    arrays: list[NDArray[Any]],
+    members: int,
     tumour: int | Sequence[int],
     inputs: str,
     average: Average,
     regions: bool,
     calibrator: Any,
-) -> Any:
+) -> tuple[list[int], bool, bool, bool]:
+    # The items of a MergeRule: tumour channels, logits, regions, mean of logits.
     choices = ("logits", "probabilities")
     for name, value in (("inputs", inputs), ("average", average)):
         if value not in choices:
             raise ValueError(f"{name} is {value!r}; it is 'logits' or 'probabilities'")
     if average == "logits" and inputs == "probabilities":
         raise ValueError("average='logits' needs logits, but inputs is 'probabilities'")
-    check_ensemble(calibrator, ensemble_record(len(arrays), tumour, average, regions))
-    return _core.MergeRule(
-        tumour=_channels(tumour),
-        logits=inputs == "logits",
-        regions=bool(regions),
-        mean_of_logits=average == "logits",
-    )
+    check_ensemble(calibrator, ensemble_record(members, tumour, average, regions))
+    return _channels(tumour), inputs == "logits", bool(regions), average == "logits"
 
 
 def _core_map(calibrator: Any) -> Any:
@@ -396,6 +424,16 @@ def _core_map(calibrator: Any) -> Any:
     )
 
 
+def _cuda_map(calibrator: Any) -> Any:
+    knots = getattr(calibrator, "map_", calibrator)
+    if isinstance(knots, CalibrationMap):
+        return knots._on_cuda()  # its tables are made once, not for each case
+    found = _core_map(calibrator)
+    if found is None:
+        return None
+    return cuda_module().CalibrationMap(found.x.tolist(), found.y.tolist())
+
+
 def _target(out: ArrayLike | Any, arrays: list[NDArray[Any]]) -> NDArray[Any]:
     target = to_numpy(out, "out")
     for k, array in enumerate(arrays):
@@ -404,9 +442,7 @@ def _target(out: ArrayLike | Any, arrays: list[NDArray[Any]]) -> NDArray[Any]:
     return target
 
 
-def _clear_outside(volume: NDArray[Any], box: Sequence[tuple[int, int]]) -> None:
-    # 16-bit floats of a void dtype too: all bits 0 is the value 0.
-    zero = np.zeros((), volume.dtype)
+def _clear_outside(volume: Any, box: Sequence[tuple[int, int]], zero: Any) -> None:
     rest = volume
     for axis, (start, stop) in enumerate(box):
         rest[(slice(None),) * axis + (slice(0, start),)] = zero
