@@ -27,7 +27,8 @@ BFLOAT16 = np.dtype("V2")
 def emulated_module() -> ModuleType:
     if not EMULATED.exists():
         pytest.skip(f"{EMULATED} is not there; `make test` builds it")
-    spec = importlib.util.spec_from_file_location("twintrack._cuda", EMULATED)
+    # Not the name of the real module: if that was imported before, pybind11 would give it again.
+    spec = importlib.util.spec_from_file_location("emulated._cuda", EMULATED)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
