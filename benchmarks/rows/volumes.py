@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from measure import cores
-from suite.inputs import ct_case, write_case
+from suite.inputs import ct_case, scored_everywhere, write_case
 
 from rows.row import CaseRow, Setting, Sizes
 from twintrack import evaluate
@@ -60,6 +60,8 @@ class CohortFiles(CaseRow):
         cases, expected, nbytes = [], {}, 0
         for index in range(setting["cases"]):
             case = ct_case(setting["shape"], index)
+            if setting["everywhere"]:
+                case = scored_everywhere(case)
             cases.append(write_case(folder, case))
             found = evaluate(case.score, case.raters, case.vessels)
             expected[case.name] = {
@@ -71,7 +73,8 @@ class CohortFiles(CaseRow):
         return Files(folder, cases, nbytes, expected)
 
     def describe(self, setting: Setting) -> str:
-        return f"{setting['cases']} × {super().describe(setting)}"
+        where = "score everywhere" if setting["everywhere"] else "score in the ROI"
+        return f"{setting['cases']} × {super().describe(setting)}, {where}"
 
     def ours(self) -> Mapping[str, Callable[[Files], Evaluation]]:
         return {self.work: evaluate_files}
@@ -111,7 +114,7 @@ class CaseFiles(CohortFiles):
     peer_names: ClassVar[Sequence[str]] = (ONE_CORE, ALL_CORES)
 
     def settings(self, sizes: Sizes) -> Iterable[Setting]:
-        return [{**setting, "cases": 1} for setting in super().settings(sizes)]
+        return _both(super().settings(sizes), 1)
 
     def ratio(self, ours: float, theirs: float) -> str:
         return f"{ours / theirs:.2f}× its time"
@@ -125,10 +128,19 @@ class Cohort(CohortFiles):
     peer_names: ClassVar[Sequence[str]] = (ALL_CORES,)
 
     def settings(self, sizes: Sizes) -> Iterable[Setting]:
-        return [{**setting, "cases": sizes.cases} for setting in super().settings(sizes)]
+        return _both(super().settings(sizes), sizes.cases)
 
     def ratio(self, ours: float, theirs: float) -> str:
         return f"{theirs / ours:.0%} of its speed"
+
+
+def _both(settings: Iterable[Setting], cases: int) -> list[Setting]:
+    """Scores that are 0 outside of the ROI inflate at the speed of memory; others do not."""
+    return [
+        {**setting, "cases": cases, "everywhere": everywhere}
+        for setting in settings
+        for everywhere in (False, True)
+    ]
 
 
 def evaluate_files(files: Files) -> Evaluation:
