@@ -33,7 +33,7 @@ def evaluate_and_compare(manifest: Path, maps: Path, output: Path) -> dict[Path,
     """Return the files, by their names under `output`, that users look at."""
     for target in TARGETS:
         run("evaluate", "-q", "-i", manifest, "-m", maps / f"{target}.json", "-o", output / target)
-    run("compare", "-q", *(output / target for target in TARGETS), "-o", output / "report")
+    run("compare", *(output / target for target in TARGETS), "-o", output / "report")
     return {
         path.relative_to(output): path.read_bytes()
         for path in sorted(output.rglob("*"))
