@@ -138,7 +138,7 @@ def region_array(region: ArrayLike | Any | None) -> NDArray[Any] | None:
     return array
 
 
-def empty_like(array: ArrayLike | Any) -> Any:
+def empty_like(array: Any) -> Any:
     """Return an uninitialised array of the same library, shape, dtype and memory order."""
     if device_kind(array) is not None:
         return device_empty_like(array)
