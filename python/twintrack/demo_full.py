@@ -274,7 +274,7 @@ def _introduction(scale: Scale, seed: int) -> str:
         f"nnU-Net finds the pancreas at 4.5 × 4.5 × 9 mm; {scale.members} small nnU-Nets (features "
         f"{scale.fine.features}, {steps} steps of {scale.fine.batch} patches, other seeds) are "
         "averaged inside the region. Planning, preprocessing, training, prediction: nnU-Net "
-        "v2's own code, with AdamW and without augmentation.\n\n"
+        "v2's own code, with AdamW, without augmentation and with a heavier tumour in the loss.\n\n"
         "The networks are trained for minutes, and raters and anatomy follow from formulae: the "
         "figures show that the pipeline works and how the targets compare here; they say nothing "
         "about patients."

@@ -176,7 +176,7 @@ class MapTable16 {
       bits_[bits] = from_unit<T>(map_score(map, to_real(T{bits}))).bits;
   }
 
-  /// Maps `n` scores; `out` may be `in`. False if one is not in [0, 1]; its value is then 0.
+  /// Maps `n` scores; `out` may be `in`. False if one is not in [0, 1]; `out` is then unspecified.
   TWINTRACK_INLINE bool map(const T* in, int n, T* out) const {
     std::uint16_t bad = 0;
     for (int i = 0; i < n; ++i) bad |= wrong(in[i].bits);

@@ -9,7 +9,7 @@ import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-# In the cross-entropy, beside 1 for every other class. With 5 one seed in three finds no tumour.
+# In the cross-entropy, beside 1 for every other class.
 TUMOUR_WEIGHT = 20.0
 
 
