@@ -281,14 +281,10 @@ def _leave_one_out(
 def _band(
     calibrator: Calibrator, store: Path, where: Mapping[str, Any], path: Path, seed: int
 ) -> None:
-    from twintrack.calibration import Calibrator
     from twintrack.files import replacing
-    from twintrack.runs.fit import fit_tallies, read_tallies
+    from twintrack.runs.fit import band_over_cases, read_tallies
 
-    parameters = {**calibrator.get_params(), "bins": calibrator.n_bins_asked, "exact": False}
-    tallies = read_tallies(store, **where)[1]
-    kept = fit_tallies(Calibrator(**parameters), tallies, where["region"], keep=True)
-    found = kept.bootstrap_band(seed=seed)
+    found = band_over_cases(calibrator, read_tallies(store, **where)[1], seed=seed)
     columns = (found.score, found.value, found.low, found.high)
     lines = [",".join(map(repr, map(float, row))) for row in zip(*columns, strict=True)]
     with replacing(path) as temporary:
