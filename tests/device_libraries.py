@@ -22,6 +22,7 @@ EMULATED = (
     / f"_cuda{importlib.machinery.EXTENSION_SUFFIXES[0]}"
 )
 BFLOAT16 = np.dtype("V2")
+STAND_INS = ("other", "cupy", "torch")
 
 
 def emulated_module() -> ModuleType:

@@ -10,40 +10,12 @@ import pickle
 import re
 import sys
 
-import device_libraries
 import numpy as np
 import pytest
 from device_libraries import BFLOAT16, CupyArray, InterfaceArray, StandIn, Tensor
 
 import twintrack as tt
 from twintrack.device_arrays import device_case
-
-STAND_INS = ("other", "cupy", "torch")
-
-
-@pytest.fixture
-def emulation(monkeypatch):
-    module = device_libraries.emulated_module()
-    monkeypatch.setitem(sys.modules, "twintrack._cuda", module)
-    return module
-
-
-@pytest.fixture(
-    params=[
-        *STAND_INS,
-        pytest.param("torch on a device", marks=pytest.mark.gpu),
-        pytest.param("cupy on a device", marks=pytest.mark.gpu),
-    ]
-)
-def library(request, monkeypatch):
-    if request.param in STAND_INS:
-        request.getfixturevalue("emulation")
-        return StandIn(request.param, monkeypatch)
-    device = {
-        "torch on a device": device_libraries.Torch,
-        "cupy on a device": device_libraries.Cupy,
-    }
-    return device[request.param]()
 
 
 def to_bfloat16(values):

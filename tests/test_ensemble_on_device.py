@@ -5,35 +5,13 @@ Run on stand-ins for the libraries with the kernels executed by the CPU (see tes
 
 from __future__ import annotations
 
-import sys
-
-import device_libraries
 import numpy as np
 import pytest
-from device_libraries import StandIn
 
 import twintrack as tt
 from twintrack.ensemble import ExportGeometry, ensemble_score, export_score
 
 MAP = tt.CalibrationMap([0.1, 0.4, 0.8], [0.0, 0.5, 0.9])
-
-
-@pytest.fixture(
-    params=[
-        "other",
-        "cupy",
-        "torch",
-        pytest.param("torch on a device", marks=pytest.mark.gpu),
-        pytest.param("cupy on a device", marks=pytest.mark.gpu),
-    ]
-)
-def library(request, monkeypatch):
-    if request.param == "torch on a device":
-        return device_libraries.Torch()
-    if request.param == "cupy on a device":
-        return device_libraries.Cupy()
-    monkeypatch.setitem(sys.modules, "twintrack._cuda", device_libraries.emulated_module())
-    return StandIn(request.param, monkeypatch)
 
 
 def logits(shape, count=3, dtype=np.float16, seed=0):

@@ -5,32 +5,11 @@ Run on stand-ins for the libraries with the kernels executed by the CPU (see tes
 
 from __future__ import annotations
 
-import sys
-
-import device_libraries
 import numpy as np
 import pytest
-from device_libraries import StandIn
 
 from twintrack.metrics import CaseTally
 from twintrack.metrics.vascular import contact_degrees
-
-
-@pytest.fixture(
-    params=[
-        "other",
-        "torch",
-        pytest.param("torch on a device", marks=pytest.mark.gpu),
-        pytest.param("cupy on a device", marks=pytest.mark.gpu),
-    ]
-)
-def library(request, monkeypatch):
-    if request.param == "torch on a device":
-        return device_libraries.Torch()
-    if request.param == "cupy on a device":
-        return device_libraries.Cupy()
-    monkeypatch.setitem(sys.modules, "twintrack._cuda", device_libraries.emulated_module())
-    return StandIn(request.param, monkeypatch)
 
 
 def case(seed=0, shape=(9, 11, 23), raters=3, dtype=np.float32):
