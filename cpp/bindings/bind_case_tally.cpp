@@ -53,18 +53,19 @@ void register_case_tally(py::module_& module) {
           },
           py::arg("score"), py::arg("raters"), py::arg("region") = py::none())
       .def(
-          "update_and_find_marked",
+          "update_and_overview",
           [](CaseTally& tally, const py::array& score, const std::vector<py::array>& raters) {
             const Case arrays(score, raters, std::nullopt);
-            std::vector<MarkedExtent::Range> marked;
+            CaseOverview overview;
             {
               const py::gil_scoped_release release;  // as above
-              tally.update(arrays.view(), &marked);
+              tally.update(arrays.view(), &overview);
             }
-            std::vector<std::pair<std::int64_t, std::int64_t>> ranges;
-            for (const MarkedExtent::Range& range : marked)
-              ranges.emplace_back(range.first, range.last);
-            return ranges;
+            std::vector<std::pair<std::int64_t, std::int64_t>> marked;
+            for (const MarkedExtent::Range& range : overview.marked)
+              marked.emplace_back(range.first, range.last);
+            const auto blocks = static_cast<py::ssize_t>(overview.scored.size());
+            return py::make_tuple(marked, to_numpy(std::move(overview.scored), {blocks}));
           },
           py::arg("score"), py::arg("raters"))
       .def_property_readonly("votes",

@@ -26,10 +26,10 @@ struct Evaluated {
 
 Evaluated evaluated(const ContactInput& input, int threads) {
   CaseTally tally(raters, 50);
-  std::vector<MarkedExtent::Range> ranges;
-  tally.update(input.view, &ranges, threads);
+  CaseOverview overview;
+  tally.update(input.view, &overview, threads);
   Evaluated result{tally.sums().values(), contact_angles(input, threads).degrees, {}};
-  for (const MarkedExtent::Range& range : ranges) {
+  for (const MarkedExtent::Range& range : overview.marked) {
     result.marked.push_back(range.first);
     result.marked.push_back(range.last);
   }

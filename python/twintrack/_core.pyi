@@ -50,9 +50,9 @@ class CaseTally(metaclass=_Bound):
         raters: Sequence[NDArray[Any]],
         region: NDArray[Any] | None = None,
     ) -> None: ...
-    def update_and_find_marked(
+    def update_and_overview(
         self, score: NDArray[Any], raters: Sequence[NDArray[Any]]
-    ) -> list[tuple[int, int]]: ...
+    ) -> tuple[list[tuple[int, int]], NDArray[np.uint8]]: ...
     @property
     def votes(self) -> NDArray[np.uint64]: ...
     @property
@@ -93,6 +93,10 @@ class CutRefinement(metaclass=_Bound):
 def isotonic(
     values: NDArray[np.float64], weights: NDArray[np.float64] | None
 ) -> NDArray[np.float64]: ...
+
+# --- bind_numpy_sum.cpp ---------------------------------------------------------------------------
+
+def numpy_sum(score: NDArray[np.float32], nonzero: NDArray[np.uint8] | None = None) -> float: ...
 
 # --- bind_calibration_map.cpp ---------------------------------------------------------------------
 

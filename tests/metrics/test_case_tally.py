@@ -114,7 +114,7 @@ def test_any_case_in_any_memory_layout(seed, extent, raters, kind, dtype, order,
     score = given_array(p, dtype).transpose(order)[..., ::step]
     views = [mask.transpose(order)[..., ::step] for mask in labels]
     tally = CaseTally(raters)
-    ranges = tally.update_and_find_marked(score, views)
+    ranges = tally.update_and_overview(score, views).marked
     want = expected(p.transpose(order)[..., ::step], views, bfloat16=dtype == "bfloat16")
     assert_holds(tally, want, score.size)
     assert ranges == want.ranges
@@ -127,8 +127,26 @@ def test_finds_the_range_of_marks(order, marked):
     raters = [np.zeros_like(score, np.uint8) for _ in range(2)]
     if marked is not None:
         raters[0][marked] = raters[1][15, 20, 60] = 1
-    ranges = CaseTally(2).update_and_find_marked(score, raters)
+    ranges = CaseTally(2).update_and_overview(score, raters).marked
     assert ranges == expected(score, raters).ranges
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_tells_which_blocks_hold_a_score(order, dtype):
+    # 30 × 70 × 90 voxels are 185 blocks of 1024, the last of them not full.
+    score = np.zeros((30, 70, 90), dtype, order)
+    raters = [np.zeros_like(score, np.uint8)]
+    memory = score.ravel(order="K")
+    assert np.shares_memory(memory, score)
+    memory[[1023, 70_000, memory.size - 1]] = 1e-7, 0.5, 1
+    scored = CaseTally(1).update_and_overview(score, raters).scored
+    assert np.flatnonzero(scored).tolist() == [0, 70_000 // 1024, 184]
+    assert len(scored) == 185
+    gaps = CaseTally(1).update_and_overview(score[:, ::2], [raters[0][:, ::2]])
+    backwards = CaseTally(1).update_and_overview(score[::-1], [raters[0][::-1]])
+    assert gaps.scored is None
+    assert backwards.scored is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -193,6 +211,28 @@ def test_only_the_region_counts():
     assert CaseTally(5).update(p, labels, np.zeros_like(region)).voxels == 0
 
 
+@pytest.mark.parametrize("labels_as", [bool, np.int16, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_background_counts_as_other_voxels_do(dtype, labels_as):
+    # Blocks that are 0 everywhere are counted without being loaded if memory shows it. The same
+    # voxels with gaps between them, or with a region, are all loaded.
+    score = np.zeros(20_000, dtype)
+    labels = np.zeros((9, score.size), labels_as)
+    score[[3, 5000, 19_999]] = 0.25, 1, 0.5
+    score[7000] = -0.0
+    labels[8, [9000, 19_999]] = labels[0, 12_288] = 1  # a vote of the second group; a block's first
+    apart = np.zeros((score.size, 2), dtype)
+    apart[:, 0] = score
+    everywhere = np.ones(score.shape, bool)
+    found = CaseTally(9).update(score, labels)
+    assert found == CaseTally(9).update(apart[:, 0], labels)
+    assert found == CaseTally(9).update(score, labels, everywhere)
+    assert found.voxels == score.size
+    half = np.arange(score.size) < 10_000
+    inside = CaseTally(9).update(score[half], labels[:, half])
+    assert CaseTally(9).update(score, labels, half) == inside
+
+
 def test_counts_beyond_what_float32_can():
     # 2^24 + 5 voxels of one value in one bin, without memory for them: strides of 0.
     voxels = 2**24 + 5
@@ -246,7 +286,7 @@ def test_bad_voxels_are_named_and_nothing_is_added(spoil, message):
     with pytest.raises(ValueError, match=message):
         tally.update(p, labels)
     with pytest.raises(ValueError, match=message):
-        tally.update_and_find_marked(p, labels)
+        tally.update_and_overview(p, labels)
     assert pickle.dumps(tally) == before
 
 
@@ -273,7 +313,7 @@ def test_any_number_of_dimensions(shape):
     p = np.asarray(rng.random(shape), np.float32)
     labels = [np.asarray(rng.random(shape) < 0.5)]
     tally = CaseTally(1)
-    ranges = tally.update_and_find_marked(p, labels)
+    ranges = tally.update_and_overview(p, labels).marked
     if p.size == 0:
         assert tally.voxels == 0
         assert ranges == ()

@@ -14,8 +14,9 @@
 // bit for bit. Capacity: 2^64 voxels; a score is rounded to a multiple of 2^-46.
 //
 // Speed. Per voxel the loop does one read-modify-write of a 16-byte entry; with up to seven raters
-// votes are kept apart by pattern, so nothing else is written per voxel. Pieces of background
-// (score 0, no votes) are only counted, and runs of one entry are added 32 at a time.
+// votes are kept apart by pattern, so nothing else is written per voxel. Background (score 0, no
+// votes) is only counted, blocks of it at the speed of memory, and runs of one entry are added 32
+// at a time.
 #pragma once
 
 #include <algorithm>
@@ -109,6 +110,15 @@ class CaseSums {
   std::vector<std::uint64_t> values_;
 };
 
+/// What a first look at a case tells besides its sums.
+struct CaseOverview {
+  /// Bounding box of the voxels that a rater marks, empty if there are none.
+  std::vector<MarkedExtent::Range> marked;
+  /// Whether a block of `block_voxels` voxels, in the order of the score's memory, may hold a score
+  /// other than 0. Empty if the score is not contiguous.
+  std::vector<std::uint8_t> scored;
+};
+
 class CaseTally {
  public:
   static constexpr std::size_t most_raters = 255;
@@ -122,18 +132,17 @@ class CaseTally {
   CaseSums& sums() { return sums_; }
 
   /// Adds the voxels of a case. Either all of them are added or, when InvalidVoxel or
-  /// std::invalid_argument is thrown, none. If `marked` is given, it becomes the bounding box of
-  /// the voxels that a rater marks, empty if there are none; the case must not have a region then.
-  void update(const CaseView& view, std::vector<MarkedExtent::Range>* marked = nullptr,
-              int threads = max_threads()) {
+  /// std::invalid_argument is thrown, none. If `overview` is given, it is filled in; the case must
+  /// not have a region then.
+  void update(const CaseView& view, CaseOverview* overview = nullptr, int threads = max_threads()) {
     if (view.raters.size() != raters())
       throw std::invalid_argument("raters has " + std::to_string(view.raters.size()) +
                                   " masks but the tally was made for " + std::to_string(raters()));
-    if (marked != nullptr && view.region != nullptr)
-      throw std::invalid_argument("the marked extent of a case with a region is not defined");
+    if (overview != nullptr && view.region != nullptr)
+      throw std::invalid_argument("the overview of a case with a region is not defined");
     visit_real(view.score.element, [&](auto real) {
       using Real = decltype(real);
-      add(VoxelBlocks<Real>(view), EvaluationCells<Real>(bins_, view.score.element), view, marked,
+      add(VoxelBlocks<Real>(view), EvaluationCells<Real>(bins_, view.score.element), view, overview,
           threads);
     });
   }
@@ -360,11 +369,12 @@ class CaseTally {
     }
   }
 
-  // Counts ranks [first, last), at most a task's. False if a voxel was invalid.
+  // Counts ranks [first, last), at most a task's. False if a voxel was invalid. `scored` has a byte
+  // for each block, 0 before, or is null; it is given where marked voxels are to be found too.
   template <class Real>
   static bool count_range(const VoxelBlocks<Real>& blocks, const EvaluationCells<Real>& cells,
-                          Real faint_limit, std::int64_t first, std::int64_t last, bool find_marked,
-                          Worker<Real>& worker) {
+                          Real faint_limit, std::int64_t first, std::int64_t last,
+                          std::uint8_t* scored, Worker<Real>& worker) {
     if (worker.held > entry_capacity - task_voxels) worker.flush();
     bool valid = true;
     with_instruction_set(instruction_set(), [&]() TWINTRACK_INLINE_LAMBDA {
@@ -373,6 +383,10 @@ class CaseTally {
       VoxelBlock<Real> block;
       for (std::int64_t rank = first; rank < last; rank += block_voxels) {
         const int n = static_cast<int>(std::min<std::int64_t>(block_voxels, last - rank));
+        if (blocks.blank(rank, n)) {
+          worker.background += static_cast<std::uint64_t>(n);
+          continue;
+        }
         if (!blocks.load(rank, n, worker.buffers, block)) {
           valid = false;
           return;
@@ -385,7 +399,7 @@ class CaseTally {
           pack_votes(block, raters, 0, votes);
         for (std::size_t table = 1; table < worker.tables.size(); ++table)
           pack_votes(block, raters, table - 1, worker.keys_of(table));
-        if (find_marked) {
+        if (scored != nullptr) {
           std::uint8_t any = 0;
           for (int i = 0; i < n; ++i) any |= votes[i];
           if (any != 0) worker.extent.add(rank, votes, n);
@@ -398,6 +412,7 @@ class CaseTally {
             worker.background += static_cast<std::uint64_t>(length);
             continue;
           }
+          if (scored != nullptr) scored[rank / block_voxels] = 1;
           worker.held += length;
           if (largest < faint_limit) {
             count_faint(cells, score, length, worker);
@@ -465,7 +480,7 @@ class CaseTally {
 
   template <class Real>
   void add(const VoxelBlocks<Real>& blocks, const EvaluationCells<Real>& cells,
-           const CaseView& view, std::vector<MarkedExtent::Range>* marked, int threads) {
+           const CaseView& view, CaseOverview* overview, int threads) {
     threads = static_cast<int>(std::clamp<std::int64_t>(blocks.tasks(), 1, std::max(threads, 1)));
     // VoxelBlocks walks in the order of its first array, the score.
     MarkedExtent extent(Walk(view.score.shape, {&view.score}), view.score.shape);
@@ -474,11 +489,15 @@ class CaseTally {
       workers.push_back(std::make_unique<Worker<Real>>(blocks, cells.count(), extent));
     const auto decoded = cells.decode();
     const Real faint_limit = EvaluationCells<Real>::faint_limit(decoded);
+    std::vector<std::uint8_t> scored;
+    if (overview != nullptr)
+      scored.resize(static_cast<std::size_t>((blocks.voxels() + block_voxels - 1) / block_voxels));
     std::atomic<bool> valid{true};
     parallel_tasks(threads, blocks.tasks(), [&](int thread, std::int64_t task) {
       if (!valid.load(std::memory_order_relaxed)) return;
       const std::int64_t last = std::min((task + 1) * task_voxels, blocks.voxels());
-      if (!count_range(blocks, cells, faint_limit, task * task_voxels, last, marked != nullptr,
+      if (!count_range(blocks, cells, faint_limit, task * task_voxels, last,
+                       overview == nullptr ? nullptr : scored.data(),
                        *workers[static_cast<std::size_t>(thread)]))
         valid.store(false, std::memory_order_relaxed);
     });
@@ -489,9 +508,11 @@ class CaseTally {
       give(*worker, decoded, found);
       extent.merge(worker->extent);
     }
-    if (marked != nullptr)
-      *marked = extent.any() ? extent.ranges() : std::vector<MarkedExtent::Range>{};
     sums_ += found;
+    if (overview == nullptr) return;
+    overview->marked = extent.any() ? extent.ranges() : std::vector<MarkedExtent::Range>{};
+    if (!blocks.score_contiguous()) scored.clear();
+    overview->scored = std::move(scored);
   }
 
   int bins_;

@@ -130,6 +130,14 @@ class ScoreTally {
       if ((entry.marks & 0xff) == 0xff) spill(cell);
     }
 
+    // `count` voxels with score 0 and no votes.
+    TWINTRACK_INLINE void add_blank(int count) {
+      const std::uint32_t cell = grid::position(0.0f).cell;
+      touch(cell);
+      if (group_ == 0)
+        wide_.get()[cell * columns_ + count_column] += static_cast<std::uint64_t>(count);
+    }
+
     // The raters that `marks` speaks of from now on. Voxels are counted with the first group only.
     void start_group(std::size_t group) {
       flush();
@@ -164,13 +172,16 @@ class ScoreTally {
         if (entries_[cell].marks != 0) spill(cell);
     }
 
+    TWINTRACK_INLINE void touch(std::uint32_t cell) {
+      if (seen_[cell] != 0) return;
+      seen_[cell] = 1;
+      touched_.push_back(cell);
+    }
+
     TWINTRACK_NOINLINE void spill(std::uint32_t cell) {
       Entry& entry = entries_[cell];
       std::uint64_t* to = wide_.get() + cell * columns_;
-      if (seen_[cell] == 0) {
-        seen_[cell] = 1;
-        touched_.push_back(cell);
-      }
+      touch(cell);
       if (group_ == 0) {
         to[count_column] += entry.marks & 0xff;
         to[residual_column] += entry.residual;
@@ -240,6 +251,10 @@ class ScoreTally {
       VoxelBlock<Real> block;
       for (std::int64_t rank = first; rank < last; rank += block_voxels) {
         const int n = static_cast<int>(std::min<std::int64_t>(block_voxels, last - rank));
+        if (blocks.blank(rank, n)) {
+          counter.add_blank(n);
+          continue;
+        }
         if (!blocks.load(rank, n, room.buffers, block)) {
           valid = false;
           return;

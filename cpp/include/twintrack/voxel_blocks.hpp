@@ -7,6 +7,7 @@
 // copied. A block is checked before it is handed out: scores in [0, 1], labels 0 or 1.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -126,6 +127,15 @@ TWINTRACK_INLINE int compact(const T* in, const std::uint8_t* keep, int n, T* ou
   return kept;
 }
 
+// The bits that are set anywhere in some bytes, in no order.
+TWINTRACK_INLINE std::uint64_t any_bit(const std::byte* p, std::int64_t bytes) {
+  std::uint64_t seen = 0;
+  std::int64_t i = 0;
+  for (; i + 8 <= bytes; i += 8) seen |= load<std::uint64_t>(p + i);
+  for (; i < bytes; ++i) seen |= static_cast<std::uint64_t>(p[i]);
+  return seen;
+}
+
 inline std::string number_text(double value) {
   char text[32];
   std::snprintf(text, sizeof text, "%.9g", value);
@@ -202,12 +212,15 @@ class VoxelBlocks {
         walk_(case_walk(view)) {
     for (std::size_t k = 0; k < arrays_.size(); ++k)
       contiguous_.push_back(walk_.contiguous(k, size_of(arrays_[k]->element)));
+    all_contiguous_ = std::find(contiguous_.begin(), contiguous_.end(), false) == contiguous_.end();
     score_ready_ = contiguous_[0] && view.score.element == ready_element &&
                    reinterpret_cast<std::uintptr_t>(view.score.data) % alignof(Real) == 0;
   }
 
   std::int64_t voxels() const { return walk_.count(); }
   std::size_t raters() const { return raters_; }
+  /// Whether ranks are the order of the score's memory, without gaps.
+  bool score_contiguous() const { return contiguous_[0]; }
   std::int64_t tasks() const { return (voxels() + task_voxels - 1) / task_voxels; }
 
   /// Room for the blocks of one thread.
@@ -265,6 +278,18 @@ class VoxelBlocks {
     }
     block.raters = buffers.pointers.data();
     return valid;
+  }
+
+  /// Whether, in a case without a region, every array is 0 at all of ranks [first, first + n), as
+  /// far as that shows in memory without a walk: such background need not be loaded.
+  TWINTRACK_INLINE bool blank(std::int64_t first, int n) const {
+    if (!all_contiguous_ || view_.region != nullptr) return false;
+    std::uint64_t seen = 0;
+    for (std::size_t k = 0; k < arrays_.size() && seen == 0; ++k) {
+      const auto size = static_cast<std::int64_t>(size_of(arrays_[k]->element));
+      seen = detail::any_bit(walk_.start(k) + first * size, n * size);
+    }
+    return seen == 0;
   }
 
   /// Throws InvalidVoxel for the first voxel, in walking order, that breaks the rules; call it when
@@ -362,6 +387,7 @@ class VoxelBlocks {
   std::vector<const ArrayView*> arrays_;  // score, raters, region
   Walk walk_;
   std::vector<bool> contiguous_;
+  bool all_contiguous_;
   bool score_ready_;
 };
 

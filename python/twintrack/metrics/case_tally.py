@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +14,7 @@ from twintrack.backend import cuda_module
 from twintrack.device_arrays import device_case
 from twintrack.files import naming, replacing
 
-__all__ = ["BINS", "THRESHOLDS", "Bins", "CaseTally"]
+__all__ = ["BINS", "THRESHOLDS", "Bins", "CaseOverview", "CaseTally"]
 
 BINS = 50
 """Equally wide bins of the benchmark's calibration error."""
@@ -83,6 +83,23 @@ class Bins:
         return self.count, self.total, self.votes
 
 
+class CaseOverview(NamedTuple):
+    """What a look at a whole case tells besides its sums.
+
+    Attributes
+    ----------
+    marked : tuple of (int, int)
+        The range in which raters marked something: first index along each axis and one past the
+        last; empty if nothing is marked.
+    scored : (B,) uint8 or None
+        Whether each 1024 voxels, in the order of the score's memory, may hold a score other than
+        0. None for a score that is not contiguous, or on a device.
+    """
+
+    marked: tuple[tuple[int, int], ...]
+    scored: NDArray[np.uint8] | None
+
+
 class CaseTally:
     """Integer sums from which TDSC, calibration errors, Brier scores and volumes are computed.
 
@@ -128,21 +145,15 @@ class CaseTally:
         self._tally.update(score_array(score), rater_arrays(raters), region_array(region))
         return self
 
-    def update_and_find_marked(
-        self, score: ArrayLike, raters: ArrayLike
-    ) -> tuple[tuple[int, int], ...]:
-        """Add a whole case, and return the range in which raters marked something.
-
-        Returns
-        -------
-        ranges
-            First marked index along each axis and one past the last; empty if nothing is marked.
-        """
+    def update_and_overview(self, score: ArrayLike, raters: ArrayLike) -> CaseOverview:
+        """Add a whole case, and return what was seen of it besides."""
         if on_device(score=score, raters=raters):
-            found = self._update_on_device(score, raters, None, find_marked=True)
+            ranges, scored = self._update_on_device(score, raters, None, find_marked=True), None
         else:
-            found = self._tally.update_and_find_marked(score_array(score), rater_arrays(raters))
-        return tuple((int(first), int(end)) for first, end in found)
+            p = score_array(score)
+            ranges, blocks = self._tally.update_and_overview(p, rater_arrays(raters))
+            scored = blocks if p.flags.forc else None
+        return CaseOverview(tuple((int(first), int(end)) for first, end in ranges), scored)
 
     def _update_on_device(
         self, score: Any, raters: Any, region: Any | None, find_marked: bool

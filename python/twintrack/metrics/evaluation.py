@@ -116,7 +116,7 @@ def evaluate(
         raise ValueError(f"voxel_volume is {voxel_volume}; it must be positive")
     p, masks = score_array(score), rater_arrays(raters)
     whole = CaseTally(len(masks))
-    marked = whole.update_and_find_marked(p, masks)
+    overview = whole.update_and_overview(p, masks)
     notes: list[str] = []
 
     # One tally for calibration figures; another for the official ECE in the rare case that the
@@ -126,8 +126,8 @@ def evaluate(
         calibration.update(p, masks, region_array(region))
         if calibration.voxels == 0:
             notes.append("no voxel to measure calibration on: calibration errors are undefined")
-    elif marked:
-        box, clamped = _box(marked, protocol)
+    elif overview.marked:
+        box, clamped = _box(overview.marked, protocol)
         if not all(
             part.start == 0 and part.stop >= n for part, n in zip(clamped, p.shape, strict=True)
         ):
@@ -170,7 +170,7 @@ def evaluate(
     rater_volumes = whole.rater_voxels.astype(np.float64) * voxel_volume
     volume = whole.predicted_voxels * voxel_volume
     if protocol == "official":
-        crps = _official_crps(p, whole, voxel_volume, notes)
+        crps = _official_crps(p, overview.scored, whole, voxel_volume, notes)
     else:
         crps = crps_corrected(volume, rater_volumes)
 
@@ -218,10 +218,14 @@ def _differs(bins: Bins) -> bool:
 
 
 def _official_crps(
-    score: NDArray[Any], whole: CaseTally, voxel_volume: float, notes: list[str]
+    score: NDArray[Any],
+    scored: NDArray[np.uint8] | None,
+    whole: CaseTally,
+    voxel_volume: float,
+    notes: list[str],
 ) -> float:
     exact = whole.predicted_voxels
-    voxels = numpy_sum(score, exact)
+    voxels = numpy_sum(score, exact, scored)
     if abs(voxels - exact) > 1e-4 * exact:
         notes.append(
             f"official: the predicted volume is summed in {score.dtype}, which gives {voxels:.7g} "
