@@ -18,6 +18,7 @@
 #include "twintrack/array_view.hpp"
 #include "twintrack/calibration_map.hpp"
 #include "twintrack/instruction_set.hpp"
+#include "twintrack/map_block.hpp"
 #include "twintrack/merge.hpp"
 #include "twintrack/parallel.hpp"
 

@@ -31,6 +31,8 @@
 #include "twintrack/calibration_map.hpp"
 #include "twintrack/element.hpp"
 #include "twintrack/exponential.hpp"
+#include "twintrack/map_block.hpp"
+#include "twintrack/map_rule.hpp"
 #include "twintrack/resample.hpp"
 #include "twintrack/voxel_blocks.hpp"
 
