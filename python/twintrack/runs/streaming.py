@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.cohort import Case, RegionRule, annotated_box
+from twintrack.cohort.region import BOX_MARGIN, as_mask, require_marked
 from twintrack.volumes import HEADER_PARTS, Volume, check_same_geometry
 from twintrack.volumes.slabs import VolumeSlabs, open_slabs
 
 __all__ = ["SLAB_VOXELS", "Slab", "StreamedCase", "moved", "open_case", "open_score", "planes_of"]
 
 SLAB_VOXELS = 1 << 20  # of each file: work for all cores, and about the size of a cache
-_MARGIN = 20  # of the annotated box, in voxels
 _VOXEL = re.compile(r"\[(\d+), (\d+), (\d+)\]")
 
 
@@ -85,7 +85,7 @@ class StreamedCase:
             score, *raters = (next(part) for part in parts)
             region = None
             if self._roi is not None:
-                region = _as_mask(raters.pop(), self._roi.place, first)
+                region = as_mask(raters.pop(), self._roi.place, first)
                 marked = marked or bool(region.any())
             elif box is not None:
                 region = np.zeros(score.shape, np.bool_, "F")
@@ -94,8 +94,8 @@ class StreamedCase:
             yield Slab(score, raters, region)
         for part in parts:
             next(part, None)  # reads on to the checksums
-        if self._roi is not None and not marked:
-            raise ValueError(f"{self._roi.place}: the mask is empty, so no voxel would count")
+        if self._roi is not None:
+            require_marked(marked, self._roi.place)
 
     @property
     def _planes(self) -> int:
@@ -115,8 +115,8 @@ class StreamedCase:
             raise ValueError("no rater marks any voxel, so there is no annotated box")
         x, y, z = (
             slice(
-                max(min(part[axis].start for part in found) - _MARGIN, 0),
-                min(max(part[axis].stop for part in found) + _MARGIN, length),
+                max(min(part[axis].start for part in found) - BOX_MARGIN, 0),
+                min(max(part[axis].stop for part in found) + BOX_MARGIN, length),
             )
             for axis, length in enumerate(self.place.array.shape)
         )
@@ -152,15 +152,6 @@ def open_score(path: Path, tumour: Sequence[int]) -> VolumeSlabs:
             f"{path}: holds {dtype} without a scale factor: a segmentation, not a score"
         )
     return score
-
-
-def _as_mask(array: NDArray[Any], place: Volume, first: int) -> NDArray[np.bool_]:
-    mask: NDArray[np.bool_] = array.astype(np.bool_, copy=False)
-    if not np.array_equal(array, mask):
-        i, j, k = np.argwhere(array != mask)[0].tolist()
-        value = array[i, j, k]
-        raise ValueError(f"{place}: voxel ({i}, {j}, {k + first}) is {value}; a mask is 0 or 1")
-    return mask
 
 
 def planes_of(place: Volume) -> int:

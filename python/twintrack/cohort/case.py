@@ -1,0 +1,61 @@
+"""The files that make up a case."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from pathlib import Path
+
+from twintrack.files import natural_order
+
+
+@dataclass(frozen=True)
+class Case:
+    """The files of one case.
+
+    Attributes
+    ----------
+    name
+        Unique in its cohort and fit to name a file.
+    score
+        Tumour probability.
+    raters
+        One annotation per rater, in the same order in every case.
+    vessels
+        Label map of the vessels, or None.
+    roi
+        Mask of the voxels that count under the rule "roi", or None.
+    """
+
+    name: str
+    score: Path
+    raters: tuple[Path, ...]
+    vessels: Path | None = None
+    roi: Path | None = None
+
+
+def check_name(name: str, place: str) -> str:
+    """Return `name` if it can name an output file in the folder it is meant for."""
+    if not name or name.startswith(".") or not name.isprintable() or set(name) & set("/\\"):
+        raise ValueError(f"{place}: case name {name!r} cannot be used as a file name")
+    return name
+
+
+def check_same_raters(raters: dict[str, tuple[str, ...]]) -> None:
+    """Raise if not every case has every rater that some case has."""
+    everyone = sorted(
+        {rater for present in raters.values() for rater in present}, key=natural_order
+    )
+    for case, present in raters.items():
+        absent = [rater for rater in everyone if rater not in present]
+        if absent:
+            raise ValueError(
+                f"case {case!r} has {len(present)} raters ({', '.join(present)}), but other cases "
+                f"also have {', '.join(absent)}; all cases need the same raters"
+            )
+
+
+def not_found(places: list[str]) -> FileNotFoundError:
+    """Return the error that lists the first few of the files that are missing."""
+    shown = "\n  ".join(places[:10] + ["…"] * (len(places) > 10))
+    return FileNotFoundError(errno.ENOENT, f"{len(places)} missing:\n  {shown}")

@@ -1,0 +1,156 @@
+"""A cohort in a folder of annotations and a folder of predictions."""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from twintrack.cohort.case import Case, check_same_raters, not_found
+from twintrack.files import natural_order, split_suffix
+
+# Preferred first: beside nnU-Net's CASE.npz lies CASE.nii.gz, its segmentation.
+_SCORE_SUFFIXES = (".npz", ".nii.gz", ".nii", ".npy", ".mha")
+
+
+def read_folders(
+    cases_dir: str | os.PathLike[str],
+    predictions_dir: str | os.PathLike[str],
+    raters: str = "{case}/annotation_{k}.nii.gz",
+    vessels: str | None = "{case}/*vessel*.nii.gz",
+    roi: str | None = "{case}/roi.nii.gz",
+) -> list[Case]:
+    """Find a cohort in a folder of annotations and a folder of predictions.
+
+    The predictions decide which cases there are: every ``CASE.npz`` (nnU-Net's probabilities) or,
+    where there is none, ``CASE.nii.gz``, ``.nii``, ``.npy`` or ``.mha`` is one. So a validation
+    fold is a cohort of its own. Annotated cases without a prediction are left out.
+
+    Parameters
+    ----------
+    cases_dir
+        Folder that holds the annotations, CURVAS layout by default.
+    predictions_dir
+        Folder that holds the scores.
+    raters, vessels, roi
+        Where to look, relative to `cases_dir`. ``{case}`` is the case's name; ``{k}`` the rater's
+        number, ``{k:02d}`` with leading zeros; ``*`` any text. A pattern without ``{case}`` is
+        meant inside the case's own folder. Raters are ordered naturally (2 before 10), and a
+        STAPLE consensus is no rater. `vessels` and `roi` may find no file. For example
+        ``"labelsTr/{case}_ann{k}.nii.gz"`` or ``"{case}_{k:02d}.nii.gz"``.
+
+    Raises
+    ------
+    FileNotFoundError
+        One of the folders does not exist, or a prediction has no annotations.
+    ValueError
+        No predictions, a rater missing in one case, or several files where one is meant.
+    """
+    cases_dir, predictions_dir = Path(cases_dir), Path(predictions_dir)
+    scores = find_scores(predictions_dir)
+
+    @functools.cache
+    def listing(folder: Path) -> list[str]:
+        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+
+    def find(pattern: str, case: str) -> dict[str, Path]:
+        """Return the files that match, in natural order of what the wildcards stand for."""
+        found = {"": cases_dir}
+        for component in _components(pattern):
+            prefix, regex = _compile(component, case)
+            found = {
+                key + "".join(match.groups()): folder / name
+                for key, folder in found.items()
+                for name in _starting_with(listing(folder), prefix)
+                if (match := regex.fullmatch(name)) and (prefix or not name.startswith("."))
+            }
+        return dict(sorted(found.items(), key=lambda item: natural_order(item[0])))
+
+    def find_one(pattern: str | None, case: str) -> Path | None:
+        found = list(find(pattern, case).values()) if pattern else []
+        if len(found) > 1:
+            names = ", ".join(file.name for file in found)
+            raise ValueError(f"case {case!r}: {pattern!r} finds several files: {names}")
+        return found[0] if found else None
+
+    found_raters = {
+        name: {k: file for k, file in find(raters, name).items() if "staple" not in k.lower()}
+        for name in scores
+    }
+    missing = [
+        f"case {name!r}: {cases_dir / raters.replace('{case}', name)}"
+        for name, files in found_raters.items()
+        if not files
+    ]
+    if missing:
+        raise not_found(missing)
+    check_same_raters({name: tuple(files) for name, files in found_raters.items()})
+    return [
+        Case(
+            name,
+            score,
+            tuple(found_raters[name].values()),
+            find_one(vessels, name),
+            find_one(roi, name),
+        )
+        for name, score in scores.items()
+    ]
+
+
+def find_scores(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """Return the score file of each case in a folder of predictions, in natural order of the names.
+
+    Where a case has several, ``CASE.npz`` (nnU-Net's probabilities, beside which lies its
+    segmentation, ``CASE.nii.gz``) comes before ``CASE.nii.gz``, ``.nii``, ``.npy`` and ``.mha``.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder does not exist.
+    ValueError
+        There is no score in it.
+    """
+    folder = Path(folder)
+    found: dict[str, dict[str, Path]] = {}
+    for file in folder.iterdir():
+        stem, suffix = split_suffix(file.name)
+        if suffix in _SCORE_SUFFIXES and not stem.startswith("."):
+            found.setdefault(stem, {})[suffix] = file
+    if not found:
+        raise ValueError(f"{folder}: no predictions ({', '.join(_SCORE_SUFFIXES)}) here")
+    return {
+        case: next(found[case][suffix] for suffix in _SCORE_SUFFIXES if suffix in found[case])
+        for case in sorted(found, key=natural_order)
+    }
+
+
+def _components(pattern: str) -> list[str]:
+    return (pattern if "{case}" in pattern else "{case}/" + pattern).split("/")
+
+
+def _compile(component: str, case: str) -> tuple[str, re.Pattern[str]]:
+    """Return what a matching name starts with, and the expression that it matches."""
+    prefix, regex, wild = "", "", False
+    for part in re.split(r"(\{[^}]*\}|\*)", component):
+        number = re.fullmatch(r"\{k(?::0(\d)d)?\}", part)
+        if number or part == "*":
+            wild = True
+            regex += rf"(\d{{{number[1] or 1},}})" if number else "(.*)"
+            continue
+        if part.startswith("{") and part != "{case}":
+            raise ValueError(f"{component!r}: {part} is not one of {{case}}, {{k}} and {{k:02d}}")
+        literal = case if part == "{case}" else part
+        regex += re.escape(literal)
+        prefix += "" if wild else literal
+    return prefix, re.compile(regex)
+
+
+def _starting_with(names: list[str], prefix: str) -> Iterator[str]:
+    """Yield those of the sorted `names` that start with `prefix`, without looking at the rest."""
+    for index in range(bisect.bisect_left(names, prefix), len(names)):
+        if not names[index].startswith(prefix):
+            return
+        yield names[index]

@@ -1,0 +1,130 @@
+"""The arrays of a case, ready to be tallied."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.cohort.case import Case
+from twintrack.cohort.region import RegionRule, annotated_box, as_mask, require_marked
+from twintrack.threads import max_threads
+from twintrack.volumes import (
+    HEADER_PARTS,
+    Volume,
+    check_same_geometry,
+    read_label_map,
+    read_labels,
+    read_score,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedCase:
+    """The arrays of one case, all of the shape (x, y, z) of its score.
+
+    Attributes
+    ----------
+    case
+        Where they come from.
+    score
+        Tumour probability with its geometry; floating point.
+    raters
+        One annotation per rater, in the dtype of its file.
+    region
+        Boolean mask of the voxels that count; None for all of them.
+    vessels
+        uint8 label map, or None.
+    """
+
+    case: Case
+    score: Volume
+    raters: list[NDArray[Any]]
+    region: NDArray[np.bool_] | None
+    vessels: NDArray[np.uint8] | None
+
+
+def load_case(
+    case: Case,
+    region_rule: RegionRule,
+    ignore_header: bool = False,
+    tumour: Sequence[int] = (1,),
+) -> LoadedCase:
+    """Read the files of a case and check that they lie on one grid.
+
+    Parameters
+    ----------
+    case
+        Files to read.
+    region_rule
+        Which voxels count: "roi" (the mask of the case), "box" (`annotated_box`) or "all".
+    ignore_header
+        Compare the shapes only, for files whose voxels correspond though their headers differ.
+    tumour
+        Classes to add up where the score is an ``.npz`` of class probabilities.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, OSError
+        A file is missing, corrupt or on another grid, the rule is "roi" and there is no mask (or
+        it is empty, or not 0/1), or the rule is "box" and no rater marks any voxel. The message
+        names the file or the case.
+    """
+    if region_rule not in get_args(RegionRule):
+        raise ValueError(f"region_rule={region_rule!r}: choose one of {get_args(RegionRule)}")
+    if region_rule == "roi" and case.roi is None:
+        raise ValueError(
+            f"case {case.name!r}: region rule 'roi' needs a mask; name its file in the manifest's "
+            "column 'roi', or choose the rule 'box' or 'all'"
+        )
+    readers = [functools.partial(read_score, case.score, tumour)]
+    readers += [functools.partial(read_labels, file) for file in case.raters]
+    if case.vessels:
+        readers.append(functools.partial(read_label_map, case.vessels))
+    if case.roi and region_rule == "roi":
+        readers.append(functools.partial(read_labels, case.roi))
+    volumes = _read_all(readers)
+    score, raters = volumes[0], volumes[1 : 1 + len(case.raters)]
+    vessels = volumes[1 + len(raters)] if case.vessels else None
+    roi = volumes[-1] if case.roi and region_rule == "roi" else None
+
+    reference = next((volume for volume in volumes if volume.affine is not None), score)
+    for volume in volumes:
+        check_same_geometry(reference, volume, ignore=HEADER_PARTS if ignore_header else ())
+
+    arrays = [volume.array for volume in raters]
+    region: NDArray[np.bool_] | None = None
+    if roi:
+        region = as_mask(roi.array, roi)
+        require_marked(bool(region.any()), roi)
+    elif region_rule == "box":
+        try:
+            box = annotated_box(arrays)
+        except ValueError as error:
+            raise ValueError(f"case {case.name!r}: {error}") from error
+        # numpy.zeros takes no memory for the pages outside the box.
+        order: Literal["F", "C"] = "F" if score.array.flags.f_contiguous else "C"
+        region = np.zeros(score.array.shape, np.bool_, order)
+        region[box] = True
+    return LoadedCase(case, score, arrays, region, vessels.array if vessels else None)
+
+
+def _read_all(readers: Sequence[Callable[[], Volume]]) -> list[Volume]:
+    """Call every reader, several at a time; of several errors the first in order is raised.
+
+    Inflating takes the time, and gives up the lock of the interpreter.
+    """
+    threads = min(max_threads(), len(readers))
+    if threads == 1:
+        return [read() for read in readers]
+    with ThreadPoolExecutor(threads) as pool:
+        started = [pool.submit(read) for read in readers]
+        try:
+            return [volume.result() for volume in started]
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,131 @@
+"""A cohort in a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from twintrack.cohort.case import Case, check_name, check_same_raters, not_found
+from twintrack.files import is_file, natural_order, replacing
+
+
+def read_manifest(path: str | os.PathLike[str]) -> list[Case]:
+    """Read a cohort from a CSV file.
+
+    The first row names the columns: ``case``, ``score``, ``rater_1`` … ``rater_N`` and, if wanted,
+    ``vessels`` and ``roi``, in any order. Every further row is a case. Paths are relative to the
+    manifest's folder or absolute. All cases need all raters; ``vessels`` and ``roi`` may be empty.
+    The file is UTF-8 with commas; a byte order mark and any line ends are accepted.
+
+    Raises
+    ------
+    FileNotFoundError
+        The manifest, or a file named in it; the message names row and column.
+    ValueError
+        No cases, unknown, repeated or missing columns, a repeated or unusable case name, a rater
+        missing in a case, one file given for two raters; the message names row and column.
+    """
+    path = Path(path)
+    try:
+        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error}); save it as 'CSV UTF-8'") from error
+    except csv.Error as error:
+        raise ValueError(f"{path}: row {reader.line_num}: {error}") from error
+    if len(rows) < 2:
+        raise ValueError(f"{path}: no cases; it needs a header row and a row for each case")
+
+    columns = rows[0][1]
+    rater_columns = _check_columns(path, columns)
+    cases: dict[str, Case] = {}
+    missing: list[str] = []
+    for number, cells in rows[1:]:
+        place = f"{path}: row {number}"
+        if len(cells) != len(columns):
+            raise ValueError(f"{place} has {len(cells)} cells, its header has {len(columns)}")
+        row = dict(zip(columns, cells, strict=True))
+        name = check_name(row["case"], place)
+        if name in cases:
+            raise ValueError(f"{place}: case {name!r} appears twice")
+        for column in ("score", *rater_columns):
+            if not row[column]:
+                raise ValueError(f"{place}, column {column!r}: no file for case {name!r}")
+        files = {
+            column: path.parent / cell for column, cell in row.items() if cell and column != "case"
+        }
+        missing += [
+            f"{place}, column {column!r}: {file}"
+            for column, file in files.items()
+            if not is_file(file)
+        ]
+        raters = tuple(files[column] for column in rater_columns)
+        if len(set(raters)) < len(raters):
+            raise ValueError(f"{place}: case {name!r} has the same file for two raters")
+        cases[name] = Case(name, files["score"], raters, files.get("vessels"), files.get("roi"))
+    if missing:
+        raise not_found(missing)
+    return list(cases.values())
+
+
+def write_manifest(path: str | os.PathLike[str], cases: Iterable[Case]) -> None:
+    """Write a cohort as a CSV file that `read_manifest` reads back.
+
+    Files inside the manifest's folder are written relative to it, so that the folder can be moved
+    as a whole; others keep their absolute path.
+
+    Raises
+    ------
+    ValueError
+        No cases, a repeated case name, or cases with different numbers of raters.
+    OSError
+        Writing failed; an existing manifest is unharmed.
+    """
+    path = Path(path)
+    folder = path.parent.absolute()
+    cases = list(cases)
+    if not cases:
+        raise ValueError(f"{path}: no cases to write")
+    check_same_raters(
+        {case.name: tuple(str(k + 1) for k in range(len(case.raters))) for case in cases}
+    )
+    if len({case.name for case in cases}) < len(cases):
+        raise ValueError(f"{path}: two cases have the same name")
+
+    def cell(file: Path | None) -> str:
+        if file is None:
+            return ""
+        file = file.absolute()
+        return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
+
+    raters = [f"rater_{k + 1}" for k in range(len(cases[0].raters))]
+    with replacing(path) as temporary, temporary.open("x", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["case", "score", *raters, "vessels", "roi"])
+        for case in cases:
+            files = (case.score, *case.raters, case.vessels, case.roi)
+            writer.writerow([check_name(case.name, str(path)), *map(cell, files)])
+
+
+def _check_columns(path: Path, columns: list[str]) -> list[str]:
+    """Return the rater columns in order."""
+    if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
+        raise ValueError(f"{path}: separated by semicolons or tabs; save it with commas")
+    raters = sorted((c for c in columns if re.fullmatch(r"rater_\d+", c)), key=natural_order)
+    for column in columns:
+        if column not in {"case", "score", "vessels", "roi", *raters}:
+            raise ValueError(
+                f"{path}: unknown column {column!r}; known are case, score, rater_1, rater_2, …, "
+                "vessels and roi"
+            )
+        if columns.count(column) > 1:
+            raise ValueError(f"{path}: column {column!r} appears twice")
+    wanted = ["case", "score", *(f"rater_{k + 1}" for k in range(max(1, len(raters))))]
+    for column in wanted:
+        if column not in columns:
+            raise ValueError(f"{path}: column {column!r} is missing; it has {', '.join(columns)}")
+    return raters

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+from empty_files import touch
+
+from twintrack.cohort import read_folders
+
+
+def test_curvas_layout_with_an_nnunet_prediction_folder(tmp_path):
+    cases, predictions = tmp_path / "train", tmp_path / "fold_0"
+    for case in ("CURVASPDAC_2", "CURVASPDAC_10", "CURVASPDAC_11"):
+        touch(cases / case, "image.nii.gz", "annotation_staple.nii.gz", ".annotation_9.nii.gz")
+        touch(cases / case, *(f"annotation_{k}.nii.gz" for k in range(1, 12)))
+    touch(cases / "CURVASPDAC_2", "vessels.nii.gz", "._vessels.nii.gz", "roi.nii.gz")
+    touch(predictions, "CURVASPDAC_10.nii.gz", "CURVASPDAC_2.nii.gz", "._CURVASPDAC_2.nii.gz")
+    touch(predictions, "CURVASPDAC_2.npz", "CURVASPDAC_2.pkl", "dataset.json", "plans.json")
+
+    found = read_folders(cases, predictions)
+
+    assert [case.name for case in found] == ["CURVASPDAC_2", "CURVASPDAC_10"]
+    assert found[0].score == predictions / "CURVASPDAC_2.npz"
+    assert found[1].score == predictions / "CURVASPDAC_10.nii.gz"
+    assert found[0].vessels == cases / "CURVASPDAC_2/vessels.nii.gz"
+    assert found[0].roi == cases / "CURVASPDAC_2/roi.nii.gz"
+    assert found[1].vessels is found[1].roi is None
+    names = [f"annotation_{k}.nii.gz" for k in range(1, 12)]  # 10 after 9, not after 1
+    assert [[file.name for file in case.raters] for case in found] == [names, names]
+    assert read_folders(cases, predictions, raters="annotation_*.nii.gz") == found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("labelsTr/{case}_ann{k}.nii.gz", "labelsTr/{}_ann{}.nii.gz"),
+        ("{case}_{k:02d}.nii.gz", "{}_{:02d}.nii.gz"),
+        ("rater_{k}/{case}.nii.gz", "rater_{1}/{0}.nii.gz"),
+        ("{case}/by_*.nii.gz", "{}/by_{}.nii.gz"),
+    ],
+)
+def test_spellings_of_rater_files(tmp_path, pattern, names):
+    # The names contain each other, wildcards and what looks like another case's rater.
+    cases = ["a", "a_1", "a*", "a+", "a_01"]
+    raters = [1, 2, 10]
+    for case in cases:
+        touch(tmp_path / "in", *(names.format(case, k) for k in raters))
+        touch(tmp_path / "out", f"{case}.npz")
+    found = {
+        case.name: case.raters for case in read_folders(tmp_path / "in", tmp_path / "out", pattern)
+    }
+    assert found == {
+        case: tuple(tmp_path / "in" / names.format(case, k) for k in raters) for case in cases
+    }
+
+
+def test_missing_rater_is_named_with_its_case(tmp_path):
+    touch(tmp_path / "in", *(f"{case}/annotation_{k}.nii.gz" for case in "abc" for k in (1, 2, 3)))
+    touch(tmp_path / "out", "a.npz", "b.npz", "c.npz")
+    (tmp_path / "in/b/annotation_2.nii.gz").unlink()
+    with pytest.raises(ValueError, match=r"'b' has 2 raters \(1, 3\).*also have 2;"):
+        read_folders(tmp_path / "in", tmp_path / "out")
+    # The same number of raters is not the same raters.
+    for case in "ac":
+        (tmp_path / f"in/{case}/annotation_3.nii.gz").unlink()
+    with pytest.raises(ValueError, match=r"'a'.*3"):
+        read_folders(tmp_path / "in", tmp_path / "out")
+
+
+def test_folders_without_what_is_needed(tmp_path):
+    touch(tmp_path / "in", "a/annotation_1.nii.gz", "a/vessel.nii.gz", "a/vessels.nii.gz")
+    touch(tmp_path / "empty", "plans.json")
+    touch(tmp_path / "out", "a.npz")
+    touch(tmp_path / "more", "a.npz", "b.npz")
+    with pytest.raises(ValueError, match=r"empty.*no predictions"):
+        read_folders(tmp_path / "in", tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match="absent"):
+        read_folders(tmp_path / "in", tmp_path / "absent")
+    with pytest.raises(
+        FileNotFoundError, match=r"1 missing:\n.*'b': .*in/b/annotation_{k}\.nii\.gz"
+    ):
+        read_folders(tmp_path / "in", tmp_path / "more", vessels=None)
+    with pytest.raises(ValueError, match=r"'a'.*several.*vessel\.nii\.gz, vessels\.nii\.gz"):
+        read_folders(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"\{rater\}"):
+        read_folders(tmp_path / "in", tmp_path / "out", raters="{case}/{rater}.nii.gz")

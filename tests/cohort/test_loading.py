@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from twintrack.cohort import Case, annotated_box, load_case
+from twintrack.volumes import read_score, write_volume
+
+SHAPE = (6, 5, 4)
+AFFINE = np.diag([-0.7, -0.7, 2.5, 1.0])
+
+
+def make_case(folder: Path) -> Case:
+    """A case on disk: two raters, a vessel map of type int16 and a mask of type float64."""
+    rng = np.random.default_rng(0)
+    files = {
+        "score": rng.random(SHAPE, "f4"),
+        "r1": np.zeros(SHAPE, "i2"),
+        "r2": np.zeros(SHAPE, "u1"),
+        "vessels": rng.integers(0, 6, SHAPE).astype("i2"),
+        "roi": rng.random(SHAPE) > 0.5,
+    }
+    files["r1"][3, 2, 1] = files["r2"][3, 3, 1] = 1
+    for name, array in files.items():
+        write_volume(folder / f"{name}.nii.gz", array, AFFINE)
+    write_volume(folder / "roi.nii.gz", files["roi"].astype("f8"), AFFINE, "float64")
+    path = {name: folder / f"{name}.nii.gz" for name in files}
+    return Case("a", path["score"], (path["r1"], path["r2"]), path["vessels"], path["roi"])
+
+
+def test_load_case_gives_arrays_on_one_grid(tmp_path):
+    case = make_case(tmp_path)
+    loaded = load_case(case, "all")
+    assert loaded.case == case
+    assert loaded.region is None
+    assert [array.dtype for array in loaded.raters] == [np.int16, np.uint8]
+    assert loaded.vessels.dtype == np.uint8
+    assert {array.shape for array in (*loaded.raters, loaded.vessels)} == {SHAPE}
+    np.testing.assert_array_equal(loaded.score.array, read_score(case.score).array)
+    assert load_case(dataclasses.replace(case, vessels=None, roi=None), "all").vessels is None
+
+
+def test_region_rules(tmp_path, monkeypatch):
+    case = make_case(tmp_path)
+    mask = load_case(case, "roi").region
+    assert mask.dtype == np.bool_
+    np.testing.assert_array_equal(mask, read_score(case.roi).array == 1)
+
+    monkeypatch.setattr(annotated_box, "__defaults__", (1,))  # a margin that does not fill all
+    box = load_case(case, "box").region
+    expected = np.zeros(SHAPE, bool)
+    expected[2:5, 1:5, 0:3] = True
+    np.testing.assert_array_equal(box, expected)
+
+    with pytest.raises(ValueError, match="'roi' needs a mask"):
+        load_case(dataclasses.replace(case, roi=None), "roi")
+    with pytest.raises(ValueError, match="region_rule='mask'"):
+        load_case(case, "mask")
+
+
+@pytest.mark.parametrize("name", ["r2", "vessels", "roi"])
+def test_header_fault_of_any_file_is_found_and_can_be_overridden(tmp_path, name):
+    # CURVAS 2024 has an annotation whose header alone is wrong.
+    case = make_case(tmp_path)
+    fault = tmp_path / f"{name}.nii.gz"
+    array = np.ones(SHAPE, "u1")
+    write_volume(fault, array, AFFINE * [[1], [1], [1.5], [1]])
+    with pytest.raises(ValueError, match=rf"{name}\.nii\.gz: geometry.*score\.nii\.gz.*spacing"):
+        load_case(case, "roi")
+    load_case(case, "roi", ignore_header=True)
+    write_volume(fault, array[:-1], AFFINE)
+    with pytest.raises(ValueError, match=rf"{name}\.nii\.gz: shape"):
+        load_case(case, "roi", ignore_header=True)
+
+
+def test_annotations_are_compared_with_each_other_where_the_score_has_no_geometry(tmp_path):
+    case = make_case(tmp_path)
+    score = np.stack([np.zeros(SHAPE[::-1], "f4"), np.ones(SHAPE[::-1], "f4")])
+    np.savez(tmp_path / "a.npz", probabilities=score)
+    case = dataclasses.replace(case, score=tmp_path / "a.npz")
+    assert (load_case(case, "all").score.array == 1).all()
+    assert (load_case(case, "all", tumour=(0,)).score.array == 0).all()
+    write_volume(tmp_path / "r2.nii.gz", np.ones(SHAPE, "u1"), AFFINE * 2)
+    with pytest.raises(ValueError, match=r"r2\.nii\.gz: geometry differs from .*r1\.nii\.gz"):
+        load_case(case, "all")
+
+
+def test_unusable_masks_and_annotations_are_named(tmp_path):
+    case = make_case(tmp_path)
+    mask = np.zeros(SHAPE, "u1")
+    write_volume(case.roi, mask, AFFINE)
+    with pytest.raises(ValueError, match=r"roi\.nii\.gz: the mask is empty"):
+        load_case(case, "roi")
+    mask[5, 0, 3] = 2
+    write_volume(case.roi, mask, AFFINE)
+    with pytest.raises(ValueError, match=r"roi\.nii\.gz: voxel \(5, 0, 3\) is 2"):
+        load_case(case, "roi")
+    for rater in case.raters:
+        write_volume(rater, np.zeros(SHAPE, "u1"), AFFINE)
+    with pytest.raises(ValueError, match="case 'a': no rater marks any voxel"):
+        load_case(case, "box")
+    case.raters[1].write_bytes(case.raters[1].read_bytes()[:-3])
+    with pytest.raises(ValueError, match=r"r2\.nii\.gz: truncated"):
+        load_case(case, "all")

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import dataclasses
+import errno
+from pathlib import Path
+
+import pytest
+from empty_files import touch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from twintrack.cohort import Case, read_manifest, write_manifest
+
+
+def manifest(folder: Path, text: str) -> Path:
+    """Write a manifest beside the empty files s.npz, r1.nii, r2.nii, v.nii and m.nii."""
+    touch(folder, "s.npz", "r1.nii", "r2.nii", "v.nii", "m.nii")
+    path = folder / "cohort.csv"
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_manifest_as_spreadsheets_write_it(tmp_path, line_end, mark):
+    rows = ["vessels,rater_2,case,score,rater_1,roi", "v.nii,r2.nii,b 1,s.npz,r1.nii,", "", ",,,,,"]
+    rows.append('," r2.nii ",a,s.npz,r1.nii,m.nii')
+    path = manifest(tmp_path, mark + line_end.join(rows) + line_end)
+    raters = (tmp_path / "r1.nii", tmp_path / "r2.nii")
+    assert read_manifest(path) == [
+        Case("b 1", tmp_path / "s.npz", raters, vessels=tmp_path / "v.nii"),
+        Case("a", tmp_path / "s.npz", raters, roi=tmp_path / "m.nii"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no cases"),
+        ("case,score,rater_1\n", "no cases"),
+        ("case;score;rater_1\na;s.npz;r1.nii\n", "semicolons"),
+        ("case,score,rater_1,mask\na,s.npz,r1.nii,m.nii\n", "unknown column 'mask'"),
+        ("case,score,rater_1,rater_1\na,s.npz,r1.nii,r2.nii\n", "'rater_1' appears twice"),
+        ("case,score\na,s.npz\n", "'rater_1' is missing"),
+        ("case,rater_1\na,r1.nii\n", "'score' is missing"),
+        ("case,score,rater_1,rater_3\na,s.npz,r1.nii,r2.nii\n", "'rater_2' is missing"),
+        ("case,score,rater_1\na,s.npz,r1.nii\na,s.npz,r1.nii\n", "row 3: case 'a' appears twice"),
+        ("case,score,rater_1\na,,r1.nii\n", "row 2, column 'score'.*'a'"),
+        ("case,score,rater_1,rater_2\na,s.npz,r1.nii,\n", "row 2, column 'rater_2'.*'a'"),
+        ("case,score,rater_1,rater_2\n\na,s.npz,r1.nii\n", "row 3 has 3 cells, its header has 4"),
+        ("case,score,rater_1,rater_2\na,s.npz,r1.nii,r1.nii\n", "same file for two raters"),
+        ("case,score,rater_1\n,s.npz,r1.nii\n", "row 2: case name ''"),
+        ("case,score,rater_1\n../a,s.npz,r1.nii\n", r"row 2: case name '\.\./a'"),
+        ("case,score,rater_1\n..,s.npz,r1.nii\n", r"row 2: case name '\.\.'"),
+        ('case,score,rater_1\n"a\nb",s.npz,r1.nii\n', "row 3: case name"),
+    ],
+)
+def test_faulty_manifest_names_file_row_and_column(tmp_path, text, message):
+    with pytest.raises(ValueError, match=rf"cohort\.csv: .*{message}"):
+        read_manifest(manifest(tmp_path, text))
+
+
+def test_manifest_lists_missing_files_with_row_and_column(tmp_path):
+    text = "case,score,rater_1,roi\na,s.npz,r1.nii,x.nii\nb,y.npz,r1.nii,\n"
+    with pytest.raises(FileNotFoundError) as caught:
+        read_manifest(manifest(tmp_path, text))
+    assert caught.value.errno == errno.ENOENT
+    message = str(caught.value)
+    assert f"row 2, column 'roi': {tmp_path / 'x.nii'}" in message
+    assert f"row 3, column 'score': {tmp_path / 'y.npz'}" in message
+    with pytest.raises(FileNotFoundError, match=r"absent\.csv"):
+        read_manifest(tmp_path / "absent.csv")
+
+
+@given(
+    st.binary(max_size=80) | st.text(max_size=80).map(lambda text: text.encode("utf-8", "replace"))
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_as_manifest_fail_cleanly(tmp_path, content):
+    path = tmp_path / "cohort.csv"
+    path.write_bytes(content)
+    with pytest.raises((ValueError, OSError), match=r"cohort\.csv"):
+        read_manifest(path)
+
+
+def test_written_manifest_reads_back_and_moves_with_its_folder(tmp_path):
+    home, away = tmp_path / "home", tmp_path / 'away, "quoted"'
+    touch(home, "s/a.npz", "r/ä_1.nii.gz", "r/ä_2.nii.gz", "v.nii")
+    touch(away, "b.npz", "1.nii", "2.nii", "roi.nii")
+    cases = [
+        Case("a", home / "s/a.npz", (home / "r/ä_1.nii.gz", home / "r/ä_2.nii.gz"), home / "v.nii"),
+        Case("b", away / "b.npz", (away / "1.nii", away / "2.nii"), roi=away / "roi.nii"),
+    ]
+    write_manifest(home / "cohort.csv", cases)
+    assert read_manifest(home / "cohort.csv") == cases
+    moved = home.rename(tmp_path / "moved")
+    assert read_manifest(moved / "cohort.csv")[0].score == moved / "s/a.npz"
+
+
+def test_unwritable_cohorts_are_refused_and_leave_nothing(tmp_path):
+    one = Case("a", tmp_path / "s.npz", (tmp_path / "1.nii",))
+    two = dataclasses.replace(one, name="b", raters=(tmp_path / "1.nii", tmp_path / "2.nii"))
+    for cases, message in [
+        ([], "no cases"),
+        ([one, one], "same name"),
+        ([one, two], "'a' has 1 raters.*also have 2"),
+        ([dataclasses.replace(one, name="a/b")], "'a/b'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            write_manifest(tmp_path / "cohort.csv", cases)
+    assert list(tmp_path.iterdir()) == []
