@@ -12,6 +12,7 @@ void register_cut_refinement(pybind11::module_& module);
 void register_ensemble(pybind11::module_& module);
 void register_equal_mass(pybind11::module_& module);
 void register_isotonic(pybind11::module_& module);
+void register_map_fit(pybind11::module_& module);
 void register_numpy_sum(pybind11::module_& module);
 void register_calibration_map(pybind11::module_& module);
 }  // namespace twintrack::bindings
@@ -27,6 +28,7 @@ PYBIND11_MODULE(_core, module) {
   twintrack::bindings::register_ensemble(module);
   twintrack::bindings::register_equal_mass(module);
   twintrack::bindings::register_isotonic(module);
+  twintrack::bindings::register_map_fit(module);
   twintrack::bindings::register_numpy_sum(module);
   twintrack::bindings::register_calibration_map(module);
 }

@@ -60,13 +60,6 @@ void apply(std::vector<float>& score, const std::string& calibrator) {
   calibrate(file.map, score);
 }
 
-tt::Target target_of(const std::string& name) {
-  if (name == "mhr") return tt::Target::mhr;
-  if (name == "single") return tt::Target::single;
-  if (name == "hard") return tt::Target::hard;
-  throw std::runtime_error("target is '" + name + "'; it must be mhr, single or hard");
-}
-
 void fit(std::vector<float>& score, tt::Target target, std::uint64_t bins,
          std::span<const std::string> raters) {
   const tt::Shape shape = {static_cast<std::int64_t>(score.size())};
@@ -96,7 +89,7 @@ int main(int count, char** values) {
       write(arguments[1], score);
     } else if (command == "fit" && arguments.size() >= 6) {
       std::vector<float> score = read<float>(arguments[2]);
-      fit(score, target_of(arguments[3]), std::stoull(arguments[4]),
+      fit(score, tt::target_named(arguments[3]), std::stoull(arguments[4]),
           std::span(arguments).subspan(5));
       write(arguments[1], score);
     } else {

@@ -94,6 +94,16 @@ def isotonic(
     values: NDArray[np.float64], weights: NDArray[np.float64] | None
 ) -> NDArray[np.float64]: ...
 
+# --- bind_map_fit.cpp -----------------------------------------------------------------------------
+
+def fitted_knots(
+    count: NDArray[np.uint64],
+    mean_score: NDArray[np.float64],
+    votes: NDArray[np.uint64],
+    target: str,
+    rater: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+
 # --- bind_numpy_sum.cpp ---------------------------------------------------------------------------
 
 def numpy_sum(score: NDArray[np.float32], nonzero: NDArray[np.uint8] | None = None) -> float: ...

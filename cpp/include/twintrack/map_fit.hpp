@@ -1,4 +1,4 @@
-// From a tally to a calibration map; python/twintrack/map_fit.py fits the same map to the last bit.
+// From a tally, or its equal-mass bins, to a calibration map.
 #pragma once
 
 #include <algorithm>
@@ -21,6 +21,14 @@ namespace twintrack {
 /// rater; the average of one map per rater.
 enum class Target { mhr, single, hard };
 
+/// Throws std::invalid_argument if there is no target of that name.
+inline Target target_named(const std::string& name) {
+  if (name == "mhr") return Target::mhr;
+  if (name == "single") return Target::single;
+  if (name == "hard") return Target::hard;
+  throw std::invalid_argument("target is '" + name + "'; it must be mhr, single or hard");
+}
+
 /// Rows of a tally that hold voxels, owned.
 class OccurringRows {
  public:
@@ -41,7 +49,9 @@ class OccurringRows {
   std::vector<std::uint64_t> sums_;
 };
 
-/// The isotonic fit of each bin; `raters` votes a bin.
+/// The isotonic fit of each bin; `raters` votes a bin. Of Target::mhr to the mean over raters
+/// (paper, equation 4), of Target::single to one rater's answers (equation 1), of Target::hard to
+/// each rater's by itself, averaged: the fits lie on the same knots.
 inline std::vector<double> fitted_values(const EqualMassBins& bins, std::size_t raters,
                                          Target target, std::size_t rater = 0) {
   const std::size_t count = bins.count.size();
@@ -73,35 +83,46 @@ inline std::vector<double> fitted_values(const EqualMassBins& bins, std::size_t 
   return fit;
 }
 
-/// The map through (mean score, fitted value) of each of at most `bins` equal-mass bins. `rater` is
-/// the one that Target::single follows, 0-based. Throws std::invalid_argument if the tally holds no
-/// voxels, `bins` is 0, or there is no such rater.
-inline CalibrationMap fit_map(const ScoreTally& tally, std::uint64_t bins = 250,
-                              Target target = Target::mhr, std::size_t rater = 0) {
-  if (rater >= tally.raters())
-    throw std::invalid_argument("rater is " + std::to_string(rater) + " but there are " +
-                                std::to_string(tally.raters()) + " raters, counted from 0");
-  const OccurringRows rows(tally);
-  const EqualMassBins made = equal_mass_bins(rows.view(), bins);
-  const std::vector<double> fit = fitted_values(made, tally.raters(), target, rater);
+/// Knots of a map.
+struct Knots {
   std::vector<double> x;
   std::vector<double> y;
+};
+
+/// The knots through (mean score, fitted value) of each bin. `rater` is the one that Target::single
+/// follows, 0-based. Throws std::invalid_argument if there is no such rater.
+inline Knots fitted_knots(const EqualMassBins& bins, std::size_t raters, Target target,
+                          std::size_t rater = 0) {
+  if (rater >= raters)
+    throw std::invalid_argument("rater is " + std::to_string(rater) + " but there are " +
+                                std::to_string(raters) + " raters, counted from 0");
+  const std::vector<double> fit = fitted_values(bins, raters, target, rater);
+  Knots all;
   for (std::size_t bin = 0; bin < fit.size(); ++bin) {
     // Two bins of float64 scores may have means that round to one double: keep the upper.
-    if (bin + 1 < fit.size() && !(made.mean_score[bin + 1] > made.mean_score[bin])) continue;
+    if (bin + 1 < fit.size() && !(bins.mean_score[bin + 1] > bins.mean_score[bin])) continue;
     const double value = std::clamp(fit[bin], 0.0, 1.0);
-    x.push_back(made.mean_score[bin]);
-    y.push_back(y.empty() ? value : std::max(y.back(), value));
+    all.x.push_back(bins.mean_score[bin]);
+    all.y.push_back(all.y.empty() ? value : std::max(all.y.back(), value));
   }
   // Interior knots of a plateau change nothing.
-  std::vector<double> knots_x;
-  std::vector<double> knots_y;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    if (i > 0 && i + 1 < x.size() && y[i] == y[i - 1] && y[i] == y[i + 1]) continue;
-    knots_x.push_back(x[i]);
-    knots_y.push_back(y[i]);
+  Knots needed;
+  for (std::size_t i = 0; i < all.x.size(); ++i) {
+    if (i > 0 && i + 1 < all.x.size() && all.y[i] == all.y[i - 1] && all.y[i] == all.y[i + 1])
+      continue;
+    needed.x.push_back(all.x[i]);
+    needed.y.push_back(all.y[i]);
   }
-  return CalibrationMap(std::move(knots_x), std::move(knots_y));
+  return needed;
+}
+
+/// The map fitted to a tally with at most `bins` equal-mass bins. Throws std::invalid_argument if
+/// the tally holds no voxels, `bins` is 0, or there is no such rater.
+inline CalibrationMap fit_map(const ScoreTally& tally, std::uint64_t bins = 250,
+                              Target target = Target::mhr, std::size_t rater = 0) {
+  const OccurringRows rows(tally);
+  Knots knots = fitted_knots(equal_mass_bins(rows.view(), bins), tally.raters(), target, rater);
+  return CalibrationMap(std::move(knots.x), std::move(knots.y));
 }
 
 }  // namespace twintrack
