@@ -164,26 +164,24 @@ TWINTRACK_INLINE bool labels_valid(const std::uint8_t* label, int n) {
   return seen <= 1;
 }
 
-/// The arrays of a case in the order in which they are walked: score, raters, region.
+/// The arrays of a case in the order in which they are walked: score, raters, region. Throws
+/// std::invalid_argument if their shapes differ.
 inline std::vector<const ArrayView*> case_arrays(const CaseView& view) {
   std::vector<const ArrayView*> all{&view.score};
-  for (const ArrayView& rater : view.raters) all.push_back(&rater);
-  if (view.region != nullptr) all.push_back(view.region);
+  const auto add = [&](const ArrayView& array, const std::string& name) {
+    if (array.shape != view.score.shape)
+      throw std::invalid_argument(name + " has shape " + detail::to_text(array.shape) +
+                                  " but score has shape " + detail::to_text(view.score.shape));
+    all.push_back(&array);
+  };
+  for (std::size_t k = 0; k < view.raters.size(); ++k)
+    add(view.raters[k], "raters[" + std::to_string(k) + "]");
+  if (view.region != nullptr) add(*view.region, "region");
   return all;
 }
 
-/// The walk over the arrays of a case. Throws std::invalid_argument if their shapes differ.
+/// The walk over the arrays of a case; throws as `case_arrays`.
 inline Walk case_walk(const CaseView& view) {
-  const auto require = [&](bool fits, const std::string& name, const ArrayView& array) {
-    if (!fits)
-      throw std::invalid_argument(name + " has shape " + detail::to_text(array.shape) +
-                                  " but score has shape " + detail::to_text(view.score.shape));
-  };
-  for (std::size_t k = 0; k < view.raters.size(); ++k)
-    require(view.raters[k].shape == view.score.shape, "raters[" + std::to_string(k) + "]",
-            view.raters[k]);
-  if (view.region != nullptr)
-    require(view.region->shape == view.score.shape, "region", *view.region);
   return Walk(view.score.shape, case_arrays(view));
 }
 
@@ -209,7 +207,7 @@ class VoxelBlocks {
       : view_(view),
         raters_(view.raters.size()),
         arrays_(case_arrays(view)),
-        walk_(case_walk(view)) {
+        walk_(view.score.shape, arrays_) {
     for (std::size_t k = 0; k < arrays_.size(); ++k)
       contiguous_.push_back(walk_.contiguous(k, size_of(arrays_[k]->element)));
     all_contiguous_ = std::find(contiguous_.begin(), contiguous_.end(), false) == contiguous_.end();
