@@ -38,7 +38,6 @@ class Report:
         from twintrack.runs.progress import Bar, JsonLines, Lines, Quiet
 
         _tell.update(tracebacks=verbose, json=log_json)
-        self._verbose = verbose
         self._json: JsonLines | None = JsonLines() if log_json else None
         self._quiet = quiet
         self.progress: Progress
