@@ -18,6 +18,7 @@ from typing import Annotated, NamedTuple, NoReturn
 
 import typer
 
+from twintrack.cli.groups import spread
 from twintrack.cli.reporting import print_error
 from twintrack.version import __version__
 
@@ -98,7 +99,9 @@ def command_app(name: str) -> typer.Typer:
     function = getattr(module, name)
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     app = _app()
-    app.command(name, help="\n\n".join(" ".join(text.split()) for text in paragraphs))(function)
+    app.command(name, help="\n\n".join(" ".join(text.split()) for text in paragraphs))(
+        spread(function)
+    )
     return app
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from twintrack.cli import options
-from twintrack.cli.reporting import Report
+from twintrack.cli.running import Running
 
 if TYPE_CHECKING:
     from twintrack.cohort import Case
@@ -81,17 +81,9 @@ def apply(
         ),
     ] = False,
     tumour: options.Tumour = "1",
-    npp: options.AtOnce = None,
-    memory: options.Memory = None,
-    scheduler: options.Scheduler = None,
-    workers: options.Workers = None,
-    parts: options.Parts = 1,
-    part: options.Part = 0,
-    force: options.Force = False,
-    dry_run: options.DryRun = False,
-    quiet: options.Quiet = False,
-    log_json: options.LogJson = False,
-    verbose: options.Verbose = False,
+    *,
+    run: Running,
+    telling: options.Telling,
 ) -> None:
     """Apply a calibrator to score volumes; their geometry is kept.
 
@@ -102,18 +94,18 @@ def apply(
     from twintrack.runs import apply as runs
     from twintrack.volumes import QUANTISATION_ERROR
 
-    report = Report(quiet, log_json, verbose)
+    report = telling.report()
     if overwrite and keep:
         raise ValueError("--overwrite replaces what --continue_prediction keeps: give one of them")
     calibrator = read_calibrator(model)
-    cases = options.part_of(_scores(inputs), parts, part)
+    cases = run.part_of(_scores(inputs))
     job = runs.ApplyJob(calibrator, output, dtype.value, ending.value, options.classes(tumour))
-    if dry_run:
-        options.print_plan(report, cases, job, output / "store", memory, force)
+    if run.dry_run:
+        run.print_plan(report, cases, job, output / "store")
         return
     existing: Literal["refuse", "keep", "overwrite"]
     existing = "overwrite" if overwrite else "keep" if keep else "refuse"
-    with options.running(report, npp, memory, force, scheduler, workers) as settings:
+    with run.settings(report) as settings:
         outcomes = runs.apply_cohort(cases, job, existing=existing, settings=settings)
     failed = sum(outcome.failure is not None for outcome in outcomes)
     kept = len(cases) - len(outcomes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from twintrack.cli import options
-from twintrack.cli.reporting import Report
+from twintrack.cli.running import Running
 
 if TYPE_CHECKING:
     from twintrack.cohort import Case
@@ -106,17 +106,9 @@ def evaluate(
     roi: options.RoiPattern = options.ROI,
     tumour: options.Tumour = "1",
     ignore_header: options.IgnoreHeader = False,
-    npp: options.AtOnce = None,
-    memory: options.Memory = None,
-    scheduler: options.Scheduler = None,
-    workers: options.Workers = None,
-    parts: options.Parts = 1,
-    part: options.Part = 0,
-    force: options.Force = False,
-    dry_run: options.DryRun = False,
-    quiet: options.Quiet = False,
-    log_json: options.LogJson = False,
-    verbose: options.Verbose = False,
+    *,
+    run: Running,
+    telling: options.Telling,
 ) -> None:
     """Measure scores against several raters, as the CURVAS-PDACVI benchmark does.
 
@@ -128,7 +120,7 @@ def evaluate(
     from twintrack.calibrator_file import read_calibrator
     from twintrack.runs import evaluate as runs
 
-    report = Report(quiet, log_json, verbose)
+    report = telling.report()
     job = runs.EvaluateJob(
         protocol=protocol.value,
         calibrator=None if model is None else read_calibrator(model),
@@ -139,17 +131,17 @@ def evaluate(
         ignore_header=ignore_header,
     )
     cohort = options.read_cohort(source, predictions, raters, vessels, roi)
-    cases = options.part_of(cohort, parts, part)
+    cases = run.part_of(cohort)
     _check_examples(example or [], image, cohort)
     store = output / "store"
-    if dry_run:
-        options.print_plan(report, cases, job, store, memory, force)
+    if run.dry_run:
+        run.print_plan(report, cases, job, store)
         return
-    with options.running(report, npp, memory, force, scheduler, workers) as settings:
+    with run.settings(report) as settings:
         found = runs.evaluate_cohort(cases, job, store, settings=settings, cohort=cohort)
-    if parts > 1:
+    if run.parts > 1:
         report.result(
-            f"Part {part} of {parts} is evaluated",
+            f"Part {run.part} of {run.parts} is evaluated",
             [("cases", len(found.rows)), ("then", f"twintrack merge {output} … -o {output}")],
             output=str(output),
             cases=len(found.rows),
@@ -157,7 +149,7 @@ def evaluate(
         )
     else:
         options.write_evaluation(report, found, output, method)
-    _write_examples(output / "examples", found, cases, job, example, image, parts > 1)
+    _write_examples(output / "examples", found, cases, job, example, image, run.parts > 1)
     options.exit_by(len(found.failures), len(cases))
 
 

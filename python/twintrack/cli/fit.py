@@ -11,6 +11,7 @@ import typer
 
 from twintrack.cli import options
 from twintrack.cli.reporting import Report
+from twintrack.cli.running import RUNNING, Running
 
 if TYPE_CHECKING:
     from twintrack.calibration import Calibrator
@@ -155,7 +156,7 @@ def fit(
         typer.Option(
             "--skip-broken",
             help="Leave out cases that cannot be read. By default they are an error.",
-            rich_help_panel="Running",
+            rich_help_panel=RUNNING,
         ),
     ] = False,
     store: Annotated[
@@ -164,20 +165,12 @@ def fit(
             "--store",
             help="Folder that keeps the tallies. By default beside -o: NAME.tallies.",
             show_default=False,
-            rich_help_panel="Running",
+            rich_help_panel=RUNNING,
         ),
     ] = None,
-    npp: options.AtOnce = None,
-    memory: options.Memory = None,
-    scheduler: options.Scheduler = None,
-    workers: options.Workers = None,
-    parts: options.Parts = 1,
-    part: options.Part = 0,
-    force: options.Force = False,
-    dry_run: options.DryRun = False,
-    quiet: options.Quiet = False,
-    log_json: options.LogJson = False,
-    verbose: options.Verbose = False,
+    *,
+    run: Running,
+    telling: options.Telling,
 ) -> None:
     """Fit a calibrator: the map from score to the fraction of experts who would mark the voxel.
 
@@ -188,7 +181,7 @@ def fit(
     from twintrack.predictions import join_ensembles
     from twintrack.runs import fit as runs
 
-    report = Report(quiet, log_json, verbose)
+    report = telling.report()
     if (source is None) == (tallies is None):
         raise ValueError("give either -i (a cohort) or --tallies (the store of an earlier fit)")
     if average not in (None, "probabilities", "logits"):
@@ -223,25 +216,24 @@ def fit(
         cohort = options.read_cohort(source, predictions, raters, None, roi)
         rule = region.value if region is not None else runs.default_region(cohort)
         cohort = options.chosen(cohort, only, without)
-        cases = options.part_of(cohort, parts, part)
+        cases = run.part_of(cohort)
         job = runs.TallyJob(rule, options.classes(tumour), ignore_header)
         store = store or output.with_name(f"{output.stem}.tallies")
-        run = options.running(report, npp, memory, force, scheduler, workers)
-        if dry_run:
-            options.print_plan(report, cases, job, store, memory, force)
+        if run.dry_run:
+            run.print_plan(report, cases, job, store)
             return
-        if parts > 1:
-            with run as settings:
+        if run.parts > 1:
+            with run.settings(report) as settings:
                 outcomes, _ = runs.tally_cohort(cases, job, store, settings, cohort)
             failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
             runs.check_failures(failures, len(cases), skip_broken)
             report.result(
-                f"Part {part} of {parts} is tallied",
+                f"Part {run.part} of {run.parts} is tallied",
                 [("store", store), ("then", f"twintrack fit --tallies {store} -o {output}")],
                 store=str(store),
             )
             raise typer.Exit(1 if failures else 0)
-        with run as settings:
+        with run.settings(report) as settings:
             fitted = runs.fit_cohort(
                 cases, calibrator, job, store, skip_broken=skip_broken, settings=settings
             )

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from twintrack.cli import options
-from twintrack.cli.reporting import Report
 from twintrack.files import replacing
 
 __all__ = ["merge"]
@@ -34,9 +33,8 @@ def merge(
         ),
     ],
     method: options.Method = None,
-    quiet: options.Quiet = False,
-    log_json: options.LogJson = False,
-    verbose: options.Verbose = False,
+    *,
+    telling: options.Telling,
 ) -> None:
     """Join what parts of a run have finished, on one machine or on several.
 
@@ -46,7 +44,7 @@ def merge(
     from twintrack.runs import evaluate, fit
     from twintrack.runs.merge import kind_of, merge_stores, store_of
 
-    report = Report(quiet, log_json, verbose)
+    report = telling.report()
     stores = [store_of(part) for part in parts]
     kinds = {kind_of(store) for store in stores}
     if len(kinds) > 1:

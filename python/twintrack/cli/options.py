@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from twintrack.cli.reporting import Report
+
 if TYPE_CHECKING:
-    from twintrack.cli.reporting import Report
     from twintrack.cohort import Case
-    from twintrack.runs.engine import Settings
     from twintrack.runs.evaluate import Evaluation
-    from twintrack.runs.job import Job
 
 
 class Region(str, Enum):
@@ -28,7 +25,6 @@ class Region(str, Enum):
 
 
 _FILES = "Files"
-_RUN = "Running"
 _TELL = "Telling"
 
 Input = Annotated[
@@ -96,91 +92,33 @@ IgnoreHeader = Annotated[
         rich_help_panel=_FILES,
     ),
 ]
-AtOnce = Annotated[
-    int | None,
-    typer.Option(
-        "-npp",
-        min=1,
-        help="Cases worked on at the same time. By default as many as there are cores.",
-        show_default=False,
-        rich_help_panel=_RUN,
-    ),
-]
-Memory = Annotated[
-    float | None,
-    typer.Option(
-        "--memory",
-        min=0.0,
-        help="GB that the cases worked on may take together. By default half of what is free.",
-        show_default=False,
-        rich_help_panel=_RUN,
-    ),
-]
-Scheduler = Annotated[
-    str | None,
-    typer.Option(
-        "--scheduler",
-        help="Work on a Dask cluster: the address of its scheduler (tcp://host:8786) or its "
-        "scheduler file. All machines must see the files under the same paths.",
-        show_default=False,
-        rich_help_panel=_RUN,
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        min=1,
-        help="Work in this many processes, started by Dask, rather than in threads.",
-        show_default=False,
-        rich_help_panel=_RUN,
-    ),
-]
-Parts = Annotated[
-    int,
-    typer.Option(
-        "-num_parts",
-        min=1,
-        help="Split the cohort into this many parts, to be done by as many processes.",
-        rich_help_panel=_RUN,
-    ),
-]
-Part = Annotated[
-    int,
-    typer.Option(
-        "-part_id",
-        min=0,
-        help="The part to do, counted from 0; the parts end in one result by "
-        "[bold]twintrack merge[/].",
-        rich_help_panel=_RUN,
-    ),
-]
-Force = Annotated[
-    bool,
-    typer.Option("--force", help="Do finished cases again.", rich_help_panel=_RUN),
-]
-DryRun = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run", help="Say what there is to do, and do nothing.", rich_help_panel=_RUN
-    ),
-]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Errors alone.", rich_help_panel=_TELL)]
-LogJson = Annotated[
-    bool,
-    typer.Option(
-        "--log-json",
-        help="Progress, results and errors as JSON, one object a line, on stderr.",
-        rich_help_panel=_TELL,
-    ),
-]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Errors with their traceback.", rich_help_panel=_TELL)
-]
-
 RATERS = "{case}/annotation_{k}.nii.gz"
 VESSELS = "{case}/*vessel*.nii.gz"
 ROI = "{case}/roi.nii.gz"
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What a command tells."""
+
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="Errors alone.", rich_help_panel=_TELL)
+    ] = False
+    log_json: Annotated[
+        bool,
+        typer.Option(
+            "--log-json",
+            help="Progress, results and errors as JSON, one object a line, on stderr.",
+            rich_help_panel=_TELL,
+        ),
+    ] = False
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Errors with their traceback.", rich_help_panel=_TELL)
+    ] = False
+
+    def report(self) -> Report:
+        """Return what tells it."""
+        return Report(self.quiet, self.log_json, self.verbose)
 
 
 def read_cohort(
@@ -198,15 +136,6 @@ def read_cohort(
     if predictions is not None:
         raise ValueError(f"{source}: is a manifest, which names the scores; leave out -p")
     return read_manifest(source)
-
-
-def part_of(cases: list[Case], parts: int, part: int) -> list[Case]:
-    """Return every `parts`-th case from number `part` on, as nnU-Net does."""
-    if part >= parts:
-        raise ValueError(
-            f"-part_id is {part}; parts are counted from 0 to {parts - 1} (-num_parts)"
-        )
-    return cases[part::parts]
 
 
 def chosen(cases: list[Case], only: list[str] | None, without: list[str] | None) -> list[Case]:
@@ -228,41 +157,23 @@ def chosen(cases: list[Case], only: list[str] | None, without: list[str] | None)
     ]
 
 
-def classes(text: str) -> tuple[int, ...]:
+def classes(text: str, option: str = "--tumour") -> tuple[int, ...]:
     """Read a list of classes such as "1,4,5"."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise ValueError(
-            f"--tumour is {text!r}; it must be numbers of classes: 1 or 1,4,5"
+            f"{option} is {text!r}; it must be numbers of classes: 1 or 1,4,5"
         ) from None
 
 
-@contextmanager
-def running(
-    report: Report,
-    npp: int | None,
-    memory: float | None,
-    force: bool,
-    scheduler: str | None,
-    workers: int | None,
-) -> Iterator[Settings]:
-    """Give the settings of a run, connected to a cluster if one is wanted."""
-    from twintrack.runs.engine import Settings
-
-    budget = None if memory is None else int(memory * 1e9)
-    settings = Settings(workers=npp, memory=budget, force=force, progress=report.progress)
-    if scheduler is None and workers is None:
-        yield settings
-        return
-    if scheduler is not None and workers is not None:
-        raise ValueError(
-            "--workers starts processes here, --scheduler uses those of a cluster: give one of them"
-        )
-    from twintrack.distributed import dask_cluster
-
-    with dask_cluster(scheduler, workers) as cluster:
-        yield replace(settings, cluster=cluster)
+def lengths(text: str, option: str) -> tuple[float, float, float]:
+    """Read three lengths such as "100,50,15"."""
+    try:
+        a, b, c = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{option} is {text!r}; it needs three lengths in mm: 100,50,15") from None
+    return a, b, c
 
 
 def write_evaluation(report: Report, found: Evaluation, output: Path, method: str | None) -> None:
@@ -302,50 +213,3 @@ def exit_by(failed: int, cases: int) -> None:
     """End with the status that tells how many cases failed."""
     if failed:
         raise typer.Exit(2 if failed == cases else 1)
-
-
-def print_plan(
-    report: Report,
-    cases: list[Case],
-    job: Job[Any],
-    store: Path,
-    memory: float | None,
-    force: bool,
-) -> None:
-    """Tell what a run would do."""
-    from twintrack.runs.engine import plan_cases
-    from twintrack.runs.memory import available_memory
-    from twintrack.runs.progress import scaled
-    from twintrack.runs.store import Store
-
-    plans = plan_cases(cases, job, Store(store, job.kind, job.options), force=force)
-    limit = available_memory() // 2 if memory is None else memory * 1e9
-    to_do = [plan for plan in plans if plan.state == "to do"]
-    broken = [plan for plan in plans if plan.state == "broken"]
-    report.table(
-        "Plan",
-        ("case", "state", "files", "memory"),
-        [
-            (
-                plan.case,
-                plan.state,
-                f"{scaled(plan.nbytes)}B",
-                f"{scaled(plan.memory)}B" if plan.memory else "",
-            )
-            for plan in plans
-        ],
-        cases=[plan.__dict__ for plan in plans],
-    )
-    report.result(
-        "",
-        [
-            ("to do", f"{len(to_do)} of {len(plans)} cases"),
-            ("files to read", f"{scaled(sum(plan.nbytes for plan in to_do))}B"),
-            ("memory limit", f"{scaled(limit)}B"),
-        ],
-        to_do=len(to_do),
-        stored=len(plans) - len(to_do) - len(broken),
-        broken=len(broken),
-    )
-    for plan in broken:
-        report.warn(f"{plan.case}: {plan.message}")

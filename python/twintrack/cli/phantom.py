@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from twintrack.cli import options
-from twintrack.cli.reporting import Report
 
 __all__ = ["phantom"]
 
@@ -74,9 +73,8 @@ def phantom(
         ),
     ] = Format.nifti,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the cohort.")] = 0,
-    quiet: options.Quiet = False,
-    log_json: options.LogJson = False,
-    verbose: options.Verbose = False,
+    *,
+    telling: options.Telling,
 ) -> None:
     """Write a synthetic cohort: CTs with a tumour and five vessels, raters who differ, a score.
 
@@ -86,7 +84,7 @@ def phantom(
     from twintrack.datasets.phantom import PhantomSpec, write_cohort
     from twintrack.runs.engine import Outcome
 
-    report = Report(quiet, log_json, verbose)
+    report = telling.report()
     spec = PhantomSpec(
         shape=_shape(shape),
         raters=raters,

@@ -10,7 +10,7 @@ import typer
 
 from twintrack.cli import options
 from twintrack.cli.apply import Ending, StoredType
-from twintrack.cli.reporting import Report
+from twintrack.cli.running import Part, Parts, part_of
 
 if TYPE_CHECKING:
     from twintrack.nnunet.folder import Done
@@ -240,11 +240,10 @@ def predict(
             rich_help_panel=_OUTPUT,
         ),
     ] = False,
-    parts: options.Parts = 1,
-    part: options.Part = 0,
-    quiet: options.Quiet = False,
-    log_json: options.LogJson = False,
-    verbose: options.Verbose = False,
+    parts: Parts = 1,
+    part: Part = 0,
+    *,
+    telling: options.Telling,
 ) -> None:
     """Run an ensemble of nnU-Nets over CTs and write its calibrated score, with the CT's geometry.
 
@@ -256,17 +255,19 @@ def predict(
     from twintrack.runs.engine import Outcome
     from twintrack.runs.failures import explain
 
-    report = Report(quiet, log_json, verbose)
+    report = telling.report()
     rois = coarse is not None if save_roi is None else save_roi
     outputs = Outputs(output, ending.value, dtype.value, rois)
     rule = RoiRule(
-        margins=_triple(margins, "--margins"),
+        margins=options.lengths(margins, "--margins"),
         components=components,  # type: ignore[arg-type]
         minimum_volume=minimum_volume,
         dilation=dilation,
         missing=missing,  # type: ignore[arg-type]
     )
-    spacing = None if coarse_spacing == "none" else _triple(coarse_spacing, "--coarse_spacing")
+    spacing = (
+        None if coarse_spacing == "none" else options.lengths(coarse_spacing, "--coarse_spacing")
+    )
     if not source.exists():
         raise FileNotFoundError(2, "no such file or folder", str(source))
     pipeline = Pipeline(
@@ -283,15 +284,13 @@ def predict(
         threshold=threshold,
         roi=rule,
         coarse_spacing=spacing,
-        organ=None if organ is None else _labels(organ),
+        organ=None if organ is None else options.classes(organ, "--organ"),
         step=step,
         mirroring=not no_mirroring,
         on_device=not off_device,
     )
     cases = find_images(source, pipeline.channels)
-    if part >= parts:
-        raise ValueError(f"-part_id is {part}; parts are counted from 0 to {parts - 1}")
-    cases = {name: cases[name] for name in list(cases)[part::parts]}
+    cases = {name: cases[name] for name in part_of(list(cases), parts, part)}
     if source.resolve() == output.resolve():
         raise ValueError(f"-o is the folder of the images, {output}; choose another")
     output.mkdir(parents=True, exist_ok=True)
@@ -344,21 +343,6 @@ def predict(
     )
     if failed:
         raise typer.Exit(1)
-
-
-def _triple(text: str, option: str) -> tuple[float, float, float]:
-    try:
-        a, b, c = (float(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"{option} is {text!r}; it needs three lengths in mm: 100,50,15") from None
-    return a, b, c
-
-
-def _labels(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"--organ is {text!r}; it must be labels: 1 or 1,4,5") from None
 
 
 def _folds(given: list[str] | None, option: str) -> tuple[int | str, ...] | None:

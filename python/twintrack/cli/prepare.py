@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from twintrack.cli import options
-from twintrack.cli.predict import _triple
-from twintrack.cli.reporting import Report
 
 if TYPE_CHECKING:
     from twintrack.nnunet.prepare import Prepared
@@ -116,9 +114,8 @@ def prepare(
             rich_help_panel=_CURVAS,
         ),
     ] = False,
-    quiet: options.Quiet = False,
-    log_json: options.LogJson = False,
-    verbose: options.Verbose = False,
+    *,
+    telling: options.Telling,
 ) -> None:
     """Make nnU-Net's data sets of PANORAMA, or a cohort manifest of CURVAS–PDACVI.
 
@@ -128,7 +125,7 @@ def prepare(
     from twintrack.nnunet.prepare import prepare_curvas, prepare_panorama
     from twintrack.runs.engine import Outcome
 
-    report = Report(quiet, log_json, verbose)
+    report = telling.report()
     begun = False
 
     def progress(case: str, done: int, cases: int) -> None:  # noqa: ARG001
@@ -150,8 +147,8 @@ def prepare(
                 raw,
                 coarse=coarse,
                 fine=fine,
-                coarse_spacing=_triple(coarse_spacing, "--coarse_spacing"),
-                margins=_triple(margins, "--margins"),
+                coarse_spacing=options.lengths(coarse_spacing, "--coarse_spacing"),
+                margins=options.lengths(margins, "--margins"),
                 progress=progress,
             )
         else:

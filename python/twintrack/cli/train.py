@@ -9,7 +9,6 @@ import typer
 
 from twintrack.cli import options
 from twintrack.cli.prepare import environment_folder
-from twintrack.cli.reporting import Report
 
 __all__ = ["train"]
 
@@ -116,9 +115,8 @@ def train(
             "--iterations", min=1, help="Of an epoch, with --small.", rich_help_panel=_TRAINING
         ),
     ] = 25,
-    quiet: options.Quiet = False,
-    log_json: options.LogJson = False,
-    verbose: options.Verbose = False,
+    *,
+    telling: options.Telling,
 ) -> None:
     """Plan, preprocess and train with nnU-Net's own commands; what is finished is not done again.
 
@@ -126,7 +124,7 @@ def train(
     """
     from twintrack.nnunet.train import Small, Training, train_ensemble
 
-    report = Report(quiet, log_json, verbose)
+    report = telling.report()
     if fold != "all" and not fold.isdigit():
         raise ValueError(f"-f is {fold!r}; it is a number or all")
     if device not in ("cuda", "cpu", "mps"):
@@ -146,7 +144,7 @@ def train(
     seeds = range(seed, seed + members)
 
     def tell(message: str) -> None:
-        if not (quiet or log_json):
+        if not (telling.quiet or telling.log_json):
             typer.echo(f"{message} …", err=True)
 
     coarse_model, models = train_ensemble(training, seeds, fine, coarse, tell)
