@@ -53,7 +53,7 @@ def neighbours(rng, x, dtype):
     return near[(near >= 0) & (near <= 1)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(knots())
 def test_is_the_interpolation(pair):
     x, y = pair
@@ -69,7 +69,7 @@ def test_is_the_interpolation(pair):
         assert np.all(np.abs(fitted(scores).astype(np.float64) - exact) <= allowed)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(knots())
 def test_never_decreases_and_stays_in_the_unit_interval(pair):
     x, y = pair

@@ -24,7 +24,7 @@ def assert_exact(score, labels, bins, cases):
     np.testing.assert_allclose(made.mean_score, mean, rtol=1e-9)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from(KINDS),

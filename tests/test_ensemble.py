@@ -17,8 +17,6 @@ from twintrack import CalibrationMap, Calibrator, _core
 from twintrack.ensemble import ExportGeometry, ensemble_record, ensemble_score, export_score
 
 quick = settings(
-    deadline=None,
-    derandomize=True,
     max_examples=40,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -66,7 +66,7 @@ def test_same_bytes_for_any_chunking():
     assert parts == whole
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.permutations(range(5)), st.integers(0, 2**32 - 1))
 def test_merging_is_associative_and_commutative(order, seed):
     parts = [tally(*case(seed=seed + i, shape=(40,), raters=3, kind=KINDS[i])) for i in range(5)]
@@ -197,7 +197,7 @@ def test_the_mean_of_float64_scores_keeps_their_distance_from_the_end(end):
         assert abs(got - exact) <= max(float(exact) * 2.0**-31, 2.0**-53)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(KINDS), st.integers(1, 300))
 def test_bins_of_16_bit_scores_are_the_rule_itself(seed, kind, bins):
     score, labels = case(seed=seed, shape=(2000,), raters=3, kind=kind, dtype=np.float16)

@@ -77,7 +77,7 @@ def test_bca_leans_towards_the_long_tail():
     assert bca.high > percentile.high
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(TABLES, st.integers(0, 3))
 def test_same_seed_same_result_and_mean_inside_interval(table, seed):
     first, again = (bootstrap(table, resamples=50, seed=seed) for _ in range(2))
@@ -92,7 +92,7 @@ def test_same_seed_same_result_and_mean_inside_interval(table, seed):
         assert (first.high <= table.max(axis=0) + rounding).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(TABLES, st.floats(-1e3, 1e3), st.sampled_from([0.5, 2.0, -4.0]))
 def test_result_shifts_and_scales_with_the_values(table, shift, scale):
     ours = bootstrap(table, resamples=60)
@@ -104,7 +104,7 @@ def test_result_shifts_and_scales_with_the_values(table, shift, scale):
     np.testing.assert_allclose(moved.high, scale * high + shift, rtol=0, atol=tolerance)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(TABLES)
 def test_a_method_does_not_differ_from_itself(table):
     result = paired_bootstrap(table, table, resamples=40)

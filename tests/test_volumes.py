@@ -35,8 +35,6 @@ AFFINE = np.array(
 
 # One folder serves all examples of a property: each example overwrites its file.
 fuzz = settings(
-    deadline=None,
-    derandomize=True,
     max_examples=150,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from folders import content
 
 import twintrack as tt
 from twintrack.cohort import read_manifest
@@ -33,14 +34,10 @@ def summary_of(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
-def results(folder):
-    return {path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file()}
-
-
 def test_result_folder(evaluate, pristine_cohort):
     status, out, _, folder = evaluate("-i", pristine_cohort / "manifest.csv")
     assert status == 0
-    assert sorted(results(folder)) == ["cases.csv", "failures.csv", "summary.json"]
+    assert sorted(content(folder, "*.*")) == ["cases.csv", "failures.csv", "summary.json"]
     rows = cases_of(folder)
     assert [row["case"] for row in rows] == [f"PHANTOM_0000{k}" for k in range(6)]
     assert list(rows[0])[:5] == ["case", "tdsc", "ece", "crps", "vi_PORTA"]
@@ -78,20 +75,20 @@ def test_twice_and_in_parts_and_by_processes_give_the_same_bytes(
 ):
     source = ("-i", pristine_cohort / "manifest.csv", "--protocol", "corrected")
     *_, folder = evaluate(*source)
-    first = results(folder)
+    first = content(folder, "*.*")
     evaluate(*source)
-    assert results(folder) == first
+    assert content(folder, "*.*") == first
     evaluate(*source, "--force", "-npp", 1)
-    assert results(folder) == first
+    assert content(folder, "*.*") == first
     for part in range(2):
         status, out, _, _ = evaluate(*source, "-num_parts", 2, "-part_id", part, name=f"part{part}")
         assert status == 0
         assert "twintrack merge" in out
-        assert results(tmp_path / f"part{part}") == {}
+        assert content(tmp_path / f"part{part}", "*.*") == {}
     merged = tmp_path / "merged"
     status, out, _ = twintrack("merge", tmp_path / "part0", tmp_path / "part1", "-o", merged)
     assert status == 0
-    assert results(merged) == first
+    assert content(merged, "*.*") == first
 
 
 def test_broken_case_goes_to_failures(evaluate, cohort):
@@ -169,9 +166,9 @@ def test_the_case_of_median_volume_is_shown_as_raters_and_both_scores_see_it(
     assert shown.background.std() > 0
     assert shown.radiological
 
-    first = {path.name: path.read_bytes() for path in (folder / "examples").iterdir()}
+    first = content(folder / "examples")
     evaluate("-i", manifest, "-m", model, "--image", image, "--force", "-npp", 1)
-    assert {path.name: path.read_bytes() for path in (folder / "examples").iterdir()} == first
+    assert content(folder / "examples") == first
 
 
 def test_cases_may_be_chosen_to_be_shown(evaluate, twintrack, pristine_cohort, tmp_path):

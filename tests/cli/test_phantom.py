@@ -2,14 +2,9 @@ from __future__ import annotations
 
 import nibabel
 import numpy as np
+from folders import content
 
 from twintrack.cohort import read_manifest
-
-
-def files_of(folder):
-    return {
-        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
 
 
 def test_a_cohort_that_the_other_commands_take(twintrack, tmp_path):
@@ -27,10 +22,10 @@ def test_a_cohort_that_the_other_commands_take(twintrack, tmp_path):
     assert status == 0, err
 
     twintrack("phantom", "-o", tmp_path / "again", *small)
-    assert files_of(tmp_path / "again").keys() == files_of(tmp_path / "cohort").keys()
-    for name, content in files_of(tmp_path / "cohort").items():
-        if name.suffix != ".csv":  # the manifest names its folder's files
-            assert content == files_of(tmp_path / "again")[name], name
+    assert content(tmp_path / "again").keys() == content(tmp_path / "cohort").keys()
+    for name, written in content(tmp_path / "cohort").items():
+        if not name.endswith(".csv"):  # the manifest names its folder's files
+            assert written == content(tmp_path / "again")[name], name
 
 
 def test_first_gives_other_patients_of_the_same_cohort(twintrack, tmp_path):

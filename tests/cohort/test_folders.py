@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from empty_files import touch
+from folders import touch
 
 from twintrack.cohort import read_folders
 

@@ -5,7 +5,7 @@ import errno
 from pathlib import Path
 
 import pytest
-from empty_files import touch
+from folders import touch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

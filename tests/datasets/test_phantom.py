@@ -336,7 +336,7 @@ def test_default_spacing_fits_an_adult_or_stops_at_two_and_a_half_millimetres() 
     assert PhantomSpec(shape=(64, 256, 1)).voxel_size == (2.5, 1.5, 2.5)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20)
 @given(
     shape=st.tuples(*[st.integers(1, 14)] * 3),
     raters=st.integers(1, 4),

@@ -99,7 +99,7 @@ def test_any_number_of_bins(bins, dtype):
     assert_holds(tally, expected(p, labels, bins, dtype == "bfloat16"), p.size)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     extent=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40)),

@@ -20,7 +20,7 @@ def distribution(raters):
     return mean, deviation, lambda y: np.interp(y, at, share, left=0, right=1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(raters=volumes.filter(lambda v: np.std(v) > 0), at=st.floats(-5, 5))
 def test_official_is_quad_over_numpy(raters, at):
     # The same numbers to the last bits in the integrand: quad divides where they tell it to.
@@ -36,7 +36,7 @@ def test_official_is_quad_over_numpy(raters, at):
     assert crps_official(predicted, raters) == pytest.approx(value, rel=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(raters=volumes.filter(lambda v: np.std(v) > 0), at=st.floats(-9, 9))
 def test_closed_forms_are_the_integrals(raters, at):
     mean, deviation, cdf = distribution(raters)

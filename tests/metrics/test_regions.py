@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from twintrack.metrics import near_tumour, scored
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
     margin=st.floats(0, 9),

@@ -42,7 +42,7 @@ def test_consensus_of_golden_cases_is_simpleitks(name):
     assert staple_dice(predicted.astype(np.int16), raters) == staple_dice(score, raters)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(
     raters=st.integers(1, 7),
     shape=st.tuples(*[st.integers(2, 8)] * 3),

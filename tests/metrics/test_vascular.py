@@ -111,7 +111,7 @@ def test_golden_degrees_are_exact_and_distances_agree(name):
     assert distance == pytest.approx(expected["vi"], abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(
     shape=st.tuples(*[st.integers(1, 9)] * 3),
     raters=st.sampled_from([1, 2, 3, 7]),
@@ -388,7 +388,7 @@ def distance_of(raters, thresholds, protocol):
     return found.distance["a"], found.notes
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50)
 @given(
     st.lists(st.floats(0, 350), min_size=2, max_size=9),
     st.lists(st.floats(0, 350), min_size=6, max_size=6),
@@ -425,7 +425,7 @@ def test_official_distance_of_spikes(raters, thresholds, expected):
     assert vanishes == (not {0, 120} >= {*raters, *thresholds})
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(
     st.lists(st.floats(0, 360), min_size=2, max_size=9),
     st.lists(st.floats(0, 360), min_size=6, max_size=6),

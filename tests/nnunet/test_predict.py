@@ -14,6 +14,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from folders import content
 from typer.testing import CliRunner
 
 pytest.importorskip("nnunetv2")
@@ -70,20 +71,12 @@ def run(given: list[str]) -> Any:
     return result
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(folder)): file.read_bytes()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
-
-
 def test_folder_geometry_and_continuing(place: Path, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     result = run(arguments(place, whole))
     assert result.exit_code == 0, result.output
     names = [f"{sub}case{k}.nii.gz" for sub in ("", "masks/", "rois/") for k in range(3)]
-    made = contents(whole)
+    made = content(whole)
     assert set(made) == {*names, "prediction.json"}
     pipeline = Pipeline(
         [place / "members/m0", place / "members/m1"],
@@ -108,12 +101,12 @@ def test_folder_geometry_and_continuing(place: Path, tmp_path: Path) -> None:
     first = (whole / "case0.nii.gz").stat().st_mtime_ns
     result = run([*arguments(place, whole), "--continue_prediction"])
     assert result.exit_code == 0, result.output
-    assert contents(whole) == made
+    assert content(whole) == made
     assert (whole / "case0.nii.gz").stat().st_mtime_ns == first
     # Two parts give the same files as one.
     for part in range(2):
         run([*arguments(place, tmp_path / "parts"), "-num_parts", "2", "-part_id", str(part)])
-    assert contents(tmp_path / "parts") == made
+    assert content(tmp_path / "parts") == made
     with pytest.raises(ValueError, match="would mix them"):
         run([*arguments(place, whole), "--continue_prediction", "--threshold", "0.3"])
 
@@ -128,7 +121,7 @@ def test_stopped_midway_and_continued_gives_the_same_files(
         write_volume(images / f"case{seed}_0000.nii.gz", ct(seed), AFFINE)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert run(arguments(place, whole, images)).exit_code == 0
-    made = contents(whole)
+    made = content(whole)
     program = "from twintrack.cli import main; main()"
     command = [sys.executable, "-c", program, "predict", *arguments(place, stopped, images)]
     source = Path(twintrack.__file__).parents[1]
@@ -155,7 +148,7 @@ def test_stopped_midway_and_continued_gives_the_same_files(
         (stopped / name).write_bytes(b"half")
     result = run([*arguments(place, stopped, images), "--continue_prediction"])
     assert result.exit_code == 0, result.output
-    assert contents(stopped) == made
+    assert content(stopped) == made
 
 
 def test_calibrating_afterwards_is_the_same_as_in_the_pipeline(

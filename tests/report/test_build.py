@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from folders import content
 
 from twintrack.report import MapPlot, MethodResults, build_report
 
@@ -53,14 +54,6 @@ def page_of(folder):
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
-def files_of(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
 def test_every_file_is_written_and_the_same_twice(methods, example, tmp_path):
     methods = {name: methods[name] for name in ("None", "MHR")}
     for results in methods.values():
@@ -71,13 +64,13 @@ def test_every_file_is_written_and_the_same_twice(methods, example, tmp_path):
     folders = tmp_path / "one", tmp_path / "deep" / "two"
     for folder in folders:
         build_report(methods, folder, resamples=50, maps=[plot], examples=[example])
-    files = files_of(folders[0])
+    files = content(folders[0])
     names = {f"table{i}.{kind}" for i in (1, 2) for kind in ("md", "tex", "csv")}
     names |= {"report.html", "table2_further.md", "table2_further.tex"}
     figures = ("reliability", "map", "qualitative", "intervals", "paired")
     names |= {f"figures/{name}.{kind}" for name in figures for kind in ("svg", "png")}
     assert set(files) == names
-    assert files == files_of(folders[1])
+    assert files == content(folders[1])
 
 
 def check_that_the_page_stands_alone(page):
@@ -156,7 +149,7 @@ def test_parts_of_an_earlier_report_do_not_stay(tiny, example, tmp_path):
     assert (tmp_path / "figures" / "qualitative.png").exists()
     (tmp_path / "mine.txt").write_text("keep")
     build_report(tiny, tmp_path, resamples=10)
-    names = set(files_of(tmp_path))
+    names = set(content(tmp_path))
     assert "mine.txt" in names
     assert not {"figures/qualitative.png", "figures/qualitative.svg"} & names
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from folders import content
 
 from twintrack import Calibrator, load_calibrator
 from twintrack.cohort import Case, read_manifest
@@ -26,10 +27,6 @@ def calibrator():
 @pytest.fixture
 def job(calibrator, tmp_path):
     return ApplyJob(calibrator, tmp_path / "out")
-
-
-def volumes(folder):
-    return {path.name: path.read_bytes() for path in folder.glob("*.nii*")}
 
 
 def test_volume_holds_the_calibrated_score_in_its_place(cases, job, calibrator):
@@ -80,7 +77,7 @@ def test_finished_volumes_are_not_made_again(cases, job):
 def test_interrupted_run_goes_on_and_ends_the_same(cases, job, calibrator, tmp_path):
     """Also when it stopped between the record of a volume and the volume: both orders of events."""
     apply_cohort(cases, job)
-    whole = volumes(job.folder)
+    whole = content(job.folder, "*.nii*")
     for lost in ("volume", "record"):
         folder = tmp_path / lost
         again = ApplyJob(calibrator, folder)
@@ -94,7 +91,7 @@ def test_interrupted_run_goes_on_and_ends_the_same(cases, job, calibrator, tmp_p
             with pytest.raises(ValueError, match="is there already"):
                 apply_cohort(cases, again)
             apply_cohort(cases, again, existing="overwrite")
-        assert volumes(folder) == whole
+        assert content(folder, "*.nii*") == whole
 
 
 def test_volumes_of_others_are_not_touched_unasked(cases, job):
@@ -103,7 +100,7 @@ def test_volumes_of_others_are_not_touched_unasked(cases, job):
     foreign.write_bytes(b"not ours")
     with pytest.raises(ValueError, match=rf"{cases[1].name}\.nii\.gz: is there already, and was"):
         apply_cohort(cases, job)
-    assert volumes(job.folder) == {foreign.name: b"not ours"}
+    assert content(job.folder, "*.nii*") == {foreign.name: b"not ours"}
     kept = apply_cohort(cases, job, existing="keep")
     assert len(kept) == len(cases) - 1
     assert foreign.read_bytes() == b"not ours"
@@ -144,10 +141,10 @@ def test_changed_score_is_calibrated_again(cohort, calibrator, tmp_path):
 
 def test_scores_are_never_overwritten(cohort, calibrator):
     cases = read_manifest(cohort / "manifest.csv")
-    before = volumes(cohort / "predictions")
+    before = content(cohort / "predictions", "*.nii*")
     with pytest.raises(ValueError, match="would be overwritten by its calibrated score"):
         apply_cohort(cases, ApplyJob(calibrator, cohort / "predictions"), existing="overwrite")
-    assert volumes(cohort / "predictions") == before
+    assert content(cohort / "predictions", "*.nii*") == before
     assert not (cohort / "predictions" / "store").exists()
 
 
@@ -224,7 +221,7 @@ def test_disk_that_fills_up_leaves_whole_volumes_only(cases, job, monkeypatch):
     monkeypatch.setattr(runs, "write_slabs", full)
     with pytest.raises(StoreError, match="No space left"):
         apply_cohort(cases, job, settings=Settings(workers=1))
-    assert sorted(volumes(job.folder)) == [job.place(case).name for case in cases[:2]]
+    assert sorted(content(job.folder, "*.nii*")) == [job.place(case).name for case in cases[:2]]
     assert not list(job.folder.glob("store/*/staging-*"))
     monkeypatch.undo()
     states = [outcome.state for outcome in apply_cohort(cases, job)]

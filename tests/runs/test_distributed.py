@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from folders import content
 
 from twintrack import Calibrator
 from twintrack.cohort import Case, read_manifest
@@ -49,12 +50,7 @@ def fit(cases, job, folder, settings):
         cases, Calibrator(bins=40), job, folder / "tallies", skip_broken=True, settings=settings
     )
     result.calibrator.save(folder / "c.json")
-    content = {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-    return content, result.failures
+    return content(folder), result.failures
 
 
 def test_same_bytes_as_on_one_machine_also_when_a_case_fails(cohort, tmp_path, cluster):

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import random
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from folders import content
+from killed_runs import kill_and_finish
 
 import twintrack.metrics as tm
 from twintrack import Calibrator
@@ -36,10 +35,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:The maximum number of subdivisio
 @pytest.fixture
 def calibrator(cases, tmp_path):
     return fit_cohort(cases, Calibrator(bins=40), TallyJob("roi"), tmp_path / "fit").calibrator
-
-
-def results(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.*")) if path.is_file()}
 
 
 @pytest.mark.parametrize("protocol", ["official", "corrected"])
@@ -150,8 +145,8 @@ def test_equal_runs_write_equal_bytes_whatever_the_number_of_threads(cases, tmp_
             order, EvaluateJob(), tmp_path / name / "store", settings=Settings(workers=workers)
         )
         found.write(tmp_path / name, "x")
-    assert results(tmp_path / "a") == results(tmp_path / "b")
-    assert str(tmp_path).encode() not in b"".join(results(tmp_path / "a").values())
+    assert content(tmp_path / "a", "*.*") == content(tmp_path / "b", "*.*")
+    assert str(tmp_path).encode() not in b"".join(content(tmp_path / "a", "*.*").values())
 
 
 def test_calibrator_and_protocol_have_stores_of_their_own(cases, calibrator, tmp_path):
@@ -181,7 +176,7 @@ def test_merged_parts_equal_the_whole(cohort, tmp_path):
         evaluate_cohort(cases[part::3], job, stores[-1], cohort=cases)
     merged = stored_evaluation(merge_stores(stores, tmp_path / "merged" / "store", "evaluation"))
     merged.write(tmp_path / "merged", "x")
-    assert results(tmp_path / "merged") == results(tmp_path / "whole")
+    assert content(tmp_path / "merged", "*.*") == content(tmp_path / "whole", "*.*")
     with pytest.raises(ValueError, match="2 of 6 cases are missing"):
         merge_stores(stores[:2], tmp_path / "incomplete", "evaluation")
 
@@ -212,19 +207,6 @@ def test_killed_at_any_moment_and_resumed_ends_the_same(
         )
 
     assert start("whole").wait() == 0
-    rng = random.Random(7)
-    killed = 0
-    for finished in (1, 4):
-        process = start("killed")
-        deadline = time.monotonic() + 20
-        while process.poll() is None and time.monotonic() < deadline:
-            records = list((tmp_path / "killed").glob("store/*/cases/*.json"))
-            if len(records) >= finished:
-                time.sleep(rng.random() * 0.005)
-                break
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-    assert killed >= 1  # a run may have been quicker
-    assert start("killed").wait() == 0
-    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    kill_and_finish(lambda: start("killed"), tmp_path / "killed", "store/*/cases/*.json", (1, 4))
+    assert content(tmp_path / "killed", "*.*") == content(tmp_path / "whole", "*.*")
     assert not list((tmp_path / "killed").glob("store/*/staging-*"))

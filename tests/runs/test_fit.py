@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import random
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from folders import content
+from killed_runs import kill_and_finish
 
 from twintrack import Calibrator, ScoreTally
 from twintrack.cohort import load_case, read_manifest
@@ -207,15 +206,7 @@ def test_parts_in_one_store_equal_the_whole(cases, tmp_path):
             with pytest.raises(ValueError, match="cases are missing"):
                 read_tallies(tmp_path / "parts")
     tally_cohort(cases, job, tmp_path / "whole", Settings())
-    assert snapshot(tmp_path / "parts") == snapshot(tmp_path / "whole")
-
-
-def snapshot(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
 
 
 def test_killed_at_any_moment_and_resumed_ends_the_same(
@@ -231,21 +222,10 @@ def test_killed_at_any_moment_and_resumed_ends_the_same(
         return subprocess.Popen([*command, *arguments, "-npp", "1", "-q"], env=environment)
 
     assert start("whole").wait() == 0
-    rng = random.Random(5)
-    killed = 0
-    for finished in (1, 3):
-        process = start("killed")
-        deadline = time.monotonic() + 20
-        pattern = "c.tallies/*/cases/*.json"
-        while process.poll() is None and time.monotonic() < deadline:
-            if len(list((tmp_path / "killed").glob(pattern))) >= finished:
-                time.sleep(rng.random() * 0.005)
-                break
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-    assert killed >= 1  # a run may have been quicker
-    assert start("killed").wait() == 0
-    assert snapshot(tmp_path / "killed") == snapshot(tmp_path / "whole")
+    kill_and_finish(
+        lambda: start("killed"), tmp_path / "killed", "c.tallies/*/cases/*.json", (1, 3)
+    )
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 
 def test_only_the_sum_of_a_large_cohort_is_held():

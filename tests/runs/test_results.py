@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from folders import content
 
 from twintrack.report.results import read_results
 from twintrack.runs.results import means, write_results
@@ -94,7 +95,7 @@ def test_files_are_there_without_cases_too(tmp_path):
 
 def test_failed_write_leaves_the_old_files(tmp_path, monkeypatch):
     write(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = content(tmp_path)
 
     def full(self, *args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -102,4 +103,4 @@ def test_failed_write_leaves_the_old_files(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.write_text", full)
     with pytest.raises(OSError, match="No space left"):
         write_results(tmp_path, "X", {}, {}, {}, [], None)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert content(tmp_path) == before

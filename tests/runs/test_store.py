@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from folders import content
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,14 +39,6 @@ def finish(store, case, source, tally=b"a tally", result=None):
     entry = Entry(case, {"score": read_stamp(source)}, 7, result or {"tdsc": 0.1}, outputs)
     store.save(entry, {store.staged(place.name): place})
     return entry
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_finished_case_is_found_with_all_its_figures(store, source):
@@ -123,9 +116,7 @@ STAMP = st.fixed_dictionaries(
 )
 
 
-@settings(
-    derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.fixed_dictionaries(
         {},
