@@ -133,14 +133,23 @@ def test_in_place_and_overlapping():
     assert np.array_equal(score, expected)
 
 
-def test_large_output_is_streamed_to_the_same_bits():
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shift", [0, 1, 2])  # of score and out: aligned to 16 bytes or not
+def test_large_output_is_streamed_to_the_same_bits(dtype, shift):
     rng = np.random.default_rng(0)
     fitted = tt.CalibrationMap(np.linspace(0, 1, 250), np.linspace(0, 1, 250) ** 2)
-    score = rng.random(1_500_001, dtype=np.float32)[1:]  # not aligned to 16 bytes
-    room = np.empty(1_500_003, np.float32)
-    mapped = fitted(score, out=room[2:-1])
+    voxels = (4 << 20) // np.dtype(dtype).itemsize + 1037  # streaming begins at 4 MiB
+    score = rng.random(voxels + shift).astype(dtype)[shift:]
+    score[::77] = -0.0
+    room = np.empty(voxels + 5, dtype)
+    mapped = fitted(score, out=room[3 - shift : voxels + 3 - shift])
     parts = np.concatenate([fitted(part) for part in np.array_split(score, 300)])
     assert np.array_equal(mapped, parts)
+    gaps = np.repeat(score, 2)[::2]
+    assert np.array_equal(fitted(gaps, out=np.empty_like(score)), parts)
+    score[-1] = 1.5
+    with pytest.raises(ValueError, match=rf"score\[{voxels - 1}\] is 1.5"):
+        fitted(score, out=mapped)
 
 
 def test_empty_scalar_and_many_dimensions():

@@ -43,6 +43,14 @@ class BlockMapper {
     return room_.value.data();
   }
 
+  /// The same, written to `out` past the cache (streaming.hpp). False, and nothing written, if a
+  /// score is invalid.
+  TWINTRACK_INLINE bool stream(std::int64_t rank, int n, T* out) {
+    const T* value = map(rank, n);
+    if (value != nullptr) stream_copy(value, sizeof(T) * static_cast<std::size_t>(n), out);
+    return value != nullptr;
+  }
+
  private:
   const Map map_;
   const VoxelBlocks<T>& blocks_;
@@ -63,23 +71,37 @@ class BlockMapper<T> {
                reinterpret_cast<std::uintptr_t>(walk.start(0)) % alignof(T) == 0) {}
 
   TWINTRACK_INLINE const T* map(std::int64_t rank, int n) {
-    const T* score = score_.data();
-    if (ready_) {
-      score = reinterpret_cast<const T*>(walk_.start(0)) + rank;
-      prefetch(score + n, sizeof(T) * block_voxels);
+    const T* score = load(rank, n);
+    if (!Map::valid(score, n)) return nullptr;
+    table_.map(score, n, value_.data());
+    return value_.data();
+  }
+
+  TWINTRACK_INLINE bool stream(std::int64_t rank, int n, T* out) {
+    const T* score = load(rank, n);
+    if (!Map::valid(score, n)) return false;
+    if (reinterpret_cast<std::uintptr_t>(out) % 16 == 0) {
+      table_.stream(score, n, block_voxels, out);
     } else {
-      gather(rank, n);
+      table_.map(score, n, value_.data());
+      stream_copy(value_.data(), sizeof(T) * static_cast<std::size_t>(n), out);
     }
-    return table_.map(score, n, value_.data()) ? value_.data() : nullptr;
+    return true;
   }
 
  private:
+  TWINTRACK_INLINE const T* load(std::int64_t rank, int n) {
+    if (ready_) return reinterpret_cast<const T*>(walk_.start(0)) + rank;
+    gather(rank, n);
+    return score_.data();
+  }
+
   TWINTRACK_NOINLINE void gather(std::int64_t rank, int n) {
     walk_.for_each_run(
         0, rank, n,
         [&](const std::byte* p, std::int64_t stride, std::int64_t length, std::int64_t done) {
           for (std::int64_t i = 0; i < length; ++i)
-            score_[static_cast<std::size_t>(done + i)] = load<T>(p + i * stride);
+            score_[static_cast<std::size_t>(done + i)] = detail::load<T>(p + i * stride);
         });
   }
 
@@ -133,22 +155,24 @@ void apply_map(const typename BlockMapper<T>::Map& map, const ArrayView& score,
       with_instruction_set(instruction_set(), [&]() TWINTRACK_INLINE_LAMBDA {
         for (std::int64_t rank = task * task_voxels; rank < last; rank += block_voxels) {
           const int n = static_cast<int>(std::min<std::int64_t>(block_voxels, last - rank));
-          const T* value = mapper.map(rank, n);
-          if (value == nullptr) {
+          T* to = reinterpret_cast<T*>(const_cast<std::byte*>(walk.start(1))) + rank;  // if direct
+          bool mapped;
+          if (stream) {
+            mapped = mapper.stream(rank, n, to);
+          } else {
+            const T* value = mapper.map(rank, n);
+            mapped = value != nullptr;
+            if (mapped && write) {
+              if (direct)
+                std::memcpy(to, value, sizeof(T) * static_cast<std::size_t>(n));
+              else
+                store(walk, 1, rank, n, value);
+            }
+          }
+          if (!mapped) {
             valid.store(false, std::memory_order_relaxed);
             return;
           }
-          if (!write) continue;
-          if (!direct) {
-            store(walk, 1, rank, n, value);
-            continue;
-          }
-          T* to = reinterpret_cast<T*>(const_cast<std::byte*>(walk.start(1))) + rank;
-          const std::size_t bytes = sizeof(T) * static_cast<std::size_t>(n);
-          if (stream)
-            stream_copy(value, bytes, to);
-          else
-            std::memcpy(to, value, bytes);
         }
         if (stream) end_streaming();
       });

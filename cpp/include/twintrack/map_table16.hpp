@@ -9,6 +9,7 @@
 #include "twintrack/config.hpp"
 #include "twintrack/element.hpp"
 #include "twintrack/map_rule.hpp"
+#include "twintrack/streaming.hpp"
 
 namespace twintrack::detail {
 
@@ -24,13 +25,33 @@ class MapTable16 {
       bits_[bits] = from_unit<T>(map_score(map, to_real(T{bits}))).bits;
   }
 
-  /// Maps `n` scores; `out` may be `in`. False if one is not in [0, 1]; `out` is then unspecified.
-  TWINTRACK_INLINE bool map(const T* in, int n, T* out) const {
+  /// Whether `n` scores are all in [0, 1].
+  TWINTRACK_INLINE static bool valid(const T* in, int n) {
     std::uint16_t bad = 0;
     for (int i = 0; i < n; ++i) bad |= wrong(in[i].bits);
+    return bad == 0;
+  }
+
+  /// Maps `n` valid scores; `out` may be `in`.
+  TWINTRACK_INLINE void map(const T* in, int n, T* out) const {
     const std::uint16_t* mapped = bits_.data();
     for (int i = 0; i < n; ++i) out[i].bits = mapped[in[i].bits & 0x7fff];
-    return bad == 0;
+  }
+
+  /// The same past the cache, to a multiple of 16 bytes (streaming.hpp). Asks for scores `ahead`
+  /// further on along the way: all of a block's lines at once would wait for each other.
+  TWINTRACK_INLINE void stream(const T* in, int n, int ahead, T* out) const {
+    constexpr int line = 32;  // scores of a cache line
+    const std::uint16_t* mapped = bits_.data();
+    int i = 0;
+    for (; i + line <= n; i += line) {
+      prefetch(in + i + ahead, 1);
+      for (int k = i; k < i + line; k += 8)
+        stream_eight(&out[k].bits, [&](int j) TWINTRACK_INLINE_LAMBDA {
+          return mapped[in[k + j].bits & 0x7fff];
+        });
+    }
+    map(in + i, n - i, out + i);
   }
 
  private:

@@ -51,6 +51,18 @@ TWINTRACK_INLINE void stream_copy(const void* from, std::size_t bytes, void* to)
 #endif
 }
 
+/// Stores `word(0)` to `word(7)` past the cache, at a multiple of 16 bytes.
+template <class Word>
+TWINTRACK_INLINE void stream_eight(std::uint16_t* to, Word&& word) {
+#if TWINTRACK_STREAMING_STORES
+  const auto at = [&](int i) TWINTRACK_INLINE_LAMBDA { return static_cast<short>(word(i)); };
+  _mm_stream_si128(reinterpret_cast<__m128i*>(to),
+                   _mm_setr_epi16(at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)));
+#else
+  for (int i = 0; i < 8; ++i) to[i] = word(i);
+#endif
+}
+
 TWINTRACK_INLINE void end_streaming() {
 #if TWINTRACK_STREAMING_STORES
   _mm_sfence();
