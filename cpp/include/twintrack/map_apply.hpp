@@ -38,8 +38,7 @@ class BlockMapper {
   TWINTRACK_INLINE const T* map(std::int64_t rank, int n) {
     VoxelBlock<T> block;
     if (!blocks_.load(rank, n, buffers_, block)) return nullptr;
-    prefetch(block.score + n, sizeof(T) * block_voxels);
-    map_block(map_, block.score, n, room_);
+    map_block(map_, block.score, n, block.score + n, room_);
     return room_.value.data();
   }
 

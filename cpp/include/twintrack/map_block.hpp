@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -9,6 +10,7 @@
 #include "twintrack/config.hpp"
 #include "twintrack/map_rule.hpp"
 #include "twintrack/score_grid.hpp"
+#include "twintrack/streaming.hpp"
 #include "twintrack/voxel_blocks.hpp"
 
 namespace twintrack::detail {
@@ -66,16 +68,18 @@ struct NodeVectors {
 };
 #endif
 
-// value[i] = map_value(nodes[group[i]], u[i]).
+// value[i] = map_value(nodes[group[i]], u[i]). Asks for `n` scores from `ahead` on meanwhile, a
+// line at a time: for all of them at once, the look-ups would wait behind the memory.
 template <class Real>
 TWINTRACK_INLINE void map_values(const MapNode<Real>* nodes, const std::uint32_t* group,
-                                 const Real* u, int n, Real* value) {
+                                 const Real* u, int n, const Real* ahead, Real* value) {
   int i = 0;
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(__CUDACC__)
   if constexpr (sizeof(Real) == 4) {
     // Nodes are loaded whole and transposed, which costs less than gathering their fields.
     using V = NodeVectors;
     for (; i + V::voxels <= n; i += V::voxels) {
+      prefetch(ahead + i, sizeof(V::Floats));
       V::Floats a, b, c, d;
       V::load(nodes, group, i, a);
       V::load(nodes, group, i + 1, b);
@@ -99,19 +103,22 @@ TWINTRACK_INLINE void map_values(const MapNode<Real>* nodes, const std::uint32_t
     }
   }
 #endif
+  if (i < n) prefetch(ahead + i, static_cast<std::size_t>(n - i) * sizeof(Real));
   for (; i < n; ++i) value[i] = map_value(nodes[group[i]], u[i]);
 }
 
-// Maps a valid block to `room.value`. A block of one value, as background is, costs no look-ups.
+// Maps a valid block to `room.value`; `ahead` as above. A block of one value, as background is,
+// costs no look-ups.
 template <class Real>
 TWINTRACK_INLINE void map_block(const MapView<Real>& map, const Real* score, int n,
-                                MapRoom<Real>& room) {
+                                const Real* ahead, MapRoom<Real>& room) {
   Real* value = room.value.data();
   using Bits = std::conditional_t<sizeof(Real) == 4, std::uint32_t, std::uint64_t>;
   Bits differs = 0;
   for (int i = 0; i < n; ++i) differs |= bits_as<Bits>(score[i]) ^ bits_as<Bits>(score[0]);
   if (differs == 0) {
     const Real y = map_score(map, score[0]);
+    prefetch(ahead, static_cast<std::size_t>(n) * sizeof(Real));
     for (int i = 0; i < n; ++i) value[i] = y;
     return;
   }
@@ -122,7 +129,7 @@ TWINTRACK_INLINE void map_block(const MapView<Real>& map, const Real* score, int
     group[i] = map_grid::group(at.cell, grid::is_high(score[i]), map.shift);
     u[i] = at.u;
   }
-  map_values(map.nodes, group, u, n, value);
+  map_values(map.nodes, group, u, n, ahead, value);
   unsigned searched = 0;
   for (int i = 0; i < n; ++i) searched |= static_cast<unsigned>(value[i] != value[i]);
   if (searched != 0)

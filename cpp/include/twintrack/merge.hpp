@@ -312,7 +312,7 @@ TWINTRACK_INLINE const float* finish_scores(float members, const std::optional<M
                                             int n, MapRoom<float>& room, float* score) {
   for (int i = 0; i < n; ++i) score[i] /= members;
   if (!map) return score;
-  map_block(*map, score, n, room);
+  map_block(*map, score, n, score, room);  // nothing lies ahead
   return room.value.data();
 }
 
