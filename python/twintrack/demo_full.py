@@ -21,7 +21,7 @@ import numpy as np
 from twintrack.calibration import Calibrator
 from twintrack.cohort import Case, load_case, read_manifest
 from twintrack.datasets.phantom import PhantomSpec, write_cohort, write_panorama
-from twintrack.map_fit import Target
+from twintrack.demo import METHODS, MHR
 from twintrack.nnunet import Pipeline, RoiRule
 from twintrack.nnunet.folder import Outputs, find_images, predict_folder
 from twintrack.nnunet.prepare import prepare_curvas, prepare_panorama
@@ -39,13 +39,6 @@ from twintrack.volumes import read_volume
 
 __all__ = ["Scale", "run_demo_full"]
 
-METHODS: dict[str, Target] = {
-    "None (uncalibrated)": "none",
-    "Single-rater": "single",
-    "Hard-label": "hard",
-    "MHR (TwinTrack)": "mhr",
-}
-MHR = "MHR (TwinTrack)"
 MARGINS = (30.0, 30.0, 15.0)  # mm; the phantoms' field of view is small, PANORAMA's would fill it
 COARSE, FINE = 103, 104
 
