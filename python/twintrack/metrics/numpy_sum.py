@@ -16,9 +16,7 @@ __all__ = ["numpy_sum"]
 _PAIRWISE_ERROR = 1e-5
 
 
-def numpy_sum(
-    score: NDArray[Any], exact: float, scored: NDArray[np.uint8] | None = None
-) -> float:
+def numpy_sum(score: NDArray[Any], exact: float, scored: NDArray[np.uint8] | None = None) -> float:
     """Return `numpy.sum(score)`, rounded as the score's own dtype rounds it.
 
     Parameters
