@@ -230,6 +230,12 @@ def test_band_holds_the_map_and_narrows_with_cases():
         tt.Calibrator().fit(*[part[0] for part in cohort(1)]).bootstrap_band()
 
 
+def test_band_of_the_identity_is_the_identity():
+    band = tt.Calibrator("none").fit(*cohort(3)).bootstrap_band(GRID, resamples=2)
+    assert np.array_equal(band.low, GRID)
+    assert np.array_equal(band.high, GRID)
+
+
 def test_band_resamples_are_fits_to_the_drawn_cases():
     scores, labels = cohort(3)
     band = (

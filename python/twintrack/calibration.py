@@ -14,7 +14,7 @@ from twintrack.calibration_map import CalibrationMap
 from twintrack.cross_validation import BinChoice, choose_bins
 from twintrack.cut_refinement import refined_bins
 from twintrack.map_band import MapBand, bootstrap_band
-from twintrack.map_fit import TARGETS, Target, fit_map
+from twintrack.map_fit import IDENTITY, TARGETS, Target, fit_map
 from twintrack.score_tally import EqualMassBins, ScoreTally
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Calibrator"]
 
-IDENTITY = CalibrationMap([0.0, 1.0], [0.0, 1.0])
 FILE_FIELDS = ("format", "format_version", "knots")  # of a calibrator file, not provenance
 
 

@@ -8,14 +8,18 @@ from twintrack import _core
 from twintrack.calibration_map import CalibrationMap
 from twintrack.score_tally import EqualMassBins
 
-__all__ = ["TARGETS", "Target", "fit_map"]
+__all__ = ["IDENTITY", "TARGETS", "Target", "fit_map"]
 
 Target = Literal["mhr", "single", "hard", "none"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
+IDENTITY = CalibrationMap([0.0, 1.0], [0.0, 1.0])
+
 
 def fit_map(bins: EqualMassBins, target: Target, rater: int) -> CalibrationMap:
     """Return the map through (mean score, isotonic fit) of each bin; `Calibrator` says how."""
+    if target == "none":
+        return IDENTITY
     return CalibrationMap(
         *_core.fitted_knots(bins.count, bins.mean_score, bins.votes, target, rater)
     )

@@ -145,6 +145,14 @@ def test_band_over_stored_cases_is_that_of_the_calibrator(store, target):
     assert np.mean(np.abs(rough.high - expected.high)) < 0.15 * width
 
 
+def test_band_of_the_identity_is_the_identity(store):
+    _, tallies = read_tallies(store)
+    fitted = fit_tallies(Calibrator("none", bins=12), tallies, "roi")
+    band = band_over_cases(fitted, tallies, resamples=2)
+    assert np.array_equal(band.low, band.score)
+    assert np.array_equal(band.high, band.score)
+
+
 def test_band_needs_two_cases(store):
     _, tallies = read_tallies(store)
     fitted = fit_tallies(Calibrator(bins=10), tallies, "roi")

@@ -80,7 +80,7 @@ def band_over_cases(
             rows = []
     assert sums is not None  # noqa: S101 - there are cases
     # The votes of all raters together, out of N for each voxel, are those of one.
-    target: Target = "hard" if calibrator.target == "hard" else "single"
+    target: Target = "single" if calibrator.target == "mhr" else calibrator.target
     answers = calibrator.n_raters_ if calibrator.target == "mhr" else 1
     drawn = sums.reshape(resamples, -1, made)
     maps = np.stack(
