@@ -166,7 +166,7 @@ def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | 
                 yield _sum_classes(terms).T
             streams[-1].drain()  # the furthest; its checksum is that of the whole entry
 
-    summed = _sum_classes(np.empty((1, 1, 1), dtype.newbyteorder("=")) for _ in classes)
+    summed = _sum_classes(np.zeros((1, 1, 1), dtype.newbyteorder("=")) for _ in classes)
     return VolumeSlabs(_with_geometry_beside(_ghost((x, y, z), summed.dtype), path), read)
 
 
