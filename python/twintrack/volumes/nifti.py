@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 
 from twintrack.files import naming, replacing
@@ -23,12 +22,11 @@ from twintrack.volumes.streams import (
     MAX_TRAILING,
     ByteStream,
     gunzip,
+    gzipped,
     native,
     plain,
 )
 
-# isal's levels 1 and 2 are equally fast on scores and label maps; 0 grows noise, 3 is 3x slower.
-_GZIP_LEVEL = 1
 _PIECE = 1 << 20
 
 # Extensions before the voxels are text and settings.
@@ -142,13 +140,7 @@ def write_nifti(
     size = len(prefix) + math.prod(shape) * dtype.itemsize
     with replacing(path, size) as temporary, temporary.open("xb") as file:
         pieces = itertools.chain([memoryview(prefix)], _pieces(blocks))
-        if path.name.lower().endswith(".gz"):
-            deflate = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, 31)  # 31: gzip frame
-            for piece in pieces:
-                file.write(deflate.compress(piece))
-            file.write(deflate.flush())
-        else:
-            file.writelines(pieces)
+        file.writelines(gzipped(pieces) if path.name.lower().endswith(".gz") else pieces)
 
 
 def _pieces(blocks: Iterable[NDArray[Any]]) -> Iterator[memoryview]:
