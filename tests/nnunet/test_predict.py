@@ -25,6 +25,7 @@ import twintrack
 from twintrack.calibration import Calibrator
 from twintrack.cli import command_app, main
 from twintrack.ensemble import ensemble_record
+from twintrack.files import replacing
 from twintrack.nnunet import Pipeline, grand_challenge
 from twintrack.nnunet.folder import Outputs, find_images
 from twintrack.volumes import read_volume, write_volume
@@ -143,12 +144,48 @@ def test_stopped_midway_and_continued_gives_the_same_files(
     assert {"case0.nii.gz"} <= finished < {f"case{seed}.nii.gz" for seed in range(6)}
     for name in finished:  # what is there is whole
         assert (stopped / name).read_bytes() == made[name]
-    # As a process leaves them that is killed while it writes.
-    for name in (".0a1b2c3d.case5.nii.gz", "masks/.0a1b2c3d.case5.nii.gz"):
-        (stopped / name).write_bytes(b"half")
+    # As the process leaves them that is killed while it writes.
+    with replacing(tmp_path / "case5.nii.gz") as temporary:
+        temporary.touch()
+        begun = temporary.name.replace(f"-{os.getpid():x}-", f"-{process.pid:x}-")
+    for folder in (stopped, stopped / "masks"):
+        (folder / begun).write_bytes(b"half")
     result = run([*arguments(place, stopped, images), "--continue_prediction"])
     assert result.exit_code == 0, result.output
     assert content(stopped) == made
+
+
+def test_a_folder_never_mixes_two_ensembles(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = arguments(place, out)
+    assert run(given).exit_code == 0
+    made = contents(out)
+    # Another threshold, without --continue_prediction, stopped before the first case is done.
+    images = tmp_path / "images"
+    images.mkdir()
+    for seed in range(3):
+        (images / f"case{seed}_0000.nii.gz").write_bytes(b"broken")
+    other = [*arguments(place, out, images), "--threshold", "0.3", "--no_save_roi"]
+    assert run(other).exit_code == 1
+    assert set(contents(out)) == {"prediction.json"}
+    # Files of which nobody knows how they were made are not kept.
+    for name, content in made.items():
+        (out / name).write_bytes(content[:-1])
+    (out / "prediction.json").unlink()
+    assert run([*given, "--continue_prediction"]).exit_code == 0
+    assert contents(out) == made
+    (out / "prediction.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"prediction.json: not a record of twintrack predict"):
+        run([*given, "--continue_prediction"])
+
+
+def test_an_image_is_never_overwritten_by_its_prediction(place: Path, tmp_path: Path) -> None:
+    image = tmp_path / "a.nii.gz"
+    write_volume(image, ct(0), AFFINE)
+    before = image.read_bytes()
+    with pytest.raises(ValueError, match=r"a.nii.gz: is an image; choose another folder"):
+        run(arguments(place, tmp_path, image))
+    assert contents(tmp_path) == {"a.nii.gz": before}
 
 
 def test_calibrating_afterwards_is_the_same_as_in_the_pipeline(

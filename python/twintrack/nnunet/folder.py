@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import time
@@ -75,10 +74,9 @@ class Outputs:
             (self.folder / folder).mkdir(parents=True, exist_ok=True)
 
     def clear(self, case: str) -> None:
-        """Delete temporary files of a case, which a run that was killed has left."""
+        """Delete what is there of a case: it may come from another ensemble."""
         for file in (self.score(case), self.mask(case), self.roi(case)):
-            for leftover in file.parent.glob(f".{'[0-9a-f]' * 8}.{glob.escape(file.name)}"):
-                leftover.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
 
     def write(self, case: str, prediction: Prediction) -> None:
         """Write the files of a case, the score last."""
@@ -197,19 +195,29 @@ def predict_folder(
     outputs
         Where the files go.
     keep
-        Leave out cases all of whose files are there (nnU-Net's ``--continue_prediction``).
+        Leave out cases all of whose files are there (nnU-Net's ``--continue_prediction``). What is
+        there of the other cases is deleted before the first is predicted, so that a folder never
+        holds scores that its ``prediction.json`` does not describe.
     report
         Called when a case is done.
 
     Raises
     ------
     ValueError
-        `keep`, and the files that are there were made by another ensemble or calibrator.
+        An image would be overwritten by a result. Or `keep`, and the files that are there were made
+        by another ensemble or calibrator.
     """
     settings = describe(pipeline, outputs)
     record = outputs.folder / RECORD
-    if keep and record.is_file():
+    _check_apart(cases, outputs)
+    # Without a record nobody knows how the files that are there were made.
+    keep = keep and record.is_file()
+    if keep:
         _check_same(record, settings)
+    kept = {case for case in cases if keep and outputs.finished(case)}
+    for case in cases:
+        if case not in kept:
+            outputs.clear(case)
     outputs.prepare()
     with replacing(record) as temporary:
         temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
@@ -221,10 +229,9 @@ def predict_folder(
 
     todo: dict[str, Sequence[Path]] = {}
     for case, files in cases.items():
-        if keep and outputs.finished(case):
+        if case in kept:
             tell(Done(case, tuple(files), kept=True))
         else:
-            outputs.clear(case)
             todo[case] = files
 
     def finish(case: str, prediction: Prediction) -> Done:
@@ -282,11 +289,22 @@ def _knots(calibrator: Any) -> dict[str, list[float]]:
     return {"x": np.asarray(knots.x).tolist(), "y": np.asarray(knots.y).tolist()}
 
 
+def _check_apart(cases: Mapping[str, Sequence[Path]], outputs: Outputs) -> None:
+    images = {file.resolve() for files in cases.values() for file in files}
+    for case in cases:
+        for file in (outputs.score(case), outputs.mask(case), outputs.roi(case)):
+            if file.resolve() in images:
+                raise ValueError(f"{file}: is an image; choose another folder for the predictions")
+
+
 def _check_same(record: Path, settings: Mapping[str, Any]) -> None:
     try:
-        before = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{record}: not valid JSON ({error}); delete it to go on") from error
+        before = dict(json.loads(record.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{record}: not a record of twintrack predict ({error}); delete it, and all is "
+            "predicted again"
+        ) from error
     for key, value in settings.items():
         if key != "twintrack" and before.get(key) != value:
             shown = "" if key == "calibrator" else f" {key} = {before.get(key)!r}, not {value!r}"

@@ -139,10 +139,10 @@ def gunzip(file: BinaryIO) -> Iterator[bytes]:
 def gzipped(pieces: Iterable[memoryview]) -> Iterator[bytes]:
     """Yield a gzip file of `pieces`, whose bytes depend on them and on how they are cut alone.
 
-    isal (ISA-L up to 2.32 at least) meets the first bytes of a stream with a hash of where in memory
-    its state lies: one stream in thousands comes out a byte longer or shorter. So the first few
-    bytes are made a block of their own, which goes through other code (at most 16 bytes do, and four
-    are needed to leave the faulty state).
+    isal (ISA-L up to 2.32 at least) hashes the address of its state where it should hash the first
+    bytes of a stream: one file in thousands comes out a byte longer or shorter. So the first few
+    bytes are made a block of their own, which goes through other code. At most 16 bytes do, and
+    four are needed to leave the faulty state.
 
     Parameters
     ----------
