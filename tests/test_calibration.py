@@ -140,7 +140,7 @@ def test_save_and_load(tmp_path):
     scores, labels = cohort()
     for fitted in (
         tt.Calibrator(bins=40, region_rule="roi", ensemble={"average": "logits", "members": 3}),
-        tt.Calibrator("single", rater=2),
+        tt.Calibrator("single", rater=np.int64(2)),
         tt.Calibrator("none"),
         tt.Calibrator(bins="auto", folds=3),
     ):
@@ -158,8 +158,12 @@ def test_save_and_load(tmp_path):
         assert (tmp_path / "again.json").read_bytes() == (tmp_path / "c.json").read_bytes()
         with pytest.raises(ValueError, match="loaded"):
             loaded.partial_fit(scores[0], labels[0])
+        with pytest.raises(ValueError, match="loaded"):
+            loaded.add_tally(fitted.tallies_["0"])
         with pytest.raises(ValueError, match="no tallies"):
             loaded.bootstrap_band()
+        # Fitted again, it is no more what the file says.
+        assert loaded.set_params(bins=30).fit(scores[:2], labels[:2]).provenance_["cases"] == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again.json", "c.json"]
 
 
@@ -261,6 +265,8 @@ def test_band_resamples_are_fits_to_the_drawn_cases():
         ({"target": "median"}, "target is 'median'"),
         ({"bins": 0}, "bins is 0"),
         ({"bins": "many"}, "bins is 'many'"),
+        ({"bins": 2.5}, "bins is 2.5"),
+        ({"target": "single", "rater": 0.5}, "rater is 0.5"),
         ({"target": "single", "rater": 3}, "rater is 3 but there are 3 raters"),
         ({"bins": "auto", "exact": True}, "exact=True"),
     ],
@@ -269,6 +275,21 @@ def test_bad_parameters_are_named(parameters, message):
     scores, labels = cohort(2)
     with pytest.raises(ValueError, match=message):
         tt.Calibrator(**parameters).fit(scores, labels)
+
+
+def test_a_fit_that_fails_leaves_the_map_as_it_was():
+    scores, labels = cohort(3)
+    calibrator = tt.Calibrator(bins=10)
+    wrong = [scores[0], scores[1] + np.float32(2)]
+    with pytest.raises(ValueError, match="case 1"):
+        calibrator.fit(wrong, labels[:2])
+    with pytest.raises(AttributeError, match="not fitted"):
+        calibrator.transform(scores[0])
+    fitted = calibrator.fit(scores, labels).map_
+    with pytest.raises(ValueError, match="case 1"):
+        calibrator.fit(wrong, labels[:2])
+    assert calibrator.map_ is fitted
+    assert list(calibrator.tallies_) == ["0", "1", "2"]
 
 
 def test_bad_cohorts_are_named():
@@ -300,6 +321,9 @@ def test_bad_cohorts_are_named():
         tt.Calibrator().fit(scores[:2], labels[:2]).merge(
             tt.Calibrator().fit(scores[:2], labels[:2])
         )
+    itself = tt.Calibrator().fit(scores[0], labels[0])
+    with pytest.raises(ValueError, match="twice"):
+        itself.merge(itself)
     with pytest.raises(ValueError, match="bins is 250 here but 10"):
         tt.Calibrator().fit(scores[:2], labels[:2]).merge(
             tt.Calibrator(bins=10).fit(scores[:2], labels[:2])

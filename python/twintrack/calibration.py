@@ -188,18 +188,25 @@ class Calibrator:
         ------
         ValueError
             Names the case, array, voxel and value that break a rule, or says that no voxel counts.
+            The Calibrator is then as it was before.
         """
         self._check_parameters()
         cases = _as_cases(score, raters, region)
+        before = dict(self.__dict__)
         self._reset()
-        for index, (one_score, one_raters, one_region) in enumerate(cases):
-            try:
-                self._add(one_score, one_raters, one_region, str(index))
-            except (TypeError, ValueError) as error:
-                if len(cases) == 1:
-                    raise
-                raise type(error)(f"case {index}: {error}") from error
-        self._fit_map(cases if self.exact else None)
+        try:
+            for index, (one_score, one_raters, one_region) in enumerate(cases):
+                try:
+                    self._add(one_score, one_raters, one_region, str(index))
+                except (TypeError, ValueError) as error:
+                    if len(cases) == 1:
+                        raise
+                    raise type(error)(f"case {index}: {error}") from error
+            self._fit_map(cases if self.exact else None)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
         return self
 
     def partial_fit(
@@ -224,10 +231,7 @@ class Calibrator:
             voxels are all counted as one case.
         """
         self._check_parameters()
-        if "_cases" not in self.__dict__:
-            if "map_" in self.__dict__:
-                raise ValueError("this Calibrator was loaded from a file, which holds no tallies")
-            self._reset()
+        self._begin()
         self._add(score, raters, region, case)
         self._forget_map()
         return self
@@ -253,8 +257,7 @@ class Calibrator:
             Number of cases whose sum it is.
         """
         self._check_parameters()
-        if "_cases" not in self.__dict__:
-            self._reset()
+        self._begin()
         self._check_raters(tally.raters)
         if case in self._cases:
             self._cases[case] += tally
@@ -321,6 +324,8 @@ class Calibrator:
         ValueError
             If a case name occurs in both, or raters or parameters differ.
         """
+        if other is self:
+            raise ValueError("a Calibrator merged with itself would count every voxel twice")
         if "_cases" not in other.__dict__:
             raise ValueError("the other Calibrator holds no tallies to merge")
         mine, theirs = self.get_params(), other.get_params()
@@ -446,8 +451,12 @@ class Calibrator:
     def _check_parameters(self) -> None:
         if self.target not in TARGETS:
             raise ValueError(f"target is {self.target!r}; it must be one of {', '.join(TARGETS)}")
-        if self.bins != "auto" and (isinstance(self.bins, str) or int(self.bins) < 1):
-            raise ValueError(f"bins is {self.bins!r}; it must be a positive number or 'auto'")
+        if self.bins != "auto" and not (
+            isinstance(self.bins, (int, np.integer)) and self.bins >= 1
+        ):
+            raise ValueError(f"bins is {self.bins!r}; it must be a positive whole number or 'auto'")
+        if self.target == "single" and not isinstance(self.rater, (int, np.integer)):
+            raise ValueError(f"rater is {self.rater!r}; it must be a number, counted from 0")
         if self.bins == "auto" and self.exact:
             raise ValueError(
                 "bins='auto' chooses from tallies alone; give a number with exact=True"
@@ -460,8 +469,16 @@ class Calibrator:
         if self.target == "single" and not 0 <= self.rater < raters:
             raise ValueError(f"rater is {self.rater} but there are {raters} raters, counted from 0")
 
+    def _begin(self) -> None:
+        """Be ready for a case to be added to those that are there."""
+        if "_cases" not in self.__dict__:
+            if "map_" in self.__dict__:
+                raise ValueError("this Calibrator was loaded from a file, which holds no tallies")
+            self._reset()
+
     def _reset(self) -> None:
         self._forget_map()
+        self.__dict__.pop("_provenance", None)
         self._cases: dict[str | None, ScoreTally] = {}
         self._numbers: dict[str | None, int] = {}  # of cases in each tally
         self._regions: set[str] = set()

@@ -77,7 +77,7 @@ def describe(calibrator: Calibrator) -> dict[str, Any]:
         choice = {"folds": tried.folds, "scores": {str(m): s for m, s in tried.scores.items()}}
     return {
         "target": calibrator.target,
-        "rater": calibrator.rater if calibrator.target == "single" else None,
+        "rater": int(calibrator.rater) if calibrator.target == "single" else None,
         "raters": calibrator.n_raters_,
         "cases": calibrator.n_cases_,
         "voxels": calibrator.n_voxels_,
