@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -73,6 +74,59 @@ def test_panorama(tmp_path: Path) -> None:
     np.testing.assert_array_equal(label.array[box], crop_labels.array)
     assert organ[box].sum() == organ.sum()
     assert crop.array.size < image.array.size
+
+
+def test_panorama_comes_in_several_folders_and_may_be_prepared_again(tmp_path: Path) -> None:
+    write_panorama(tmp_path, SPEC, 3)
+    images, labels, raw = tmp_path / "images", tmp_path / "labels", tmp_path / "raw"
+    names = [f"PHANTOM_{k:05d}" for k in range(3)]
+    (tmp_path / "batch_2").mkdir()
+    (images / f"{names[2]}_0000.nii.gz").rename(tmp_path / "batch_2" / f"{names[2]}_0000.nii.gz")
+    targets = (raw / "Dataset103_Pancreas", raw / "Dataset104_PDAC")
+
+    def of_data_sets(part: str) -> set[tuple[str, ...]]:
+        return {
+            tuple(sorted(file.name[:13] for file in (target / part).iterdir()))
+            for target in targets
+        }
+
+    def counts() -> list[int]:  # nnU-Net fails where they are not those of the files
+        texts = [(target / "dataset.json").read_text() for target in targets]
+        return [json.loads(text)["numTraining"] for text in texts]
+
+    assert prepare_panorama(images, [labels], raw).cases == (names[0], names[1])
+    made = prepare_panorama(tmp_path / "batch_2", [labels], raw)
+    assert made.cases == (names[2],)
+    assert of_data_sets("imagesTr") == of_data_sets("labelsTr") == {tuple(names)}
+    assert counts() == [3, 3]
+    # Cases that turn out to be of no use go.
+    file = images / f"{names[0]}_0000.nii.gz"
+    image = read_volume(file)
+    array = image.array.astype(np.float32)
+    array[3, 4, 5] = np.nan
+    write_volume(file, array, image)
+    file = images / f"{names[1]}_0000.nii.gz"
+    flat = np.diag([3.0, 3.0, 0.0, 1.0])
+    header = nib.Nifti1Header()
+    header.set_sform(flat, code=1)
+    nib.save(nib.Nifti1Image(read_volume(file).array, None, header), file)
+    with pytest.raises(ValueError, match=r"voxel \(3, 4, 5\) is nan"):
+        prepare_panorama(images, [labels], raw)
+    assert of_data_sets("imagesTr") == of_data_sets("labelsTr") == {(names[2],)}
+    assert counts() == [1, 1]
+
+
+def test_splines_that_overshoot_do_not_wrap(tmp_path: Path) -> None:
+    write_panorama(tmp_path, SPEC, 1)
+    file = tmp_path / "images" / "PHANTOM_00000_0000.nii.gz"
+    image = read_volume(file)
+    array = np.full_like(image.array, -32768)
+    array[10:30] = 32767
+    write_volume(file, array, image)
+    prepare_panorama(tmp_path / "images", [tmp_path / "labels"], tmp_path / "raw")
+    made = tmp_path / "raw" / "Dataset103_Pancreas" / "imagesTr" / file.name
+    small = read_volume(made).array[8:18].astype(np.int32)  # within array[10:30]
+    assert small.min() > 30000
 
 
 def test_resampling_keeps_places() -> None:

@@ -72,7 +72,8 @@ def read_image(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
     FileNotFoundError, OSError
         A file is missing or cannot be read.
     ValueError
-        A file is corrupt, not one 3-D volume, not finite, or on another grid than the first.
+        A file is corrupt, not one 3-D volume, not finite, without a usable place in space, or on
+        another grid than the first.
     """
     files = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not files:
@@ -80,6 +81,7 @@ def read_image(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
     volumes = [read_volume(Path(file)) for file in files]
     for volume in volumes[1:]:
         check_same_geometry(volumes[0], volume)
+    check_place(volumes[0])
     image = Image(tuple(volume.array for volume in volumes), volumes[0])
     for volume in volumes:
         check_finite(volume.array, str(volume))
@@ -102,11 +104,24 @@ def as_image(array: NDArray[Any], affine: NDArray[np.float64] | None) -> Image:
         )
     channels = tuple(array) if array.ndim == 4 else (array,)
     matrix = np.eye(4) if affine is None else np.asarray(affine, np.float64)
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or not np.linalg.det(matrix):
+    if not _usable(matrix):
         raise ValueError(f"affine is {matrix.tolist()}; it must be an invertible (4, 4) matrix")
     for channel in channels:
         check_finite(channel, "image")
     return Image(channels, Volume(channels[0], matrix))
+
+
+def check_place(volume: Volume) -> None:
+    """Raise if the header says no place at all: distances in it would mean nothing."""
+    if volume.affine is not None and not _usable(volume.affine):
+        raise ValueError(
+            f"{volume}: its header maps voxels to millimetres by {volume.affine[:3].tolist()}, "
+            "which no image can have; mend its sform and qform (MetaImage: spacing and direction)"
+        )
+
+
+def _usable(affine: NDArray[np.float64]) -> bool:
+    return affine.shape == (4, 4) and bool(np.isfinite(affine).all() and np.linalg.det(affine))
 
 
 def check_finite(array: NDArray[Any], name: str) -> None:

@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from twintrack.cohort import Case, write_manifest
 from twintrack.datasets.phantom import ANATOMY_LABELS
 from twintrack.files import natural_order, replacing, split_suffix
-from twintrack.nnunet.images import Image, resample_image, resample_labels
+from twintrack.nnunet.images import (
+    Image,
+    check_finite,
+    check_place,
+    resample_image,
+    resample_labels,
+)
 from twintrack.nnunet.pipeline import COARSE_SPACING
 from twintrack.nnunet.roi import RoiRule, find_roi
 from twintrack.volumes import (
@@ -125,8 +131,9 @@ def prepare_panorama(
     Returns
     -------
     prepared
-        Cases that cannot be used (corrupt, another grid, unknown labels, no pancreas) are left out
-        and listed. Finished cases of an earlier run are made again only if they are not whole.
+        Cases that cannot be used (corrupt, not finite, another grid, unknown labels, no pancreas)
+        are left out and listed. Cases of earlier runs stay in the data sets, so that they can be
+        made of several folders; those of this run are made again.
 
     Raises
     ------
@@ -157,15 +164,16 @@ def prepare_panorama(
             used.append(case)
         else:
             faults.append(fault)
+            _remove_case(case, targets)
         progress(case, number, len(cases))
-    if not used:
-        reason = f": {faults[0].file}: {faults[0].message}" if faults else ""
-        raise ValueError(f"{images}: no case can be used{reason}")
     names: Mapping[str, int]
     for target, names in zip(
         targets, ({"background": 0, "pancreas": 1}, ANATOMY_LABELS), strict=True
     ):
-        _write_dataset_json(target, names, len(used))
+        _write_dataset_json(target, names)
+    if not used:
+        reason = f": {faults[0].file}: {faults[0].message}" if faults else ""
+        raise ValueError(f"{images}: no case can be used{reason}")
     return Prepared(targets, tuple(used), faults)
 
 
@@ -284,7 +292,8 @@ def _prepare_case(
     """Write a case into both data sets, labels last; return what keeps it from being used."""
     try:
         image = read_volume(image_file)
-        file = label_file
+        check_place(image)
+        check_finite(image.array, str(image_file))
         labels = read_label_map(label_file)
     except (OSError, ValueError) as error:
         file = label_file if str(label_file) in str(error) else image_file
@@ -311,7 +320,10 @@ def _prepare_case(
     marked = resample_labels(pancreas.T, image.spacing[::-1], new[::-1]).T
     affine = image.affine.copy()
     affine[:3, :3] *= np.asarray(new) / image.spacing
-    _write_pair(coarse_target, case, np.rint(small).astype(np.int16), marked, affine)
+    # Splines overshoot: beside metal, beyond what the type holds.
+    limits = np.iinfo(np.int16)
+    small = np.rint(small).clip(limits.min, limits.max).astype(np.int16)
+    _write_pair(coarse_target, case, small, marked, affine)
 
     margins = [rule.margins[axis] for axis in axes]
     roi = find_roi(pancreas, (0, 0, 0), (1, 1, 1), image.array.shape, image.spacing, margins, rule)
@@ -333,11 +345,19 @@ def _write_pair(
     write_volume(target / "labelsTr" / f"{case}.nii.gz", labels.astype(np.uint8), affine)
 
 
-def _write_dataset_json(target: Path, labels: Mapping[str, int], cases: int) -> None:
+def _remove_case(case: str, targets: Iterable[Path]) -> None:
+    """Delete what an earlier run has made of a case that cannot be used any more."""
+    for target in targets:
+        (target / "labelsTr" / f"{case}.nii.gz").unlink(missing_ok=True)
+        (target / "imagesTr" / f"{case}_0000.nii.gz").unlink(missing_ok=True)
+
+
+def _write_dataset_json(target: Path, labels: Mapping[str, int]) -> None:
     content = {
         "channel_names": {"0": "CT"},
         "labels": dict(labels),
-        "numTraining": cases,
+        # nnU-Net counts the files and refuses any other number.
+        "numTraining": len(_by_case(target / "labelsTr", channel=False)),
         "file_ending": ".nii.gz",
     }
     with replacing(target / "dataset.json") as temporary:
