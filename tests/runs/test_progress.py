@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from twintrack.runs.engine import Outcome
-from twintrack.runs.progress import Bar, JsonLines, Lines, Rates, scaled
+from twintrack.runs.progress import Bar, JsonLines, Lines, Quiet, Rates, scaled
 from twintrack.runs.store import Failure
 
 DONE = Outcome("A", "done", 4_000_000, 0.5, 10_000_000)
@@ -46,6 +46,18 @@ def test_speed_and_time_left_come_from_what_was_worked_on(clock):
     assert rates.seconds_left == 0
     assert (rates.finished, rates.stored, rates.failed) == (4, 1, 1)
     assert rates.seconds == pytest.approx(5)
+
+
+def test_quiet_tells_failures_and_nothing_else():
+    """A run that ends with status 1 or 2 says why."""
+    stream = io.StringIO()
+    progress = Quiet(stream)
+    progress.start("Fitting", 3, 10_000_000)
+    for outcome in (DONE, STORED, FAILED):
+        progress.case(outcome)
+    progress.warn("no matter")
+    progress.stop()
+    assert stream.getvalue() == "[red]C: failed: s: cut [/] off\n"
 
 
 @pytest.mark.parametrize(

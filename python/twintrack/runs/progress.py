@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
     from twintrack.runs.engine import Outcome
+    from twintrack.runs.store import Failure
 
 __all__ = ["Bar", "JsonLines", "Lines", "Progress", "Quiet", "Rates"]
 
@@ -87,13 +88,18 @@ class Rates:
 
 
 class Quiet:
-    """Tells nothing; errors still end the run."""
+    """Tells errors alone."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
 
     def start(self, work: str, cases: int, nbytes: int) -> None:
         """Do nothing."""
 
     def case(self, outcome: Outcome) -> None:
-        """Do nothing."""
+        """Print a failure."""
+        if outcome.failure is not None:
+            _print_failure(outcome.case, outcome.failure, self._stream)
 
     def warn(self, message: str) -> None:
         """Do nothing."""
@@ -177,7 +183,7 @@ class Lines:
         assert self._rates is not None  # noqa: S101 - start comes first
         self._rates.add(outcome)
         if outcome.failure is not None:
-            self._print(f"{outcome.case}: failed: {outcome.failure.message}")
+            _print_failure(outcome.case, outcome.failure, self._stream)
         if self._rates.seconds - self._printed >= _LINE_EVERY:
             self._printed = self._rates.seconds
             left = self._rates.seconds_left
@@ -267,6 +273,10 @@ class JsonLines:
         seconds = round(time.monotonic() - self._begin, 3)
         line = {"event": event, "seconds": seconds, **fields}
         print(json.dumps(line, allow_nan=False), file=self._stream, flush=True)
+
+
+def _print_failure(case: str, failure: Failure, stream: TextIO) -> None:
+    print(f"{case}: failed: {failure.message}", file=stream, flush=True)
 
 
 def scaled(value: float) -> str:
