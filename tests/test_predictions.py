@@ -183,3 +183,40 @@ def test_calibrated_scores_are_not_fitted(case, tmp_path):
     record(case, calibrator={"x": [0, 1], "y": [0, 1]})
     with pytest.raises(ValueError, match="predict without -m into another folder"):
         fit_cohort([case], Calibrator(bins=5), TallyJob("all"), tmp_path / "store")
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
+def test_a_map_is_applied_to_scores_like_those_it_was_fitted_on(case, tmp_path, ending):
+    if ending == ".mha":
+        pytest.importorskip("SimpleITK")
+    record(case)
+    fitted = fit_cohort([case], Calibrator(bins=5), TallyJob("all"), tmp_path / "fit").calibrator
+    job = ApplyJob(fitted, tmp_path / f"out{ending}", ending=ending)
+    measured = EvaluateJob(calibrator=fitted)
+
+    def failures():
+        found = evaluate_cohort([case], measured, tmp_path / f"evaluated{ending}")
+        of_apply = apply_cohort([case], job, existing="overwrite")[0].failure
+        of_evaluate = found.failures[0] if found.failures else None
+        return [failure and failure.message for failure in (of_apply, of_evaluate)]
+
+    record(case, ensemble={**ENSEMBLE, "average": "logits"})
+    for message in failures():
+        assert (
+            "A.nii.gz: the calibrator was fitted on scores of an ensemble with average" in message
+        )
+    record(case, calibrator={"x": [0, 1], "y": [0, 1]})
+    for message in failures():
+        assert "A.nii.gz: is calibrated already" in message
+    assert not evaluate_cohort([case], EvaluateJob(), tmp_path / f"plain{ending}").failures
+    record(case)
+    assert failures() == [None, None]
+    # Another class of an archive is another score.
+    probabilities = np.full((6, *SHAPE[::-1]), 1 / 6, np.float32)
+    np.savez(tmp_path / "C.npz", probabilities=probabilities)
+    write_volume(tmp_path / "C.nii.gz", np.zeros(SHAPE, np.uint8), np.eye(4))
+    other = replace(job, tumour=(2,), folder=tmp_path / f"classes{ending}")
+    failure = apply_cohort([Case("C", tmp_path / "C.npz", ())], other)[0].failure
+    assert (
+        "C.npz: the calibrator was fitted on scores of an ensemble with tumour" in failure.message
+    )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from twintrack.calibration import Calibrator
 from twintrack.cohort import Case
+from twintrack.ensemble import check_ensemble
 from twintrack.files import split_suffix
 from twintrack.volumes.numpy_files import count_classes
 
@@ -23,6 +24,7 @@ __all__ = [
     "RECORD",
     "REGIONS",
     "calibrate_score",
+    "check_score",
     "ensemble_of_score",
     "join_ensembles",
     "region_of_case",
@@ -62,8 +64,8 @@ def ensemble_of_score(score: Path, tumour: Sequence[int] = (1,)) -> dict[str, An
             raise ValueError(f"{record}: not a record of twintrack predict ({error!r})") from error
         if calibrator is not None:
             raise ValueError(
-                f"{score}: is calibrated already ({record.name}); a map is fitted to the "
-                "ensemble's own score: predict without -m into another folder"
+                f"{score}: is calibrated already ({record.name}); a map is fitted and applied to "
+                "the ensemble's own score: predict without -m into another folder"
             )
         return ensemble
     if split_suffix(score.name)[1] == ".npz" and count_classes(score) is not None:
@@ -99,6 +101,28 @@ def join_ensembles(
                 )
             first.setdefault(key, f"case {case!r}")
     return joined or None
+
+
+def check_score(calibrator: Calibrator, score: Path, tumour: Sequence[int] = (1,)) -> None:
+    """Refuse to apply a map to a score that is calibrated already or was made in another way.
+
+    Parameters
+    ----------
+    calibrator
+        Compared as far as it says how the scores were made that it was fitted on.
+    score, tumour
+        As in `ensemble_of_score`; what the files do not tell is not compared.
+
+    Raises
+    ------
+    ValueError
+        Names the file and, of an entry that differs, both values.
+    """
+    made = ensemble_of_score(score, tumour)
+    try:
+        check_ensemble(calibrator, made)
+    except ValueError as error:
+        raise ValueError(f"{score}: {error}") from error
 
 
 def region_of_case(case: Case) -> Path | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from twintrack.calibration import Calibrator
 from twintrack.cohort import Case
-from twintrack.predictions import calibrate_score, region_of_case
+from twintrack.predictions import calibrate_score, check_score, region_of_case
 from twintrack.runs.engine import Outcome, Settings, run_cases
 from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
@@ -124,6 +124,7 @@ class ApplyJob(Job[Opened]):
 
         Of the region's geometry only the shape has to fit: the score's header is what is written.
         """
+        check_score(self.calibrator, case.score, self.tumour)
         path = region_of_case(case)
         region: Volume | VolumeSlabs | None
         if self.ending == ".mha":

@@ -17,7 +17,7 @@ from twintrack.cohort import Case, LoadedCase, RegionRule, load_case
 from twintrack.metrics import CaseMetrics, CaseTally, curve_of
 from twintrack.metrics.staple import staple_dice
 from twintrack.metrics.vascular import VESSELS
-from twintrack.predictions import calibrate_score, region_of_case
+from twintrack.predictions import calibrate_score, check_score, region_of_case
 from twintrack.runs.apply import calibrator_content
 from twintrack.runs.engine import Settings, add_tallies, run_cases
 from twintrack.runs.inputs import case_files
@@ -111,6 +111,8 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
 
     def read(self, case: Case) -> tuple[LoadedCase, NDArray[Any] | None]:
         """Load the arrays, and the region of interest for calibrating."""
+        if self.calibrator is not None:
+            check_score(self.calibrator, case.score, self.tumour)
         # The protocol's box is not quite `annotated_box`: it is left to `evaluate`.
         rule: RegionRule = "roi" if self.region == "roi" else "all"
         loaded = load_case(case, rule, self.ignore_header, self.tumour)
