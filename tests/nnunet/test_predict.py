@@ -316,6 +316,7 @@ def test_grand_challenge(place: Path, tmp_path: Path, capsys: Any) -> None:
     np.testing.assert_array_equal(score.array, expected.score.array)
     np.testing.assert_array_equal(mask.array, score.array > 0.5)
     np.testing.assert_allclose(score.affine, AFFINE, atol=1e-6)
-    settings.write_text('{"roi": {"margin": 3}}')
-    assert grand_challenge.main(given) == 2
-    assert "settings.json" in capsys.readouterr().err
+    for wrong in ('{"roi": {"margin": 3}}', '{"mirrorring": false}', "[1]", '{"members": []}', "{"):
+        settings.write_text(wrong)
+        assert grand_challenge.main(given) == 2
+        assert "settings.json" in capsys.readouterr().err

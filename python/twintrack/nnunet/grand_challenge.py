@@ -13,6 +13,7 @@ and writes ``/output/images/pdac-confidence/output.mha`` (the calibrated score, 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 from collections.abc import Sequence
@@ -59,21 +60,35 @@ def load_pipeline(model: Path, device: str) -> Pipeline:
     if not (model / "members").is_dir():
         raise FileNotFoundError(2, "missing; trained nnU-Net folders go here", f"{model}/members")
     members = sorted(folder for folder in (model / "members").iterdir() if folder.is_dir())
-    settings: dict[str, Any] = {}
-    if (model / "settings.json").is_file():
-        try:
-            settings = json.loads((model / "settings.json").read_text(encoding="utf-8"))
-            if "roi" in settings:
-                settings["roi"] = RoiRule(**settings["roi"])
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{model / 'settings.json'}: {error}") from error
     coarse, calibrator = model / "coarse", model / "calibrator.json"
+    settings = _read_settings(model / "settings.json")
     return Pipeline(
         members,
         coarse if coarse.is_dir() else None,
         calibrator if calibrator.is_file() else None,
         **{"device": device, **settings},
     )
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Return keyword arguments of `Pipeline`; none if there is no such file."""
+    if not path.is_file():
+        return {}
+    known = [
+        name
+        for name, parameter in inspect.signature(Pipeline).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    try:
+        settings: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+        unknown = sorted(settings.keys() - set(known))
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is no setting; known are {', '.join(known)}")
+        if "roi" in settings:
+            settings["roi"] = RoiRule(**settings["roi"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

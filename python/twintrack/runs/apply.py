@@ -132,8 +132,10 @@ class ApplyJob(Job[Opened]):
             region = None if path is None else read_labels(path)
             if region is not None:
                 check_same_geometry(whole, region, ignore=HEADER_PARTS)
+            _check_place(case.score, whole)
             return Opened(whole, region)
         score = open_score(case.score, self.tumour)
+        _check_place(case.score, score.place)
         region = None if path is None else open_slabs(path, ())
         if region is not None:
             check_same_geometry(score.place, region.place, ignore=HEADER_PARTS)
@@ -237,6 +239,14 @@ def apply_cohort(
     with store.writing(case.name for case in cases):
         outcomes, _ = run_cases(cases, job, store, settings or Settings(), "Calibrating")
     return outcomes
+
+
+def _check_place(path: Path, place: Volume) -> None:
+    if place.affine is None:
+        raise ValueError(
+            f"{path}: has no geometry to keep; put nnU-Net's segmentation beside the "
+            ".npz, or calibrate the array in Python"
+        )
 
 
 def _foreign(case: Case, job: ApplyJob, store: Store) -> bool:
