@@ -10,7 +10,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-__all__ = ["VARIABLE", "cuda_module", "forced_backend"]
+__all__ = ["VARIABLE", "computes_on_device", "cuda_module", "forced_backend"]
 
 VARIABLE = "TWINTRACK_BACKEND"
 
@@ -29,6 +29,23 @@ def forced_backend() -> str | None:
     if value not in ("cpu", "cuda"):
         raise ValueError(f"{VARIABLE} is {value!r}; it must be cpu, cuda or auto")
     return value
+
+
+def computes_on_device() -> bool:
+    """Whether arrays on a CUDA device may be given to functions that have a kernel.
+
+    Raises
+    ------
+    ValueError
+        As `forced_backend`.
+    """
+    if forced_backend() == "cpu":
+        return False
+    try:
+        cuda_module()
+    except ImportError:
+        return False
+    return True
 
 
 def cuda_module() -> Any:

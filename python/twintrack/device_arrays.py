@@ -7,8 +7,9 @@ made on are waited for by the device, not by the host.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -260,7 +261,8 @@ def device_empty_like(array: Any, float32: bool = False) -> Any:
         import torch
 
         like = array.detach()
-        return torch.empty_like(like, dtype=torch.float32) if float32 else torch.empty_like(like)
+        with _memory_errors():
+            return torch.empty_like(like, dtype=torch.float32 if float32 else None)
     if kind == "cupy":
         import cupy
 
@@ -278,7 +280,8 @@ def device_zeros(array: Any, shape: Sequence[int]) -> Any:
     if kind == "torch":
         import torch
 
-        return torch.zeros(tuple(shape), dtype=torch.float32, device=array.device)
+        with _memory_errors():
+            return torch.zeros(tuple(shape), dtype=torch.float32, device=array.device)
     if kind == "cupy":
         import cupy
 
@@ -291,12 +294,24 @@ def device_zeros(array: Any, shape: Sequence[int]) -> Any:
 def _copy(array: Any) -> Any:
     kind = device_kind(array)
     if kind == "torch":
-        return array.detach().clone()
+        with _memory_errors():
+            return array.detach().clone()
     if kind == "cupy":
         with array.device:
             return array.copy()
     hint = "out overlaps score in part; pass one that does not"
     return _namespace(array, hint).asarray(array, copy=True)
+
+
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Raise torch's OutOfMemoryError, a RuntimeError that says the size, as a MemoryError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        raise MemoryError(str(error)) from error
 
 
 def _namespace(array: Any, otherwise: str) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ pytest.importorskip("nnunetv2")
 torch = pytest.importorskip("torch")
 
 import tiny_models as tiny  # noqa: E402
+from device_libraries import InterfaceArray  # noqa: E402
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient  # noqa: E402
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO  # noqa: E402
 
@@ -208,7 +211,7 @@ class Blob:
         assert model is not None
         heads = model.folder.heads
 
-        def logits(data: Any, index: int) -> Any:
+        def logits(data: Any, index: int, make_room: Any) -> Any:
             shape = data.shape[1:]
             out = torch.zeros((heads, *shape))
             out[0] = 1
@@ -429,6 +432,159 @@ def test_out_of_device_memory_falls_back_once_and_says_so(
     monkeypatch.setattr(nnUNetPredictor, "_internal_predict_sliding_window_return_logits", hopeless)
     with pytest.raises(MemoryError, match="does not fit"):
         pipeline.predict(ct(), AFFINES["RAS"])
+
+
+# --- logits that stay on the device ---------------------------------------------------------------
+
+
+class OnDevice(InterfaceArray):
+    """A result of the sliding window that says that it lies on a device.
+
+    Only what the pipeline makes of it on the device may come to the host, and what is `fetched`.
+    """
+
+    fetched: ClassVar[list[tuple[int, ...]]] = []
+
+    @property
+    def __cuda_array_interface__(self) -> Any:
+        return super().__cuda_array_interface__
+
+    def cpu(self) -> Any:
+        self.fetched.append(self.shape)
+        return torch.from_numpy(self.values.copy())
+
+    def __array__(self, *arguments: Any, **keywords: Any) -> Any:
+        raise AssertionError("read by NumPy without being fetched")
+
+    def __array_namespace__(self) -> Any:
+        return SimpleNamespace(
+            float32="float32", zeros=lambda shape, dtype, device: OnDevice(np.zeros(shape, dtype))
+        )
+
+    def __init__(self, values: Any, device: int = 0) -> None:
+        super().__init__(values, device, maker=False)
+
+
+@pytest.fixture
+def device_windows(monkeypatch: pytest.MonkeyPatch, emulation: Any) -> type[OnDevice]:
+    """Sliding windows whose results lie on the emulated device, if they are asked to be there."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    real = nnUNetPredictor._internal_predict_sliding_window_return_logits
+
+    def on_device(self: Any, data: Any, slicers: Any, do_on_device: bool = True) -> Any:
+        found = real(self, data, slicers, False)
+        return OnDevice(found.numpy()) if do_on_device else found
+
+    monkeypatch.setattr(
+        nnUNetPredictor, "_internal_predict_sliding_window_return_logits", on_device
+    )
+    monkeypatch.setattr(OnDevice, "fetched", [])
+    return OnDevice
+
+
+def on_device(pipeline: Pipeline) -> Pipeline:
+    for model in pipeline._members:
+        model.predictor.perform_everything_on_device = True
+    return pipeline
+
+
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_logits_stay_on_the_device(
+    models: list[Path], device_windows: type[OnDevice], average: Any
+) -> None:
+    scores = np.linspace(0, 1, 1000, dtype=np.float32)
+    calibrator = Calibrator(bins=20).fit(scores, [scores > 0.4])
+    coarse = tiny.write_model(models[0].parent / f"coarse {average}", favour={1: 50.0})
+    settings: dict[str, Any] = {**FAST, "average": average, "calibrator": calibrator}
+    plain = Pipeline(models, coarse, **settings).predict(ct(), AFFINES["oblique"])
+    assert not device_windows.fetched
+    found = on_device(Pipeline(models, coarse, **settings)).predict(ct(), AFFINES["oblique"])
+    np.testing.assert_array_equal(found.score.array, plain.score.array)
+    np.testing.assert_array_equal(found.mask.array, plain.mask.array)
+    assert found.notes == ()
+    # The calibrated region, once, and nothing else.
+    assert device_windows.fetched == [tuple(part.stop - part.start for part in found.roi.box[::-1])]
+    assert found.score.array.std() > 0.01
+
+
+@pytest.mark.parametrize("why", ["no module", "forced"])
+def test_logits_go_to_the_host_where_the_device_does_not_export(
+    models: list[Path],
+    device_windows: type[OnDevice],
+    monkeypatch: pytest.MonkeyPatch,
+    why: str,
+) -> None:
+    plain = Pipeline(models, **FAST).predict(ct(), AFFINES["RAS"])
+    if why == "forced":
+        monkeypatch.setenv("TWINTRACK_BACKEND", "cpu")
+    else:
+        monkeypatch.setitem(sys.modules, "twintrack._cuda", None)
+    found = on_device(Pipeline(models, **FAST)).predict(ct(), AFFINES["RAS"])
+    np.testing.assert_array_equal(found.score.array, plain.score.array)
+    assert found.notes == ()
+    assert [len(shape) for shape in device_windows.fetched] == [4] * len(models)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_device_without_memory_for_the_export_leaves_it_to_the_cpu(
+    models: list[Path],
+    device_windows: type[OnDevice],
+    monkeypatch: pytest.MonkeyPatch,
+    members: int,
+) -> None:
+    plain = Pipeline(models[:members], **FAST).predict(ct(), AFFINES["LPS"])
+    monkeypatch.setenv("TWINTRACK_EMULATION", "memory=100")
+    pipeline = on_device(Pipeline(models[:members], **FAST))
+    with pytest.warns(UserWarning, match="cannot export this case, the CPU does .* bytes of mem"):
+        found = pipeline.predict(ct(), AFFINES["LPS"])
+    np.testing.assert_array_equal(found.score.array, plain.score.array)
+    monkeypatch.delenv("TWINTRACK_EMULATION")
+    assert pipeline.predict(ct(), AFFINES["LPS"]).notes == ()  # the next case is done there again
+
+
+def test_a_full_device_gives_up_logits_before_it_gives_up_adding(
+    models: list[Path], device_windows: type[OnDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    plain = Pipeline(models, **FAST).predict(ct(), AFFINES["RAS"])
+    real = nnUNetPredictor._internal_predict_sliding_window_return_logits
+    attempts: list[bool] = []
+    full: set[int] = {2}  # attempts for which there is no room
+
+    def scarce(self: Any, data: Any, slicers: Any, do_on_device: bool = True) -> Any:
+        attempts.append(do_on_device)
+        if len(attempts) in full:
+            raise torch.cuda.OutOfMemoryError("no room")
+        return real(self, data, slicers, do_on_device)
+
+    monkeypatch.setattr(nnUNetPredictor, "_internal_predict_sliding_window_return_logits", scarce)
+    pipeline = on_device(Pipeline(models, **FAST))
+    # The second member finds room once the first one's logits are gone, and the others join them.
+    found = pipeline.predict(ct(), AFFINES["RAS"])
+    assert attempts == [True] * 4
+    assert found.notes == ()
+    np.testing.assert_array_equal(found.score.array, plain.score.array)
+    # It finds none: that model's windows are added up on the CPU from then on.
+    attempts.clear()
+    full |= {3}
+    with pytest.warns(UserWarning, match="added up on the CPU from now on"):
+        found = pipeline.predict(ct(), AFFINES["RAS"])
+    assert attempts == [True, True, True, False, True]
+    np.testing.assert_array_equal(found.score.array, plain.score.array)
+
+
+def test_logits_of_many_cases_on_the_device(
+    models: list[Path], device_windows: type[OnDevice]
+) -> None:
+    images = [(str(seed), ct(seed=seed)) for seed in range(3)]
+    plain = Pipeline(models[:2], **FAST)
+    pipeline = on_device(Pipeline(models[:2], **FAST))
+    outcomes = dict(pipeline.predict_many(images, lambda _, prediction: prediction.score.array))
+    for name, image in images:
+        np.testing.assert_array_equal(outcomes[name], plain.predict(image).score.array)
+    assert len(device_windows.fetched) == len(images)
 
 
 def test_many_cases_are_as_single_ones_in_order_with_failures_reported(

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -184,20 +184,43 @@ class Model:
         self.predictor.notes = []
         return notes
 
-    def logits(self, data: Any, index: int) -> Any:
-        """Return the logits (C, *grid) of fold number `index` of this model, on the CPU."""
+    def logits(self, data: Any, index: int, make_room: Callable[[], bool] = lambda: False) -> Any:
+        """Return the logits (C, *grid) of fold number `index` of this model.
+
+        They lie where the sliding window added them up, the device or the CPU, and are complete:
+        any thread may read them on any stream.
+
+        Parameters
+        ----------
+        data
+            Of `preprocess`.
+        index
+            Of the fold.
+        make_room
+            Called when the device has no memory left; True if it has freed some, so that another
+            try may succeed. If not, results are added up on the CPU from then on, with a note.
+
+        Raises
+        ------
+        MemoryError
+            The device has no room for a patch.
+        """
         import torch
 
         predictor = self.predictor
-        predictor.list_of_parameters = [self.weights[index]]
-        try:
-            return predictor.predict_logits_from_preprocessed_data(data)
-        except torch.cuda.OutOfMemoryError as error:
-            patch = tuple(predictor.configuration_manager.patch_size)
-            raise MemoryError(
-                f"{self.folder.path}: a patch of {patch} voxels does not fit on {predictor.device} "
-                "even with the results on the CPU; free the device or use -device cpu"
-            ) from error
+        while True:
+            try:
+                with _on_default_stream(predictor.device):
+                    return predictor.logits(self.weights[index], data)
+            except torch.cuda.OutOfMemoryError as error:
+                if not make_room() and not predictor.fall_back(data):
+                    patch = tuple(predictor.configuration_manager.patch_size)
+                    raise MemoryError(
+                        f"{self.folder.path}: a patch of {patch} voxels does not fit on "
+                        f"{predictor.device} even with the results on the CPU; free the device or "
+                        "use -device cpu"
+                    ) from error
+            # Tried again out here: the exception holds what the attempt had on the device.
 
 
 def load_model(
@@ -288,12 +311,17 @@ def own_trainers() -> Iterator[None]:
 
 def _predictor_class() -> Any:
     import torch
+    from nnunetv2.configuration import default_num_processes
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from torch._dynamo import OptimizedModule
+
+    class DeviceFull(Exception):  # noqa: N818 - never leaves the class below
+        """The device's memory; no RuntimeError, all of which nnU-Net takes for a lack of memory."""
 
     class Predictor(nnUNetPredictor):  # type: ignore[misc]
-        """Falls back to adding up on the CPU for good, and says so; other errors are not hidden.
+        """One fold's logits, where they were added up; and who decides what a lack of memory means.
 
-        nnU-Net takes every RuntimeError for a lack of memory and tries each image on the device
+        nnU-Net moves every result to the CPU and, if the device is full, tries each image there
         again.
         """
 
@@ -302,23 +330,67 @@ def _predictor_class() -> Any:
             self.perform_everything_on_device: bool
             self.notes: list[str] = []
 
+        def logits(self, parameters: Any, data: Any) -> Any:
+            """As predict_logits_from_preprocessed_data does it for one fold.
+
+            Raises torch.cuda.OutOfMemoryError.
+            """
+            network = self.network
+            if isinstance(network, OptimizedModule):
+                network = network._orig_mod
+            network.load_state_dict(parameters)
+            threads = torch.get_num_threads()
+            torch.set_num_threads(min(default_num_processes, threads))
+            try:
+                with torch.inference_mode():
+                    found = self.predict_sliding_window_return_logits(data)
+            except DeviceFull as error:
+                raise torch.cuda.OutOfMemoryError(str(error)) from error
+            finally:
+                torch.set_num_threads(threads)
+            if self.device.type == "cuda":
+                # Current streams are a thread's own, and another one exports. nnU-Net has looked
+                # at the result for infinities and so has waited; this makes it ours to promise.
+                torch.cuda.current_stream(self.device).synchronize()
+            return found
+
+        def fall_back(self, data: Any) -> bool:
+            """Add up on the CPU for good, and say so; False if that is so already."""
+            if not self.perform_everything_on_device:
+                return False
+            self.perform_everything_on_device = False
+            self.notes.append(
+                f"{self.device} has too little memory to add up the predictions of an image of "
+                f"{tuple(data.shape[1:])} voxels; they are added up on the CPU from now on"
+            )
+            return True
+
         def _internal_predict_sliding_window_return_logits(
             self, data: Any, slicers: Any, do_on_device: bool = True
         ) -> Any:
             run = super()._internal_predict_sliding_window_return_logits
-            if not (do_on_device and self.perform_everything_on_device):
-                return run(data, slicers, False)
             try:
-                return run(data, slicers, True)
-            except torch.cuda.OutOfMemoryError:
-                self.perform_everything_on_device = False
-                self.notes.append(
-                    f"{self.device} has too little memory to add up the predictions of an image of "
-                    f"{tuple(data.shape[1:])} voxels; they are added up on the CPU from now on"
-                )
-            return run(data, slicers, False)
+                return run(data, slicers, do_on_device)
+            except torch.cuda.OutOfMemoryError as error:
+                raise DeviceFull(str(error)) from error
 
     return Predictor
+
+
+def _on_default_stream(device: Any) -> contextlib.AbstractContextManager[Any]:
+    """Make the device's default stream the current one.
+
+    nnU-Net cuts its patches in a thread of its own, whose current stream is that one: on another,
+    the network could read a patch before it is there.
+    """
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    import torch
+
+    stream: contextlib.AbstractContextManager[Any] = torch.cuda.stream(
+        torch.cuda.default_stream(device)
+    )
+    return stream
 
 
 @contextlib.contextmanager

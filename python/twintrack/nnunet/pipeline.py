@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +18,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.backend import computes_on_device
 from twintrack.calibrator_file import read_calibrator
+from twintrack.device_arrays import device_kind
 from twintrack.ensemble import Average, check_ensemble, ensemble_record, export_score
 from twintrack.nnunet.images import Image, as_image, read_image, resample_image
 from twintrack.nnunet.models import Folder, Model, inspect_folder, load_model
@@ -94,6 +98,15 @@ class Pipeline:
         nnU-Net's ``tile_step_size``, ``use_mirroring`` and ``perform_everything_on_device``. A
         device without memory for the last falls back to the CPU once and for all, with a note.
 
+    Notes
+    -----
+    Where the sliding windows are added up on a CUDA device and this TwinTrack has its CUDA module,
+    the members' logits stay there until they are exported there, and the calibrated region comes
+    to the host once. The logits of at most two cases (one that is predicted, one that is exported)
+    are on the device. If it runs out of memory they are moved to the host first, and what a case
+    cannot be exported with is done on the CPU, with a note. Without the module, or with
+    ``TWINTRACK_BACKEND=cpu``, each member's logits are moved to the host at once.
+
     Raises
     ------
     FileNotFoundError
@@ -166,6 +179,8 @@ class Pipeline:
         self._coarse = load_model(coarse_folder, self.device, **settings) if coarse_folder else None
         _check_fusable(self._members, average)
         self._turns = _Turns()
+        self._exports_on_device = computes_on_device()
+        self._logits: weakref.WeakSet[_Logits] = weakref.WeakSet()  # changed in turns
 
     @property
     def ensemble(self) -> dict[str, Any]:
@@ -329,7 +344,12 @@ class Pipeline:
             target = list(spacing)
         data, properties = model.preprocess(channels, target)
         with self._turns:
-            logits = sum(model.logits(data, index) for index in range(len(model.weights)))
+            # Fetched one by one: they are small, the region is found on the host, and the device
+            # may run out of memory between two of them.
+            logits = sum(
+                model.logits(data, index, self._make_room).cpu()
+                for index in range(len(model.weights))
+            )
         notes += model.take_notes()
         labels = model.predictor.label_manager.convert_logits_to_segmentation(logits)
         geometry = model.geometry(properties)
@@ -359,35 +379,33 @@ class Pipeline:
 
     def _run(self, case: _Prepared) -> _Predicted:
         """Let every member predict."""
-        logits, geometries = [], []
+        logits, geometries = _Logits(), []
         with _timed(case.seconds, "members"):
             for model in self._members:
                 data, properties = case.data[model.preprocessing]
                 for index in range(len(model.weights)):
                     with self._turns:
-                        logits.append(model.logits(data, index))
+                        self._logits.add(logits)
+                        logits.append(model.logits(data, index, self._make_room))
+                        if not self._exports_on_device:
+                            logits.to_host()
                     geometries.append(model.geometry(properties))
                 case.notes.extend(model.take_notes())
+            logits.to_one_place()
         return _Predicted(
             case.place, case.frame, case.roi, logits, geometries, case.notes, case.seconds
         )
 
+    def _make_room(self) -> bool:
+        """Move a case's logits to the host; False if none are on the device. Called in turns."""
+        return any(logits.to_host() for logits in list(self._logits))
+
     def _export(self, case: _Predicted) -> Prediction:
-        """Resample, merge, calibrate and paste the members' logits."""
+        """Resample, merge, calibrate and paste the members' logits, which are then let go."""
         with _timed(case.seconds, "export"):
             score = np.zeros(case.place.array.shape, np.float32, order="F")
             inside = case.frame.view(score)[case.roi.box]
-            export_score(
-                case.logits,
-                case.geometries,
-                tumour=self.tumour,
-                average=self.average,
-                calibrator=self.calibrator,
-                regions=self.regions,
-                out=inside,
-                resampling=self._members[0].resampling,
-                force_separate_z=self._members[0].force_separate_z,
-            )
+            self._merge(case, inside)
             if case.roi.inside is not None:
                 inside[~case.roi.inside] = 0
             mask = (score > self.threshold).view(np.uint8)
@@ -400,6 +418,34 @@ class Pipeline:
             notes=tuple(case.notes),
             seconds=case.seconds,
         )
+
+    def _merge(self, case: _Predicted, out: NDArray[np.float32]) -> None:
+        """Write the score of the region, by the device if the logits are there."""
+        how: dict[str, Any] = {
+            "tumour": self.tumour,
+            "average": self.average,
+            "calibrator": self.calibrator,
+            "regions": self.regions,
+            "resampling": self._members[0].resampling,
+            "force_separate_z": self._members[0].force_separate_z,
+        }
+        with case.logits.borrowed() as members:
+            if device_kind(members[0]) is not None:
+                try:
+                    # Complete on the device whatever streams this thread and theirs work on:
+                    # Model.logits promises it, and export_score waits for its own.
+                    out[...] = export_score(members, case.geometries, **how).cpu().numpy()
+                    members.clear()
+                    return
+                except (MemoryError, RuntimeError) as error:
+                    # A RuntimeError is CUDA's; one from which the device does not recover is
+                    # raised again by what comes next.
+                    case.notes.append(
+                        f"{self.device} cannot export this case, the CPU does ({error})"
+                    )
+                _move_to_host(members)
+            export_score(members, case.geometries, out=out, **how)
+            members.clear()
 
 
 # --- what is handed from stage to stage -------------------------------------------------------
@@ -420,10 +466,49 @@ class _Predicted:
     place: Volume
     frame: _Frame
     roi: Roi
-    logits: list[Any]
+    logits: _Logits
     geometries: list[Any]
     notes: list[str]
     seconds: dict[str, float] = field(default_factory=dict)
+
+
+class _Logits:
+    """The members' logits of a case, where the networks left them unless the device needs room."""
+
+    def __init__(self) -> None:
+        self._members: list[Any] = []
+        self._lock = threading.Lock()
+
+    def append(self, logits: Any) -> None:
+        with self._lock:
+            self._members.append(logits)
+
+    def to_host(self) -> bool:
+        """Whether any were on the device."""
+        with self._lock:
+            return _move_to_host(self._members)
+
+    def to_one_place(self) -> None:
+        """Move them to the host if some are there already."""
+        with self._lock:
+            if any(device_kind(member) is None for member in self._members):
+                _move_to_host(self._members)
+
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[list[Any]]:
+        """Give the list to a thread, during whose work nothing is moved."""
+        with self._lock:
+            yield self._members
+
+
+def _move_to_host(members: list[Any]) -> bool:
+    """Move tensors one after the other, so that each makes room at once."""
+    moved = False
+    for k, member in enumerate(members):
+        if device_kind(member) is not None:
+            members[k] = member.cpu()
+            moved = True
+    return moved
 
 
 class _Frame:
@@ -600,4 +685,7 @@ def _device(name: str) -> Any:
     }
     if not usable.get(device.type, False):
         raise ValueError(f"device is {name!r}, which is not available here; use cpu")
+    if device.type == "cuda" and device.index is None:
+        # By number: "the current device" is another one in other threads.
+        device = torch.device("cuda", torch.cuda.current_device())
     return device
