@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from numpy.typing import ArrayLike
 
 from twintrack import _core
-from twintrack.arrays import rater_arrays, region_array, score_array
+from twintrack.arrays import on_device, rater_arrays, region_array, score_array
+from twintrack.device_arrays import device_case
 from twintrack.score_tally import EqualMassBins, ScoreTally
 
 __all__ = ["refined_bins"]
@@ -29,7 +30,8 @@ def refined_bins(
         Number of bins asked for.
     cases : iterable of (score, raters, region) that can be gone through several times
         The same voxels as in the tally. They are read once for 16- and 32-bit scores (twice if a
-        cut falls among scores below 2^-24), a few times for float64.
+        cut falls among scores below 2^-24), a few times for float64. Arrays on a device are copied
+        to host memory for it, one case at a time: there is no kernel for this pass.
 
     Raises
     ------
@@ -39,6 +41,9 @@ def refined_bins(
     refinement = _core.CutRefinement(*tally.rows(), bins)
     while not refinement.done:
         for score, raters, region in cases:
-            refinement.update(score_array(score), rater_arrays(raters), region_array(region))
+            if on_device(score=score, raters=raters, region=region):
+                refinement.update(*device_case(score, raters, region).fetched())
+            else:
+                refinement.update(score_array(score), rater_arrays(raters), region_array(region))
         refinement.advance()
     return EqualMassBins(*_core.equal_mass_bins(*refinement.rows(), bins), asked=int(bins))

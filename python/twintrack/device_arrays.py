@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twintrack.backend import cuda_module
 
@@ -71,6 +72,18 @@ class DeviceArray:
         low = self.pointer + sum(r for r in reach if r < 0)
         return low, self.pointer + sum(r for r in reach if r > 0) + size
 
+    @property
+    def contiguous(self) -> bool:
+        """Whether it is in C or in Fortran order without gaps."""
+        size = 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
+        axes = [(n, step) for n, step in zip(self.shape, self.strides, strict=True) if n > 1]
+
+        def dense(axes: list[tuple[int, int]]) -> bool:
+            steps = [size * math.prod(n for n, _ in axes[k + 1 :]) for k in range(len(axes))]
+            return steps == [step for _, step in axes]
+
+        return 0 in self.shape or dense(axes) or dense(axes[::-1])
+
     def split(self) -> list[DeviceArray]:
         """Return the arrays along the first axis."""
         if not self.shape:
@@ -85,6 +98,17 @@ class DeviceArray:
             )
             for i in range(self.shape[0])
         ]
+
+    def fetched(self, stream: int) -> NDArray[Any]:
+        """Return a copy in host memory with the same strides, after what is queued on `stream`.
+
+        What lies between the elements is copied with them. bfloat16 is a 2-byte void dtype.
+        """
+        low, high = self.extent
+        raw = cuda_module().fetch(low, high - low, self.device, stream)
+        dtype = np.dtype("V2" if self.dtype == "bfloat16" else self.dtype)
+        copied: NDArray[Any] = np.ndarray(self.shape, dtype, raw, self.pointer - low, self.strides)
+        return copied
 
     def compiled(self) -> _cuda.Array:
         """Return it as the compiled module takes it."""
@@ -103,6 +127,12 @@ class DeviceCase:
     region: DeviceArray | None
     device: int
     stream: int
+
+    def fetched(self) -> tuple[NDArray[Any], list[NDArray[Any]], NDArray[Any] | None]:
+        """Return copies of score, raters and region in host memory."""
+        region = None if self.region is None else self.region.fetched(self.stream)
+        raters = [rater.fetched(self.stream) for rater in self.raters]
+        return self.score.fetched(self.stream), raters, region
 
     def compiled(self) -> tuple[_cuda.Array, list[_cuda.Array], _cuda.Array | None]:
         """Return score, raters and region as the compiled module takes them."""

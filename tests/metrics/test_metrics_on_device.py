@@ -5,10 +5,13 @@ Run on stand-ins for the libraries with the kernels executed by the CPU (see tes
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from twintrack.metrics import CaseTally
+from twintrack.backend import cuda_module
+from twintrack.metrics import CaseTally, evaluate
 from twintrack.metrics.vascular import contact_degrees
 
 
@@ -63,3 +66,48 @@ def test_contact_degrees_are_the_cpus(library, dtype):
     np.testing.assert_array_equal(found.thresholds, expected.thresholds)
     with pytest.raises(TypeError, match="vessels is in host memory but score is on cuda:0"):
         contact_degrees(library.put(score), stacked, vessels, labels)
+
+
+def assert_same_metrics(found, expected):
+    for field in dataclasses.fields(expected):
+        a, b = getattr(found, field.name), getattr(expected, field.name)
+        if isinstance(b, (float, np.ndarray)):
+            np.testing.assert_array_equal(a, b, err_msg=field.name)
+        elif dataclasses.is_dataclass(b):
+            np.testing.assert_array_equal(dataclasses.astuple(a), dataclasses.astuple(b))
+        else:
+            assert a == b, field.name
+
+
+@pytest.mark.parametrize("protocol", ["official", "corrected"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("where", ["low", "middle", "everywhere", "nowhere", "region"])
+def test_evaluate_is_the_cpus(library, monkeypatch, protocol, dtype, where):
+    rng = np.random.default_rng(3)
+    shape = (50, 45, 48)
+    score, marked = np.zeros(shape, dtype), np.zeros(shape, bool)
+    part = {"low": slice(1, 4), "everywhere": slice(None)}.get(where, slice(22, 25))
+    score[part, part, part] = rng.random(score[part, part, part].shape)
+    marked[part, part, part] = where != "nowhere"
+    masks = [((rng.random(shape) < 0.6) & marked).astype(np.uint8) for _ in range(2)]
+    vessels = np.zeros(shape, np.uint8)
+    vessels[20:26, 22:24, 20:30] = 2
+    region = score > 0.2 if where == "region" else None
+    # A score that is a part of a larger array, so that NumPy's sum has another order.
+    big = np.zeros((50, 45, 96), dtype)
+    big[..., ::2] = score
+    expected = evaluate(big[..., ::2], masks, vessels, 2.5, protocol, region)
+    put = [library.put(a) for a in (*masks, vessels)]
+    put_region = None if region is None else library.put(region)
+    fetched = []
+    module = cuda_module()
+    real = module.fetch
+    monkeypatch.setattr(module, "fetch", lambda *a: fetched.append(a[1]) or real(*a))
+    found = evaluate(library.put(big)[..., ::2], put[:2], put[2], 2.5, protocol, put_region)
+    assert_same_metrics(found, expected)
+    # The score alone comes back, where NumPy's roundings of its sum are part of the protocol.
+    needed = protocol == "official" and dtype != np.float64
+    assert fetched == ([(score.size * 2 - 1) * score.itemsize] if needed else [])
+    stacked = library.put(np.stack(masks))
+    again = evaluate(library.put(big)[..., ::2], stacked, put[2], 2.5, protocol, put_region)
+    assert_same_metrics(again, expected)

@@ -49,6 +49,20 @@ void register_devices(py::module_& module) {
         return attributes.device;
       },
       py::arg("pointer"));
+  // A copy of memory on a device, after what is queued on the stream.
+  module.def(
+      "fetch",
+      [](std::uintptr_t pointer, std::size_t size, int device, std::uintptr_t stream) {
+        py::array_t<std::uint8_t> made(static_cast<py::ssize_t>(size));
+        std::uint8_t* const to = made.mutable_data();
+        const py::gil_scoped_release release;  // the caller holds the array
+        const DeviceGuard guard(device);
+        copy(to, reinterpret_cast<const std::uint8_t*>(pointer), size, cudaMemcpyDeviceToHost,
+             stream_of(stream));
+        wait(stream_of(stream), "fetching an array");
+        return made;
+      },
+      py::arg("pointer"), py::arg("size"), py::arg("device"), py::arg("stream"));
   module.def(
       "wait_for",
       [](std::uintptr_t stream, std::uintptr_t other, int device) {

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twintrack.arrays import rater_arrays, region_array, score_array
+from twintrack.arrays import on_device, rater_arrays, score_array
+from twintrack.device_arrays import device_array, device_kind
 from twintrack.metrics.brier import Murphy, brier, murphy
 from twintrack.metrics.case_tally import Bins, CaseTally
 from twintrack.metrics.crps import crps_corrected, crps_official
@@ -109,12 +110,24 @@ def evaluate(
     ------
     ValueError
         Names the array, voxel and value that break a rule.
+
+    Notes
+    -----
+    Arrays in CUDA memory are evaluated there; sums come back. Only the official CRPS of float32
+    scores needs a copy of them in host memory: its predicted volume is NumPy's sum with NumPy's
+    roundings.
     """
     if protocol not in get_args(Protocol):
         raise ValueError(f"protocol is {protocol!r}; it must be official or corrected")
     if not voxel_volume > 0:
         raise ValueError(f"voxel_volume is {voxel_volume}; it must be positive")
-    p, masks = score_array(score), rater_arrays(raters)
+    p: Any
+    masks: list[Any]
+    if on_device(score=score, raters=raters, region=region, vessels=vessels):
+        # They stay there; the tallies check them.
+        p, masks = score, list(raters)  # type: ignore[arg-type]
+    else:
+        p, masks = score_array(score), rater_arrays(raters)
     whole = CaseTally(len(masks))
     overview = whole.update_and_overview(p, masks)
     notes: list[str] = []
@@ -123,7 +136,7 @@ def evaluate(
     # official box is not it.
     calibration = official = CaseTally(len(masks))
     if region is not None:
-        calibration.update(p, masks, region_array(region))
+        calibration.update(p, masks, region)
         if calibration.voxels == 0:
             notes.append("no voxel to measure calibration on: calibration errors are undefined")
     elif overview.marked:
@@ -218,7 +231,7 @@ def _differs(bins: Bins) -> bool:
 
 
 def _official_crps(
-    score: NDArray[Any],
+    score: Any,
     scored: NDArray[np.uint8] | None,
     whole: CaseTally,
     voxel_volume: float,
@@ -227,8 +240,10 @@ def _official_crps(
     exact = whole.predicted_voxels
     voxels = numpy_sum(score, exact, scored)
     if abs(voxels - exact) > 1e-4 * exact:
+        there = device_kind(score) is not None
+        dtype = device_array(score, "score").dtype if there else score.dtype
         notes.append(
-            f"official: the predicted volume is summed in {score.dtype}, which gives {voxels:.7g} "
+            f"official: the predicted volume is summed in {dtype}, which gives {voxels:.7g} "
             f"voxels instead of {exact:.7g}"
         )
     volumes = whole.rater_voxels.astype(np.float64) * voxel_volume

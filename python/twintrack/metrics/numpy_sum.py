@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack import _core
+from twintrack.device_arrays import device_array, device_kind
 
 __all__ = ["numpy_sum"]
 
@@ -16,13 +17,14 @@ __all__ = ["numpy_sum"]
 _PAIRWISE_ERROR = 1e-5
 
 
-def numpy_sum(score: NDArray[Any], exact: float, scored: NDArray[np.uint8] | None = None) -> float:
+def numpy_sum(score: Any, exact: float, scored: NDArray[np.uint8] | None = None) -> float:
     """Return `numpy.sum(score)`, rounded as the score's own dtype rounds it.
 
     Parameters
     ----------
     score : array of float16, bfloat16, float32 or float64 in [0, 1]
-        bfloat16, which NumPy cannot add, is added exactly.
+        bfloat16, which NumPy cannot add, is added exactly. On a CUDA device, it is copied to the
+        host if its roundings matter: always for float32.
     exact : float
         The sum of the scores. It decides the answer wherever NumPy's rounding errors cannot: for
         float64, where they are below 1e-13, and nearly always for float16, which NumPy would take
@@ -36,16 +38,19 @@ def numpy_sum(score: NDArray[Any], exact: float, scored: NDArray[np.uint8] | Non
     float
         Infinity where a float16 sum overflows (65520 and more).
     """
-    if score.dtype.kind != "f" or score.dtype == np.float64:
+    there = device_array(score, "score") if device_kind(score) is not None else None
+    dtype = score.dtype.name if there is None else there.dtype
+    if dtype not in ("float16", "float32"):
         return exact
-    contiguous = score.flags.forc
-    if score.dtype == np.float32 and score.dtype.isnative and contiguous and score.flags.aligned:
-        return _core.numpy_sum(score, scored)
+    contiguous = score.flags.forc if there is None else there.contiguous
     with np.errstate(over="ignore"):
-        if score.dtype == np.float16 and contiguous:
+        if dtype == "float16" and contiguous:
             low, high = np.float16(
                 np.array([exact * (1 - _PAIRWISE_ERROR), exact * (1 + _PAIRWISE_ERROR)])
             )
             if low == high:
                 return float(low)
-        return float(np.sum(score))
+        host = score if there is None else there.fetched(there.stream or 0)
+        if dtype == "float32" and contiguous and host.dtype.isnative and host.flags.aligned:
+            return _core.numpy_sum(host, scored)
+        return float(np.sum(host))
