@@ -33,15 +33,15 @@ __device__ inline std::uint32_t add(std::uint32_t* to, std::uint32_t amount) {
 /// that finds out which it is, and makes a branch of the condition.
 __device__ inline std::uint32_t add_shared(bool wanted, std::uint32_t* to, std::uint32_t amount) {
 #if defined(__CUDACC__)
-  std::uint32_t before;
+  // Nothing is written before all inputs are read, so that they may share registers.
+  std::uint32_t before = 0;
   asm volatile(
       "{\n"
       " .reg .pred wanted;\n"
       " setp.ne.u32 wanted, %3, 0;\n"
-      " mov.u32 %0, 0;\n"
       " @wanted atom.shared.add.u32 %0, [%1], %2;\n"
       "}"
-      : "=r"(before)
+      : "+r"(before)
       : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(to))), "r"(amount),
         "r"(static_cast<std::uint32_t>(wanted))
       : "memory");

@@ -14,7 +14,8 @@ Grid grid_for(std::size_t bytes) {
   Grid grid{};
   grid.threads =
       static_cast<unsigned>(std::min(export_threads, attribute(cudaDevAttrMaxThreadsPerBlock)));
-  while (grid.threads > warp_size && grid.threads * bytes > limit) grid.threads /= 2;
+  // Less than a warp if need be: no lane waits for another.
+  while (grid.threads > 1 && grid.threads * bytes > limit) grid.threads /= 2;
   grid.shared_bytes = grid.threads * bytes;
   return grid;
 }

@@ -12,13 +12,16 @@ namespace {
 constexpr std::uint64_t kept_bytes = std::uint64_t{64} << 20;
 
 // A pool of our own, so that the one that other libraries share keeps its settings. It is never
-// destroyed: at the end of the process the driver may be gone before us.
+// destroyed: at the end of the process the driver may be gone before us. Null on devices without
+// pools, as some virtual ones are.
 cudaMemPool_t pool(int device) {
   static std::mutex guard;
   static auto* const pools = new std::map<int, cudaMemPool_t>;
   const std::lock_guard<std::mutex> lock(guard);
   const auto found = pools->find(device);
   if (found != pools->end()) return found->second;
+  if (attribute(cudaDevAttrMemoryPoolsSupported) == 0)
+    return pools->emplace(device, nullptr).first->second;
   cudaMemPoolProps properties{};
   properties.allocType = cudaMemAllocationTypePinned;  // CUDA's word for ordinary device memory
   properties.location.type = cudaMemLocationTypeDevice;
@@ -37,13 +40,15 @@ cudaMemPool_t pool(int device) {
 void* detail::allocate(std::size_t bytes, cudaStream_t stream) {
   const int device = current_device();
   void* memory = nullptr;
-  const cudaError_t status = cudaMallocFromPoolAsync(&memory, bytes, pool(device), stream);
+  const cudaMemPool_t from = pool(device);
+  const cudaError_t status = from != nullptr ? cudaMallocFromPoolAsync(&memory, bytes, from, stream)
+                                             : cudaMalloc(&memory, bytes);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     throw OutOfDeviceMemory("CUDA device " + std::to_string(device) + " has no " +
                             std::to_string(bytes) + " bytes of memory left");
   }
-  check(status, "cudaMallocFromPoolAsync");
+  check(status, "allocating device memory");
   return memory;
 }
 
@@ -53,7 +58,10 @@ void detail::release(void* memory, int device, cudaStream_t stream) noexcept {
   int before = 0;
   cudaGetDevice(&before);
   if (before != device) cudaSetDevice(device);
-  if (cudaFreeAsync(memory, stream) != cudaSuccess) cudaGetLastError();
+  // cudaFree waits for everything on the device.
+  const bool pooled = pool(device) != nullptr;
+  if ((pooled ? cudaFreeAsync(memory, stream) : cudaFree(memory)) != cudaSuccess)
+    cudaGetLastError();
   if (before != device) cudaSetDevice(before);
 }
 

@@ -8,6 +8,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 namespace twintrack::cuda {
@@ -145,10 +146,13 @@ struct Grid {
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), const Grid& grid, cudaStream_t stream,
             Arguments&&... arguments) {
+  static_assert((std::is_trivially_copyable_v<Parameters> && ...));
   const std::string what = std::string("kernel ") + name;
-  if (grid.shared_bytes > 48 * 1024)  // more must be asked for
+  // More must be asked for. As much as there is, the same in every call: the attribute is the
+  // kernel's, and another thread may be between asking for it and its launch.
+  if (grid.shared_bytes > 48 * 1024)
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(grid.shared_bytes)),
+                               attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)),
           what.c_str());
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(grid.blocks);

@@ -73,13 +73,16 @@ Exchanged exchange(unsigned lanes, std::uint64_t value, const char* operation);
 void interleave();
 
 /// The device that is emulated, from the environment variable TWINTRACK_EMULATION, e.g.
-/// "devices=2,multiprocessors=3,threads=64,shared=65536,memory=1000000"; each may be left out.
+/// "devices=2,multiprocessors=3,threads=64,shared=65536,memory=1000000"; each may be left out. Of a
+/// grid of more than `skip` blocks only the first one is executed and those from `skip` on.
 struct Device {
   int devices = 2;
   int multiprocessors = 3;
   int threads = 64;              // of a block, at most
   int shared = 64 * 1024;        // bytes of shared memory of a block, at most
   std::size_t memory = 1 << 30;  // bytes
+  int pools = 1;                 // whether it has memory pools
+  unsigned skip = 1;
 };
 Device device();
 
@@ -227,6 +230,7 @@ enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMajor = 75,
   cudaDevAttrComputeCapabilityMinor = 76,
   cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
+  cudaDevAttrMemoryPoolsSupported = 115,
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum { cudaEventDisableTiming = 2 };
@@ -271,6 +275,8 @@ cudaError_t cudaMemPoolCreate(cudaMemPool_t*, const cudaMemPoolProps*);
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*);
 cudaError_t cudaMallocFromPoolAsync(void**, std::size_t, cudaMemPool_t, cudaStream_t);
 cudaError_t cudaFreeAsync(void*, cudaStream_t);
+cudaError_t cudaMalloc(void**, std::size_t);
+cudaError_t cudaFree(void*);
 cudaError_t cudaMemsetAsync(void*, int, std::size_t, cudaStream_t);
 cudaError_t cudaMemcpyAsync(void*, const void*, std::size_t, cudaMemcpyKind, cudaStream_t);
 cudaError_t cudaStreamSynchronize(cudaStream_t);

@@ -302,9 +302,11 @@ cudaError_t run_grid(const cudaLaunchConfig_t& config, const std::function<void(
   int current = 0;
   cudaGetDevice(&current);
   last = {config.stream, current, blocks, threads};
+  const unsigned skipped = blocks > device().skip ? device().skip - 1 : 0;
+  const unsigned executed = blocks - skipped;
   // Memory of its own for every block, until all have ended: were it used again, that would look
   // like a race between blocks.
-  std::vector<std::unique_ptr<std::byte[]>> shared(blocks);
+  std::vector<std::unique_ptr<std::byte[]>> shared(executed);
   for (auto& memory : shared) {
     memory = std::make_unique_for_overwrite<std::byte[]>(config.dynamicSmemBytes);
     std::memset(memory.get(), 0xa5, config.dynamicSmemBytes);
@@ -312,10 +314,12 @@ cudaError_t run_grid(const cudaLaunchConfig_t& config, const std::function<void(
   TSAN(__tsan_release(&grid_begin));
   std::atomic<unsigned> next{0};
   std::vector<std::thread> workers;
-  for (unsigned worker = 0; worker < std::min(blocks, most_workers); ++worker)
+  for (unsigned worker = 0; worker < std::min(executed, most_workers); ++worker)
     workers.emplace_back([&, worker] {
-      for (unsigned index; (index = next.fetch_add(1)) < blocks;)
-        Block(config, index, kernel, shared[index].get(), fibers_of(worker)).run();
+      for (unsigned turn; (turn = next.fetch_add(1)) < executed;) {
+        const unsigned index = turn == 0 ? 0 : turn + skipped;
+        Block(config, index, kernel, shared[turn].get(), fibers_of(worker)).run();
+      }
     });
   for (std::thread& worker : workers) worker.join();
   TSAN(__tsan_acquire(&grid_end));

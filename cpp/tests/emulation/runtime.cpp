@@ -37,6 +37,8 @@ Device device() {
   read("threads", made.threads);
   read("shared", made.shared);
   read("memory", made.memory);
+  read("pools", made.pools);
+  read("skip", made.skip);
   return made;
 }
 
@@ -90,6 +92,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       *value = device.shared;
       return cudaSuccess;
+    case cudaDevAttrMemoryPoolsSupported:
+      *value = device.pools;
+      return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor:
     case cudaDevAttrComputeCapabilityMinor:
       *value = 0;
@@ -114,7 +119,9 @@ cudaError_t cudaDriverGetVersion(int* version) {
   return cudaSuccess;
 }
 cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps*) {
-  *pool = nullptr;
+  if (emulation::device().pools == 0) return cudaErrorInvalidValue;
+  static char some;
+  *pool = reinterpret_cast<cudaMemPool_t>(&some);
   return cudaSuccess;
 }
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) {
@@ -135,6 +142,12 @@ cudaError_t cudaFreeAsync(void* memory, cudaStream_t) {
   if (allocations().erase(memory) != 1) return cudaErrorInvalidValue;
   std::free(memory);
   return cudaSuccess;
+}
+cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
+  return cudaMallocFromPoolAsync(memory, bytes, nullptr, nullptr);
+}
+cudaError_t cudaFree(void* memory) {
+  return cudaFreeAsync(memory, nullptr);
 }
 cudaError_t cudaMemsetAsync(void* memory, int byte, std::size_t bytes, cudaStream_t) {
   std::memset(memory, byte, bytes);
