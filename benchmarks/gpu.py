@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -23,13 +24,27 @@ from typing import Any
 
 import measure
 import numpy as np
+from numpy.typing import NDArray
 from rows.apply import knots_of
+from rows.ensemble import CLASSES, MEMBERS, NETWORK_SPACING, TUMOUR, Export
 from rows.fit import BINS
-from suite.inputs import DISTRIBUTIONS, RATERS, rater_masks, scores
+from suite.inputs import DISTRIBUTIONS, RATERS, ct_case, rater_masks, scores
 
-from twintrack import CalibrationMap, Calibrator, ScoreTally
+from twintrack import (
+    CalibrationMap,
+    Calibrator,
+    ExportGeometry,
+    ScoreTally,
+    ensemble_score,
+    evaluate,
+    export_score,
+)
+from twintrack.metrics import CaseTally
+from twintrack.metrics.vascular import VESSELS, contact_degrees
 
 PACKAGES = ("twintrack", "torch", "cupy-cuda13x", "torchmetrics")
+LARGEST_CT = 3 * 10**8  # voxels
+Put = Callable[[NDArray[Any]], Any]
 COLUMNS = ("work", "voxels", "scores", "ours", "GB/s", "limit GB/s", "of limit", "goal", "peers")
 
 
@@ -58,7 +73,7 @@ def main() -> None:
     results = []
     for voxels in arguments.voxels:
         for distribution in arguments.distributions:
-            for work in works(voxels, distribution):
+            for work in works(voxels, distribution, on_device):
                 result = {
                     "work": work.name,
                     "goal": work.goal,
@@ -103,20 +118,32 @@ def device_torch() -> Any:
     return torch
 
 
-def works(voxels: int, distribution: str) -> Iterator[Work]:
-    """The rows, one after the other, so that not all hold their memory at the same time."""
+def on_device(array: NDArray[Any]) -> Any:
+    """A copy in device memory, in the same memory order."""
     import torch
 
+    return torch.as_tensor(array).cuda()
+
+
+def works(voxels: int, distribution: str, put: Put) -> Iterator[Work]:
+    """The rows, one after the other, so that not all hold their memory at the same time."""
     on_host = scores(voxels, distribution)
     masks = rater_masks(on_host)
-    score = torch.as_tensor(on_host).cuda()
-    raters = [torch.as_tensor(mask).cuda() for mask in masks]
     fitted = knots_of(on_host)
-    del on_host, masks
-    yield from apply_works(score, fitted)
+    yield from apply_works(on_host, fitted, put)
     if distribution != "fp16":
-        yield from apply_works(score.double(), fitted)
-    read = score.nbytes + sum(rater.nbytes for rater in raters)
+        yield from apply_works(on_host.astype(np.float64), fitted, put)
+    yield from case_works(on_host, masks, put)
+    del on_host, masks
+    if distribution == "uniform" and voxels <= LARGEST_CT:
+        yield from ct_works(voxels, put)
+        yield from ensemble_works(voxels, put)
+
+
+def case_works(on_host: NDArray[Any], masks: list[NDArray[np.uint8]], put: Put) -> Iterator[Work]:
+    """What counts the voxels of a case, all of which raters may have marked."""
+    score, raters = put(on_host), [put(mask) for mask in masks]
+    read = on_host.nbytes + sum(mask.nbytes for mask in masks)
     tally = ScoreTally(RATERS)
     yield Work(
         "tally of a fit",
@@ -132,17 +159,84 @@ def works(voxels: int, distribution: str) -> Iterator[Work]:
         lambda: Calibrator(bins=BINS).fit(score, raters),
         {"torchmetrics ECE of each rater": lambda: torchmetrics_ece(score, raters)},
     )
-
-
-def apply_works(score: Any, fitted: CalibrationMap) -> Iterator[Work]:
-    import torch
-
-    out = torch.empty_like(score)
-    dtype = str(score.dtype).removeprefix("torch.")
     yield Work(
-        f"apply, {dtype}, into out",
+        "tally of an evaluation",
+        "≥ 60%",
+        read,
+        lambda: CaseTally(RATERS).update(score, raters),
+        {},
+    )
+    yield Work(
+        "evaluate, corrected",
+        "≥ 60%, ≥ 20×",
+        read,
+        lambda: evaluate(score, raters, protocol="corrected"),
+        {"torchmetrics ECE of each rater": lambda: torchmetrics_ece(score, raters)},
+    )
+
+
+def ct_works(voxels: int, put: Put) -> Iterator[Work]:
+    """What looks at where voxels lie, on a phantom CT of about so many."""
+    edge = ct_edge(voxels)
+    case = ct_case((edge, edge, edge))
+    score, vessels = put(case.score), put(case.vessels)
+    raters = [put(mask) for mask in case.raters]
+    read = case.score.nbytes + sum(mask.nbytes for mask in case.raters)
+    yield Work(
+        "contact angles of a CT",
+        "",
+        case.vessels.nbytes,  # far from the vessels nothing else is read
+        lambda: contact_degrees(score, raters, vessels, VESSELS),
+        {},
+    )
+    yield Work(
+        "evaluate a CT, official, its scores summed by NumPy",
+        "",
+        read + case.vessels.nbytes,
+        lambda: evaluate(score, raters, vessels),
+        {},
+    )
+
+
+def ensemble_works(voxels: int, put: Put) -> Iterator[Work]:
+    """What makes the score of such a CT."""
+    edge = ct_edge(voxels)
+    export = Export().prepare({"shape": (edge, edge, edge)})
+    geometry = ExportGeometry.from_nnunet(export.properties(), NETWORK_SPACING)
+    members = [put(member) for member in export.members]
+    out = put(np.empty(export.shape, np.float32))
+    yield Work(
+        f"export, {MEMBERS} × {CLASSES} classes, float16",
+        "≥ 50%",
+        sum(member.nbytes for member in export.members) + 4 * math.prod(export.shape),
+        lambda: export_score(members, geometry, TUMOUR, calibrator=export.map, out=out),
+        {},
+    )
+    on_grid = [np.resize(member, (CLASSES, *export.shape)) for member in export.members]
+    same = [put(member) for member in on_grid]
+    yield Work(
+        f"merge, {MEMBERS} × {CLASSES} classes, float16, on one grid",
+        "≥ 50%",
+        sum(member.nbytes for member in on_grid) + 4 * math.prod(export.shape),
+        lambda: ensemble_score(same, TUMOUR, calibrator=export.map, out=out),
+        {"torch softmax and mean": lambda: torch_softmax(same)},
+    )
+
+
+def ct_edge(voxels: int) -> int:
+    return max(32, round(voxels ** (1 / 3)))
+
+
+def torch_softmax(members: list[Any]) -> Any:
+    return sum(member.float().softmax(0)[TUMOUR] for member in members) / len(members)
+
+
+def apply_works(on_host: NDArray[Any], fitted: CalibrationMap, put: Put) -> Iterator[Work]:
+    score, out = put(on_host), put(np.empty_like(on_host))
+    yield Work(
+        f"apply, {on_host.dtype}, into out",
         "≥ 80%",
-        2 * score.nbytes,
+        2 * on_host.nbytes,
         lambda: fitted(score, out=out),
         {"CuPy interp": lambda: cupy_interp(score, fitted)},
     )

@@ -198,6 +198,10 @@ void devices_and_memory() {
   check(current == 0, "the current device was changed");
   check(emulation::live_allocations() == 0, "device memory was not given back");
 
+  emulate("devices=5,pools=0");
+  check(on_device(sample.view(), 4) == on_cpu(sample.view()), "without a memory pool it differs");
+  check(emulation::live_allocations() == 0, "memory of no pool was not given back");
+
   emulate("memory=2000000");
   bool refused = false;
   try {
