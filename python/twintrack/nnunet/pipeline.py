@@ -429,13 +429,12 @@ class Pipeline:
             "resampling": self._members[0].resampling,
             "force_separate_z": self._members[0].force_separate_z,
         }
-        with case.logits.borrowed() as members:
+        with case.logits.taken() as members:
             if device_kind(members[0]) is not None:
                 try:
                     # Complete on the device whatever streams this thread and theirs work on:
                     # Model.logits promises it, and export_score waits for its own.
                     out[...] = export_score(members, case.geometries, **how).cpu().numpy()
-                    members.clear()
                     return
                 except (MemoryError, RuntimeError) as error:
                     # A RuntimeError is CUDA's; one from which the device does not recover is
@@ -445,7 +444,6 @@ class Pipeline:
                     )
                 _move_to_host(members)
             export_score(members, case.geometries, out=out, **how)
-            members.clear()
 
 
 # --- what is handed from stage to stage -------------------------------------------------------
@@ -495,10 +493,13 @@ class _Logits:
                 _move_to_host(self._members)
 
     @contextlib.contextmanager
-    def borrowed(self) -> Iterator[list[Any]]:
-        """Give the list to a thread, during whose work nothing is moved."""
+    def taken(self) -> Iterator[list[Any]]:
+        """Give the list to a thread, during whose work nothing is moved, and then let it go."""
         with self._lock:
-            yield self._members
+            try:
+                yield self._members
+            finally:
+                self._members.clear()
 
 
 def _move_to_host(members: list[Any]) -> bool:
