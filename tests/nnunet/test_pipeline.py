@@ -434,6 +434,31 @@ def test_out_of_device_memory_falls_back_once_and_says_so(
         pipeline.predict(ct(), AFFINES["RAS"])
 
 
+def test_compiled_networks_and_the_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # nnUNet_compile=1 wraps the network; its weights are then loaded elsewhere.
+    folder = tiny.write_model(tmp_path / "m", folds=(0, 1))
+    plain = Pipeline([folder], **FAST).predict(ct(), AFFINES["RAS"])
+    pipeline = Pipeline([folder], **FAST)
+    predictor = pipeline._members[0].predictor
+    predictor.network = torch.compile(predictor.network)
+    threads = torch.get_num_threads()
+    with torch.compiler.set_stance("force_eager"):
+        compiled = pipeline.predict(ct(), AFFINES["RAS"])
+    np.testing.assert_array_equal(compiled.score.array, plain.score.array)
+
+    def fail(data: Any) -> Any:
+        assert torch.get_num_threads() <= threads
+        torch.set_num_threads(threads + 1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predictor, "predict_sliding_window_return_logits", fail)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.predict(ct(), AFFINES["RAS"])
+    assert torch.get_num_threads() == threads
+
+
 # --- logits that stay on the device ---------------------------------------------------------------
 
 
