@@ -442,7 +442,7 @@ def test_compiled_networks_and_the_number_of_threads(
     plain = Pipeline([folder], **FAST).predict(ct(), AFFINES["RAS"])
     pipeline = Pipeline([folder], **FAST)
     predictor = pipeline._members[0].predictor
-    predictor.network = torch.compile(predictor.network)
+    predictor.network = torch.compile(predictor.network, backend="eager")
     threads = torch.get_num_threads()
     with torch.compiler.set_stance("force_eager"):
         compiled = pipeline.predict(ct(), AFFINES["RAS"])
