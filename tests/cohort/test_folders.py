@@ -65,6 +65,31 @@ def test_missing_rater_is_named_with_its_case(tmp_path):
         read_folders(tmp_path / "in", tmp_path / "out")
 
 
+def test_out_of_fold_predictions_are_one_cohort(tmp_path):
+    """All folds count: with the last one alone the map would rest on a fifth of the cases."""
+    folds = {0: ("b10", "a"), 1: ("b2",)}
+    for fold, cases in folds.items():
+        validation = tmp_path / f"model/fold_{fold}/validation"
+        touch(validation, "summary.json", *(f"{case}.npz" for case in cases))
+        touch(tmp_path / "in", *(f"{case}/annotation_1.nii.gz" for case in cases))
+    model = tmp_path / "model"
+    wanted = {
+        "a": model / "fold_0/validation/a.npz",
+        "b2": model / "fold_1/validation/b2.npz",
+        "b10": model / "fold_0/validation/b10.npz",
+    }
+    each = [model / f"fold_{fold}/validation" for fold in (0, 1)]
+    for given in (model, [model], each):
+        cohort = read_folders(tmp_path / "in", given)
+        assert {case.name: case.score for case in cohort} == wanted
+        assert [case.name for case in cohort] == ["a", "b2", "b10"]
+    touch(each[1], "a.npz")
+    with pytest.raises(ValueError, match=r"fold_1/validation/a\.npz: is of .* as .*/fold_0/"):
+        read_folders(tmp_path / "in", model)
+    with pytest.raises(ValueError, match=r"in: no predictions"):
+        read_folders(tmp_path / "in", [each[0], tmp_path / "in"])
+
+
 def test_folders_without_what_is_needed(tmp_path):
     touch(tmp_path / "in", "a/annotation_1.nii.gz", "a/vessel.nii.gz", "a/vessels.nii.gz")
     touch(tmp_path / "empty", "plans.json")

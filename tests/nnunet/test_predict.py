@@ -159,7 +159,7 @@ def test_a_folder_never_mixes_two_ensembles(place: Path, tmp_path: Path) -> None
     out = tmp_path / "out"
     given = arguments(place, out)
     assert run(given).exit_code == 0
-    made = contents(out)
+    made = content(out)
     # Another threshold, without --continue_prediction, stopped before the first case is done.
     images = tmp_path / "images"
     images.mkdir()
@@ -167,13 +167,13 @@ def test_a_folder_never_mixes_two_ensembles(place: Path, tmp_path: Path) -> None
         (images / f"case{seed}_0000.nii.gz").write_bytes(b"broken")
     other = [*arguments(place, out, images), "--threshold", "0.3", "--no_save_roi"]
     assert run(other).exit_code == 1
-    assert set(contents(out)) == {"prediction.json"}
+    assert set(content(out)) == {"prediction.json"}
     # Files of which nobody knows how they were made are not kept.
-    for name, content in made.items():
-        (out / name).write_bytes(content[:-1])
+    for name, data in made.items():
+        (out / name).write_bytes(data[:-1])
     (out / "prediction.json").unlink()
     assert run([*given, "--continue_prediction"]).exit_code == 0
-    assert contents(out) == made
+    assert content(out) == made
     (out / "prediction.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"prediction.json: not a record of twintrack predict"):
         run([*given, "--continue_prediction"])
@@ -185,7 +185,7 @@ def test_an_image_is_never_overwritten_by_its_prediction(place: Path, tmp_path: 
     before = image.read_bytes()
     with pytest.raises(ValueError, match=r"a.nii.gz: is an image; choose another folder"):
         run(arguments(place, tmp_path, image))
-    assert contents(tmp_path) == {"a.nii.gz": before}
+    assert content(tmp_path) == {"a.nii.gz": before}
 
 
 def test_calibrating_afterwards_is_the_same_as_in_the_pipeline(

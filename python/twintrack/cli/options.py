@@ -46,10 +46,11 @@ Method = Annotated[
     ),
 ]
 Predictions = Annotated[
-    Path | None,
+    list[Path] | None,
     typer.Option(
         "-p",
-        help="Folder with the score of each case: nnU-Net's CASE.npz, or CASE.nii.gz.",
+        help="Folder with the score of each case: nnU-Net's CASE.npz, or CASE.nii.gz; or a trained "
+        "nnU-Net folder, for its fold_k/validation. May be repeated.",
         show_default=False,
         rich_help_panel=_FILES,
     ),
@@ -122,18 +123,18 @@ class Telling:
 
 
 def read_cohort(
-    source: Path, predictions: Path | None, raters: str, vessels: str | None, roi: str | None
+    source: Path, predictions: list[Path] | None, raters: str, vessels: str | None, roi: str | None
 ) -> list[Case]:
     """Read the cohort that ``-i`` and ``-p`` name."""
     from twintrack.cohort import read_folders, read_manifest
 
     if source.is_dir():
-        if predictions is None:
+        if not predictions:
             raise ValueError(
                 f"{source}: is a folder of annotations; -p must name that of the scores"
             )
         return read_folders(source, predictions, raters, vessels, roi)
-    if predictions is not None:
+    if predictions:
         raise ValueError(f"{source}: is a manifest, which names the scores; leave out -p")
     return read_manifest(source)
 

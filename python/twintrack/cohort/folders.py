@@ -6,7 +6,7 @@ import bisect
 import functools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from twintrack.cohort.case import Case, check_same_raters, not_found
@@ -18,23 +18,24 @@ _SCORE_SUFFIXES = (".npz", ".nii.gz", ".nii", ".npy", ".mha")
 
 def read_folders(
     cases_dir: str | os.PathLike[str],
-    predictions_dir: str | os.PathLike[str],
+    predictions_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     raters: str = "{case}/annotation_{k}.nii.gz",
     vessels: str | None = "{case}/*vessel*.nii.gz",
     roi: str | None = "{case}/roi.nii.gz",
 ) -> list[Case]:
-    """Find a cohort in a folder of annotations and a folder of predictions.
+    """Find a cohort in a folder of annotations and folders of predictions.
 
     The predictions decide which cases there are: every ``CASE.npz`` (nnU-Net's probabilities) or,
     where there is none, ``CASE.nii.gz``, ``.nii``, ``.npy`` or ``.mha`` is one. So a validation
-    fold is a cohort of its own. Annotated cases without a prediction are left out.
+    fold is a cohort of its own, and all of them are the cohort of a trained model. Annotated cases
+    without a prediction are left out.
 
     Parameters
     ----------
     cases_dir
         Folder that holds the annotations, CURVAS layout by default.
     predictions_dir
-        Folder that holds the scores.
+        Folder that holds the scores, or several; see `find_scores`.
     raters, vessels, roi
         Where to look, relative to `cases_dir`. ``{case}`` is the case's name; ``{k}`` the rater's
         number, ``{k:02d}`` with leading zeros; ``*`` any text. A pattern without ``{case}`` is
@@ -49,8 +50,10 @@ def read_folders(
     ValueError
         No predictions, a rater missing in one case, or several files where one is meant.
     """
-    cases_dir, predictions_dir = Path(cases_dir), Path(predictions_dir)
-    scores = find_scores(predictions_dir)
+    cases_dir = Path(cases_dir)
+    if isinstance(predictions_dir, (str, os.PathLike)):
+        predictions_dir = [predictions_dir]
+    scores = find_scores(*predictions_dir)
 
     @functools.cache
     def listing(folder: Path) -> list[str]:
@@ -100,31 +103,44 @@ def read_folders(
     ]
 
 
-def find_scores(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """Return the score file of each case in a folder of predictions, in natural order of the names.
+def find_scores(*folders: str | os.PathLike[str]) -> dict[str, Path]:
+    """Return the score file of each case in folders of predictions, in natural order of the names.
 
     Where a case has several, ``CASE.npz`` (nnU-Net's probabilities, beside which lies its
-    segmentation, ``CASE.nii.gz``) comes before ``CASE.nii.gz``, ``.nii``, ``.npy`` and ``.mha``.
+    segmentation, ``CASE.nii.gz``) comes before ``CASE.nii.gz``, ``.nii``, ``.npy`` and ``.mha``. A
+    folder of a trained model stands for its ``fold_k/validation``.
 
     Raises
     ------
     FileNotFoundError
-        The folder does not exist.
+        A folder does not exist.
     ValueError
-        There is no score in it.
+        There is no score in one, or a case is in two.
     """
-    folder = Path(folder)
+    scores: dict[str, Path] = {}
+    for folder in map(Path, folders):
+        found = _scores_in(folder)
+        for validation in [] if found else sorted(folder.glob("fold_*/validation")):
+            found += _scores_in(validation)
+        if not found:
+            raise ValueError(f"{folder}: no predictions ({', '.join(_SCORE_SUFFIXES)}) here")
+        for case, score in found:
+            other = scores.setdefault(case, score)
+            if other != score:
+                raise ValueError(f"{score}: is of the same case as {other}; leave one of them out")
+    return {case: scores[case] for case in sorted(scores, key=natural_order)}
+
+
+def _scores_in(folder: Path) -> list[tuple[str, Path]]:
     found: dict[str, dict[str, Path]] = {}
     for file in folder.iterdir():
         stem, suffix = split_suffix(file.name)
         if suffix in _SCORE_SUFFIXES and not stem.startswith("."):
             found.setdefault(stem, {})[suffix] = file
-    if not found:
-        raise ValueError(f"{folder}: no predictions ({', '.join(_SCORE_SUFFIXES)}) here")
-    return {
-        case: next(found[case][suffix] for suffix in _SCORE_SUFFIXES if suffix in found[case])
-        for case in sorted(found, key=natural_order)
-    }
+    return [
+        (case, next(files[suffix] for suffix in _SCORE_SUFFIXES if suffix in files))
+        for case, files in found.items()
+    ]
 
 
 def _components(pattern: str) -> list[str]:
