@@ -33,12 +33,12 @@ bool same(const Ranges& a, const Ranges& b) {
 void compare(const CaseView& view, int bins, const std::string& what) {
   const bool marks = view.region == nullptr;
   twintrack::CaseTally expected(view.raters.size(), bins);
-  Ranges expected_marked;
-  expected.update(view, marks ? &expected_marked : nullptr, 1);
+  CaseOverview overview;
+  expected.update(view, marks ? &overview : nullptr, 1);
   Ranges marked{{7, 7}};
   const CaseSums found = cuda::case_sums(view, bins, marks ? &marked : nullptr, 0, stream);
   check(found.values() == expected.sums().values(), "a case's sums on the device differ: " + what);
-  check(!marks || same(marked, expected_marked), "the marked extent differs: " + what);
+  check(!marks || same(marked, overview.marked), "the marked extent differs: " + what);
 }
 
 void every_kind_of_score() {
