@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from twintrack.calibration import Calibrator
 from twintrack.cohort import Case
 from twintrack.ensemble import check_ensemble
-from twintrack.files import split_suffix
+from twintrack.files import replacing, split_suffix
+from twintrack.version import __version__
 from twintrack.volumes.numpy_files import count_classes
 
 __all__ = [
@@ -27,11 +28,12 @@ __all__ = [
     "check_score",
     "ensemble_of_score",
     "join_ensembles",
+    "record_calibrated",
     "region_of_case",
 ]
 
 RECORD = "prediction.json"
-"""File in a folder of scores that says how ``twintrack predict`` made them."""
+"""File in a folder of scores that says how ``twintrack predict`` or ``apply`` made them."""
 
 REGIONS = "rois"
 """Folder beside it with the masks of what the networks were asked about."""
@@ -57,12 +59,9 @@ def ensemble_of_score(score: Path, tumour: Sequence[int] = (1,)) -> dict[str, An
     """
     record = score.with_name(RECORD)
     if record.is_file():
-        try:
-            content = json.loads(record.read_text(encoding="utf-8"))
-            ensemble, calibrator = dict(content["ensemble"]), content["calibrator"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{record}: not a record of twintrack predict ({error!r})") from error
-        if calibrator is not None:
+        content = _read_record(record)
+        ensemble: dict[str, Any] = content["ensemble"]
+        if content["calibrator"] is not None:
             raise ValueError(
                 f"{score}: is calibrated already ({record.name}); a map is fitted and applied to "
                 "the ensemble's own score: predict without -m into another folder"
@@ -123,6 +122,42 @@ def check_score(calibrator: Calibrator, score: Path, tumour: Sequence[int] = (1,
         check_ensemble(calibrator, made)
     except ValueError as error:
         raise ValueError(f"{score}: {error}") from error
+
+
+def record_calibrated(folder: Path, calibrator: Calibrator) -> None:
+    """Write beside calibrated volumes that they are: so that nothing maps or fits them again.
+
+    Raises
+    ------
+    ValueError
+        The folder has the record of ``twintrack predict``, which speaks of other volumes.
+    """
+    record = folder / RECORD
+    if record.is_file() and "members" in _read_record(record):
+        raise ValueError(
+            f"{record}: is of predictions by networks; name another folder for calibrated volumes"
+        )
+    knots = {"x": calibrator.map_.x.tolist(), "y": calibrator.map_.y.tolist()}
+    content = {
+        "twintrack": __version__,
+        "ensemble": calibrator.provenance_["ensemble"] or {},
+        "calibrator": knots,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(record) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_record(record: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+        return {
+            **content,
+            "ensemble": dict(content["ensemble"]),
+            "calibrator": content["calibrator"],
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{record}: not a record of how scores were made ({error!r})") from error
 
 
 def region_of_case(case: Case) -> Path | None:

@@ -23,7 +23,13 @@ def manifest(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_manifest_as_spreadsheets_write_it(tmp_path, line_end, mark):
-    rows = ["vessels,rater_2,case,score,rater_1,roi", "v.nii,r2.nii,b 1,s.npz,r1.nii,", "", ",,,,,"]
+    rows = [
+        "vessels,rater_2,case,score,rater_1,roi",
+        "v.nii,r2.nii,b 1,s.npz,r1.nii,",
+        "",
+        ",,,,,",
+        " , ",
+    ]
     rows.append('," r2.nii ",a,s.npz,r1.nii,m.nii')
     path = manifest(tmp_path, mark + line_end.join(rows) + line_end)
     raters = (tmp_path / "r1.nii", tmp_path / "r2.nii")
@@ -49,6 +55,10 @@ def test_manifest_as_spreadsheets_write_it(tmp_path, line_end, mark):
         ("case,score,rater_1,rater_2\na,s.npz,r1.nii,\n", "row 2, column 'rater_2'.*'a'"),
         ("case,score,rater_1,rater_2\n\na,s.npz,r1.nii\n", "row 3 has 3 cells, its header has 4"),
         ("case,score,rater_1,rater_2\na,s.npz,r1.nii,r1.nii\n", "same file for two raters"),
+        (
+            "case,score,rater_1\na,s.npz,r1.nii\nb,s.npz,r1.nii\n",
+            "'b' has the same files as .* 'a'",
+        ),
         ("case,score,rater_1\n,s.npz,r1.nii\n", "row 2: case name ''"),
         ("case,score,rater_1\n../a,s.npz,r1.nii\n", r"row 2: case name '\.\./a'"),
         ("case,score,rater_1\n..,s.npz,r1.nii\n", r"row 2: case name '\.\.'"),

@@ -52,7 +52,7 @@ class Commands:
         if module is planning:
             self.planned.append(given[0])
             name = next(Path(environment["nnUNet_raw"]).glob(f"Dataset{given[0].d[0]}_*")).name
-            (Path(environment["nnUNet_preprocessed"]) / name).mkdir(parents=True)
+            (Path(environment["nnUNet_preprocessed"]) / name).mkdir(parents=True, exist_ok=True)
             return
         one = given[0]
         self.trained.append((one, dict(environment)))
@@ -109,6 +109,27 @@ def test_commands_of_full_size_networks(commands: Commands, tmp_path: Path) -> N
         assert str(home / name / "MyTrainer__nnUNetPlans__3d_lowres") in output.replace("\n", "")
     run([*given, "--seed", "7", "-device", "cpu"])  # all of it is done
     assert (len(commands.planned), len(commands.trained)) == (2, 3)
+
+
+def test_cases_that_come_later_are_preprocessed_too(commands: Commands, tmp_path: Path) -> None:
+    given = arguments(tmp_path, "-k", "1", "-f", "0")
+    labels = tmp_path / "raw/Dataset104_PDAC/labelsTr"
+    labels.mkdir(parents=True, exist_ok=True)
+    (labels / "a.nii.gz").touch()
+    run(given)
+    splits = tmp_path / "preprocessed/Dataset104_PDAC/splits_final.json"
+    splits.write_text('[{"train": ["a"], "val": []}]')
+    run(given)
+    assert len(commands.planned) == 2
+    (labels / "b.nii.gz").touch()
+    with pytest.raises(
+        ValueError, match=r"splits_final.json: .* 1 cases .* such as b, .*delete it"
+    ):
+        run(given)
+    assert len(commands.planned) == 2
+    splits.write_text('[{"train": ["a"], "val": ["b"]}]')
+    run(given)
+    assert [one.d for one in commands.planned] == [[103], [104], [104]]
 
 
 @pytest.mark.parametrize(

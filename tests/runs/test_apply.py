@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -137,6 +139,22 @@ def test_changed_score_is_calibrated_again(cohort, calibrator, tmp_path):
     Path(cases[0].score).write_bytes(Path(cases[1].score).read_bytes())
     apply_cohort(cases, job)
     assert job.place(cases[0]).read_bytes() == job.place(cases[1]).read_bytes()
+
+
+def test_calibrated_volumes_are_known_as_such(cases, job, calibrator, tmp_path):
+    apply_cohort(cases[:1], job)
+    again = [dataclasses.replace(cases[0], score=job.place(cases[0]))]
+    outcome = apply_cohort(again, dataclasses.replace(job, folder=tmp_path / "twice"))[0]
+    assert "is calibrated already" in outcome.failure.message
+    # Another calibrator's volumes may take their place; those of `twintrack predict` are another's.
+    other = Calibrator(bins=2).fit(np.array([0.1, 0.9], np.float32), [np.array([0, 1])])
+    apply_cohort(cases[:1], dataclasses.replace(job, calibrator=other), existing="overwrite")
+    record = json.loads((job.folder / "prediction.json").read_text())
+    assert record["calibrator"]["x"] == other.map_.x.tolist()
+    (job.folder / "prediction.json").write_text(json.dumps({**record, "members": []}))
+    with pytest.raises(ValueError, match=r"prediction.json: is of predictions by networks"):
+        apply_cohort(cases[1:2], job, existing="overwrite")
+    assert not job.place(cases[1]).exists()
 
 
 def test_scores_are_never_overwritten(cohort, calibrator):

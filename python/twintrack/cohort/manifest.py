@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import os
 import re
@@ -27,12 +28,14 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Case]:
         The manifest, or a file named in it; the message names row and column.
     ValueError
         No cases, unknown, repeated or missing columns, a repeated or unusable case name, a rater
-        missing in a case, one file given for two raters; the message names row and column.
+        missing in a case, one file given for two raters, the same files for two cases; the message
+        names row and column.
     """
     path = Path(path)
     try:
         reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+        lines = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+        rows = [(number, cells) for number, cells in lines if any(cells)]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error}); save it as 'CSV UTF-8'") from error
     except csv.Error as error:
@@ -43,6 +46,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Case]:
     columns = rows[0][1]
     rater_columns = _check_columns(path, columns)
     cases: dict[str, Case] = {}
+    seen: dict[Case, str] = {}
     missing: list[str] = []
     for number, cells in rows[1:]:
         place = f"{path}: row {number}"
@@ -66,7 +70,11 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Case]:
         raters = tuple(files[column] for column in rater_columns)
         if len(set(raters)) < len(raters):
             raise ValueError(f"{place}: case {name!r} has the same file for two raters")
-        cases[name] = Case(name, files["score"], raters, files.get("vessels"), files.get("roi"))
+        case = Case(name, files["score"], raters, files.get("vessels"), files.get("roi"))
+        same = seen.setdefault(dataclasses.replace(case, name=""), name)
+        if same != name:
+            raise ValueError(f"{place}: case {name!r} has the same files as case {same!r}")
+        cases[name] = case
     if missing:
         raise not_found(missing)
     return list(cases.values())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twintrack.files import replacing
+from twintrack.files import replacing, split_suffix
 from twintrack.nnunet.models import own_trainers
 
 __all__ = ["Small", "Training", "plan_and_preprocess", "train_ensemble", "train_network"]
@@ -129,6 +129,8 @@ def plan_and_preprocess(number: int, training: Training, log: Path) -> str:
     ------
     FileNotFoundError
         There is no such data set.
+    ValueError
+        Cases have come since nnU-Net has made its splits.
     RuntimeError
         nnU-Net failed; has the end of what it said, and names the log.
     """
@@ -145,9 +147,12 @@ def plan_and_preprocess(number: int, training: Training, log: Path) -> str:
     small = training.small
     # The length of a training has no part in its data.
     network = None if small is None else [small.features, small.patch, small.batch]
-    wanted = json.dumps([training.plans, configuration, network])
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
-        return name
+    wanted = json.dumps([training.plans, configuration, network, _files(found[0])])
+    if stamp.is_file():
+        if stamp.read_text(encoding="utf-8") == wanted:
+            return name
+        if training.fold != "all":
+            _check_splits(home / "splits_final.json", found[0])
     environment = training.environment(training.results)
     common = ["-d", str(number), "-c", configuration]
     # nnU-Net plans with the number of augmentation processes and does not understand 0.
@@ -172,6 +177,29 @@ def plan_and_preprocess(number: int, training: Training, log: Path) -> str:
     with replacing(stamp) as temporary:
         temporary.write_text(wanted, encoding="utf-8")
     return name
+
+
+def _files(dataset: Path) -> list[list[Any]]:
+    """Return name, size and time of every file of a raw data set."""
+    files = sorted(file for file in dataset.rglob("*") if file.is_file())
+    found = [(file.relative_to(dataset).as_posix(), file.stat()) for file in files]
+    return [[name, status.st_size, status.st_mtime_ns] for name, status in found]
+
+
+def _check_splits(splits: Path, dataset: Path) -> None:
+    """Refuse splits that were made before cases came: nnU-Net makes them once and keeps them."""
+    if not splits.is_file():
+        return
+    parts = json.loads(splits.read_text(encoding="utf-8"))
+    named = {case for part in parts for cases in part.values() for case in cases}
+    there = {split_suffix(file.name)[0] for file in (dataset / "labelsTr").glob("[!.]*")}
+    left_out = sorted(there - named)
+    if left_out:
+        raise ValueError(
+            f"{splits}: was made before {len(left_out)} cases of {dataset.name} were there, such "
+            f"as {left_out[0]}, and leaves them out; delete it to have nnU-Net make it again, or "
+            "add them"
+        )
 
 
 def train_network(name: str, seed: int, training: Training, home: Path, log: Path) -> Path:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from twintrack.calibration import Calibrator
 from twintrack.cohort import Case
-from twintrack.predictions import calibrate_score, check_score, region_of_case
+from twintrack.predictions import calibrate_score, check_score, record_calibrated, region_of_case
 from twintrack.runs.engine import Outcome, Settings, run_cases
 from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
@@ -214,7 +214,8 @@ def apply_cohort(
     Raises
     ------
     ValueError
-        A volume would be written over the score it is made from, or over one that is there.
+        A volume would be written over the score it is made from, or over one that is there, or
+        into a folder of predictions.
     StoreError
         The folder cannot be written.
     """
@@ -236,6 +237,7 @@ def apply_cohort(
     if existing == "keep":
         kept = {case.name for case in foreign}
         cases = [case for case in cases if case.name not in kept]
+    record_calibrated(job.folder, job.calibrator)
     with store.writing(case.name for case in cases):
         outcomes, _ = run_cases(cases, job, store, settings or Settings(), "Calibrating")
     return outcomes
