@@ -16,6 +16,7 @@ WRITER = """
 import signal, sys, time
 from pathlib import Path
 from twintrack.files import replacing
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 with replacing(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")
     print("begun", flush=True)
