@@ -91,7 +91,8 @@ class Quiet:
     """Tells errors alone."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+        # Standard error is looked up when it is needed: no stream can be sent to another process.
+        self._stream = stream
 
     def start(self, work: str, cases: int, nbytes: int) -> None:
         """Do nothing."""
@@ -99,7 +100,7 @@ class Quiet:
     def case(self, outcome: Outcome) -> None:
         """Print a failure."""
         if outcome.failure is not None:
-            _print_failure(outcome.case, outcome.failure, self._stream)
+            _print_failure(outcome.case, outcome.failure, self._stream or sys.stderr)
 
     def warn(self, message: str) -> None:
         """Do nothing."""
