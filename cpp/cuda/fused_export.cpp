@@ -124,9 +124,9 @@ DeviceMemory<std::uint64_t> no_fault(cudaStream_t stream) {
 
 template <class Real>
 std::size_t add_taps(const AxisTaps& taps, Tables& tables) {
-  std::vector<ExportTap<Real>> all;
-  for (std::size_t i = 0; i < taps.low.size(); ++i)
-    all.push_back({taps.low[i], taps.high[i], static_cast<Real>(taps.weight[i])});
+  std::vector<Tap<Real>> all;
+  for (std::int64_t i = 0; i < taps.output(); ++i)
+    all.push_back({taps[i].low, taps[i].high, static_cast<Real>(taps[i].weight)});
   return tables.add(all);
 }
 
@@ -161,8 +161,10 @@ void export_score(const std::vector<ArrayView>& members, const std::vector<Expor
     std::copy(sources[k].stride.begin(), sources[k].stride.end(), to.stride);
     for (std::size_t axis = 0; axis < 3; ++axis)
       to.taps[axis] = tables.at<std::byte>(taps[k][axis]);
-    to.round = sources[k].round;
     to.identity_inner = sources[k].taps[2].identity;
+    std::copy(sources[k].order.begin(), sources[k].order.end(), to.order);
+    to.round = sources[k].round;
+    to.tie_margin = sources[k].tie_margin;
   }
   tables.set(sources_at, on_device);
   tables.send(stream);

@@ -170,8 +170,8 @@ class ExportColumn {
 
  private:
   template <class Real>
-  __device__ static ExportTap<Real> tap(const DeviceSource& from, int axis, std::int64_t i) {
-    return static_cast<const ExportTap<Real>*>(from.taps[axis])[i];
+  __device__ static Tap<Real> tap(const DeviceSource& from, int axis, std::int64_t i) {
+    return static_cast<const Tap<Real>*>(from.taps[axis])[i];
   }
 
   // A value of a member, or the mean of all members' if it is logits that are averaged.
@@ -193,7 +193,7 @@ class ExportColumn {
   // A channel of an input slice at the column's place.
   template <class Real>
   __device__ Real place(const DeviceSource& from, std::int64_t channel, std::int64_t slice,
-                        const ExportTap<Real>& along1, const ExportTap<Real>& along2) {
+                        const Tap<Real>& along1, const Tap<Real>& along2) {
     const auto widen = [&](std::int64_t row) {
       const Real low = read(from, channel, slice, row, along2.low);
       if (from.identity_inner) return low;
@@ -204,11 +204,28 @@ class ExportColumn {
     return along1.weight == 0 ? low : lerp<Real>(low, widen(along1.high), along1.weight);
   }
 
-  __device__ static float between(float low, float high, float weight) {
-    return weight == 0 ? low : lerp<float>(low, high, weight);
+  // A channel at a voxel, between two slices.
+  __device__ float between(const DeviceSource&, std::int64_t, float low, float high,
+                           const Tap<float>& along0, const Tap<float>&, const Tap<float>&) {
+    return along0.weight == 0 ? low : lerp<float>(low, high, along0.weight);
   }
-  __device__ static float between(double low, double high, double weight) {
-    return round_to_half(lerp<double>(low, high, weight));
+  // The same, rounded to float16; as SciPy sums it up where that decides.
+  __device__ float between(const DeviceSource& from, std::int64_t channel, double low, double high,
+                           const Tap<double>& along0, const Tap<double>& along1,
+                           const Tap<double>& along2) {
+    const double value = lerp<double>(low, high, along0.weight);
+    const double half = round_to_half(value);
+    if (!near_half_tie(value, half, from.tie_margin)) return static_cast<float>(half);
+    return static_cast<float>(round_to_half(scipy_value(from, channel, along0, along1, along2)));
+  }
+  // Not in the loop, as it is rare: it would take up registers.
+  __device__ __noinline__ double scipy_value(const DeviceSource& from, std::int64_t channel,
+                                             const Tap<double>& along0, const Tap<double>& along1,
+                                             const Tap<double>& along2) {
+    const Tap<double> taps[3] = {along0, along1, along2};
+    return sum_of_corners(taps, from.order, [&](const std::int32_t(&at)[3]) {
+      return read(from, channel, at[0], at[1], at[2]);
+    });
   }
 
   template <class Real>
@@ -234,8 +251,8 @@ class ExportColumn {
           slices[2 * c + (slice & 1)] = place<Real>(from, merge.channel[c], slice, along1, along2);
       }
       for (int c = 0; c < merge.channels; ++c)
-        row[c] = between(slices[2 * c + (along0.low & 1)], slices[2 * c + (along0.high & 1)],
-                         along0.weight);
+        row[c] = between(from, merge.channel[c], slices[2 * c + (along0.low & 1)],
+                         slices[2 * c + (along0.high & 1)], along0, along1, along2);
       score[static_cast<int>(z - first_)] += merged(merge, [&](int c) { return row[c]; }, bad_);
     }
   }

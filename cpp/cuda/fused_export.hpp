@@ -10,6 +10,7 @@
 #include "runtime.hpp"
 #include "twintrack/element.hpp"
 #include "twintrack/map_rule.hpp"
+#include "twintrack/resample.hpp"
 
 namespace twintrack {
 struct ExportGrid;
@@ -52,22 +53,17 @@ struct MergeTask {
   std::uint64_t* fault;  // becomes 0 if a value is not valid
 };
 
-/// One axis of AxisTaps by output voxel.
-template <class Real>
-struct ExportTap {
-  std::int32_t low;
-  std::int32_t high;
-  Real weight;
-};
-
-/// A member seen along the output's axes; taps of double if `round`, else of float.
+/// A member seen along the output's axes; of each axis a Tap by output voxel, of double if `round`,
+/// else of float. The last three are twintrack::detail::ExportSource's.
 struct DeviceSource {
   const std::byte* data;
   std::int64_t channel_stride;
   std::int64_t stride[3];
   const void* taps[3];
-  bool round;
   bool identity_inner;  // axis 2 is the member's own
+  int order[3];
+  bool round;
+  double tie_margin;
 };
 
 struct ExportTask {

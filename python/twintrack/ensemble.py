@@ -251,11 +251,10 @@ def export_score(
 
     Notes
     -----
-    The probabilities are those of nnU-Net's own export, mean and merge to float32's rounding. Only
-    where a resampled float16 logit lies halfway between two float16, which happens at simple ratios
-    of spacings, nnU-Net's rounding noise decides, and the score may differ by a quarter of a step
-    of that logit over K (for logits from 8 to 16 and K = 3: 0.0007). Memory beyond the members and
-    the score is less than a megabyte a thread for ten channels.
+    The probabilities are those of nnU-Net's own export, mean and merge to float32's rounding: a
+    resampled float16 logit becomes the float16 that nnU-Net stores, also where that is decided by
+    the order of SciPy's roundings. Memory beyond the members and the score is less than a megabyte
+    a thread for ten channels.
     """
     there = on_device(members=members, out=out)
     arrays = [] if there else _members(members)

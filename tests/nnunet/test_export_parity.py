@@ -16,9 +16,10 @@ pytestmark = pytest.mark.nnunet
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_fused_export_agrees_with_nnunet(kind: Kind) -> None:
+    # To float32's rounding: a single float16 logit other than nnU-Net's would be 1e-4 and more.
     worst, mean = differences(kind)
-    assert worst <= 1e-3
-    assert mean <= 1e-5
+    assert worst <= 2e-6
+    assert mean <= 1e-7
 
 
 THIN = (1, 1, 2, 3, 6, 9, 10, 11, 40)

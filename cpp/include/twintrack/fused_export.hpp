@@ -6,8 +6,10 @@
 // Per output voxel and channel: the value is interpolated along axis 2, then 1, then 0 (`lerp`,
 // resample.hpp), then merged (merge.hpp). Interpolation is in float32, but in float64 where the
 // rule asks for the result to be rounded to float16: nnU-Net interpolates in float64 and stores
-// float16, and a float32 value on the other side of a rounding boundary would be a whole float16
-// step away, which for logits above 8 can be more than 0.001 of probability.
+// float16, and a value on the other side of a rounding boundary would be a whole float16 step away,
+// which for logits above 8 can be more than 0.001 of probability. The few values that lie so close
+// to a boundary that float64's own rounding decides are summed up again in SciPy's order
+// (`sum_of_corners`), so that the float16 are nnU-Net's, all of them.
 //
 // A task is a tile of about 1024 voxels of axes 1 and 2 by 32 slices of axis 0. Going along axis 0,
 // a member's input slices are brought to the tile's resolution once, in axes 2 and 1, and kept
@@ -22,6 +24,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -59,8 +62,19 @@ struct ExportSource {
   std::array<std::int64_t, 3> extent;
   std::array<std::int64_t, 3> stride;
   std::array<AxisTaps, 3> taps;
-  bool round;  // resample in float64 and round to float16
+  std::array<int, 3> order;  // the output's axis of each of the member's
+  bool round;                // resample in float64 and round to float16
+  double tie_margin;         // as near to a tie the order of roundings may decide
 };
+
+/// How far `lerp` along the axes and SciPy's sum may be apart, for values of a float16's size.
+/// Nothing if the weights are so simple, as for factors of 2, that all of it is exact: values are
+/// multiples of 2^-24 below 2^16, their differences below 2^17.
+inline double tie_margin(const std::array<AxisTaps, 3>& taps) {
+  int places = 0;
+  for (const AxisTaps& axis : taps) places += weight_places(axis);
+  return places <= 53 - 24 - 17 ? 0.0 : 0x1p-32;
+}
 
 /// The rule, checked against the arrays of an export. Throws std::invalid_argument.
 inline Merge export_merge(const std::vector<ArrayView>& members,
@@ -84,9 +98,10 @@ inline Merge export_merge(const std::vector<ArrayView>& members,
 
 inline ExportSource export_source(const ArrayView& member, const ExportGrid& grid,
                                   const WritableArrayView& out) {
-  ExportSource made{member.data, member.strides[0], {}, {}, {}, false};
+  ExportSource made{member.data, member.strides[0], {}, {}, {}, {}, false, 0};
   for (std::size_t axis = 0; axis < 3; ++axis) {
     const auto from = static_cast<std::size_t>(grid.axes[axis]) + 1;
+    made.order[from - 1] = static_cast<int>(axis);
     made.extent[axis] = member.shape[from];
     made.stride[axis] = member.strides[from];
     if (element_count(out.shape) > 0)
@@ -95,6 +110,7 @@ inline ExportSource export_source(const ArrayView& member, const ExportGrid& gri
   }
   const bool resampled = !(made.taps[0].identity && made.taps[1].identity && made.taps[2].identity);
   made.round = grid.round_to_input && resampled && member.element == Element::float16;
+  if (made.round) made.tie_margin = tie_margin(made.taps);
   return made;
 }
 
@@ -313,17 +329,69 @@ class FusedExport {
     return true;
   }
 
-  // A row of a channel between two planes; float64 is what is rounded to float16.
-  TWINTRACK_INLINE const float* between(const float* __restrict low, const float* __restrict high,
-                                        float weight, int n, float* __restrict out) const {
+  /// A row of the output's tile, of one channel.
+  struct Row {
+    std::int64_t channel;
+    std::int64_t z;
+    std::int64_t y;
+    std::int64_t x;  // its first column
+    int n;
+  };
+
+  // A row between two planes.
+  TWINTRACK_INLINE const float* between(const ExportSource& from, const Row& at,
+                                        const float* __restrict low, const float* __restrict high,
+                                        float* __restrict out) const {
+    const auto weight = static_cast<float>(from.taps[0].weight[static_cast<std::size_t>(at.z)]);
     if (weight == 0) return low;
-    for (int x = 0; x < n; ++x) out[x] = lerp(low[x], high[x], weight);
+    for (int x = 0; x < at.n; ++x) out[x] = lerp(low[x], high[x], weight);
     return out;
   }
-  TWINTRACK_INLINE const float* between(const double* __restrict low, const double* __restrict high,
-                                        double weight, int n, float* __restrict out) const {
-    for (int x = 0; x < n; ++x) out[x] = round_to_half(lerp(low[x], high[x], weight));
+
+  // The same, rounded to float16.
+  TWINTRACK_INLINE const float* between(const ExportSource& from, const Row& at,
+                                        const double* __restrict low, const double* __restrict high,
+                                        float* __restrict out) const {
+    const double weight = from.taps[0].weight[static_cast<std::size_t>(at.z)];
+    const double margin = from.tie_margin;
+    constexpr int run = 32;  // ties are looked for again in so many voxels only
+    for (int first = 0; first < at.n; first += run) {
+      const int last = std::min(first + run, at.n);
+      std::int64_t ties = 0;  // as wide as what is compared, so that the loop vectorises
+      for (int x = first; x < last; ++x) {
+        const double value = lerp(low[x], high[x], weight);
+        const double half = round_to_half(value);
+        out[x] = static_cast<float>(half);
+        ties |= near_half_tie(value, half, margin) ? 1 : 0;
+      }
+      if (ties == 0) continue;
+      for (int x = first; x < last; ++x) {
+        const double value = lerp(low[x], high[x], weight);
+        if (near_half_tie(value, static_cast<double>(out[x]), margin))
+          out[x] = static_cast<float>(round_to_half(scipy_value(from, at, x)));
+      }
+    }
     return out;
+  }
+
+  // The value of a voxel that lies near a tie. Kept out of the loops, as it is rare.
+  TWINTRACK_NOINLINE double scipy_value(const ExportSource& from, const Row& row, int x) const {
+    const Tap<double> taps[3] = {from.taps[0][row.z], from.taps[1][row.y], from.taps[2][row.x + x]};
+    return sum_of_corners(taps, from.order.data(), [&](const std::int32_t(&at)[3]) {
+      const auto load = [&](const ExportSource& source) {
+        const std::byte* p = source.data + row.channel * source.channel_stride +
+                             at[0] * source.stride[0] + at[1] * source.stride[1] +
+                             at[2] * source.stride[2];
+        float16 half;  // the only type of member that is rounded
+        std::memcpy(&half, p, sizeof half);
+        return to_real(half);
+      };
+      float value = load(from);
+      if (!merge_.rule().mean_of_logits) return value;
+      for (std::size_t k = 1; k < sources_.size(); ++k)
+        value = round_to_half(value + load(sources_[k]));
+      return round_to_half(value / static_cast<float>(sources_.size()));
+    });
   }
 
   // Adds a member's tumour probabilities to the task's scores.
@@ -347,10 +415,10 @@ class FusedExport {
       }
       for (std::int64_t y = 0; y < height; ++y, score += width) {
         for (std::size_t c = 0; c < channels.size(); ++c)
-          room.rows[c] = between(planes.plane_of(taps.low[i], c) + y * width,
-                                 planes.plane_of(taps.high[i], c) + y * width,
-                                 static_cast<Real>(taps.weight[i]), static_cast<int>(width),
-                                 room.row.data() + c * room.width);
+          room.rows[c] = between(
+              from, Row{channels[c], z, at.first[1] + y, at.first[2], static_cast<int>(width)},
+              planes.plane_of(taps.low[i], c) + y * width,
+              planes.plane_of(taps.high[i], c) + y * width, room.row.data() + c * room.width);
         if (!merge_.add(room.rows.data(), static_cast<int>(width), room.merge, score)) return false;
       }
     }

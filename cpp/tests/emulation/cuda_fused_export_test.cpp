@@ -1,5 +1,6 @@
 // The kernels of the fused export write the scores of the CPU, bit for bit.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -33,9 +34,10 @@ enum class Values {
   equal,       // all channels the same
   background,  // channel 0 far above the others nearly everywhere
   extreme,     // huge, tiny, -0 and subnormal
+  ties,        // a few steps of float16 apart: between them lie halves of a step
 };
-constexpr Values all_values[] = {Values::random, Values::equal, Values::background,
-                                 Values::extreme};
+constexpr Values all_values[] = {Values::random, Values::equal, Values::background, Values::extreme,
+                                 Values::ties};
 
 void store_logit(Element element, double value, std::byte* to) {
   const float single = static_cast<float>(value);
@@ -62,6 +64,7 @@ double make_value(Values kind, bool logits, std::int64_t channel, std::mt19937& 
     if (kind == Values::equal) return 0.25;
     if (kind == Values::background && unit(random) < 0.95) return 0;
     if (kind == Values::extreme) return std::exp2(-2 - 40 * unit(random));
+    if (kind == Values::ties) return 0.25 + static_cast<double>(random() % 64) * 0x1p-12;
     return 0.45 * unit(random);
   }
   switch (kind) {
@@ -71,6 +74,8 @@ double make_value(Values kind, bool logits, std::int64_t channel, std::mt19937& 
       return 1.5;
     case Values::background:
       return channel == 0 ? 20 : (unit(random) < 0.95 ? -20 : 20);
+    case Values::ties:
+      return 8 + static_cast<double>(random() % 64) * 0x1p-7;
     case Values::extreme:
       break;
   }
@@ -205,6 +210,37 @@ void exports() {
       }
 }
 
+// Sixths of steps are often halves of a step: what is summed up again there, and in
+// which order of the member's axes, shows.
+void ties() {
+  emulate("shared=65536,threads=64");
+  std::vector<std::array<int, 3>> orders;
+  std::array<int, 3> order{0, 1, 2};
+  do orders.push_back(order);
+  while (std::next_permutation(order.begin(), order.end()));
+  for (const auto& axes : orders)
+    for (const int rule_kind : {0, 1, 4}) {
+      const Shape out_shape{18, 15, 21};
+      Shape spatial(3);
+      for (std::size_t axis = 0; axis < 3; ++axis)
+        spatial[static_cast<std::size_t>(axes[axis])] = out_shape[axis] * 2 / 3;
+      ExportGrid grid;
+      grid.axes = axes;
+      grid.round_to_input = true;
+      const MergeRule rule = make_rule(rule_kind, 3);
+      std::vector<Member> members;
+      for (unsigned k = 0; k < 2; ++k)
+        members.emplace_back(Element::float16, 3, spatial, Values::ties, rule.logits, k, false);
+      const std::vector<ArrayView> views{members[0].view, members[1].view};
+      Output expected(Element::float32, out_shape, false);
+      Output found(Element::float32, out_shape, false);
+      export_score(views, {grid, grid}, rule, nullptr, expected.view, 1);
+      cuda::export_score(views, {grid, grid}, rule, nullptr, found.view, 0, stream);
+      check(found.memory == expected.memory,
+            "scores of ties differ: rule " + std::to_string(rule_kind));
+    }
+}
+
 void ensembles() {
   Maps maps;
   emulate("shared=65536,threads=64");
@@ -321,6 +357,7 @@ void devices_and_memory() {
 int main() {
   return tests::run([] {
     exports();
+    ties();
     ensembles();
     bad_input_is_named_as_on_the_cpu();
     devices_and_memory();

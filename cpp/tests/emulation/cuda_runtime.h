@@ -23,6 +23,7 @@
 #define __global__
 #define __grid_constant__
 #define __launch_bounds__(...)
+#define __noinline__
 
 // --- types ---------------------------------------------------------------------------------------
 
