@@ -21,6 +21,16 @@ inline void check(bool holds, const std::string& what) {
   if (!holds) throw std::logic_error(what);
 }
 
+/// What `call()` throws.
+inline std::string message_of(const auto& call) {
+  try {
+    call();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
 /// Runs a program's checks and says which one failed; the result is main's.
 template <class Checks>
 int run(Checks&& checks) {

@@ -11,6 +11,7 @@
 
 #include "twintrack/config.hpp"
 #include "twintrack/element.hpp"
+#include "twintrack/streaming.hpp"
 #include "twintrack/volume_order.hpp"
 #include "twintrack/voxel_blocks.hpp"
 
@@ -29,18 +30,6 @@ Real at_most(double x) {
   return static_cast<double>(rounded) > x
              ? std::nextafter(rounded, -std::numeric_limits<Real>::infinity())
              : rounded;
-}
-
-// Asks for the cache lines of [p, p + bytes), bytes > 0. A hint only.
-TWINTRACK_INLINE void prefetch(const std::byte* p, std::int64_t bytes) {
-#if defined(__GNUC__) || defined(__clang__)
-  constexpr std::int64_t line = 64;
-  for (std::int64_t i = 0; i < bytes; i += line) __builtin_prefetch(p + i);
-  __builtin_prefetch(p + bytes - 1);
-#else
-  (void)p;
-  (void)bytes;
-#endif
 }
 
 }  // namespace detail
@@ -98,8 +87,11 @@ class MaskRows {
   TWINTRACK_INLINE void prefetch(std::int64_t outer, std::int64_t middle, std::int64_t inner,
                                  std::int64_t n) const {
     const auto ask = [&](const WalkedVolume& volume) TWINTRACK_INLINE_LAMBDA {
-      if (volume.rows_contiguous())
-        detail::prefetch(volume.at(outer, middle, inner), n * volume.stride[2]);
+      if (!volume.rows_contiguous()) return;
+      const std::byte* first = volume.at(outer, middle, inner);
+      const auto bytes = static_cast<std::size_t>(n * volume.stride[2]);
+      twintrack::prefetch(first, bytes);
+      twintrack::prefetch(first + bytes - 1, 1);  // the line in which the row ends
     };
     ask(score_);
     for (const WalkedVolume& rater : raters_) ask(rater);

@@ -1,6 +1,5 @@
 // The kernels of CaseTally give the sums of the CPU, bit for bit.
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -9,6 +8,7 @@
 #include "case_tally.hpp"
 #include "check.hpp"
 #include "cuda_runtime.h"
+#include "emulated_device.hpp"
 #include "twintrack/case_tally.hpp"
 
 using namespace twintrack;
@@ -18,10 +18,6 @@ namespace {
 
 const cudaStream_t stream = reinterpret_cast<cudaStream_t>(0x1234);
 using Ranges = std::vector<MarkedExtent::Range>;
-
-void emulate(const std::string& device) {
-  setenv("TWINTRACK_EMULATION", device.c_str(), 1);
-}
 
 bool same(const Ranges& a, const Ranges& b) {
   if (a.size() != b.size()) return false;
@@ -178,15 +174,6 @@ void marked_extents() {
       compare(deep, 20, "three axes");
     }
   }
-}
-
-std::string message_of(const auto& call) {
-  try {
-    call();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 void bad_input_is_named_as_on_the_cpu() {

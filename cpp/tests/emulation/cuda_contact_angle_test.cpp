@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <string>
@@ -13,6 +12,7 @@
 #include "check.hpp"
 #include "contact_angle.hpp"
 #include "cuda_runtime.h"
+#include "emulated_device.hpp"
 #include "twintrack/case_tally.hpp"
 #include "twintrack/contact_angle.hpp"
 
@@ -20,12 +20,6 @@ using namespace twintrack;
 using namespace twintrack::tests;
 
 namespace {
-
-const cudaStream_t stream = reinterpret_cast<cudaStream_t>(0x1234);
-
-void emulate(const std::string& device) {
-  setenv("TWINTRACK_EMULATION", device.c_str(), 1);
-}
 
 void put(Element element, double value, std::byte* to) {
   detail::visit_element(element, [&](auto sample) {
@@ -204,15 +198,6 @@ void many_masks() {
   emulate("threads=64");
   const Sample sample(Scene::noise, {5, 6, 8}, 60, 2);
   compare(sample.input(), "64 masks");
-}
-
-std::string message_of(const auto& call) {
-  try {
-    call();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 void bad_input_is_named_as_on_the_cpu() {

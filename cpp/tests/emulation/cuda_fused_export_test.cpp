@@ -3,7 +3,6 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <string>
@@ -13,6 +12,7 @@
 #include "case_sample.hpp"
 #include "check.hpp"
 #include "cuda_runtime.h"
+#include "emulated_device.hpp"
 #include "fused_export.hpp"
 #include "twintrack/calibration_map.hpp"
 #include "twintrack/ensemble.hpp"
@@ -22,12 +22,6 @@ using namespace twintrack;
 using namespace twintrack::tests;
 
 namespace {
-
-const cudaStream_t stream = reinterpret_cast<cudaStream_t>(0x1234);
-
-void emulate(const std::string& device) {
-  setenv("TWINTRACK_EMULATION", device.c_str(), 1);
-}
 
 enum class Values {
   random,
@@ -270,15 +264,6 @@ void ensembles() {
                     std::to_string(seed) + ", values " + std::to_string(static_cast<int>(kind)) +
                     ", rule " + std::to_string(rule_kind));
         }
-}
-
-std::string message_of(const auto& call) {
-  try {
-    call();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 void bad_input_is_named_as_on_the_cpu() {

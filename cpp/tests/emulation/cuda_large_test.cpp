@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <string>
@@ -18,6 +17,7 @@
 #include "case_tally.hpp"
 #include "check.hpp"
 #include "cuda_runtime.h"
+#include "emulated_device.hpp"
 #include "fused_export.hpp"
 #include "score_tally.hpp"
 #include "twintrack/calibration_map.hpp"
@@ -31,7 +31,6 @@ using namespace twintrack::tests;
 
 namespace {
 
-const cudaStream_t stream = reinterpret_cast<cudaStream_t>(0x1234);
 using Ranks = std::vector<std::int64_t>;
 
 constexpr std::int64_t threads = 64;     // of a block
@@ -114,11 +113,8 @@ const Shape volume{5, 1 << 15, (1 << 15) + 3};
 Ranks execute_ends(std::int64_t voxels, std::int64_t per_block, const std::string& more = "") {
   const std::int64_t blocks = (voxels + per_block - 1) / per_block;
   const std::int64_t skip = blocks - last_blocks;
-  setenv("TWINTRACK_EMULATION",
-         ("threads=64,multiprocessors=" + std::to_string(blocks) + ",skip=" + std::to_string(skip) +
-          more)
-             .c_str(),
-         1);
+  emulate("threads=64,multiprocessors=" + std::to_string(blocks) + ",skip=" + std::to_string(skip) +
+          more);
   Ranks ranks;
   for (std::int64_t rank = 0; rank < per_block; ++rank) ranks.push_back(rank);
   for (std::int64_t rank = skip * per_block; rank < voxels; ++rank) ranks.push_back(rank);
@@ -214,7 +210,7 @@ constexpr std::int64_t most_blocks = std::int64_t{1} << 20;
 template <class Visit>
 void execute_some_tiles(std::int64_t tiles, const Visit& visit) {
   const std::int64_t skip = most_blocks - last_blocks;
-  setenv("TWINTRACK_EMULATION", ("threads=64,skip=" + std::to_string(skip)).c_str(), 1);
+  emulate("threads=64,skip=" + std::to_string(skip));
   for (std::int64_t round = 0; round < tiles; round += most_blocks) {
     visit(round);
     for (std::int64_t tile = round + skip; tile < std::min(tiles, round + most_blocks); ++tile)
@@ -304,6 +300,5 @@ int main() {
     ensembles(volume, 2);
     exports({17, 1 << 14, (1 << 14) + 3}, 1);
     exports({17, 1 << 14, (1 << 14) + 3}, 2);
-    unsetenv("TWINTRACK_EMULATION");
   });
 }

@@ -1,6 +1,5 @@
 // The kernels of CalibrationMap give the results of the CPU, bit for bit.
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <string>
@@ -10,18 +9,13 @@
 #include "case_sample.hpp"
 #include "check.hpp"
 #include "cuda_runtime.h"
+#include "emulated_device.hpp"
 #include "twintrack/calibration_map.hpp"
 
 using namespace twintrack;
 using namespace twintrack::tests;
 
 namespace {
-
-const cudaStream_t stream = reinterpret_cast<cudaStream_t>(0x1234);
-
-void emulate(const std::string& device) {
-  setenv("TWINTRACK_EMULATION", device.c_str(), 1);
-}
 
 struct Knots {
   std::vector<double> x;

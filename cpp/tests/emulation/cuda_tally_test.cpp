@@ -1,12 +1,12 @@
 // The kernels of ScoreTally give the sums of the CPU, bit for bit.
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
 #include "case_sample.hpp"
 #include "check.hpp"
 #include "cuda_runtime.h"
+#include "emulated_device.hpp"
 #include "score_tally.hpp"
 #include "twintrack/score_tally.hpp"
 #include "voxel_vectors.cuh"
@@ -15,12 +15,6 @@ using namespace twintrack;
 using namespace twintrack::tests;
 
 namespace {
-
-const cudaStream_t stream = reinterpret_cast<cudaStream_t>(0x1234);
-
-void emulate(const std::string& device) {
-  setenv("TWINTRACK_EMULATION", device.c_str(), 1);
-}
 
 std::vector<std::uint64_t> on_cpu(const CaseView& view) {
   twintrack::ScoreTally tally(view.raters.size());
@@ -140,15 +134,6 @@ void tallies_add_up() {
   check(tally.take(stream) == expected.sums(), "two cases do not add up");
   check(tally.take(stream) == std::vector<std::uint64_t>(expected.sums().size()),
         "a tally that was taken is not empty");
-}
-
-std::string message_of(const auto& call) {
-  try {
-    call();
-  } catch (const InvalidVoxel& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 void invalid_voxels_are_named_and_change_nothing() {
