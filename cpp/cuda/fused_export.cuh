@@ -30,6 +30,7 @@
 #include "twintrack/map_rule.hpp"
 #include "twintrack/merge.hpp"
 #include "twintrack/resample.hpp"
+#include "twintrack/round_to_half.hpp"
 #include "voxel_vectors.cuh"
 
 namespace twintrack::cuda {

@@ -39,6 +39,7 @@
 #include "twintrack/merge.hpp"
 #include "twintrack/parallel.hpp"
 #include "twintrack/resample.hpp"
+#include "twintrack/round_to_half.hpp"
 
 namespace twintrack {
 

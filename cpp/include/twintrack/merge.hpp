@@ -33,7 +33,7 @@
 #include "twintrack/exponential.hpp"
 #include "twintrack/map_block.hpp"
 #include "twintrack/map_rule.hpp"
-#include "twintrack/resample.hpp"
+#include "twintrack/round_to_half.hpp"
 #include "twintrack/voxel_blocks.hpp"
 
 namespace twintrack {
