@@ -101,7 +101,7 @@ def test_score_is_nnunets_own_mean(
     expected = np.mean([nnunet_probabilities(folder, file)[1] for folder in models[:2]], axis=0)
     assert expected.std() > 0.01
     assert prediction.score.array.shape == SHAPE
-    assert np.abs(prediction.score.array.T - expected).max() < 1e-3
+    assert np.abs(prediction.score.array.T - expected).max() < 2e-6
     np.testing.assert_allclose(prediction.score.affine, AFFINES[name], atol=1e-5)
     np.testing.assert_array_equal(prediction.mask.array, prediction.score.array > 0.5)
 
@@ -126,7 +126,7 @@ def test_reorienting_reader(tmp_path: Path, name: str) -> None:
     back = ornt_transform(io_orientation(turned.affine), io_orientation(AFFINES[name]))
     nib.save(turned.as_reoriented(back), expected_file)
     expected = np.asarray(nib.load(expected_file).dataobj)
-    assert np.abs(prediction.score.array - expected).max() < 1e-3
+    assert np.abs(prediction.score.array - expected).max() < 2e-6
 
 
 def test_folds_of_one_folder_and_transposed_plans(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_folds_of_one_folder_and_transposed_plans(tmp_path: Path) -> None:
     expected = np.mean([nnunet_probabilities(folder, file, fold)[1] for fold in (0, 1)], axis=0)
     pipeline = Pipeline([folder], **FAST)
     assert pipeline.size == 2
-    assert np.abs(pipeline.predict(file).score.array.T - expected).max() < 1e-3
+    assert np.abs(pipeline.predict(file).score.array.T - expected).max() < 2e-6
 
 
 def test_mean_of_logits_is_nnunets_ensemble_of_folds(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_mean_of_logits_is_nnunets_ensemble_of_folds(tmp_path: Path) -> None:
     array, properties = SimpleITKIO().read_images([str(file)])
     expected = model.predictor.predict_single_npy_array(array, properties, None, None, True)[1][1]
     prediction = Pipeline([folder], average="logits", **FAST).predict(file)
-    assert np.abs(prediction.score.array.T - expected).max() < 1e-3
+    assert np.abs(prediction.score.array.T - expected).max() < 2e-6
 
 
 def test_regions_channels_and_torch_tensors_of_an_array(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_box_follows_the_organ_and_outside_is_zero(
     cropped = tmp_path / "crop.nii.gz"
     write_volume(cropped, image[prediction.roi.box], AFFINES[name])
     expected = np.mean([nnunet_probabilities(folder, cropped)[1] for folder in models[:2]], axis=0)
-    assert np.abs(prediction.score.array[prediction.roi.box].T - expected).max() < 1e-3
+    assert np.abs(prediction.score.array[prediction.roi.box].T - expected).max() < 2e-6
 
 
 def test_dilation_zeroes_what_is_far_from_the_organ(
