@@ -295,6 +295,7 @@ def test_grand_challenge(place: Path, tmp_path: Path, capsys: Any) -> None:
     assert grand_challenge.main(given) == 2
     assert "no .mha image" in capsys.readouterr().err
     write_volume(folder / "any-name.mha", ct(0), AFFINE)
+    (folder / "._any-name.mha").write_bytes(b"left by another system")
     assert grand_challenge.main(given) == 2
     assert "members" in capsys.readouterr().err
     (tmp_path / "model").symlink_to(place)
@@ -316,7 +317,14 @@ def test_grand_challenge(place: Path, tmp_path: Path, capsys: Any) -> None:
     np.testing.assert_array_equal(score.array, expected.score.array)
     np.testing.assert_array_equal(mask.array, score.array > 0.5)
     np.testing.assert_allclose(score.affine, AFFINE, atol=1e-6)
-    for wrong in ('{"roi": {"margin": 3}}', '{"mirrorring": false}', "[1]", '{"members": []}', "{"):
+    for wrong in (
+        '{"threshold": "0.5"}',
+        '{"roi": {"margin": 3}}',
+        '{"mirrorring": false}',
+        "[1]",
+        '{"members": []}',
+        "{",
+    ):
         settings.write_text(wrong)
         assert grand_challenge.main(given) == 2
         assert "settings.json" in capsys.readouterr().err

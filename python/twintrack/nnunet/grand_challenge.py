@@ -42,7 +42,7 @@ def run(source: Path, target: Path, model: Path, device: str = "auto") -> None:
         More than one CT, or anything that `Pipeline` refuses.
     """
     folder = source / INPUT
-    images = sorted(folder.glob("*.mha")) if folder.is_dir() else []
+    images = [image for image in sorted(folder.glob("*.mha")) if image.name[0] != "."]
     if not images:
         raise FileNotFoundError(2, "there is no .mha image here", str(folder))
     if len(images) > 1:
@@ -62,12 +62,15 @@ def load_pipeline(model: Path, device: str) -> Pipeline:
     members = sorted(folder for folder in (model / "members").iterdir() if folder.is_dir())
     coarse, calibrator = model / "coarse", model / "calibrator.json"
     settings = _read_settings(model / "settings.json")
-    return Pipeline(
-        members,
-        coarse if coarse.is_dir() else None,
-        calibrator if calibrator.is_file() else None,
-        **{"device": device, **settings},
-    )
+    try:
+        return Pipeline(
+            members,
+            coarse if coarse.is_dir() else None,
+            calibrator if calibrator.is_file() else None,
+            **{"device": device, **settings},
+        )
+    except TypeError as error:
+        raise ValueError(f"{model / 'settings.json'}: {error}") from error
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
