@@ -200,3 +200,83 @@ def test_command(cohort: Path, tmp_path: Path) -> None:
     assert "-l is missing" in str(result.exception)
     result = CliRunner().invoke(app, ["curvas", "-i", str(tmp_path), *given[3:]])
     assert isinstance(result.exception, FileNotFoundError)
+
+
+def test_panorama_refuses_what_nnunet_or_a_rerun_would_take_for_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_panorama(tmp_path, SPEC, 1)
+    images, labels, raw = tmp_path / "images", tmp_path / "labels", tmp_path / "raw"
+    name = "PHANTOM_00000"
+    for wrong in ((0.0, 4.0, 4.0), (4.0, float("nan"), 4.0), (4.0, 4.0, float("inf"))):
+        with pytest.raises(ValueError, match="coarse_spacing"):
+            prepare_panorama(images, [labels], raw, coarse_spacing=wrong)
+    with pytest.raises(ValueError, match="by number"):
+        prepare_panorama(images, [labels], raw, coarse=104)
+    (raw / "Dataset104_Other").mkdir(parents=True)
+    with pytest.raises(ValueError, match="Dataset104_Other: has the number"):
+        prepare_panorama(images, [labels], raw)
+    (raw / "Dataset104_Other").rmdir()
+    for folder, twin in ((images, f"{name}.nii.gz"), (labels, f"{name}.mha")):
+        (folder / twin).write_bytes(b"")
+        with pytest.raises(ValueError, match="is the same case as"):
+            prepare_panorama(images, [labels], raw)
+        (folder / twin).unlink()
+    assert not list(raw.iterdir())
+    # Interrupted while it is made again, with other margins: labels never lie beside another crop.
+    prepare_panorama(images, [labels], raw)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("twintrack.nnunet.prepare.find_roi", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_panorama(images, [labels], raw, margins=(9.0, 9.0, 9.0))
+    assert not list((raw / "Dataset104_PDAC" / "labelsTr").iterdir())
+
+
+def test_curvas_lists_images_that_cannot_be_predicted(cohort: Path, tmp_path: Path) -> None:
+    def image(case: int, change: Any) -> None:
+        file = cohort / f"PHANTOM_{case:05d}" / "image.nii.gz"
+        nib.save(change(read_volume(file).array), file)
+
+    header = nib.Nifti1Header()
+    header.set_sform(np.diag([3.0, 3.0, 0.0, 1.0]), code=1)
+    image(1, lambda array: nib.Nifti1Image(array, None, header))
+    image(2, lambda array: nib.Nifti1Image(np.full(array.shape, np.nan, np.float32), np.eye(4)))
+    made = prepare_curvas(cohort, tmp_path / "manifest.csv", tmp_path / "scores")
+    assert made.cases == ("PHANTOM_00000",)
+    found = {f.case[-1]: f.message for f in made.faults if f.file == "image.nii.gz"}
+    assert "no image can have" in found["1"]
+    assert "is nan" in found["2"]
+
+
+def test_curvas_takes_no_file_by_chance(cohort: Path, tmp_path: Path) -> None:
+    first = cohort / "PHANTOM_00000"
+    given = (cohort, tmp_path / "manifest.csv", tmp_path / "scores")
+    # What other systems leave behind, and a rater who is not counted.
+    (first / "._vessels.nii.gz").write_bytes(b"x")
+    (cohort / ".trash").mkdir()
+    for file in ("annotation_1.nii.gz", "annotation_0.nii.gz"):
+        (cohort / ".trash" / file).write_bytes(b"x")
+    (first / "annotation_0.nii.gz").write_bytes(b"x")
+    made = prepare_curvas(*given, raters=2)
+    assert made.cases[0] == "PHANTOM_00000"
+    with given[1].open(newline="") as file:
+        assert next(csv.DictReader(file))["rater_1"].endswith("annotation_1.nii.gz")
+    # Two of what there is one of.
+    (first / "arteries_vessels.nii.gz").write_bytes((first / "vessels.nii.gz").read_bytes())
+    made = prepare_curvas(*given)
+    assert made.cases == ("PHANTOM_00001", "PHANTOM_00002")
+    assert "several files of vessels" in made.faults[0].message
+    (first / "annotation_01.nii").write_bytes(b"x")
+    with pytest.raises(ValueError, match="same rater"):
+        prepare_curvas(*given)
+    (first / "annotation_01.nii").unlink()
+    with pytest.raises(ValueError, match="raters is 0"):
+        prepare_curvas(*given, raters=0)
+    with pytest.raises(FileNotFoundError, match="manifest"):
+        prepare_curvas(cohort, tmp_path / "nowhere" / "manifest.csv", tmp_path)
+    first.rename(cohort / "PHANTOM_00000 ")
+    with pytest.raises(ValueError, match="'PHANTOM_00000 ' cannot be used"):
+        prepare_curvas(*given)

@@ -36,7 +36,8 @@ class Case:
 
 def check_name(name: str, place: str) -> str:
     """Return `name` if it can name an output file in the folder it is meant for."""
-    if not name or name.startswith(".") or not name.isprintable() or set(name) & set("/\\"):
+    unusable = not name.isprintable() or set(name) & set("/\\") or name != name.strip()
+    if not name or name.startswith(".") or unusable:
         raise ValueError(f"{place}: case name {name!r} cannot be used as a file name")
     return name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.cohort import Case, write_manifest
+from twintrack.cohort.case import check_name
 from twintrack.datasets.phantom import ANATOMY_LABELS
 from twintrack.files import natural_order, replacing, split_suffix
 from twintrack.nnunet.images import (
@@ -140,14 +142,23 @@ def prepare_panorama(
     FileNotFoundError
         A folder does not exist.
     ValueError
-        No case can be used, or an argument is out of range.
+        No case can be used, two files of a folder are one case, `raw` has another data set of one
+        of the numbers, or an argument is out of range.
     """
+    if not all(0 < length < math.inf for length in coarse_spacing):
+        raise ValueError(f"coarse_spacing is {coarse_spacing}; three lengths in mm are needed")
+    if coarse == fine:
+        raise ValueError(f"coarse and fine are both {fine}; nnU-Net tells data sets by number")
     rule = RoiRule(margins=margins, minimum_volume=0.0)
     found = _by_case(Path(images), channel=True)
     annotated: dict[str, Path] = {}
     for folder in labels:
         annotated = {**_by_case(Path(folder), channel=False), **annotated}
     targets = (dataset_folder(raw, coarse, "Pancreas"), dataset_folder(raw, fine, "PDAC"))
+    for target in targets:
+        for other in target.parent.glob(f"{target.name.partition('_')[0]}_*"):
+            if other != target:
+                raise ValueError(f"{other}: has the number of {target.name}; choose another one")
     for target in targets:
         for part in ("imagesTr", "labelsTr"):
             (target / part).mkdir(parents=True, exist_ok=True)
@@ -210,25 +221,33 @@ def prepare_curvas(
     Returns
     -------
     prepared
-        Cases with a missing or unreadable file, another shape, or labels other than 0 and 1 are
-        left out. Faults of the header, empty raters and mixed data types are listed, and the cases
-        kept; those with faulty headers need ``--ignore-header`` when they are fitted.
+        Cases with a missing or unreadable file, an image that cannot be predicted, another shape,
+        labels other than 0 and 1, or several files of vessels are left out. Faults of the header,
+        empty raters and mixed data types are listed, and the cases kept; those with faulty headers
+        need ``--ignore-header`` when they are fitted.
 
     Raises
     ------
     FileNotFoundError
-        The folder does not exist or has no case in it.
+        The folder does not exist or has no case in it, or that of the manifest does not exist.
     ValueError
-        No case can be used.
+        No case can be used, a case's name is no file name, two files are of one rater, or `raters`
+        is not positive.
     """
-    root = Path(cases)
+    if raters is not None and raters < 1:
+        raise ValueError(f"raters is {raters}; a case needs at least one")
+    root, target = Path(cases), Path(manifest)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(2, "no such folder to write the manifest to", str(target.parent))
     if not root.is_dir():
         raise FileNotFoundError(2, "no such folder", str(root))
     names = sorted(
-        (folder.name for folder in root.iterdir() if _annotations(folder)), key=natural_order
+        (f.name for f in root.iterdir() if f.name[0] != "." and _annotations(f)), key=natural_order
     )
     if not names:
         raise FileNotFoundError(2, "no CASE/annotation_1.nii.gz in this folder", str(root))
+    for name in names:
+        check_name(name, str(root))
     wanted = raters or max(len(_annotations(root / name)) for name in names)
     faults: list[Fault] = []
     listed: list[Case] = []
@@ -236,18 +255,17 @@ def prepare_curvas(
         of_case = _examine(root / name, wanted)
         faults += of_case
         if all(fault.used for fault in of_case):
-            vessels = sorted((root / name).glob("*vessel*.nii.gz"))
+            vessels = _vessels(root / name)
             listed.append(
                 Case(
                     name,
                     Path(predictions) / f"{name}{ending}",
-                    tuple(_annotations(root / name).values())[:wanted],
+                    tuple(_annotations(root / name)[rater] for rater in range(1, wanted + 1)),
                     vessels[0] if vessels else None,
                     Path(predictions) / "rois" / f"{name}{ending}" if rois else None,
                 )
             )
         progress(name, number, len(names))
-    target = Path(manifest)
     list_of_faults = target.with_name(f"{target.stem}_faults.csv")
     write_faults(list_of_faults, faults)
     if not listed:
@@ -267,6 +285,14 @@ def write_faults(path: Path, faults: Iterable[Fault]) -> None:
             )
 
 
+def _read_image(file: Path) -> Volume:
+    """Read an image that can be predicted."""
+    image = read_volume(file)
+    check_place(image)
+    check_finite(image.array, str(file))
+    return image
+
+
 # --- PANORAMA -----------------------------------------------------------------------------------
 
 
@@ -277,7 +303,10 @@ def _by_case(folder: Path, channel: bool) -> dict[str, Path]:
     for file in folder.iterdir():
         stem, suffix = split_suffix(file.name)
         if suffix in (".nii.gz", ".nii", ".mha") and not stem.startswith("."):
-            found[stem.removesuffix("_0000") if channel else stem] = file
+            case = stem.removesuffix("_0000") if channel else stem
+            other = found.setdefault(case, file)
+            if other != file:
+                raise ValueError(f"{file}: is the same case as {other}; keep one of them")
     return {case: found[case] for case in sorted(found, key=natural_order)}
 
 
@@ -289,11 +318,13 @@ def _prepare_case(
     coarse_spacing: tuple[float, float, float],
     rule: RoiRule,
 ) -> Fault | None:
-    """Write a case into both data sets, labels last; return what keeps it from being used."""
+    """Write a case into both data sets, labels last; return what keeps it from being used.
+
+    What an earlier run has made of it goes first: were this one interrupted, nnU-Net would train on
+    labels of another crop.
+    """
     try:
-        image = read_volume(image_file)
-        check_place(image)
-        check_finite(image.array, str(image_file))
+        image = _read_image(image_file)
         labels = read_label_map(label_file)
     except (OSError, ValueError) as error:
         file = label_file if str(label_file) in str(error) else image_file
@@ -312,6 +343,7 @@ def _prepare_case(
     if not pancreas.any():
         return Fault(case, str(label_file), "empty", "has no pancreas", used=False)
 
+    _remove_case(case, targets)
     assert image.affine is not None  # noqa: S101 - these formats have one
     axes = Image((image.array,), image).patient_axes()
     coarse_target, fine_target = targets
@@ -346,7 +378,7 @@ def _write_pair(
 
 
 def _remove_case(case: str, targets: Iterable[Path]) -> None:
-    """Delete what an earlier run has made of a case that cannot be used any more."""
+    """Delete what an earlier run has made of a case."""
     for target in targets:
         (target / "labelsTr" / f"{case}.nii.gz").unlink(missing_ok=True)
         (target / "imagesTr" / f"{case}_0000.nii.gz").unlink(missing_ok=True)
@@ -371,12 +403,17 @@ def _annotations(folder: Path) -> dict[int, Path]:
     """Return the raters' files by number; the STAPLE consensus is no rater."""
     if not folder.is_dir():
         return {}
-    found = {
-        int(match[1]): file
-        for file in folder.iterdir()
-        if (match := re.fullmatch(r"annotation_(\d+)\.nii(\.gz)?", file.name))
-    }
+    found: dict[int, Path] = {}
+    for file in folder.iterdir():
+        match = re.fullmatch(r"annotation_0*([1-9]\d*)\.nii(\.gz)?", file.name)
+        other = found.setdefault(int(match[1]), file) if match else file
+        if other != file:
+            raise ValueError(f"{file}: is of the same rater as {other}; keep one of them")
     return dict(sorted(found.items()))
+
+
+def _vessels(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.glob("*vessel*.nii.gz")) if file.name[0] != "."]
 
 
 def _examine(folder: Path, raters: int) -> list[Fault]:
@@ -397,7 +434,7 @@ def _examine(folder: Path, raters: int) -> list[Fault]:
             return None
 
     annotations = _annotations(folder)
-    image = read(folder / "image.nii.gz", read_volume)
+    image = read(folder / "image.nii.gz", _read_image)
     dtypes: dict[str, list[int]] = {}
     for rater in range(1, raters + 1):
         file = annotations.get(rater, folder / f"annotation_{rater}.nii.gz")
@@ -416,7 +453,11 @@ def _examine(folder: Path, raters: int) -> list[Fault]:
             f"{dtype}: rater {', '.join(map(str, numbers))}" for dtype, numbers in dtypes.items()
         )
         fault(folder, "dtype", f"annotations of different types ({kinds})", used=True)
-    for file in sorted(folder.glob("*vessel*.nii.gz")):
+    several = _vessels(folder)
+    if len(several) > 1:
+        names = ", ".join(file.name for file in several)
+        fault(folder, "labels", f"several files of vessels ({names}); keep one", used=False)
+    for file in several:
         vessels = read(file, read_label_map)
         if vessels is not None:
             _compare(image, vessels, file, fault)
