@@ -26,7 +26,7 @@ from twintrack.calibration import Calibrator  # noqa: E402
 from twintrack.ensemble import ensemble_record  # noqa: E402
 from twintrack.nnunet import Pipeline, RoiRule  # noqa: E402
 from twintrack.nnunet.models import load_model  # noqa: E402
-from twintrack.nnunet.pipeline import _Turns  # noqa: E402
+from twintrack.nnunet.turns import Turns  # noqa: E402
 from twintrack.volumes import Volume, write_volume  # noqa: E402
 
 pytestmark = pytest.mark.nnunet
@@ -660,7 +660,7 @@ def test_at_most_three_cases_are_held(models: list[Path]) -> None:
 
 def test_turns_are_given_in_order() -> None:
     # With an ordinary lock the main thread, which asks again at once, would win every time.
-    turns, order = _Turns(), []
+    turns, order = Turns(), []
 
     def other() -> None:
         with turns:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
 import time
 import warnings
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -22,9 +19,12 @@ from twintrack.backend import computes_on_device
 from twintrack.calibrator_file import read_calibrator
 from twintrack.device_arrays import device_kind
 from twintrack.ensemble import Average, check_ensemble, ensemble_record, export_score
+from twintrack.nnunet.frame import Frame
 from twintrack.nnunet.images import Image, as_image, read_image, resample_image
+from twintrack.nnunet.member_logits import MemberLogits, move_to_host
 from twintrack.nnunet.models import Folder, Model, inspect_folder, load_model
-from twintrack.nnunet.roi import Box, Roi, RoiRule, find_roi, narrowed, whole_volume
+from twintrack.nnunet.roi import Roi, RoiRule, find_roi, narrowed, whole_volume
+from twintrack.nnunet.turns import Turns
 from twintrack.volumes import Volume
 
 __all__ = ["Pipeline", "Prediction"]
@@ -178,9 +178,9 @@ class Pipeline:
         self._members = [load_model(folder, self.device, **settings) for folder in folders]
         self._coarse = load_model(coarse_folder, self.device, **settings) if coarse_folder else None
         _check_fusable(self._members, average)
-        self._turns = _Turns()
+        self._turns = Turns()
         self._exports_on_device = computes_on_device()
-        self._logits: weakref.WeakSet[_Logits] = weakref.WeakSet()  # changed in turns
+        self._logits: weakref.WeakSet[MemberLogits] = weakref.WeakSet()  # changed in turns
 
     @property
     def ensemble(self) -> dict[str, Any]:
@@ -316,7 +316,7 @@ class Pipeline:
                     f"{case.place}: has {len(case.channels)} channels; the networks were trained "
                     f"with {self.channels} ({names})"
                 )
-        frame = _Frame(case, self._members[0].folder.canonical)
+        frame = Frame(case, self._members[0].folder.canonical)
         channels = [frame.view(channel) for channel in case.channels]
         notes: list[str] = []
         with _timed(seconds, "coarse"):
@@ -330,7 +330,7 @@ class Pipeline:
         return _Prepared(case.place, frame, roi, data, notes, seconds)
 
     def _find_region(
-        self, channels: list[NDArray[Any]], frame: _Frame, case: Image, notes: list[str]
+        self, channels: list[NDArray[Any]], frame: Frame, case: Image, notes: list[str]
     ) -> Roi:
         shape = channels[0].shape
         if self._coarse is None:
@@ -379,7 +379,7 @@ class Pipeline:
 
     def _run(self, case: _Prepared) -> _Predicted:
         """Let every member predict."""
-        logits, geometries = _Logits(), []
+        logits, geometries = MemberLogits(), []
         with _timed(case.seconds, "members"):
             for model in self._members:
                 data, properties = case.data[model.preprocessing]
@@ -442,7 +442,7 @@ class Pipeline:
                     case.notes.append(
                         f"{self.device} cannot export this case, the CPU does ({error})"
                     )
-                _move_to_host(members)
+                move_to_host(members)
             export_score(members, case.geometries, out=out, **how)
 
 
@@ -452,7 +452,7 @@ class Pipeline:
 @dataclass(eq=False)
 class _Prepared:
     place: Volume
-    frame: _Frame
+    frame: Frame
     roi: Roi  # in the frame
     data: dict[str, Any]  # tensor and properties by Model.preprocessing
     notes: list[str]
@@ -462,118 +462,12 @@ class _Prepared:
 @dataclass(eq=False)
 class _Predicted:
     place: Volume
-    frame: _Frame
+    frame: Frame
     roi: Roi
-    logits: _Logits
+    logits: MemberLogits
     geometries: list[Any]
     notes: list[str]
     seconds: dict[str, float] = field(default_factory=dict)
-
-
-class _Logits:
-    """The members' logits of a case, where the networks left them unless the device needs room."""
-
-    def __init__(self) -> None:
-        self._members: list[Any] = []
-        self._lock = threading.Lock()
-
-    def append(self, logits: Any) -> None:
-        with self._lock:
-            self._members.append(logits)
-
-    def to_host(self) -> bool:
-        """Whether any were on the device."""
-        with self._lock:
-            return _move_to_host(self._members)
-
-    def to_one_place(self) -> None:
-        """Move them to the host if some are there already."""
-        with self._lock:
-            if any(device_kind(member) is None for member in self._members):
-                _move_to_host(self._members)
-
-    @contextlib.contextmanager
-    def taken(self) -> Iterator[list[Any]]:
-        """Give the list to a thread, during whose work nothing is moved, and then let it go."""
-        with self._lock:
-            try:
-                yield self._members
-            finally:
-                self._members.clear()
-
-
-def _move_to_host(members: list[Any]) -> bool:
-    """Move tensors one after the other, so that each makes room at once."""
-    moved = False
-    for k, member in enumerate(members):
-        if device_kind(member) is not None:
-            members[k] = member.cpu()
-            moved = True
-    return moved
-
-
-class _Frame:
-    """The image as the networks see it: axes reversed, and turned to RAS first if they want it."""
-
-    def __init__(self, image: Image, canonical: bool) -> None:
-        self._order, self._flips = (
-            image.canonical() if canonical else ((0, 1, 2), (False, False, False))
-        )
-        z, y, x = reversed(self._order)
-        spacing, patient = image.spacing, image.patient_axes()
-        self.spacing = (spacing[z], spacing[y], spacing[x])
-        self.patient_axes = (patient[z], patient[y], patient[x])
-        self._shape = image.shape
-
-    def view(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return a view (z, y, x) of an array (x, y, z)."""
-        flips = tuple(slice(None, None, -1 if flip else 1) for flip in self._flips)
-        turned: NDArray[Any] = array.transpose(self._order)[flips].T
-        return turned
-
-    def back(self, roi: Roi) -> Roi:
-        """Return a region of the frame as one of the image."""
-        parts: list[slice] = [slice(0)] * 3
-        for part, axis, flip in zip(reversed(roi.box), self._order, self._flips, strict=True):
-            length = self._shape[axis]
-            parts[axis] = slice(length - part.stop, length - part.start) if flip else part
-        x, y, z = parts
-        box: Box = (x, y, z)
-        if roi.inside is not None:
-            flips = tuple(slice(None, None, -1 if flip else 1) for flip in self._flips)
-            back: NDArray[np.bool_] = roi.inside.T[flips].transpose(np.argsort(self._order))
-            return Roi(box, back, roi.found)
-        return Roi(box, None, roi.found)
-
-
-class _Turns:
-    """A lock that is given in the order in which it was asked for.
-
-    The networks of one case and the coarse network of the next one take turns with the device. With
-    an ordinary lock the first, who asks again at once, would keep the second waiting to the end.
-    """
-
-    def __init__(self) -> None:
-        self._state = threading.Lock()
-        self._waiting: deque[threading.Lock] = deque()
-        self._taken = False
-
-    def __enter__(self) -> None:
-        with self._state:
-            if not self._taken:
-                self._taken = True
-                return
-            mine = threading.Lock()
-            mine.acquire()
-            self._waiting.append(mine)
-        mine.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        with self._state:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._taken = False
 
 
 class _timed:  # noqa: N801 - used like a function
