@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,14 @@ from numpy.typing import NDArray
 
 from twintrack.ensemble import ExportGeometry
 
-__all__ = ["Folder", "Model", "inspect_folder", "load_model", "own_trainers"]
+__all__ = [
+    "Folder",
+    "Model",
+    "expect_import_warning",
+    "inspect_folder",
+    "load_model",
+    "own_trainers",
+]
 
 _RESAMPLING: dict[str, Literal["nnunet", "torch"]] = {
     "resample_data_or_seg_to_shape": "nnunet",
@@ -248,7 +256,8 @@ def load_model(
         is the second stage of a cascade, or its resampling is not one that can be fused.
     """
     weights: list[Any] = []
-    with own_trainers(), _quietly():
+    with own_trainers(), _quietly(), warnings.catch_warnings():
+        expect_import_warning()
         predictor = _predictor_class()(
             tile_step_size=step,
             use_gaussian=True,
@@ -307,6 +316,15 @@ def own_trainers() -> Iterator[None]:
             del os.environ[_EXTERNAL]
         else:
             os.environ[_EXTERNAL] = before
+
+
+def expect_import_warning() -> None:
+    """Ignore the one warning that comes of nnU-Net's search for a trainer, and no other.
+
+    It imports every trainer that it has until it finds the one of that name, and so timm, which
+    uses a part of torch that torch 2.15 calls deprecated.
+    """
+    warnings.filterwarnings("ignore", r"`torch\.jit\.interface` is deprecated", FutureWarning)
 
 
 def _predictor_class() -> Any:

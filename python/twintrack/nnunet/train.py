@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from twintrack.files import replacing, split_suffix
-from twintrack.nnunet.models import own_trainers
+from twintrack.nnunet.models import expect_import_warning, own_trainers
 
 __all__ = ["Small", "Training", "plan_and_preprocess", "train_ensemble", "train_network"]
 
@@ -345,6 +345,7 @@ def _main() -> None:
     import numpy as np
     import torch
 
+    expect_import_warning()
     entry = sys.argv.pop(1)
     seed = os.environ.get("TWINTRACK_SEED")
     if seed is not None:
