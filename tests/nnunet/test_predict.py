@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,8 +83,9 @@ def test_folder_geometry_and_continuing(place: Path, tmp_path: Path) -> None:
     result = run(arguments(place, whole))
     assert result.exit_code == 0, result.output
     names = [f"{sub}case{k}.nii.gz" for sub in ("", "masks/", "rois/") for k in range(3)]
+    records = [f"inputs/case{k}.json" for k in range(3)]
     made = content(whole)
-    assert set(made) == {*names, "prediction.json"}
+    assert set(made) == {*names, *records, "prediction.json"}
     pipeline = Pipeline(
         [place / "members/m0", place / "members/m1"],
         place / "coarse",
@@ -185,6 +187,82 @@ def test_a_folder_never_mixes_two_ensembles(place: Path, tmp_path: Path) -> None
     (out / "prediction.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"prediction.json: not a record of twintrack predict"):
         run([*given, "--continue_prediction"])
+
+
+@pytest.fixture
+def copied(place: Path, tmp_path: Path) -> Path:
+    """Two cases, two networks, and their predictions in ``out``; all of it may be changed."""
+    for name in ("members/m0", "coarse", "images"):
+        shutil.copytree(place / name, tmp_path / name)
+    (tmp_path / "images/case2_0000.nii.gz").unlink()
+    run(networks(tmp_path))
+    return tmp_path
+
+
+def networks(folder: Path) -> list[str]:
+    models = ["--members", str(folder / "members/m0"), "--coarse", str(folder / "coarse")]
+    return ["-i", str(folder / "images"), "-o", str(folder / "out"), *models, *FAST]
+
+
+def go_on(given: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Return what became of the cases, and what was warned of."""
+    result = run([*given, "--continue_prediction", "--log-json"])
+    assert result.exit_code == 0
+    events = [json.loads(line) for line in result.stderr.splitlines()]
+    states = {event["case"]: event["state"] for event in events if event["event"] == "case"}
+    return states, [event["message"] for event in events if event["event"] == "warning"]
+
+
+def test_an_image_that_has_changed_is_predicted_again(copied: Path) -> None:
+    made = content(copied / "out")
+    first, second = (copied / f"images/case{k}_0000.nii.gz" for k in range(2))
+    os.utime(first, ns=(1, 1))  # as a copy has another time
+    second.write_bytes((copied / "images/case0_0000.nii.gz").read_bytes())
+    states, warnings = go_on(networks(copied))
+    assert states == {"case0": "stored", "case1": "done"}
+    assert len(warnings) == 1
+    assert "case1_0000.nii.gz: has changed since it was predicted" in warnings[0]
+    found = content(copied / "out")
+    assert found["case0.nii.gz"] == made["case0.nii.gz"] == found["case1.nii.gz"]
+    assert found["case1.nii.gz"] != made["case1.nii.gz"]
+    assert go_on(networks(copied)) == ({"case0": "stored", "case1": "stored"}, [])
+
+
+@pytest.mark.parametrize("model", ["members/m0", "coarse"])
+@pytest.mark.parametrize("file", ["fold_0/checkpoint_final.pth", "plans.json"])
+def test_weights_that_have_changed_are_refused(copied: Path, model: str, file: str) -> None:
+    made = content(copied / "out")
+    tiny.write_model(copied / "other", 7, favour={1: 50.0}, patch=(16, 16, 32))
+    shutil.copyfile(copied / "other" / file, copied / model / file)
+    with pytest.raises(ValueError, match=rf"{model}/{file}: has changed since .*would mix them"):
+        run([*networks(copied), "--continue_prediction"])
+    # Of other cases, too, no prediction stays with a record that is not its own.
+    (copied / "images/case0_0000.nii.gz").unlink()
+    with pytest.raises(ValueError, match=rf"{model}/{file}: has changed since .*would mix them"):
+        run(networks(copied))
+    assert content(copied / "out") == made
+
+
+def test_moved_networks_and_older_records_are_accepted(copied: Path) -> None:
+    stored = {"case0": "stored", "case1": "stored"}
+    (copied / "members/m0").rename(copied / "members/moved")
+    given = [part.replace("members/m0", "members/moved") for part in networks(copied)]
+    assert go_on(given) == (stored, [])
+    record = copied / "out/prediction.json"
+    older = json.loads(record.read_text())
+    for network in (*older["members"], older["coarse"]):
+        del network["digests"]
+    record.write_text(json.dumps(older))
+    (copied / "out/inputs/case1.json").unlink()
+    states, warnings = go_on(given)
+    assert states == stored
+    assert len(warnings) == 1
+    assert "1 of the predictions were made by a version that did not record" in warnings[0]
+    assert "digests" in json.loads(record.read_text())["coarse"]
+    record.write_text(json.dumps(older))
+    (copied / "members/moved").rename(copied / "members/m0")
+    with pytest.raises(ValueError, match="made with members = .*moved.*, not .*m0"):
+        run([*networks(copied), "--continue_prediction"])
 
 
 def test_an_image_is_never_overwritten_by_its_prediction(place: Path, tmp_path: Path) -> None:

@@ -236,7 +236,8 @@ def predict(
         typer.Option(
             "--continue_prediction",
             "--c",
-            help="Keep what is there and go on; else it is made again.",
+            help="Keep what is there, of images that have not changed, and go on; else it is made "
+            "again.",
             rich_help_panel=_OUTPUT,
         ),
     ] = False,

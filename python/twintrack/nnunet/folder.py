@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from twintrack.files import natural_order, replacing, split_suffix
+from twintrack.files import natural_order, split_suffix
+from twintrack.nnunet.images import Image, read_image
 from twintrack.nnunet.pipeline import Pipeline, Prediction
+from twintrack.nnunet.record import (
+    changed_image,
+    check_same,
+    describe,
+    stamp_images,
+    write_json,
+)
 from twintrack.predictions import RECORD, REGIONS
-from twintrack.version import __version__
 from twintrack.volumes import write_volume
 
 __all__ = ["Done", "Outputs", "find_images", "predict_folder"]
@@ -30,8 +37,9 @@ class Outputs:
     Parameters
     ----------
     folder
-        Gets ``CASE.nii.gz``, the score; ``masks/CASE.nii.gz``; ``rois/CASE.nii.gz`` if wanted; and
-        ``prediction.json``, which says how the scores were made.
+        Gets ``CASE.nii.gz``, the score; ``masks/CASE.nii.gz``; ``rois/CASE.nii.gz`` if wanted;
+        ``inputs/CASE.json``, which says what it was made from; and ``prediction.json``, which says
+        how the scores were made.
     ending
         ".nii.gz", ".nii" or ".mha".
     dtype
@@ -63,6 +71,10 @@ class Outputs:
         """Return the file of the region of interest."""
         return self.folder / REGIONS / f"{case}{self.ending}"
 
+    def inputs(self, case: str) -> Path:
+        """Return the record of the images."""
+        return self.folder / "inputs" / f"{case}.json"
+
     def finished(self, case: str) -> bool:
         """Return whether all files of a case are there; each appears only when it is whole."""
         files = [self.score(case), self.mask(case), *([self.roi(case)] if self.rois else [])]
@@ -70,16 +82,26 @@ class Outputs:
 
     def prepare(self) -> None:
         """Make the folders."""
-        for folder in ("masks", *([REGIONS] if self.rois else [])):
+        for folder in ("masks", "inputs", *([REGIONS] if self.rois else [])):
             (self.folder / folder).mkdir(parents=True, exist_ok=True)
 
     def clear(self, case: str) -> None:
         """Delete what is there of a case: it may come from another ensemble."""
-        for file in (self.score(case), self.mask(case), self.roi(case)):
+        for file in (self.score(case), self.mask(case), self.roi(case), self.inputs(case)):
             file.unlink(missing_ok=True)
 
-    def write(self, case: str, prediction: Prediction) -> None:
+    def others(self, cases: Collection[str]) -> list[Path]:
+        """Return the scores that are there and are none of these cases' files, sorted."""
+        own = {self.score(case).name for case in cases}
+        return sorted(
+            file
+            for file in self.folder.glob("[!.]*")
+            if file.name not in own and split_suffix(file.name)[1] in IMAGE_SUFFIXES
+        )
+
+    def write(self, case: str, prediction: Prediction, inputs: Mapping[str, Any]) -> None:
         """Write the files of a case, the score last."""
+        write_json(self.inputs(case), inputs)
         if self.rois:
             write_volume(self.roi(case), roi_mask(prediction), prediction.score)
         write_volume(self.mask(case), prediction.mask.array, prediction.mask)
@@ -195,32 +217,44 @@ def predict_folder(
     outputs
         Where the files go.
     keep
-        Leave out cases all of whose files are there (nnU-Net's ``--continue_prediction``). What is
-        there of the other cases is deleted before the first is predicted, so that a folder never
-        holds scores that its ``prediction.json`` does not describe.
+        Leave out cases all of whose files are there and whose images have not changed since
+        (nnU-Net's ``--continue_prediction``). What is there of the others is deleted before the
+        first is predicted, so that a folder never holds scores that its ``prediction.json`` does
+        not describe.
     report
         Called when a case is done.
 
     Raises
     ------
     ValueError
-        An image would be overwritten by a result. Or `keep`, and the files that are there were made
-        by another ensemble or calibrator.
+        An image would be overwritten by a result. Or the files that are there, of `cases` if `keep`
+        or else of others, were made by another ensemble (its weights included) or calibrator.
     """
-    settings = describe(pipeline, outputs)
+    settings = describe(pipeline, outputs.dtype)
     record = outputs.folder / RECORD
     _check_apart(cases, outputs)
     # Without a record nobody knows how the files that are there were made.
     keep = keep and record.is_file()
-    if keep:
-        _check_same(record, settings)
+    if keep or (record.is_file() and outputs.others(cases)):
+        check_same(record, settings, pipeline.folders)
+    notes: dict[str, tuple[str, ...]] = {}
     kept = {case for case in cases if keep and outputs.finished(case)}
+    unknown = [case for case in cases if case in kept and not outputs.inputs(case).is_file()]
+    if unknown:
+        notes[unknown[0]] = (
+            f"{outputs.folder}: {len(unknown)} of the predictions were made by a version that did "
+            "not record images and weights; they are kept, whether those have changed or not",
+        )
+    for case in kept.difference(unknown):
+        changed = changed_image(outputs.inputs(case), cases[case])
+        if changed is not None:
+            kept.remove(case)
+            notes[case] = (f"{changed}: has changed since it was predicted; predicted again",)
     for case in cases:
         if case not in kept:
             outputs.clear(case)
     outputs.prepare()
-    with replacing(record) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    write_json(record, settings)
     done: list[Done] = []
 
     def tell(one: Done) -> None:
@@ -230,24 +264,32 @@ def predict_folder(
     todo: dict[str, Sequence[Path]] = {}
     for case, files in cases.items():
         if case in kept:
-            tell(Done(case, tuple(files), kept=True))
+            tell(Done(case, tuple(files), kept=True, notes=notes.get(case, ())))
         else:
             todo[case] = files
 
+    inputs: dict[str, Mapping[str, Any]] = {}
+
+    def read(case: str) -> Image:
+        # An image that changes in between is, from its stamp, one that has changed.
+        inputs[case] = stamp_images(todo[case])
+        return read_image(todo[case])
+
     def finish(case: str, prediction: Prediction) -> Done:
         start = time.perf_counter()
-        outputs.write(case, prediction)
+        outputs.write(case, prediction, inputs.pop(case))
         stages = {**prediction.seconds, "write": time.perf_counter() - start}
         return Done(
             case,
             tuple(todo[case]),
             voxels=prediction.score.array.size,
-            notes=prediction.notes,
+            notes=notes.get(case, ()) + prediction.notes,
             stages=stages,
         )
 
     last = time.perf_counter()
-    for case, result in pipeline.predict_many(todo.items(), finish):
+    images = ((case, functools.partial(read, case)) for case in todo)
+    for case, result in pipeline.predict_many(images, finish):
         now = time.perf_counter()
         if isinstance(result, Exception):
             tell(Done(case, tuple(todo[case]), error=result, seconds=now - last))
@@ -266,27 +308,11 @@ def predict_folder(
     return done
 
 
-def describe(pipeline: Pipeline, outputs: Outputs) -> dict[str, Any]:
-    """Return how the scores are made, in plain values."""
-    calibrator = pipeline.calibrator
-    return {
-        "twintrack": __version__,
-        **pipeline.describe(),
-        "calibrator": None if calibrator is None else _knots(calibrator),
-        "dtype": outputs.dtype,
-    }
-
-
 def roi_mask(prediction: Prediction) -> Any:
     """Return the region of interest as a mask of 0 and 1, uint8, of the image's shape."""
     mask = np.zeros(prediction.score.array.shape, np.uint8, order="F")
     mask[prediction.roi.box] = 1 if prediction.roi.inside is None else prediction.roi.inside
     return mask
-
-
-def _knots(calibrator: Any) -> dict[str, list[float]]:
-    knots = getattr(calibrator, "map_", calibrator)
-    return {"x": np.asarray(knots.x).tolist(), "y": np.asarray(knots.y).tolist()}
 
 
 def _check_apart(cases: Mapping[str, Sequence[Path]], outputs: Outputs) -> None:
@@ -295,21 +321,3 @@ def _check_apart(cases: Mapping[str, Sequence[Path]], outputs: Outputs) -> None:
         for file in (outputs.score(case), outputs.mask(case), outputs.roi(case)):
             if file.resolve() in images:
                 raise ValueError(f"{file}: is an image; choose another folder for the predictions")
-
-
-def _check_same(record: Path, settings: Mapping[str, Any]) -> None:
-    try:
-        before = dict(json.loads(record.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{record}: not a record of twintrack predict ({error}); delete it, and all is "
-            "predicted again"
-        ) from error
-    for key, value in settings.items():
-        if key != "twintrack" and before.get(key) != value:
-            shown = "" if key == "calibrator" else f" {key} = {before.get(key)!r}, not {value!r}"
-            raise ValueError(
-                f"{record}: the predictions that are there were made with"
-                f"{shown or ' another map'}; "
-                "continuing would mix them: use another folder, or predict all again"
-            )

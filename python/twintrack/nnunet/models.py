@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.ensemble import ExportGeometry
+from twintrack.runs.stamps import read_stamp
 
 __all__ = [
     "Folder",
@@ -125,6 +126,10 @@ class Model:
         What it was loaded from.
     predictor
         nnU-Net's own.
+    weights
+        Of each fold.
+    digests
+        Digest of every file that it was loaded from, by its path in the folder.
     resampling, force_separate_z
         How its logits go to the image's grid, as `twintrack.export_score` takes it.
     """
@@ -132,6 +137,7 @@ class Model:
     folder: Folder
     predictor: Any
     weights: list[Any]
+    digests: Mapping[str, str]
     resampling: Literal["nnunet", "torch"]
     force_separate_z: bool | None
 
@@ -255,7 +261,12 @@ def load_model(
         A checkpoint is corrupt or does not belong to the plans, its trainer is not found, the model
         is the second stage of a cascade, or its resampling is not one that can be fused.
     """
-    weights: list[Any] = []
+    names = [f"fold_{fold}/{folder.checkpoint}" for fold in folder.folds]
+    # By content: a copied folder is the same, one that was trained again is not.
+    digests = {
+        name: read_stamp(folder.path / name).digest
+        for name in ("dataset.json", "plans.json", *names)
+    }
     with own_trainers(), _quietly(), warnings.catch_warnings():
         expect_import_warning()
         predictor = _predictor_class()(
@@ -294,7 +305,9 @@ def load_model(
             "supported are resample_data_or_seg_to_shape with order 1 and order_z 0, and "
             "resample_torch_fornnunet with its default modes"
         )
-    return Model(folder, predictor, weights, _RESAMPLING[name], keywords.get("force_separate_z"))
+    return Model(
+        folder, predictor, weights, digests, _RESAMPLING[name], keywords.get("force_separate_z")
+    )
 
 
 _TORCH_MODES = ("linear", "nearest-exact")

@@ -196,6 +196,7 @@ class Pipeline:
                 "folder": "/".join(folder.path.absolute().parts[-2:]),
                 "folds": list(folder.folds),
                 "checkpoint": folder.checkpoint,
+                "digests": dict(model.digests),
             }
 
         return {
@@ -209,6 +210,12 @@ class Pipeline:
             "step": self._members[0].predictor.tile_step_size,
             "mirroring": self._members[0].predictor.use_mirroring,
         }
+
+    @property
+    def folders(self) -> list[Path]:
+        """Trained folders: the members', then the coarse network's if there is one."""
+        models = [*self._members, *([self._coarse] if self._coarse else [])]
+        return [model.folder.path for model in models]
 
     @property
     def channels(self) -> int:
@@ -262,7 +269,8 @@ class Pipeline:
         Parameters
         ----------
         cases
-            Names and images, the latter as `predict` takes them.
+            Names and images, the latter as `predict` takes them, or a function that reads one;
+            it is called in the thread that reads ahead.
         finish
             Called with name and prediction, for one case at a time, in order.
         """
@@ -490,6 +498,8 @@ def _outcome(name: str, result: Future[Any]) -> tuple[str, Any]:
 
 
 def _as_case(image: Any, affine: NDArray[np.float64] | None) -> Image:
+    if callable(image):
+        image = image()
     if isinstance(image, Image):
         return image
     if isinstance(image, (str, os.PathLike)):
