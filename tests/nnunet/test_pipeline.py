@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -25,6 +27,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO  # noqa: E402
 from twintrack.calibration import Calibrator  # noqa: E402
 from twintrack.ensemble import ensemble_record  # noqa: E402
 from twintrack.nnunet import Pipeline, RoiRule  # noqa: E402
+from twintrack.nnunet.images import as_image  # noqa: E402
 from twintrack.nnunet.models import load_model  # noqa: E402
 from twintrack.nnunet.turns import Turns  # noqa: E402
 from twintrack.volumes import Volume, write_volume  # noqa: E402
@@ -639,6 +642,34 @@ def test_many_cases_are_as_single_ones_in_order_with_failures_reported(
         one = outcomes[name]
         assert isinstance(one, Volume)
         np.testing.assert_array_equal(one.array, pipeline.predict(file).score.array)
+
+
+def test_errors_that_are_kept_hold_no_images(
+    models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A run keeps all of its errors: a hundred failed cases would be in memory together.
+    pipeline = Pipeline(models[:1], **FAST)
+    held: list[weakref.ref[Any]] = []
+
+    def image(array: np.ndarray) -> Any:
+        held.append(weakref.ref(array))
+        return as_image(array, np.eye(4))
+
+    def full(data: Any, index: int, make_room: Any) -> Any:
+        held.append(weakref.ref(data))
+        try:
+            raise RuntimeError("no room")
+        except RuntimeError as error:
+            raise MemoryError("a patch does not fit") from error
+
+    monkeypatch.setattr(pipeline._members[0], "logits", full)
+    empty = np.zeros((9, 9, 9), np.int16)
+    cases = [("empty", lambda: image(empty.copy())), ("full", lambda: image(ct().copy()))]
+    errors = dict(pipeline.predict_many(cases, lambda *_: None))
+    assert [type(error) for error in errors.values()] == [ValueError, MemoryError]
+    gc.collect()
+    assert len(held) == 3
+    assert all(one() is None for one in held)
 
 
 def test_at_most_three_cases_are_held(models: list[Path]) -> None:

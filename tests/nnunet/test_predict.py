@@ -30,6 +30,7 @@ from twintrack.ensemble import ensemble_record
 from twintrack.files import replacing
 from twintrack.nnunet import Pipeline, grand_challenge
 from twintrack.nnunet.folder import Outputs, find_images
+from twintrack.nnunet.models import Model
 from twintrack.volumes import read_volume, write_volume
 
 pytestmark = pytest.mark.nnunet
@@ -335,6 +336,18 @@ def test_corrupt_case_is_reported_and_the_rest_done(place: Path, tmp_path: Path)
     assert sorted(file.name for file in out.glob("*.mha")) == ["case0.mha", "case2.mha"]
     np.testing.assert_allclose(read_volume(out / "case0.mha").affine, AFFINE, atol=1e-6)
     assert not list(out.rglob(".*"))
+
+
+def test_what_a_full_device_needs_is_said(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise MemoryError("m0: a patch of (16, 16, 16) voxels does not fit; use -device cpu")
+
+    monkeypatch.setattr(Model, "logits", full)
+    result = run([*arguments(place, tmp_path / "out", place / "images/case0_0000.nii.gz"), "-q"])
+    assert result.exit_code == 1
+    assert "does not fit; use -device cpu" in " ".join(result.stderr.split())
 
 
 def test_errors_end_with_status_2(place: Path, tmp_path: Path, capsys: Any) -> None:

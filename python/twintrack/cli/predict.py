@@ -302,8 +302,11 @@ def predict(
     def tell(done: Done) -> None:
         failure = None
         if done.error is not None:
+            error = done.error
+            if isinstance(error, MemoryError) and str(error):
+                error = ValueError(str(error))  # what helps is not what helps other commands
             roles = {f"image_{channel}": file for channel, file in enumerate(done.files)}
-            failure = explain(done.case, "compute", roles, done.error)
+            failure = explain(done.case, "compute", roles, error)
         report.progress.case(
             Outcome(
                 case=done.case,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -299,7 +300,7 @@ class Pipeline:
                 try:
                     predicted = self._run(preparing.result())
                 except Exception as error:
-                    done.set_exception(error)
+                    done.set_exception(error)  # which _outcome lets go of the case
                 del preparing
                 if leaving is not None:
                     yield _outcome(*leaving)
@@ -490,10 +491,17 @@ class _timed:  # noqa: N801 - used like a function
 
 
 def _outcome(name: str, result: Future[Any]) -> tuple[str, Any]:
-    """Wait for a result; an exception of the thread is one, too."""
+    """Wait for a result; an exception of the thread is one, too.
+
+    Whoever keeps it does not keep what its frames hold: images, and logits on the device.
+    """
     try:
         return name, result.result()
     except Exception as error:
+        held: BaseException | None = error
+        while held is not None:
+            traceback.clear_frames(held.__traceback__)
+            held = held.__cause__ or held.__context__
         return name, error
 
 
