@@ -295,6 +295,9 @@ def test_errors_of_folders(models: list[Path], tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such checkpoint") as missing:
         Pipeline(models, folds=(3,), **FAST)
     assert "fold_3" in str(missing.value.filename)
+    for twice in ({"members": [models[0], models[0]]}, {"members": models[:1], "folds": (0, 0)}):
+        with pytest.raises(ValueError, match="fold 0 is named twice"):
+            Pipeline(**twice, **FAST)
     with pytest.raises(ValueError, match="members is empty"):
         Pipeline([], **FAST)
 

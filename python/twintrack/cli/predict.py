@@ -271,6 +271,8 @@ def predict(
     )
     if not source.exists():
         raise FileNotFoundError(2, "no such file or folder", str(source))
+    if source.resolve() == output.resolve():
+        raise ValueError(f"-o is the folder of the images, {output}; choose another")
     pipeline = Pipeline(
         members,
         coarse,
@@ -292,8 +294,6 @@ def predict(
     )
     cases = find_images(source, pipeline.channels)
     cases = {name: cases[name] for name in part_of(list(cases), parts, part)}
-    if source.resolve() == output.resolve():
-        raise ValueError(f"-o is the folder of the images, {output}; choose another")
     output.mkdir(parents=True, exist_ok=True)
 
     def size(files: tuple[Path, ...]) -> int:

@@ -113,9 +113,9 @@ class Pipeline:
     FileNotFoundError
         A folder, plans, fold or checkpoint does not exist.
     ValueError
-        Folders differ in labels or channels or cannot be loaded, the calibrator was fitted on
-        scores made in another way, or an argument is out of range. All of it is found before
-        a network runs.
+        Folders differ in labels or channels or cannot be loaded, a fold is named twice, the
+        calibrator was fitted on scores made in another way, or an argument is out of range. All of
+        it is found before a network runs.
     """
 
     def __init__(
@@ -521,6 +521,15 @@ def _as_case(image: Any, affine: NDArray[np.float64] | None) -> Image:
 
 
 def _check_alike(folders: Sequence[Folder]) -> None:
+    seen: set[tuple[Path, int | str]] = set()
+    for folder in folders:
+        for fold in folder.folds:
+            if (folder.path.resolve(), fold) in seen:
+                raise ValueError(
+                    f"{folder.path}: fold {fold} is named twice; a member counts once, or it would "
+                    "weigh as much as two"
+                )
+            seen.add((folder.path.resolve(), fold))
     first = folders[0]
     for folder in folders[1:]:
         for name in ("labels", "channels", "canonical"):
