@@ -107,7 +107,8 @@ def test_commands_of_full_size_networks(commands: Commands, tmp_path: Path) -> N
         assert environment["TWINTRACK_SEED"] == seed
         assert int(environment["nnUNet_n_proc_DA"]) >= 1
         assert str(home / name / "MyTrainer__nnUNetPlans__3d_lowres") in output.replace("\n", "")
-    run([*given, "--seed", "7", "-device", "cpu"])  # all of it is done
+    told = run([*given, "--seed", "7", "-device", "cpu"]).stderr  # all of it is done
+    assert told.count("which is trained already (delete ") == 3
     assert (len(commands.planned), len(commands.trained)) == (2, 3)
 
 

@@ -96,6 +96,11 @@ class Training:
         return SMALL_PLANS if self.small else PLANS
 
     @property
+    def used_configuration(self) -> str:
+        """Name of the configuration."""
+        return "3d_fullres" if self.small else self.configuration
+
+    @property
     def used_trainer(self) -> str:
         """Class name of the trainer."""
         return SMALL_TRAINER if self.small else self.trainer
@@ -142,7 +147,7 @@ def plan_and_preprocess(number: int, training: Training, log: Path) -> str:
         )  # fmt: skip
     name = found[0].name
     home = training.preprocessed / name
-    configuration = "3d_fullres" if training.small else training.configuration
+    configuration = training.used_configuration
     stamp = home / f"twintrack_{training.plans}_{configuration}.done"
     small = training.small
     # The length of a training has no part in its data.
@@ -225,20 +230,17 @@ def train_network(name: str, seed: int, training: Training, home: Path, log: Pat
     RuntimeError
         nnU-Net failed.
     """
-    configuration = "3d_fullres" if training.small else training.configuration
-    model = home / name / f"{training.used_trainer}__{training.plans}__{configuration}"
+    model = _model_folder(name, training, home)
+    if _is_finished(model, training):
+        return model
     fold = model / f"fold_{training.fold}"
     trained = (fold / "checkpoint_final.pth").is_file()
-    # nnU-Net writes the summary when it has validated every case; small networks are not validated.
-    validated = "--npz" not in training.extra or training.small is not None
-    if trained and (validated or (fold / "validation" / "summary.json").is_file()):
-        return model
     begun = not trained and any(
         (fold / f"checkpoint_{which}.pth").is_file() for which in ("latest", "best")
     )
     home.mkdir(parents=True, exist_ok=True)
     _run(
-        ["run_training_entry", name, configuration, str(training.fold)]
+        ["run_training_entry", name, training.used_configuration, str(training.fold)]
         + ["-tr", training.used_trainer, "-p", training.plans, "-device", training.device]
         + (["--val"] if trained else ["--c"] if begun else [])
         + list(training.extra),
@@ -246,6 +248,20 @@ def train_network(name: str, seed: int, training: Training, home: Path, log: Pat
         log,
     )
     return model
+
+
+def _model_folder(name: str, training: Training, home: Path) -> Path:
+    return home / name / f"{training.used_trainer}__{training.plans}__{training.used_configuration}"
+
+
+def _is_finished(model: Path, training: Training) -> bool:
+    """Whether a network is trained and, if that is wanted, validated."""
+    fold = model / f"fold_{training.fold}"
+    if not (fold / "checkpoint_final.pth").is_file():
+        return False
+    # nnU-Net writes the summary when it has validated every case; small networks are not validated.
+    wanted = "--npz" in training.extra and training.small is None
+    return not wanted or (fold / "validation" / "summary.json").is_file()
 
 
 def train_ensemble(
@@ -275,20 +291,31 @@ def train_ensemble(
     """
     training.results.mkdir(parents=True, exist_ok=True)
     coarse_model = None
+
+    def tell(what: str, name: str, home: Path) -> None:
+        model = _model_folder(name, training, home)
+        if _is_finished(model, training):
+            # Whatever has changed since, the data included: let nobody take it for a new one.
+            fold = model / f"fold_{training.fold}"
+            told(f"keeping {what}, which is trained already (delete {fold} to train it again)")
+        else:
+            told(f"training {what}")
+
     if coarse is not None:
         log = training.results / "coarse.log"
         told(f"planning and preprocessing data set {coarse}")
         name = plan_and_preprocess(coarse, training, log)
-        told("training the coarse network")
-        coarse_model = train_network(name, 0, training, training.results / "coarse", log)
+        home = training.results / "coarse"
+        tell("the coarse network", name, home)
+        coarse_model = train_network(name, 0, training, home, log)
     models: list[Path] = []
     if fine is None:
         return coarse_model, models
     told(f"planning and preprocessing data set {fine}")
     name = plan_and_preprocess(fine, training, training.results / "members.log")
     for number, seed in enumerate(seeds, start=1):
-        told(f"training member {number} of {len(seeds)} (seed {seed})")
         home = training.results / f"member_{seed}"
+        tell(f"member {number} of {len(seeds)} (seed {seed})", name, home)
         log = training.results / f"member_{seed}.log"
         models.append(train_network(name, seed, training, home, log))
     return coarse_model, models
