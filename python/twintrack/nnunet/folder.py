@@ -6,7 +6,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -294,16 +294,7 @@ def predict_folder(
         if isinstance(result, Exception):
             tell(Done(case, tuple(todo[case]), error=result, seconds=now - last))
         else:
-            tell(
-                Done(
-                    case,
-                    result.files,
-                    voxels=result.voxels,
-                    seconds=now - last,
-                    notes=result.notes,
-                    stages=result.stages,
-                )
-            )
+            tell(replace(result, seconds=now - last))
         last = now
     return done
 
