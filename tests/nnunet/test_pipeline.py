@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import sys
 import threading
 import time
@@ -341,6 +342,9 @@ def test_unusual_resampling_is_refused(tmp_path: Path) -> None:
         ({"step": 0.0}, "step is 0.0"),
         ({"average": "votes"}, "average is 'votes'"),
         ({"coarse_spacing": (1, 2)}, "coarse_spacing is"),
+        ({"coarse_spacing": (1, math.nan, 1)}, "coarse_spacing is"),
+        ({"mirroring": "no"}, "mirroring is 'no'"),
+        ({"folds": "all"}, "folds is 'all'; it is a sequence"),
         ({"device": "cuda:99"}, "not available here"),
         ({"device": "abacus"}, "device is 'abacus'"),
     ],

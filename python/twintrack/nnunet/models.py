@@ -88,8 +88,11 @@ def inspect_folder(
     FileNotFoundError
         The folder, a JSON file of it, a fold or the checkpoint does not exist.
     ValueError
-        A JSON file is broken or lacks what is needed, or images are read in an unknown way.
+        A JSON file is broken or lacks what is needed, images are read in an unknown way, or `folds`
+        is no sequence.
     """
+    if isinstance(folds, (str, int)):
+        raise ValueError(f"folds is {folds!r}; it is a sequence, such as [{folds!r}]")
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(2, "no such folder; a trained nnU-Net model is needed", str(path))

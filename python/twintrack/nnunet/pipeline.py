@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import traceback
@@ -147,8 +148,11 @@ class Pipeline:
             raise ValueError(f"threshold is {threshold}; a score lies in [0, 1]")
         if not 0 < step <= 1:
             raise ValueError(f"step is {step}; it is a part of a patch, above 0 and at most 1")
+        for name, value in (("mirroring", mirroring), ("on_device", on_device)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} is {value!r}; it is True or False")
         if coarse_spacing is not None and not (
-            len(coarse_spacing) == 3 and min(coarse_spacing) > 0
+            len(coarse_spacing) == 3 and all(0 < length < math.inf for length in coarse_spacing)
         ):
             raise ValueError(f"coarse_spacing is {coarse_spacing}; three lengths in mm are needed")
         if average not in ("probabilities", "logits"):
