@@ -10,12 +10,12 @@ import pytest
 
 import twintrack
 from twintrack import files
-from twintrack.files import replacing
+from twintrack.files import check_file_place, check_folder_place, replacing
 
 WRITER = """
 import signal, sys, time
 from pathlib import Path
-from twintrack.files import replacing
+from twintrack.files import check_file_place, check_folder_place, replacing
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 with replacing(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")
@@ -83,3 +83,38 @@ def test_natural_order_is_that_of_numbers_of_any_length():
     assert sorted(names, key=files.natural_order) == [
         *("a3", "case1", "case2", "case2a", "case002b", "case10", "case" + "9" * 5000)
     ]
+
+
+@pytest.mark.parametrize(
+    ("check", "place", "message"),
+    [
+        (check_file_place, "folder", "is a folder; name a file in it"),
+        (check_file_place, "none/a.json", "its folder does not exist; create it first"),
+        (check_file_place, "file/a.json", "its folder does not exist; create it first"),
+        (check_file_place, "/dev/null", "is no regular file; name another"),
+        (check_folder_place, "file", "is a file; name a folder"),
+        (check_folder_place, "file/a/b", "/file is a file, not a folder"),
+        # Nobody can make files there, the superuser neither.
+        (check_file_place, "/proc/a.json", "make /proc writable or name another place"),
+        (check_folder_place, "/proc/a/b", "make /proc writable or name another place"),
+    ],
+)
+def test_places_that_cannot_be_written_are_found_before_the_work(tmp_path, check, place, message):
+    if place.startswith("/proc") and sys.platform != "linux":
+        pytest.skip("a folder that cannot be written is looked for on Linux")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=message) as error:
+        check(tmp_path / place)
+    assert error.value.filename == str(tmp_path / place)
+
+
+def test_places_that_can_be_written_stay_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.json").write_text("old")
+    for place in (Path("new.json"), tmp_path / "there.json"):
+        check_file_place(place)
+    for place in (Path(), tmp_path, Path("a/b"), tmp_path / "a" / "b"):
+        check_folder_place(place)
+    assert names(tmp_path) == ["there.json"]
+    assert (tmp_path / "there.json").read_text() == "old"

@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import socket
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,57 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # too long, or with a NUL
         return False
+
+
+def check_file_place(path: Path) -> None:
+    """Find out before the work that a file can be written; creates nothing.
+
+    Raises
+    ------
+    OSError
+        It is a folder or a device, or its folder does not exist or cannot be written; says what to
+        do.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder; name a file in it", str(path))
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "is no regular file; name another", str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            errno.ENOENT, "its folder does not exist; create it first", str(path)
+        )
+    _try_writing(path.parent, path)
+
+
+def check_folder_place(path: Path) -> None:
+    """Find out before the work that a folder, made if need be, can be written; creates nothing.
+
+    Raises
+    ------
+    OSError
+        It, or what it would be made in, is a file or cannot be written; says what to do.
+    """
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(
+            errno.ENOTDIR,
+            "is a file; name a folder" if there == path else f"{there} is a file, not a folder",
+            str(path),
+        )
+    _try_writing(there, path)
+
+
+def _try_writing(folder: Path, path: Path) -> None:
+    # Rights alone do not tell: file systems are read-only, or do not trust the superuser.
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot be written ({error.strerror}): make {folder} writable or name another place",
+            str(path),
+        ) from error
 
 
 @contextmanager

@@ -206,8 +206,22 @@ def test_missing_rater_is_named(fit, cohort):
     assert "PHANTOM_00004" in err
 
 
-def test_output_folder_must_exist(twintrack, pristine_cohort, tmp_path):
+@pytest.mark.parametrize("option", ["-o", "--band", "--leave-one-out", "--store"])
+def test_places_that_cannot_be_written_are_found_before_any_case_is_read(
+    twintrack, pristine_cohort, tmp_path, option
+):
     """Found out before hours of work rather than after."""
+    (tmp_path / "file").touch()
+    taken = tmp_path if option in ("-o", "--band") else tmp_path / "file"
+    given = {"-o": tmp_path / "c.json", option: taken}
+    arguments = [part for pair in given.items() for part in pair]
+    status, _, err = twintrack("fit", "-i", pristine_cohort / "manifest.csv", *arguments)
+    kind = "folder; name a file in it" if taken is tmp_path else "file; name a folder"
+    assert (status, err) == (2, f"twintrack: {taken}: is a {kind}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_output_folder_must_exist(twintrack, pristine_cohort, tmp_path):
     output = tmp_path / "none" / "c.json"
     status, _, err = twintrack("fit", "-i", pristine_cohort / "manifest.csv", "-o", output)
     assert (status, err) == (

@@ -130,3 +130,27 @@ def test_info_tells_what_a_bug_report_needs(twintrack):
     facts = json.loads(twintrack("info", "--json")[1])
     assert facts["threads"] >= 1
     assert isinstance(facts["cuda_built"], bool)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("apply", "-i", "none", "-m", "none"),
+        ("evaluate", "-i", "none"),
+        ("merge", "none"),
+        ("compare", "none"),
+        ("demo",),
+        ("phantom",),
+        ("predict", "-i", "none", "--members", "none"),
+        ("prepare", "panorama", "-i", "none", "-l", "none"),
+    ],
+)
+def test_folders_that_cannot_be_written_are_found_before_anything_is_read(
+    twintrack, tmp_path, arguments
+):
+    (tmp_path / "file").touch()
+    status, _, err = twintrack(*arguments, "-o", tmp_path / "file" / "results")
+    assert (status, err.partition(": ")[2]) == (
+        2,
+        f"{tmp_path}/file/results: {tmp_path}/file is a file, not a folder\n",
+    )

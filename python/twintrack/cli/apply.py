@@ -91,12 +91,14 @@ def apply(
     calibrator or the options have changed: an interrupted run goes on where it was.
     """
     from twintrack.calibrator_file import read_calibrator
+    from twintrack.files import check_folder_place
     from twintrack.runs import apply as runs
     from twintrack.volumes import QUANTISATION_ERROR
 
     report = telling.report()
     if overwrite and keep:
         raise ValueError("--overwrite replaces what --continue_prediction keeps: give one of them")
+    check_folder_place(output)
     calibrator = read_calibrator(model)
     cases = run.part_of(_scores(inputs))
     job = runs.ApplyJob(calibrator, output, dtype.value, ending.value, options.classes(tumour))

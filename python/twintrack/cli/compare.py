@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from twintrack.files import check_folder_place
 from twintrack.report.build import build_report
 from twintrack.report.comparison import Comparison
 from twintrack.report.results import read_several
@@ -50,6 +51,7 @@ def compare(
     Cases are matched by name; those that a method lacks are left out and listed. The same command
     twice gives byte-identical files.
     """
+    check_folder_place(output)
     comparison = build_report(
         read_several(results),
         output,

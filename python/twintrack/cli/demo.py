@@ -14,6 +14,7 @@ from rich.table import Table
 
 from twintrack.datasets.lidc import CREDIT, LidcNodule
 from twintrack.demo import METHODS, MHR, DemoResult, run_demo
+from twintrack.files import check_folder_place
 
 __all__ = ["demo"]
 
@@ -49,6 +50,7 @@ def demo(
 
     Writes report.html, figures, tables, the calibrators and the calibrated volumes.
     """
+    check_folder_place(output)
     started = time.monotonic()
     console = Console()
     with Progress(

@@ -118,9 +118,11 @@ def evaluate(
     folders.
     """
     from twintrack.calibrator_file import read_calibrator
+    from twintrack.files import check_folder_place
     from twintrack.runs import evaluate as runs
 
     report = telling.report()
+    check_folder_place(output)
     job = runs.EvaluateJob(
         protocol=protocol.value,
         calibrator=None if model is None else read_calibrator(model),

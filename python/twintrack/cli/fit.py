@@ -178,6 +178,7 @@ def fit(
     on where it was, and twintrack fit --tallies fits again without reading a voxel.
     """
     from twintrack.calibration import Calibrator
+    from twintrack.files import check_file_place, check_folder_place
     from twintrack.predictions import join_ensembles
     from twintrack.runs import fit as runs
 
@@ -186,8 +187,12 @@ def fit(
         raise ValueError("give either -i (a cohort) or --tallies (the store of an earlier fit)")
     if average not in (None, "probabilities", "logits"):
         raise ValueError(f"--average is {average!r}; it must be probabilities or logits")
-    if not output.parent.is_dir():
-        raise FileNotFoundError(2, "its folder does not exist; create it first", str(output))
+    for file in (output, band):
+        if file is not None:
+            check_file_place(file)
+    for folder in (leave_one_out, store):
+        if folder is not None:
+            check_folder_place(folder)
     calibrator = Calibrator(
         target.value,
         bins=_bins(bins),

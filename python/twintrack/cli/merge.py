@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from twintrack.cli import options
-from twintrack.files import replacing
+from twintrack.files import check_folder_place, replacing
 
 __all__ = ["merge"]
 
@@ -45,6 +45,7 @@ def merge(
     from twintrack.runs.merge import kind_of, merge_stores, store_of
 
     report = telling.report()
+    check_folder_place(output)
     stores = [store_of(part) for part in parts]
     kinds = {kind_of(store) for store in stores}
     if len(kinds) > 1:

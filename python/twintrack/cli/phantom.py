@@ -82,9 +82,11 @@ def phantom(
     for the other commands. The same options give the same files.
     """
     from twintrack.datasets.phantom import PhantomSpec, write_cohort
+    from twintrack.files import check_folder_place
     from twintrack.runs.engine import Outcome
 
     report = telling.report()
+    check_folder_place(output)
     spec = PhantomSpec(
         shape=_shape(shape),
         raters=raters,

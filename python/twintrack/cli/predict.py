@@ -251,12 +251,14 @@ def predict(
     The next case is read and preprocessed while the networks run on the current one, and the last
     one is written meanwhile. Each file appears when it is whole.
     """
+    from twintrack.files import check_folder_place
     from twintrack.nnunet import Pipeline, RoiRule
     from twintrack.nnunet.folder import Outputs, find_images, predict_folder
     from twintrack.runs.engine import Outcome
     from twintrack.runs.failures import explain
 
     report = telling.report()
+    check_folder_place(output)
     rois = coarse is not None if save_roi is None else save_roi
     outputs = Outputs(output, ending.value, dtype.value, rois)
     rule = RoiRule(

@@ -122,6 +122,7 @@ def prepare(
     What is wrong with a file (corrupt, another grid, a faulty header, an empty rater, unknown
     labels) is listed; cases that cannot be used are left out.
     """
+    from twintrack.files import check_file_place, check_folder_place
     from twintrack.nnunet.prepare import prepare_curvas, prepare_panorama
     from twintrack.runs.engine import Outcome
 
@@ -141,6 +142,7 @@ def prepare(
             raw = output or environment_folder("nnUNet_raw", "-o")
             if not labels:
                 raise ValueError("-l is missing: the folder of PANORAMA's label maps")
+            check_folder_place(raw)
             made = prepare_panorama(
                 source,
                 labels,
@@ -156,6 +158,7 @@ def prepare(
                 raise ValueError("-o is missing: the manifest (CSV) to write")
             if predictions is None:
                 raise ValueError("-p is missing: the folder that gets the scores")
+            check_file_place(output)
             made = prepare_curvas(
                 source, output, predictions, raters=raters, rois=rois, progress=progress
             )

@@ -122,6 +122,7 @@ def train(
 
     The trained folders are printed as twintrack predict takes them.
     """
+    from twintrack.files import check_folder_place
     from twintrack.nnunet.train import Small, Training, train_ensemble
 
     report = telling.report()
@@ -141,6 +142,7 @@ def train(
         small=Small(epochs=epochs, iterations=iterations) if small else None,
         extra=("--npz",) if npz else (),
     )
+    check_folder_place(training.results)
     seeds = range(seed, seed + members)
 
     def tell(message: str) -> None:
