@@ -165,6 +165,21 @@ class Calibrator:
                 raise AttributeError(f"this Calibrator is not fitted yet: it has no {name}")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def check_parameters(self) -> None:
+        """Raise ValueError for a parameter that cannot be; every way of fitting begins with it."""
+        if self.target not in TARGETS:
+            raise ValueError(f"target is {self.target!r}; it must be one of {', '.join(TARGETS)}")
+        if self.bins != "auto" and not (
+            isinstance(self.bins, (int, np.integer)) and self.bins >= 1
+        ):
+            raise ValueError(f"bins is {self.bins!r}; it must be a positive whole number or 'auto'")
+        if self.target == "single" and not isinstance(self.rater, (int, np.integer)):
+            raise ValueError(f"rater is {self.rater!r}; it must be a number, counted from 0")
+        if self.bins == "auto" and self.exact:
+            raise ValueError(
+                "bins='auto' chooses from tallies alone; give a number with exact=True"
+            )
+
     # --- fitting ------------------------------------------------------------------------------
 
     def fit(
@@ -190,7 +205,7 @@ class Calibrator:
             Names the case, array, voxel and value that break a rule, or says that no voxel counts.
             The Calibrator is then as it was before.
         """
-        self._check_parameters()
+        self.check_parameters()
         cases = _as_cases(score, raters, region)
         before = dict(self.__dict__)
         self._reset()
@@ -230,7 +245,7 @@ class Calibrator:
             (`bootstrap_band`) or held out (``bins="auto"``); a named case takes about 1 MB. Unnamed
             voxels are all counted as one case.
         """
-        self._check_parameters()
+        self.check_parameters()
         self._begin()
         self._add(score, raters, region, case)
         self._forget_map()
@@ -256,7 +271,7 @@ class Calibrator:
         cases : int
             Number of cases whose sum it is.
         """
-        self._check_parameters()
+        self.check_parameters()
         self._begin()
         self._check_raters(tally.raters)
         if case in self._cases:
@@ -307,7 +322,7 @@ class Calibrator:
         >>> calibrator.refine([(score, raters, None)]).n_bins_
         10
         """
-        self._check_parameters()
+        self.check_parameters()
         if not self.exact:
             raise ValueError("refine places cuts exactly: make the Calibrator with exact=True")
         if iter(cases) is cases:
@@ -388,7 +403,9 @@ class Calibrator:
     @property
     def n_bins_asked(self) -> int:
         """Number of bins asked for, or chosen by cross-validation."""
-        return self.bin_choice_.bins if self.bins == "auto" else int(self.bins)
+        if self.bins != "auto":
+            return int(self.bins)
+        return 1 if self.target == "none" else self.bin_choice_.bins  # the identity needs none
 
     # --- applying -----------------------------------------------------------------------------
 
@@ -447,20 +464,6 @@ class Calibrator:
         self.n_bins_ = (provenance.get("bins") or {}).get("made", 0)
 
     # --- inside -------------------------------------------------------------------------------
-
-    def _check_parameters(self) -> None:
-        if self.target not in TARGETS:
-            raise ValueError(f"target is {self.target!r}; it must be one of {', '.join(TARGETS)}")
-        if self.bins != "auto" and not (
-            isinstance(self.bins, (int, np.integer)) and self.bins >= 1
-        ):
-            raise ValueError(f"bins is {self.bins!r}; it must be a positive whole number or 'auto'")
-        if self.target == "single" and not isinstance(self.rater, (int, np.integer)):
-            raise ValueError(f"rater is {self.rater!r}; it must be a number, counted from 0")
-        if self.bins == "auto" and self.exact:
-            raise ValueError(
-                "bins='auto' chooses from tallies alone; give a number with exact=True"
-            )
 
     def _check_raters(self, raters: int) -> None:
         known = next(iter(self._cases.values()), None)

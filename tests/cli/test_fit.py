@@ -104,6 +104,31 @@ def test_left_out_cases_and_band(fit, pristine_cohort, tmp_path):
         assert (tmp_path / "loo2" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("option", ["--band", "--leave-one-out"])
+def test_nothing_is_written_if_too_few_cases_turn_out_to_be_whole(fit, cohort, tmp_path, option):
+    """Known only when all have been read; the tallies are kept."""
+    for score in sorted((cohort / "predictions").glob("*.nii.gz"))[1:]:
+        score.write_bytes(score.read_bytes()[:100])
+    more = ("--skip-broken", option, tmp_path / "more")
+    status, _, err, output = fit("-i", cohort / "manifest.csv", *more, "-q")
+    assert (status, err.count("needs at least two, here 1")) == (2, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.tallies", "cohort"]
+    again = fit("--tallies", tmp_path / "c.tallies", option, tmp_path / "more")
+    assert (again[0], again[2].count(f"leave out {option}")) == (2, 1)
+    assert not output.exists()
+
+
+def test_identity_has_no_bins_to_choose(fit, pristine_cohort, tmp_path):
+    extras = ("--leave-one-out", tmp_path / "loo", "--band", tmp_path / "band.csv")
+    source = ("-i", pristine_cohort / "manifest.csv", "--target", "none", "--bins", "auto")
+    status, *_, output = fit(*source, *extras)
+    assert status == 0
+    assert len(list((tmp_path / "loo").iterdir())) == 6
+    band = np.genfromtxt(tmp_path / "band.csv", delimiter=",", names=True)
+    assert np.array_equal(band["low"], band["score"])
+    assert load_calibrator(output).provenance_["bins"] is None
+
+
 def test_broken_case(fit, cohort):
     score = next((cohort / "predictions").glob("*3.nii.gz"))
     score.write_bytes(score.read_bytes()[:100])
@@ -163,6 +188,9 @@ def test_quiet_and_json(fit, pristine_cohort):
     assert {event["state"] for event in events[1:7]} == {"stored"}
 
 
+_ONE = ("--only", "PHANTOM_00000")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -172,24 +200,32 @@ def test_quiet_and_json(fit, pristine_cohort):
         (["-i", "COHORT/nothing.csv"], "COHORT/nothing.csv: No such file"),
         (["-i", "COHORT/manifest.csv", "--bins", "few"], "--bins is 'few'"),
         (["-i", "COHORT/manifest.csv", "--bins", "0"], "bins is 0"),
-        (["-i", "COHORT/manifest.csv", "--rater", "4", "--target", "single"], "rater is 3 but"),
+        (["-i", "COHORT/manifest.csv", "--rater", "4", "--target", "single"], "--rater is 4, but"),
         (["-i", "COHORT/manifest.csv", "--tumour", "one"], "--tumour is 'one'"),
         (["-i", "COHORT/manifest.csv", "--average", "max"], "--average is 'max'"),
         (["-i", "COHORT/manifest.csv", "-num_parts", "2", "-part_id", "2"], "-part_id is 2"),
         (["-i", "COHORT/manifest.csv", "--bins", "auto", "--exact"], "give a number with exact"),
+        (["-i", "COHORT/manifest.csv", *_ONE, "--band", "OUT/b.csv"], "--band compares cases, so"),
+        (["-i", "COHORT/manifest.csv", *_ONE, "--leave-one-out", "OUT/l"], "--leave-one-out comp"),
+        (["-i", "COHORT/manifest.csv", *_ONE, "--bins", "auto"], "--bins auto compares cases, so"),
         (["--tallies", "COHORT"], "holds no finished work"),
         (["--tallies", "COHORT/none"], "COHORT/none: no such folder"),
         (["--tallies", "COHORT", "--exact"], "--exact reads the voxels again"),
     ],
 )
-def test_bad_input_gets_one_line_and_status_2(fit, pristine_cohort, options, message):
-    filled = [option.replace("COHORT", str(pristine_cohort)) for option in options]
-    status, out, err, output = fit(*filled, "-q")
+def test_bad_input_gets_one_line_and_status_2_before_any_case_is_read(
+    fit, pristine_cohort, tmp_path, options, message
+):
+    filled = [
+        option.replace("COHORT", str(pristine_cohort)).replace("OUT", str(tmp_path))
+        for option in options
+    ]
+    status, out, err, _ = fit(*filled, "-q")
     assert (status, out) == (2, "")
     assert message.replace("COHORT", str(pristine_cohort)) in err
     assert err.startswith("twintrack: ")
     assert err.count("\n") == 1
-    assert not output.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_rater_is_named(fit, cohort):

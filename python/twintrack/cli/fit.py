@@ -202,6 +202,12 @@ def fit(
         seed=seed,
         ensemble=None if average is None else {"average": average},
     )
+    calibrator.check_parameters()
+    among_cases = {
+        "--band": band is not None,
+        "--leave-one-out": leave_one_out is not None,
+        "--bins auto": calibrator.bins == "auto" and target is not Target.none,
+    }
     failures: list[Failure] = []
     if tallies is not None:
         if exact:
@@ -212,6 +218,7 @@ def fit(
             only=only or (),
             without=without or (),
         )
+        _check_number(len(found), among_cases)
         known = [("of the tallies", made_with["ensemble"] or {})]
         calibrator.set_params(ensemble=join_ensembles(known, calibrator.ensemble))
         store, rule = tallies, made_with["region"]
@@ -221,6 +228,9 @@ def fit(
         cohort = options.read_cohort(source, predictions, raters, None, roi)
         rule = region.value if region is not None else runs.default_region(cohort)
         cohort = options.chosen(cohort, only, without)
+        _check_number(len(cohort), among_cases)
+        if target is Target.single and cohort and rater > len(cohort[0].raters):
+            raise ValueError(f"--rater is {rater}, but there are {len(cohort[0].raters)} raters")
         cases = run.part_of(cohort)
         job = runs.TallyJob(rule, options.classes(tumour), ignore_header)
         store = store or output.with_name(f"{output.stem}.tallies")
@@ -243,7 +253,8 @@ def fit(
                 cases, calibrator, job, store, skip_broken=skip_broken, settings=settings
             )
         failures = fitted.failures
-    calibrator.save(output)
+        _check_number(len(cases) - len(failures), among_cases)
+    # The calibrator comes last: where it is, everything is that was asked for with it.
     if leave_one_out is not None or band is not None:
         assert store is not None  # noqa: S101 - of this run, or given as --tallies
         where = {"region": rule, "only": only or (), "without": without or ()}
@@ -251,6 +262,7 @@ def fit(
             _leave_one_out(calibrator, store, where, leave_one_out)
         if band is not None:
             _band(calibrator, store, where, band, seed)
+    calibrator.save(output)
     _tell(report, calibrator, output, failures)
     raise typer.Exit(1 if failures else 0)
 
@@ -262,6 +274,16 @@ def _bins(text: str) -> Any:
         return int(text)
     except ValueError:
         raise ValueError(f"--bins is {text!r}; it must be a number or auto") from None
+
+
+def _check_number(cases: int, among_cases: Mapping[str, bool]) -> None:
+    """Refuse, before anything is written, what a single case cannot give."""
+    for option, asked in among_cases.items():
+        if asked and cases < 2:
+            raise ValueError(
+                f"{option} compares cases, so it needs at least two, here {cases}: leave out "
+                f"{option}, or fit to more cases"
+            )
 
 
 def _leave_one_out(
