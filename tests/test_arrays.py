@@ -65,3 +65,58 @@ class OnSomeDevice:
 def test_dlpack_alone_is_told_the_way():
     with pytest.raises(TypeError, match=r"score .* DLPack alone: pass torch.from_dlpack\(score\)"):
         tt.CalibrationMap([0.0, 1.0], [0.0, 0.5])(OnSomeDevice())
+
+
+def masked_case(masked):
+    """Score, raters, vessels and region; one of them masked at one element."""
+    rng = np.random.default_rng(0)
+    score = rng.random((4, 5, 6))
+    arrays = {
+        "score": score,
+        "raters": np.stack([score > 0.4, score > 0.6]),
+        "vessels": rng.integers(0, 6, score.shape),
+        "region": score > 0.1,
+    }
+    whole = {name: np.ma.masked_array(array) for name, array in arrays.items()}
+    if masked is not None:
+        at = (1, 1, 2, 3) if masked == "raters" else (1, 2, 3)
+        whole[masked][at] = np.ma.masked
+    return arrays, whole
+
+
+@pytest.mark.parametrize("masked", ["score", "raters", "vessels", "region"])
+def test_masked_elements_are_refused_and_not_counted(masked):
+    _, given = masked_case(masked)
+    where = r"\[1, 1, 2, 3\]" if masked == "raters" else r"\[1, 2, 3\]"
+    message = rf"{masked}{where} is masked \(1 of .* pass {masked}\.filled\(VALUE\)"
+    with pytest.raises(ValueError, match=message):
+        tt.evaluate(**given)
+    score, raters, region = given["score"], given["raters"], given["region"]
+    if masked != "vessels":
+        with pytest.raises(ValueError, match=r"\[1, 2, 3\] is masked"):
+            tt.Calibrator().fit(score, list(raters), region)
+        with pytest.raises(ValueError, match="is masked"):
+            tt.ScoreTally(2).update(score, raters, region)
+
+
+def test_other_entrances_refuse_masked_elements():
+    score = np.ma.masked_array([0.1, 0.5, 0.9], [False, True, False])
+    a_map = tt.CalibrationMap([0.0, 1.0], [0.0, 0.5])
+    for call, name in (
+        (lambda: a_map(score), "score"),
+        (lambda: a_map(np.zeros(3), out=score), "out"),
+        (lambda: tt.ensemble_score([score[np.newaxis]], (0,), "probabilities"), "members"),
+        (lambda: tt.bootstrap(score), "values"),
+        (lambda: tt.isotonic(score), "values"),
+    ):
+        with pytest.raises(ValueError, match=rf"{name}.* is masked \(1 of 3"):
+            call()
+
+
+def test_masked_arrays_with_nothing_masked_are_their_data():
+    arrays, given = masked_case(None)
+    expected, found = tt.evaluate(**arrays), tt.evaluate(**given)
+    assert found.calibration == expected.calibration
+    assert found.vascular_invasion == expected.vascular_invasion
+    mapped = tt.CalibrationMap([0.0, 1.0], [0.0, 0.5])(given["score"])
+    assert type(mapped) is np.ndarray

@@ -18,7 +18,15 @@ from numpy.typing import ArrayLike, NDArray
 from twintrack.backend import VARIABLE, cuda_module, forced_backend
 from twintrack.device_arrays import device_empty_like, device_kind
 
-__all__ = ["empty_like", "on_device", "rater_arrays", "region_array", "score_array", "to_numpy"]
+__all__ = [
+    "empty_like",
+    "on_device",
+    "rater_arrays",
+    "refuse_masked",
+    "region_array",
+    "score_array",
+    "to_numpy",
+]
 
 
 def on_device(**arrays: Any) -> bool:
@@ -74,6 +82,8 @@ def to_numpy(array: Any, name: str) -> NDArray[Any]:
     ------
     TypeError
         If the array lives on a device.
+    ValueError
+        If it is a masked array with a masked element.
     """
     if device_kind(array) is not None:
         raise TypeError(
@@ -98,11 +108,24 @@ def to_numpy(array: Any, name: str) -> NDArray[Any]:
             f"{name} is on a device and has DLPack alone: pass torch.from_dlpack({name}) or "
             f"cupy.from_dlpack({name}), which copy nothing"
         )
+    refuse_masked(array, name)
     view: NDArray[Any] = np.asarray(array)
     if not view.dtype.isnative:
         # Files of the other byte order: the one case in which a copy is made.
         view = view.astype(view.dtype.newbyteorder("="))
     return view
+
+
+def refuse_masked(array: Any, name: str) -> None:
+    """Raise ValueError for a NumPy masked array that masks anything: its mask would be lost."""
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        mask = np.ma.getmaskarray(array)
+        first = [int(at) for at in np.unravel_index(np.argmax(mask), mask.shape)]
+        raise ValueError(
+            f"{name}{first} is masked ({np.count_nonzero(mask):,} of {mask.size:,} elements are), "
+            f"but what lies under a mask would count: pass {name}.filled(VALUE), or {name}.data "
+            "and, where one is taken, a region without these voxels"
+        )
 
 
 def score_array(score: ArrayLike | Any) -> NDArray[Any]:

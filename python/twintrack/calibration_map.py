@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
-from twintrack.arrays import empty_like, on_device, score_array, to_numpy
+from twintrack.arrays import empty_like, on_device, refuse_masked, score_array, to_numpy
 from twintrack.backend import cuda_module
 from twintrack.device_arrays import device_result
 
@@ -37,6 +37,8 @@ def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> NDArray[np.
     -------
     (n,) float64
     """
+    refuse_masked(values, "values")
+    refuse_masked(weights, "weights")
     y = np.ascontiguousarray(values, np.float64)
     w = None if weights is None else np.ascontiguousarray(weights, np.float64)
     if y.ndim != 1 or (w is not None and w.shape != y.shape):

@@ -14,6 +14,8 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from twintrack.arrays import refuse_masked
+
 __all__ = [
     "BootstrapResult",
     "IntervalMethod",
@@ -152,6 +154,7 @@ def paired_bootstrap(
 
 
 def _as_table(values: ArrayLike, name: str) -> _Floats:
+    refuse_masked(values, name)
     table = np.asarray(values)
     if table.dtype.kind not in "biuf":
         raise TypeError(f"{name}: dtype {table.dtype}; need real numbers, NaN where undefined")

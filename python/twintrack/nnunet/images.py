@@ -12,6 +12,7 @@ import numpy as np
 from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
 
+from twintrack.arrays import refuse_masked
 from twintrack.volumes import Volume, check_same_geometry, read_volume
 
 __all__ = ["Image", "as_image", "read_image", "resample_image", "resample_labels"]
@@ -96,6 +97,7 @@ def as_image(array: NDArray[Any], affine: NDArray[np.float64] | None) -> Image:
     ValueError
         Wrong number of axes, an empty array, an unusable affine, a voxel that is not finite.
     """
+    refuse_masked(array, "image")
     array = np.asarray(array)
     if array.ndim not in (3, 4) or not array.size or array.dtype.kind not in "iuf":
         raise ValueError(

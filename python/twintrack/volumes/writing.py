@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.arrays import refuse_masked
 from twintrack.files import split_suffix
 from twintrack.volumes.geometry import Volume
 from twintrack.volumes.metaimage import write_metaimage
@@ -60,6 +61,7 @@ def write_volume(
         Writing failed, for instance on a full disk: nothing is left behind, an existing file is
         unharmed, and the message names the file and the space needed.
     """
+    refuse_masked(array, "array")
     path = Path(path)
     suffix = split_suffix(path.name)[1]
     if suffix not in (".nii", ".nii.gz", ".mha"):
