@@ -1,3 +1,4 @@
+import copy
 import json
 import pickle
 
@@ -112,8 +113,7 @@ def test_follows_scikit_learn():
     with pytest.raises(NotFittedError):
         check_is_fitted(fitted)
     assert not hasattr(fitted, "X_thresholds_")
-    copy = clone(fitted)
-    assert copy.get_params() == fitted.get_params()
+    assert clone(fitted).get_params() == fitted.get_params()
     scores, labels = cohort(2)
     fitted.fit(scores, labels)
     check_is_fitted(fitted)
@@ -127,6 +127,42 @@ def test_follows_scikit_learn():
     restored = pickle.loads(pickle.dumps(fitted))
     assert restored.map_ == fitted.map_
     assert restored.partial_fit(scores[1], labels[1]).n_voxels_ == 2 * scores[0].size
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))],
+    ids=["copy", "deepcopy", "pickle"],
+)
+@pytest.mark.parametrize("cls", [tt.Calibrator, tt.ScoreTally, tt.CaseTally])
+def test_copies_are_their_own(cls, copied):
+    (first, second, third), labels = cohort(3)
+
+    def add(made, score, masks):
+        return made.partial_fit(score, masks) if cls is tt.Calibrator else made.update(score, masks)
+
+    def state(made):
+        return made.tallies_ if cls is tt.Calibrator else made
+
+    begun = add(tt.Calibrator(bins=20) if cls is tt.Calibrator else cls(3), first, labels[0])
+    alone = pickle.loads(pickle.dumps(begun))
+    other = copied(begun)
+    add(other, second, labels[1])
+    assert state(begun) == state(alone)
+    assert state(other) == state(add(alone, second, labels[1]))
+    before = pickle.loads(pickle.dumps(other))
+    add(begun, third, labels[2])
+    assert state(other) == state(before) != state(begun)
+
+
+def test_what_could_not_be_added_does_not_make_it_fitted():
+    begun = tt.Calibrator()
+    with pytest.raises(ValueError, match="is 2"):
+        begun.partial_fit(np.full(3, 2.0), [np.zeros(3)])
+    with pytest.raises(NotFittedError):
+        check_is_fitted(begun)
+    with pytest.raises(AttributeError, match="not fitted"):
+        begun.transform(np.zeros(3))
 
 
 def test_plateaus_keep_only_their_ends():

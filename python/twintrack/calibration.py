@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -70,6 +71,10 @@ class Calibrator:
     n_raters_, n_cases_, n_voxels_, n_bins_ : int
     bin_choice_ : BinChoice
         Score of every M tried, if ``bins="auto"``.
+
+    Notes
+    -----
+    A copy, also by pickle, has tallies of its own; scikit-learn's ``clone`` has the parameters alone.
 
     Examples
     --------
@@ -140,8 +145,12 @@ class Calibrator:
         ]
         return f"Calibrator({', '.join(shown)})"
 
+    def __copy__(self) -> Calibrator:
+        """Return a Calibrator of its own: voxels added to one do not come into the other."""
+        return copy.deepcopy(self)
+
     def __sklearn_is_fitted__(self) -> bool:
-        return "_cases" in self.__dict__ or "map_" in self.__dict__
+        return bool(self.__dict__.get("_cases")) or "map_" in self.__dict__
 
     def __sklearn_tags__(self) -> Any:
         # Only scikit-learn calls this, so it is there; it is no dependency of ours.
@@ -152,7 +161,7 @@ class Calibrator:
     def __getattr__(self, name: str) -> Any:
         # Streaming fits compute the map when it is first asked for, not at every partial_fit.
         if name.endswith("_") and not name.startswith("__") and name in type(self).__annotations__:
-            if "_cases" in self.__dict__ and "map_" not in self.__dict__:
+            if self.__dict__.get("_cases") and "map_" not in self.__dict__:
                 if self.exact and self.target != "none":
                     raise AttributeError(
                         f"no {name} yet: exact=True places the cuts in a second pass over the "

@@ -323,6 +323,9 @@ class ScoreTally:
         tally._rows = self.rows()
         return tally
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> ScoreTally:
+        return self.copy()
+
     def __getstate__(self) -> dict[str, Any]:
         cells, sums = self.rows()
         return {"cells": cells, "sums": sums}

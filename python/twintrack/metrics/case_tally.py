@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -171,6 +172,10 @@ class CaseTally:
         self._tally += found
         ranges: list[tuple[int, int]] = marked
         return ranges
+
+    def __copy__(self) -> CaseTally:
+        """Return a tally of its own: voxels added to one do not come into the other."""
+        return copy.deepcopy(self)
 
     def __iadd__(self, other: CaseTally) -> CaseTally:
         self._tally += other._tally
