@@ -545,7 +545,7 @@ def test_arguments_that_do_not_fit():
     fails = [
         (ValueError, "members is empty", lambda: ensemble_score([])),
         (ValueError, r"channel 3 but members have 3", lambda: ensemble_score(members, 3)),
-        (ValueError, r"channel -1", lambda: ensemble_score(members, -1)),
+        (ValueError, r"tumour\[0\] is -1", lambda: ensemble_score(members, -1)),
         (ValueError, "names a channel twice", lambda: ensemble_score(members, (1, 1))),
         (ValueError, "names no channel", lambda: ensemble_score(members, ())),
         (ValueError, "inputs is 'softmax'", lambda: ensemble_score(members, inputs="softmax")),

@@ -313,7 +313,7 @@ def test_shapes_and_numbers_that_do_not_fit():
         tt.ScoreTally(5).update(score, labels[:4])
     with pytest.raises(ValueError, match="raters is empty"):
         tt.ScoreTally(5).update(score, [])
-    with pytest.raises(ValueError, match="at least one rater"):
+    with pytest.raises(ValueError, match="raters is 0"):
         tt.ScoreTally(0)
     with pytest.raises(ValueError, match="5 raters to one of 3"):
         tt.ScoreTally(3).__iadd__(tt.ScoreTally(5))

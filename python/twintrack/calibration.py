@@ -16,6 +16,7 @@ from twintrack.cross_validation import BinChoice, choose_bins
 from twintrack.cut_refinement import refined_bins
 from twintrack.map_band import MapBand, bootstrap_band
 from twintrack.map_fit import IDENTITY, TARGETS, Target, fit_map
+from twintrack.scalars import whole_number
 from twintrack.score_tally import EqualMassBins, ScoreTally
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Calibrator:
 
     Notes
     -----
-    A copy, also by pickle, has tallies of its own; scikit-learn's ``clone`` has the parameters alone.
+    A copy or pickle has tallies of its own; scikit-learn's ``clone`` has the parameters alone.
 
     Examples
     --------
@@ -175,7 +176,7 @@ class Calibrator:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def check_parameters(self) -> None:
-        """Raise ValueError for a parameter that cannot be; every way of fitting begins with it."""
+        """Raise ValueError or TypeError for a parameter that cannot be; all fitting begins so."""
         if self.target not in TARGETS:
             raise ValueError(f"target is {self.target!r}; it must be one of {', '.join(TARGETS)}")
         if self.bins != "auto" and not (
@@ -184,6 +185,9 @@ class Calibrator:
             raise ValueError(f"bins is {self.bins!r}; it must be a positive whole number or 'auto'")
         if self.target == "single" and not isinstance(self.rater, (int, np.integer)):
             raise ValueError(f"rater is {self.rater!r}; it must be a number, counted from 0")
+        if self.bins == "auto":
+            whole_number(self.folds, "folds", 2)
+            whole_number(self.seed, "seed", 0)
         if self.bins == "auto" and self.exact:
             raise ValueError(
                 "bins='auto' chooses from tallies alone; give a number with exact=True"

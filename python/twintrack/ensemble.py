@@ -24,6 +24,7 @@ from twintrack.device_arrays import (
     device_part,
     device_zeros,
 )
+from twintrack.scalars import whole_number
 
 __all__ = [
     "ExportGeometry",
@@ -380,10 +381,11 @@ def _geometries(
 
 
 def _channels(tumour: int | Sequence[int]) -> list[int]:
-    channels = [tumour] if isinstance(tumour, (int, np.integer)) else list(tumour)
+    given: Any = tumour if np.iterable(tumour) else [tumour]
+    channels = [whole_number(channel, f"tumour[{k}]", 0) for k, channel in enumerate(given)]
     if len(set(channels)) != len(channels):
         raise ValueError(f"tumour is {tuple(channels)}; it names a channel twice")
-    return [int(channel) for channel in channels]
+    return channels
 
 
 def _rule(

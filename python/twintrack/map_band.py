@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from twintrack.calibration_map import CalibrationMap
 from twintrack.map_fit import Target, fit_map
+from twintrack.scalars import number_between, whole_number
 from twintrack.score_tally import ScoreTally
 
 __all__ = ["MapBand", "bootstrap_band"]
@@ -61,8 +62,8 @@ def bootstrap_band(
         raise ValueError(
             "a band over cases needs at least two cases; name the cases in partial_fit"
         )
-    if resamples < 2 or not 0 < level < 1:
-        raise ValueError(f"resamples is {resamples} and level {level}; need at least 2 and (0, 1)")
+    resamples, level = whole_number(resamples, "resamples", 2), number_between(level, "level", 0, 1)
+    seed = whole_number(seed, "seed", 0)
     at = np.ascontiguousarray(scores, np.float64)
     maps = np.empty((resamples, at.size))
     rng = np.random.default_rng(seed)

@@ -15,6 +15,7 @@ from twintrack.arrays import on_device, rater_arrays, region_array, score_array
 from twintrack.backend import cuda_module
 from twintrack.device_arrays import device_case
 from twintrack.files import naming, replacing
+from twintrack.scalars import whole_number
 
 if TYPE_CHECKING:
     from twintrack import _cuda
@@ -81,9 +82,7 @@ class ScoreTally:
     """
 
     def __init__(self, raters: int) -> None:
-        self._raters = int(raters)
-        if self._raters < 1:
-            raise ValueError(f"raters is {raters}; a tally needs at least one rater")
+        self._raters = whole_number(raters, "raters", 1)
         # One of the two is current: the dense table while voxels come in, else the rows that occur.
         self._dense: _core.ScoreTally | None = None
         self._rows: tuple[NDArray[np.uint32], NDArray[np.uint64]] | None = (
@@ -227,9 +226,8 @@ class ScoreTally:
         ValueError
             If the tally is empty or `bins` is less than 1.
         """
-        if bins < 1:
-            raise ValueError(f"bins is {bins}; at least one bin is needed")
-        return EqualMassBins(*_core.equal_mass_bins(*self.rows(), bins), asked=int(bins))
+        bins = whole_number(bins, "bins", 1)
+        return EqualMassBins(*_core.equal_mass_bins(*self.rows(), bins), asked=bins)
 
     def save(self, path: str | Path) -> None:
         """Write the tally to an npz file, whole or not at all."""

@@ -7,7 +7,6 @@ matrix product with those rows: every metric and every method sees the same draw
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack.arrays import refuse_masked
+from twintrack.scalars import number_between, whole_number
 
 __all__ = [
     "BootstrapResult",
@@ -173,16 +173,10 @@ def _as_table(values: ArrayLike, name: str) -> _Floats:
 
 
 def _checked(resamples: int, seed: int, level: float, method: str) -> tuple[int, int]:
-    resamples, seed = operator.index(resamples), operator.index(seed)
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}; need at least 1")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; need 0 or more")
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; need a coverage in (0, 1), such as 0.95")
+    number_between(level, "level", 0, 1)
     if method not in get_args(IntervalMethod):
         raise ValueError(f"method is {method!r}; choose from {', '.join(get_args(IntervalMethod))}")
-    return resamples, seed
+    return whole_number(resamples, "resamples", 1), whole_number(seed, "seed", 0)
 
 
 def _intervals(

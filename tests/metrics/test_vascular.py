@@ -341,8 +341,8 @@ def bad_inputs():
     yield "59 raters", (score, [zeros] * 59, vessels), ValueError, "at most 58"
     yield "integers", (score.astype(int), raters, vessels), TypeError, "score has dtype int64"
     yield "complex", (score, raters, vessels + 0j), TypeError, "vessels has unsupported dtype"
-    yield "0", (score, raters, vessels, {"a": 0}), ValueError, r"labels\['a'\] is 0;.*background"
-    yield "huge", (score, raters, vessels, {"a": 1 << 63}), ValueError, "fit 64 bits"
+    yield "0", (score, raters, vessels, {"a": 0}), ValueError, r"labels\['a'\] is 0; .*from 1"
+    yield "huge", (score, raters, vessels, {"a": 1 << 63}), ValueError, "to 9223372036854775807"
     yield "twice", (score, raters, vessels, {"a": 3, "b": 3}), ValueError, "labels has 3 twice"
     yield "float", (score, raters, vessels, {"a": 1.0}), TypeError, r"labels\['a'\] is 1.0"
     many = {str(i): i for i in range(1, 257)}

@@ -158,5 +158,5 @@ def test_band_needs_two_cases(store):
     fitted = fit_tallies(Calibrator(bins=10), tallies, "roi")
     with pytest.raises(ValueError, match="at least two cases"):
         band_over_cases(fitted, tallies.of(tallies.cases[:1]))
-    with pytest.raises(ValueError, match="level 1"):
+    with pytest.raises(ValueError, match="level is 1"):
         band_over_cases(fitted, tallies, level=1)

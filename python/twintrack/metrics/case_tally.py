@@ -14,6 +14,7 @@ from twintrack.arrays import on_device, rater_arrays, region_array, score_array
 from twintrack.backend import cuda_module
 from twintrack.device_arrays import device_case
 from twintrack.files import naming, replacing
+from twintrack.scalars import whole_number
 
 __all__ = ["BINS", "THRESHOLDS", "Bins", "CaseOverview", "CaseTally"]
 
@@ -121,7 +122,9 @@ class CaseTally:
     """
 
     def __init__(self, raters: int, bins: int = BINS) -> None:
-        self._tally = _core.CaseTally(int(raters), int(bins))
+        self._tally = _core.CaseTally(
+            whole_number(raters, "raters", 1), whole_number(bins, "bins", 1)
+        )
 
     @property
     def raters(self) -> int:

@@ -18,6 +18,7 @@ from twintrack.metrics.ece import average_error, expected_error, expected_error_
 from twintrack.metrics.numpy_sum import numpy_sum
 from twintrack.metrics.tdsc import tdsc
 from twintrack.metrics.vascular import vascular_invasion
+from twintrack.scalars import number_between
 
 __all__ = ["MARGIN", "CaseMetrics", "Protocol", "evaluate"]
 
@@ -108,8 +109,8 @@ def evaluate(
 
     Raises
     ------
-    ValueError
-        Names the array, voxel and value that break a rule.
+    ValueError, TypeError
+        Names the argument and value, and the voxel, that break a rule.
 
     Notes
     -----
@@ -119,8 +120,7 @@ def evaluate(
     """
     if protocol not in get_args(Protocol):
         raise ValueError(f"protocol is {protocol!r}; it must be official or corrected")
-    if not voxel_volume > 0:
-        raise ValueError(f"voxel_volume is {voxel_volume}; it must be positive")
+    voxel_volume = number_between(voxel_volume, "voxel_volume", 0)
     p: Any
     masks: list[Any]
     if on_device(score=score, raters=raters, region=region, vessels=vessels):

@@ -8,11 +8,10 @@ degrees are compared as distributions.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +20,7 @@ from twintrack import _core
 from twintrack.arrays import on_device, rater_arrays, score_array, to_numpy
 from twintrack.backend import cuda_module
 from twintrack.device_arrays import device_vessels
+from twintrack.scalars import whole_number
 
 __all__ = [
     "AXES",
@@ -47,6 +47,7 @@ THRESHOLDS: tuple[float, ...] = tuple(np.linspace(0.1, 0.8, 6).tolist())
 _GRID = np.linspace(0, 360, 1000)
 _WIDENING = 1e-6
 _PENALTY = 360.0
+_LARGEST_LABEL = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,10 @@ def contact_degrees(
     the vessels' bounding box in a slice. The result does not depend on threads or memory order.
     Arrays in CUDA memory are measured there, with 16 bytes per row; the counts come back at once.
     """
-    names = {str(name): _label(name, label) for name, label in labels.items()}
+    names = {
+        str(name): whole_number(label, f"labels[{name!r}]", 1, _LARGEST_LABEL)
+        for name, label in labels.items()
+    }
     if on_device(score=score, raters=raters, vessels=vessels):
         case, volume = device_vessels(score, raters, vessels)
         where, marks, _ = case.compiled()
@@ -207,19 +211,6 @@ def invasion_distances(
             f"distance is {found:g}: {', '.join(where)}"
         )
     return VascularInvasion(distance, tuple(notes))
-
-
-def _label(name: Any, label: Any) -> int:
-    try:
-        value = operator.index(label)
-    except TypeError:
-        raise TypeError(f"labels[{name!r}] is {label!r}; a label must be an integer") from None
-    if not 1 <= value < 1 << 63:
-        raise ValueError(
-            f"labels[{name!r}] is {value}; a vessel's label must be 1 or more (0 is background) "
-            "and fit 64 bits"
-        )
-    return value
 
 
 def _official_distance(

@@ -15,6 +15,7 @@ from twintrack.map_band import MapBand
 from twintrack.map_fit import Target, fit_map
 from twintrack.runs.stored_tallies import StoredTallies
 from twintrack.runs.tally_pack import PackedTally
+from twintrack.scalars import number_between, whole_number
 from twintrack.score_tally import EqualMassBins, ScoreTally
 
 __all__ = ["band_over_cases"]
@@ -55,8 +56,8 @@ def band_over_cases(
     cases = len(tallies)
     if cases < 2:
         raise ValueError(f"a band over cases needs at least two cases, here {cases}")
-    if resamples < 2 or not 0 < level < 1:
-        raise ValueError(f"resamples is {resamples} and level {level}; need at least 2 and (0, 1)")
+    resamples, level = whole_number(resamples, "resamples", 2), number_between(level, "level", 0, 1)
+    seed = whole_number(seed, "seed", 0)
     at = np.linspace(0, 1, 1001) if scores is None else np.ascontiguousarray(scores, np.float64)
     group_of, mean_score = _groups(tallies.total(), groups)
     made = len(mean_score)
