@@ -1,5 +1,6 @@
 import pickle
 
+import background
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -123,24 +124,10 @@ def test_a_region_is_as_leaving_the_rest_out():
         assert tally(score, labels, region.astype(np.uint8) * 255) == rest
 
 
-@pytest.mark.parametrize("labels_as", [bool, np.int16, np.float64])
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("labels_as", background.LABELS_AS)
+@pytest.mark.parametrize("dtype", background.DTYPES)
 def test_background_counts_as_other_voxels_do(dtype, labels_as):
-    # Blocks that are 0 everywhere are counted without being loaded if memory shows it. The same
-    # voxels with gaps between them, or with a region, are all loaded.
-    score = np.zeros(20_000, dtype)
-    labels = np.zeros((9, score.size), labels_as)
-    score[[3, 5000, 19_999]] = 0.25, 1, 0.5
-    score[7000] = -0.0
-    labels[8, [9000, 19_999]] = labels[0, 12_288] = 1  # a vote of the second group; a block's first
-    apart = np.zeros((score.size, 2), dtype)
-    apart[:, 0] = score
-    everywhere = np.ones(score.shape, bool)
-    found = tally(score, labels)
-    assert found == tally(apart[:, 0], labels) == tally(score, labels, everywhere)
-    assert found.voxels == score.size
-    half = np.arange(score.size) < 10_000
-    assert tally(score, labels, half) == tally(score[half], labels[:, half])
+    background.assert_background_counts(tt.ScoreTally, dtype, labels_as)
 
 
 def test_outside_the_region_anything_goes():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import background
 import numpy as np
 import pytest
 from case_reference import THRESHOLDS, expected, to_bfloat16
@@ -211,26 +212,10 @@ def test_only_the_region_counts():
     assert CaseTally(5).update(p, labels, np.zeros_like(region)).voxels == 0
 
 
-@pytest.mark.parametrize("labels_as", [bool, np.int16, np.float64])
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("labels_as", background.LABELS_AS)
+@pytest.mark.parametrize("dtype", background.DTYPES)
 def test_background_counts_as_other_voxels_do(dtype, labels_as):
-    # Blocks that are 0 everywhere are counted without being loaded if memory shows it. The same
-    # voxels with gaps between them, or with a region, are all loaded.
-    score = np.zeros(20_000, dtype)
-    labels = np.zeros((9, score.size), labels_as)
-    score[[3, 5000, 19_999]] = 0.25, 1, 0.5
-    score[7000] = -0.0
-    labels[8, [9000, 19_999]] = labels[0, 12_288] = 1  # a vote of the second group; a block's first
-    apart = np.zeros((score.size, 2), dtype)
-    apart[:, 0] = score
-    everywhere = np.ones(score.shape, bool)
-    found = CaseTally(9).update(score, labels)
-    assert found == CaseTally(9).update(apart[:, 0], labels)
-    assert found == CaseTally(9).update(score, labels, everywhere)
-    assert found.voxels == score.size
-    half = np.arange(score.size) < 10_000
-    inside = CaseTally(9).update(score[half], labels[:, half])
-    assert CaseTally(9).update(score, labels, half) == inside
+    background.assert_background_counts(CaseTally, dtype, labels_as)
 
 
 def test_counts_beyond_what_float32_can():
