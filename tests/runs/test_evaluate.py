@@ -179,6 +179,7 @@ def test_merged_parts_equal_the_whole(cohort, tmp_path):
     assert content(tmp_path / "merged", "*.*") == content(tmp_path / "whole", "*.*")
     with pytest.raises(ValueError, match="2 of 6 cases are missing"):
         merge_stores(stores[:2], tmp_path / "incomplete", "evaluation")
+    assert not (tmp_path / "incomplete").exists()
 
 
 def test_parts_that_do_not_belong_together_are_refused(cohort, tmp_path):
@@ -195,6 +196,21 @@ def test_parts_that_do_not_belong_together_are_refused(cohort, tmp_path):
         ValueError, match=rf"three: case '{cases[1].name}' was made from other files"
     ):
         merge_stores([one, three], tmp_path / "merged", "evaluation")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_part_that_others_cannot_be_merged_into_stays_as_it_was(cohort, tmp_path):
+    """Else it would count as unfinished, or hold cases of files that are not there any more."""
+    cases = read_manifest(cohort / "manifest.csv")
+    one, two = tmp_path / "one", tmp_path / "two"
+    evaluate_cohort(cases[:2], EvaluateJob(), one)
+    before = content(one)
+    score = read_score(cases[0].score)
+    write_volume(cases[0].score, 1 - score.array, score)
+    evaluate_cohort(cases[:4], EvaluateJob(), two)
+    with pytest.raises(ValueError, match="was made from other files"):
+        merge_stores([one, two], one, "evaluation")
+    assert content(one) == before
 
 
 def test_killed_at_any_moment_and_resumed_ends_the_same(

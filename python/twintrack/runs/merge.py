@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from twintrack.runs.store import Entry, Store, open_stores
+from twintrack.runs.store import Entry, Store, check_finished, open_stores
 
 __all__ = ["kind_of", "merge_stores", "store_of"]
 
@@ -17,9 +17,10 @@ def store_of(folder: Path) -> Path:
 
 
 def merge_stores(parts: Sequence[Path], target: Path, kind: str) -> Store:
-    """Copy the finished cases of several stores into one, and make sure that none is missing.
+    """Copy the finished cases of several stores into one, after making sure that none is missing.
 
-    Cases that failed in one part and are finished in another are finished.
+    Parts that do not belong together leave the target as it was. Cases that failed in one part and
+    are finished in another are finished.
 
     Parameters
     ----------
@@ -57,26 +58,29 @@ def merge_stores(parts: Sequence[Path], target: Path, kind: str) -> Store:
                 "options"
             )
     merged = Store(target, kind, model.options)
-    came_from: dict[str, Path] = {}
     cohort = {case for _, (store,) in opened for case in store.cohort()}
+    holders = [(target, merged)] + [(part, found[0]) for part, found in opened]
+    chosen: dict[str, tuple[Path, Store, Entry]] = {}
+    for part, holder in holders:
+        for case in sorted(cohort.intersection(holder.cases())):
+            entry = holder.find(case)
+            if entry is None:  # damaged: as if it were not there
+                continue
+            where, _, known = chosen.setdefault(case, (part, holder, entry))
+            if not _same(entry, known):
+                raise ValueError(
+                    f"{part}: case {case!r} was made from other files than in {where}; leave out "
+                    "one of them"
+                )
+    unfinished = cohort.difference(chosen)
+    failures = [f for _, holder in holders for f in holder.failures() if f.case in unfinished]
+    check_finished(target, cohort, chosen, failures)
     with merged.writing(cohort):
-        for part, (store,) in opened:
-            for case in cohort.intersection(store.cases()):
-                entry, there = store.find(case), merged.find(case)
-                if entry is not None and there is not None and not _same(entry, there):
-                    raise ValueError(
-                        f"{part}: case {case!r} was made from other files than in "
-                        f"{came_from.get(case, target)}; leave out one of them"
-                    )
-                came_from.setdefault(case, part)
-                if there is None:
-                    merged.copy_from(store, case)
-        finished = set(merged.cases())
-        for _, (store,) in opened:
-            for failure in store.failures():
-                if failure.case in cohort - finished:
-                    merged.save_failure(failure)
-    merged.complete()
+        for case, (_, holder, _) in chosen.items():
+            if holder is not merged:
+                merged.copy_from(holder, case)
+        for failure in failures:
+            merged.save_failure(failure)
     return merged
 
 

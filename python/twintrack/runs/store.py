@@ -34,7 +34,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,15 @@ try:
 except ImportError:  # Windows: staging folders of killed runs stay until they are deleted by hand
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["FORMAT_VERSION", "Entry", "Failure", "Store", "StoreError", "open_stores"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Entry",
+    "Failure",
+    "Store",
+    "StoreError",
+    "check_finished",
+    "open_stores",
+]
 
 FORMAT = "twintrack-store"
 FORMAT_VERSION = 1
@@ -210,13 +218,7 @@ class Store:
         cohort = set(self.cohort())
         finished = [case for case in self.cases() if case in cohort]
         failed = [f for f in self.failures() if f.case in cohort.difference(finished)]
-        missing = sorted(cohort.difference(finished, (failure.case for failure in failed)))
-        if missing:
-            raise ValueError(
-                f"{self.folder}: the run was not finished; {len(missing)} of {len(cohort)} cases "
-                f"are missing ({', '.join(missing[:3])}{', …' * (len(missing) > 3)}). Repeat it, "
-                "with all its parts if there are several: finished cases are not done again"
-            )
+        check_finished(self.folder, cohort, finished, failed)
         return finished, failed
 
     def failures(self) -> list[Failure]:
@@ -414,6 +416,19 @@ def open_stores(root: Path, kind: str | None = None) -> list[Store]:
         wanted = "finished work" if kind is None else f"finished work of kind {kind}"
         raise ValueError(f"{root}: holds no {wanted}; name the folder that the run wrote")
     return stores
+
+
+def check_finished(
+    folder: Path, cohort: Collection[str], finished: Iterable[str], failed: Iterable[Failure]
+) -> None:
+    """Raise ValueError if there are cases of a cohort that have neither finished nor failed."""
+    missing = sorted(set(cohort).difference(finished, (failure.case for failure in failed)))
+    if missing:
+        raise ValueError(
+            f"{folder}: the run was not finished; {len(missing)} of {len(cohort)} cases "
+            f"are missing ({', '.join(missing[:3])}{', …' * (len(missing) > 3)}). Repeat it, "
+            "with all its parts if there are several: finished cases are not done again"
+        )
 
 
 def dump_json(content: Any) -> str:
