@@ -198,3 +198,9 @@ def test_an_example_that_cannot_be_is_refused_before_the_work(evaluate, pristine
     status, _, err, _ = evaluate("-i", manifest, "--image", "image.nii.gz")
     assert status == 2
     assert "it must have {case}" in err
+    for chosen, named in (((), "PHANTOM_00000"), (("--example", "PHANTOM_00003"), "PHANTOM_00003")):
+        image = pristine_cohort / "cases/{case}/none.nii.gz"
+        status, _, err, folder = evaluate("-i", manifest, "--image", image, *chosen)
+        lost = str(image).replace("{case}", named)
+        assert (status, f"{lost}: no such image of case '{named}'" in err) == (2, True)
+        assert not folder.exists()

@@ -134,7 +134,7 @@ def evaluate(
     )
     cohort = options.read_cohort(source, predictions, raters, vessels, roi)
     cases = run.part_of(cohort)
-    _check_examples(example or [], image, cohort)
+    _check_examples(example or [], image, cohort, run.parts > 1)
     store = output / "store"
     if run.dry_run:
         run.print_plan(report, cases, job, store)
@@ -155,7 +155,9 @@ def evaluate(
     options.exit_by(len(found.failures), len(cases))
 
 
-def _check_examples(wanted: list[str], image: str | None, cohort: list[Case]) -> None:
+def _check_examples(
+    wanted: list[str], image: str | None, cohort: list[Case], is_part: bool
+) -> None:
     """Find out before the work that there is nothing to show."""
     names = {case.name for case in cohort}
     for name in wanted:
@@ -163,6 +165,19 @@ def _check_examples(wanted: list[str], image: str | None, cohort: list[Case]) ->
             raise ValueError(f"--example {name!r} is no case of the cohort")
     if image is not None and len(cohort) > 1 and "{case}" not in image:
         raise ValueError(f"--image is {image!r}; it must have {{case}} in the place of the name")
+    # Which case is of median volume is known only in the end, and to no part.
+    for name in wanted or ([] if is_part else sorted(names)):
+        if image is not None and not _image_of(name, image).is_file():
+            raise FileNotFoundError(
+                2,
+                f"no such image of case {name!r}; correct --image, or name with --example a case "
+                "that has one",
+                str(_image_of(name, image)),
+            )
+
+
+def _image_of(case: str, image: str) -> Path:
+    return Path(image.replace("{case}", case))
 
 
 def _write_examples(
@@ -195,7 +210,7 @@ def _write_examples(
         if job.calibrator is not None:
             calibrated = loaded.score.array.copy()
             calibrate_score(job.calibrator, calibrated, of_interest)
-        background = None if image is None else Path(image.replace("{case}", case.name))
+        background = None if image is None else _image_of(case.name, image)
         example = case_example(case.name, loaded, calibrated, background, job.ignore_header)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{case.name}.npz"
