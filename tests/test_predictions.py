@@ -177,6 +177,10 @@ def test_fit_records_what_is_known_also_from_tallies(case, tmp_path):
     assert again.provenance_ == fitted.provenance_
     with pytest.raises(ValueError, match="but what was given has average = 'logits'"):
         fit_cohort([case], Calibrator(ensemble={"average": "logits"}), job, store)
+    # Told before any case is read.
+    with pytest.raises(ValueError, match="but what was given has average = 'logits'"):
+        fit_cohort([case], Calibrator(ensemble={"average": "logits"}), job, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_calibrated_scores_are_not_fitted(case, tmp_path):

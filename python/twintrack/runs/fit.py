@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -76,13 +77,11 @@ class TallyJob(Job[StreamedCase]):
 
     def compute(self, loaded: StreamedCase) -> Product:
         """Tally."""
+        ensemble = ensemble_of_score(loaded.case.score, self.tumour)
         tally = ScoreTally(len(loaded.case.raters))
         loaded.for_each(lambda slab: tally.update(slab.score, slab.raters, slab.region))
         counted = tally.compact().voxels
-        result = {
-            "voxels_in_region": counted,
-            "ensemble": ensemble_of_score(loaded.case.score, self.tumour),
-        }
+        result = {"voxels_in_region": counted, "ensemble": ensemble}
         return Product(loaded.place.array.size, result, tally)
 
     def load_tally(self, path: Path) -> ScoreTally:
@@ -175,6 +174,7 @@ def fit_cohort(
         The store cannot be written.
     """
     settings = settings or Settings()
+    join_ensembles(_told(cases, job.tumour), calibrator.ensemble)  # contradictions, before the work
     outcomes, total = tally_cohort(cases, job, store, settings)
     failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
     check_failures(failures, len(cases), skip_broken)
@@ -366,6 +366,13 @@ def read_tallies(
 def _ensembles(entries: Iterable[Entry]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     # Tallies of earlier versions do not say.
     return ((entry.case, entry.result.get("ensemble", {})) for entry in entries)
+
+
+def _told(cases: Iterable[Case], tumour: Sequence[int]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield what the files tell of scores; of those that cannot be read the run will tell."""
+    for case in cases:
+        with contextlib.suppress(OSError, ValueError):
+            yield case.name, ensemble_of_score(case.score, tumour)
 
 
 def _matches(case: str, patterns: Collection[str]) -> bool:
