@@ -166,6 +166,15 @@ def test_scores_are_never_overwritten(cohort, calibrator):
     assert not (cohort / "predictions" / "store").exists()
 
 
+def test_scores_are_not_marked_as_calibrated(cohort, calibrator):
+    """Another ending overwrites nothing, but the folder's record would speak of the scores too."""
+    cases = read_manifest(cohort / "manifest.csv")
+    before = content(cohort / "predictions")
+    with pytest.raises(ValueError, match="is the folder of the scores, which would count as"):
+        apply_cohort(cases, ApplyJob(calibrator, cohort / "predictions", ending=".mha"))
+    assert content(cohort / "predictions") == before
+
+
 def test_nnunet_probabilities_take_their_geometry_from_beside(cohort, calibrator, tmp_path):
     score = read_score(next((cohort / "predictions").iterdir()))
     tumour = score.array.T

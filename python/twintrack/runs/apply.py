@@ -214,8 +214,8 @@ def apply_cohort(
     Raises
     ------
     ValueError
-        A volume would be written over the score it is made from, or over one that is there, or
-        into a folder of predictions.
+        A volume would be written over the score it is made from, or beside it, or over one that is
+        there, or into a folder of predictions.
     StoreError
         The folder cannot be written.
     """
@@ -225,6 +225,11 @@ def apply_cohort(
                 raise ValueError(
                     f"{path}: would be overwritten by its calibrated score; name another folder"
                 )
+        if case.score.parent.resolve() == job.folder.resolve():
+            raise ValueError(
+                f"{job.folder}: is the folder of the scores, which would count as calibrated too; "
+                "name another folder"
+            )
     store = Store(job.folder / "store", job.kind, job.options)
     foreign = [case for case in cases if _foreign(case, job, store)]
     if foreign and existing == "refuse":
