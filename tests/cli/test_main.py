@@ -132,6 +132,13 @@ def test_info_tells_what_a_bug_report_needs(twintrack):
     assert isinstance(facts["cuda_built"], bool)
 
 
+def test_predictions_beside_their_images_are_refused_before_networks_are_loaded(
+    twintrack, tmp_path
+):
+    status, _, err = twintrack("predict", "-i", tmp_path, "-o", tmp_path, "--members", "none")
+    assert (status, "-o is the folder of the images" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
