@@ -204,3 +204,30 @@ def test_an_example_that_cannot_be_is_refused_before_the_work(evaluate, pristine
         lost = str(image).replace("{case}", named)
         assert (status, f"{lost}: no such image of case '{named}'" in err) == (2, True)
         assert not folder.exists()
+
+
+def test_images_of_other_cases_may_be_missing(evaluate, pristine_cohort, tmp_path):
+    """All but that of the case of median volume, which is known when all have been measured."""
+    manifest = pristine_cohort / "manifest.csv"
+    *_, folder = evaluate("-i", manifest)
+    (typical,) = (path.stem for path in (folder / "examples").iterdir())
+    score = pristine_cohort / "predictions" / f"{typical}.nii.gz"
+    image = tmp_path / "{case}.nii.gz"
+    (tmp_path / f"{typical}.nii.gz").symlink_to(score)
+    status, _, err, folder = evaluate("-i", manifest, "--image", image)
+    assert (status, "no such image" in err) == (0, False)
+    assert read_examples(folder / "examples")[0].background is not None
+    (tmp_path / f"{typical}.nii.gz").rename(tmp_path / "PHANTOM_00000.nii.gz")
+    status, _, err, folder = evaluate("-i", manifest, "--image", image)
+    assert (status, f"{typical}.nii.gz: no such image; the slice" in err) == (0, True)
+    assert [(e.case, e.background) for e in read_examples(folder / "examples")] == [(typical, None)]
+
+
+def test_parts_need_images_of_their_own_cases_alone(evaluate, pristine_cohort, tmp_path):
+    for name in ("PHANTOM_00001", "PHANTOM_00003"):
+        score = pristine_cohort / "predictions" / f"{name}.nii.gz"
+        (tmp_path / f"{name}.nii.gz").symlink_to(score)
+    given = ("-i", pristine_cohort / "manifest.csv", "--image", tmp_path / "{case}.nii.gz")
+    chosen = ("--example", "PHANTOM_00003", "--example", "PHANTOM_00004", "-num_parts", 2)
+    assert evaluate(*given, *chosen, "-part_id", 0)[0] == 2
+    assert evaluate(*given, *chosen, "-part_id", 1)[0] == 0

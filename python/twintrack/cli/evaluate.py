@@ -12,6 +12,7 @@ from twintrack.cli import options
 from twintrack.cli.running import Running
 
 if TYPE_CHECKING:
+    from twintrack.cli.reporting import Report
     from twintrack.cohort import Case
     from twintrack.runs.evaluate import EvaluateJob, Evaluation
 
@@ -134,7 +135,7 @@ def evaluate(
     )
     cohort = options.read_cohort(source, predictions, raters, vessels, roi)
     cases = run.part_of(cohort)
-    _check_examples(example or [], image, cohort, run.parts > 1)
+    _check_examples(example or [], image, cohort, cases)
     store = output / "store"
     if run.dry_run:
         run.print_plan(report, cases, job, store)
@@ -151,29 +152,32 @@ def evaluate(
         )
     else:
         options.write_evaluation(report, found, output, method)
-    _write_examples(output / "examples", found, cases, job, example, image, run.parts > 1)
+    _write_examples(report, output / "examples", found, cases, job, example, image, run.parts > 1)
     options.exit_by(len(found.failures), len(cases))
 
 
 def _check_examples(
-    wanted: list[str], image: str | None, cohort: list[Case], is_part: bool
+    wanted: list[str], image: str | None, cohort: list[Case], cases: list[Case]
 ) -> None:
-    """Find out before the work that there is nothing to show."""
+    """Find out before the work that there is nothing to show of `cases`, a part of the cohort."""
     names = {case.name for case in cohort}
     for name in wanted:
         if name not in names:
             raise ValueError(f"--example {name!r} is no case of the cohort")
     if image is not None and len(cohort) > 1 and "{case}" not in image:
         raise ValueError(f"--image is {image!r}; it must have {{case}} in the place of the name")
-    # Which case is of median volume is known only in the end, and to no part.
-    for name in wanted or ([] if is_part else sorted(names)):
-        if image is not None and not _image_of(name, image).is_file():
-            raise FileNotFoundError(
-                2,
-                f"no such image of case {name!r}; correct --image, or name with --example a case "
-                "that has one",
-                str(_image_of(name, image)),
-            )
+    if image is None or (not wanted and len(cases) < len(cohort)):
+        return
+    shown = [case.name for case in cases if not wanted or case.name in wanted]
+    missing = [name for name in shown if not _image_of(name, image).is_file()]
+    # Which case is of median volume is known only in the end, so that any image may do.
+    if missing and (wanted or len(missing) == len(shown)):
+        raise FileNotFoundError(
+            2,
+            f"no such image of case {missing[0]!r}; correct --image, or name with --example a case "
+            "that has one",
+            str(_image_of(missing[0], image)),
+        )
 
 
 def _image_of(case: str, image: str) -> Path:
@@ -181,6 +185,7 @@ def _image_of(case: str, image: str) -> Path:
 
 
 def _write_examples(
+    report: Report,
     folder: Path,
     found: Evaluation,
     cases: list[Case],
@@ -211,6 +216,12 @@ def _write_examples(
             calibrated = loaded.score.array.copy()
             calibrate_score(job.calibrator, calibrated, of_interest)
         background = None if image is None else _image_of(case.name, image)
+        if background is not None and not background.is_file():
+            report.warn(
+                f"{background}: no such image; the slice of case {case.name!r} is kept without. "
+                "Another case can be named with --example"
+            )
+            background = None
         example = case_example(case.name, loaded, calibrated, background, job.ignore_header)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{case.name}.npz"
