@@ -204,6 +204,8 @@ _ONE = ("--only", "PHANTOM_00000")
         (["-i", "COHORT/manifest.csv", "--tumour", "one"], "--tumour is 'one'"),
         (["-i", "COHORT/manifest.csv", "--average", "max"], "--average is 'max'"),
         (["-i", "COHORT/manifest.csv", "-num_parts", "2", "-part_id", "2"], "-part_id is 2"),
+        (["-i", "COHORT/manifest.csv", "-num_parts", "2", "--band", "OUT/b.csv"], "only tallies"),
+        (["-i", "COHORT/manifest.csv", "-num_parts", "2", "--leave-one-out", "OUT/l"], "only tal"),
         (["-i", "COHORT/manifest.csv", "--bins", "auto", "--exact"], "give a number with exact"),
         (["-i", "COHORT/manifest.csv", *_ONE, "--band", "OUT/b.csv"], "--band compares cases, so"),
         (["-i", "COHORT/manifest.csv", *_ONE, "--leave-one-out", "OUT/l"], "--leave-one-out comp"),
@@ -255,6 +257,31 @@ def test_places_that_cannot_be_written_are_found_before_any_case_is_read(
     kind = "folder; name a file in it" if taken is tmp_path else "file; name a folder"
     assert (status, err) == (2, f"twintrack: {taken}: is a {kind}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("-o", "m.csv"), "-o is m.csv, which -i is too"),
+        (("-o", "./c.json", "--band", "n/../c.json"), "--band is n/../c.json, which -o is too"),
+        (("-o", "c.json", "--band", "m.csv"), "--band is m.csv, which -i is too"),
+        (("-o", "c.tallies"), "-o is c.tallies, which --store is too"),
+        (("-o", "c", "--leave-one-out", "c"), "-o is c, which --leave-one-out is too"),
+        (("-o", "c.json", "--band", "c.tallies"), "--band is c.tallies, which --store is too"),
+    ],
+)
+def test_no_file_takes_the_place_of_another(
+    twintrack, pristine_cohort, tmp_path, monkeypatch, given, message
+):
+    """Else the manifest would be lost, or the work of hours could not be written in the end."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "n").mkdir()
+    manifest = (pristine_cohort / "manifest.csv").read_text()
+    (tmp_path / "m.csv").write_text(manifest)
+    status, _, err = twintrack("fit", "-i", tmp_path / "m.csv", *given)
+    assert (status, err) == (2, f"twintrack: {message}; choose another name\n")
+    assert (tmp_path / "m.csv").read_text() == manifest
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.csv", "n"]
 
 
 def test_output_folder_must_exist(twintrack, pristine_cohort, tmp_path):

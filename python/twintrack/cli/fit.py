@@ -190,9 +190,15 @@ def fit(
     for file in (output, band):
         if file is not None:
             check_file_place(file)
+    if tallies is None:
+        store = store or output.with_name(f"{output.stem}.tallies")
     for folder in (leave_one_out, store):
         if folder is not None:
             check_folder_place(folder)
+    _check_apart(
+        {"-o": output, "--band": band},
+        {"-i": source, "--leave-one-out": leave_one_out, "--store": store},
+    )
     calibrator = Calibrator(
         target.value,
         bins=_bins(bins),
@@ -208,6 +214,11 @@ def fit(
         "--leave-one-out": leave_one_out is not None,
         "--bins auto": calibrator.bins == "auto" and target is not Target.none,
     }
+    if run.parts > 1 and (band or leave_one_out):
+        raise ValueError(
+            "a part of a run (-num_parts) only tallies: give --band and --leave-one-out to the fit "
+            "to all tallies, which the part names when it is done"
+        )
     failures: list[Failure] = []
     if tallies is not None:
         if exact:
@@ -233,7 +244,7 @@ def fit(
             raise ValueError(f"--rater is {rater}, but there are {len(cohort[0].raters)} raters")
         cases = run.part_of(cohort)
         job = runs.TallyJob(rule, options.classes(tumour), ignore_header)
-        store = store or output.with_name(f"{output.stem}.tallies")
+        assert store is not None  # noqa: S101 - beside -o by default
         if run.dry_run:
             run.print_plan(report, cases, job, store)
             return
@@ -274,6 +285,17 @@ def _bins(text: str) -> Any:
         return int(text)
     except ValueError:
         raise ValueError(f"--bins is {text!r}; it must be a number or auto") from None
+
+
+def _check_apart(files: Mapping[str, Path | None], others: Mapping[str, Path | None]) -> None:
+    """Refuse to write a file where another is written, or what is read."""
+    taken: dict[Path, str] = {}
+    for option, place in {**others, **files}.items():
+        if place is None:
+            continue
+        known = taken.setdefault(place.resolve(), option)
+        if known != option and option in files:
+            raise ValueError(f"{option} is {place}, which {known} is too; choose another name")
 
 
 def _check_number(cases: int, among_cases: Mapping[str, bool]) -> None:
