@@ -1,6 +1,7 @@
 """Numbers that are none: refused by the name of the argument, wherever they are given."""
 
 import re
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -72,3 +73,7 @@ def test_numbers_of_other_libraries_are_taken():
         found = number_between(value, "x", 0, 1)
         assert (type(found), found) == (float, 0.5)
     assert tt.evaluate(SCORE, RATERS, voxel_volume=np.float32(2)).predicted_volume > 0
+    result = tt.bootstrap([1.0, 2.0], 10, level=Decimal("0.5"))
+    assert (type(result.level), result) == (float, tt.bootstrap([1.0, 2.0], 10, level=0.5))
+    chosen = fitted(bins="auto", folds=np.array(2), seed=np.array(1))
+    assert chosen.bin_choice_ == fitted(bins="auto", folds=2, seed=1).bin_choice_

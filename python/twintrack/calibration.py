@@ -542,7 +542,7 @@ class Calibrator:
             return
         if self.bins == "auto":
             self.bin_choice_ = choose_bins(
-                list(tallies.values()), self.target, self.rater, self.folds, self.seed
+                list(tallies.values()), self.target, self.rater, int(self.folds), int(self.seed)
             )
         if cases is None:
             self.bins_ = total.equal_mass_bins(self.n_bins_asked)

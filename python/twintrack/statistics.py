@@ -111,7 +111,7 @@ def bootstrap(
         Values that are not real numbers, or a count that is not an integer.
     """
     table = _as_table(values, "values")
-    resamples, seed = _checked(resamples, seed, level, method)
+    resamples, seed, level = _checked(resamples, seed, level, method)
     return BootstrapResult(
         *_intervals(table, resamples, seed, level, method), resamples, level, method, seed
     )
@@ -147,7 +147,7 @@ def paired_bootstrap(
             f"a has {len(first)} cases and b {len(second)}; a paired comparison needs "
             "the same cases"
         )
-    resamples, seed = _checked(resamples, seed, level, method)
+    resamples, seed, level = _checked(resamples, seed, level, method)
     return PairedBootstrapResult(
         *_intervals(first - second, resamples, seed, level, method), resamples, level, method, seed
     )
@@ -172,11 +172,14 @@ def _as_table(values: ArrayLike, name: str) -> _Floats:
     return table
 
 
-def _checked(resamples: int, seed: int, level: float, method: str) -> tuple[int, int]:
-    number_between(level, "level", 0, 1)
+def _checked(resamples: int, seed: int, level: float, method: str) -> tuple[int, int, float]:
     if method not in get_args(IntervalMethod):
         raise ValueError(f"method is {method!r}; choose from {', '.join(get_args(IntervalMethod))}")
-    return whole_number(resamples, "resamples", 1), whole_number(seed, "seed", 0)
+    return (
+        whole_number(resamples, "resamples", 1),
+        whole_number(seed, "seed", 0),
+        number_between(level, "level", 0, 1),
+    )
 
 
 def _intervals(

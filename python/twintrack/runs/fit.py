@@ -228,7 +228,7 @@ def fit_tallies(
         parts = [tallies]
         if calibrator.bins == "auto" and len(tallies) > 1:
             # The cross-validation needs the sum of each fold, which then is a case by itself.
-            dealt = deal(len(tallies), calibrator.folds, calibrator.seed)
+            dealt = deal(len(tallies), int(calibrator.folds), int(calibrator.seed))
             parts = [tallies.of([tallies.cases[k] for k in fold]) for fold in dealt]
         for number, part in enumerate(parts):
             calibrator.add_tally(part.total(), f"fold {number}", region=region, cases=len(part))
