@@ -94,6 +94,8 @@ def test_natural_order_is_that_of_numbers_of_any_length():
         (check_file_place, "/dev/null", "is no regular file; name another"),
         (check_folder_place, "file", "is a file; name a folder"),
         (check_folder_place, "file/a/b", "/file is a file, not a folder"),
+        (check_folder_place, "link", "is a file; name a folder"),
+        (check_folder_place, "link/a", "/link is a file, not a folder"),
         # Nobody can make files there, the superuser neither.
         (check_file_place, "/proc/a.json", "make /proc writable or name another place"),
         (check_folder_place, "/proc/a/b", "make /proc writable or name another place"),
@@ -104,6 +106,7 @@ def test_places_that_cannot_be_written_are_found_before_the_work(tmp_path, check
         pytest.skip("a folder that cannot be written is looked for on Linux")
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(OSError, match=message) as error:
         check(tmp_path / place)
     assert error.value.filename == str(tmp_path / place)

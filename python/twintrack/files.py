@@ -76,7 +76,8 @@ def check_folder_place(path: Path) -> None:
     OSError
         It, or what it would be made in, is a file or cannot be written; says what to do.
     """
-    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    # A link to nothing is there, too: no folder can be made in its place.
+    there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
     if not there.is_dir():
         raise NotADirectoryError(
             errno.ENOTDIR,
