@@ -16,6 +16,7 @@ from twintrack import _core
 from twintrack.calibration import Calibrator
 from twintrack.cohort import Case, RegionRule
 from twintrack.cross_validation import deal
+from twintrack.files import split_suffix
 from twintrack.predictions import ensemble_of_score, join_ensembles
 from twintrack.runs.case_band import band_over_cases
 from twintrack.runs.engine import Outcome, Settings, add_tallies, flow_through, run_cases
@@ -369,8 +370,15 @@ def _ensembles(entries: Iterable[Entry]) -> Iterator[tuple[str, Mapping[str, Any
 
 
 def _told(cases: Iterable[Case], tumour: Sequence[int]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield what the files tell of scores; of those that cannot be read the run will tell."""
+    """Yield what the files tell of scores; of those that cannot be read the run will tell.
+
+    One of each kind and folder is asked, for thousands of files on a server are slow to open: the
+    run asks all.
+    """
+    kinds: dict[tuple[Path, str], Case] = {}
     for case in cases:
+        kinds.setdefault((case.score.parent, split_suffix(case.score.name)[1]), case)
+    for case in kinds.values():
         with contextlib.suppress(OSError, ValueError):
             yield case.name, ensemble_of_score(case.score, tumour)
 
