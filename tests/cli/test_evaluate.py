@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -187,6 +188,19 @@ def test_cases_may_be_chosen_to_be_shown(evaluate, twintrack, pristine_cohort, t
     for output in (folder, merged):
         assert twintrack("merge", folder, "-o", output)[0] == 0
         assert read_examples(output / "examples")[0].case == "PHANTOM_00001"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder that nobody can write")
+@pytest.mark.parametrize("command", ["evaluate", "apply"])
+def test_plans_are_made_of_folders_that_cannot_be_written(
+    twintrack, pristine_cohort, tmp_path, command
+):
+    """Archives among them: does anything remain to be done?"""
+    fitted = tt.Calibrator("none").fit(np.zeros(1), [np.zeros(1)])
+    fitted.save(tmp_path / "c.json")
+    source = ("-i", pristine_cohort / "manifest.csv", "-m", tmp_path / "c.json")
+    status, out, err = twintrack(command, *source, "-o", "/proc/results", "--dry-run")
+    assert (status, err, "6 of 6 cases" in out) == (0, "", True)
 
 
 def test_an_example_that_cannot_be_is_refused_before_the_work(evaluate, pristine_cohort):

@@ -98,7 +98,8 @@ def apply(
     report = telling.report()
     if overwrite and keep:
         raise ValueError("--overwrite replaces what --continue_prediction keeps: give one of them")
-    check_folder_place(output)
+    if not run.dry_run:
+        check_folder_place(output)
     calibrator = read_calibrator(model)
     cases = run.part_of(_scores(inputs))
     job = runs.ApplyJob(calibrator, output, dtype.value, ending.value, options.classes(tumour))

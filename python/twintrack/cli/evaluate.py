@@ -123,7 +123,8 @@ def evaluate(
     from twintrack.runs import evaluate as runs
 
     report = telling.report()
-    check_folder_place(output)
+    if not run.dry_run:
+        check_folder_place(output)
     job = runs.EvaluateJob(
         protocol=protocol.value,
         calibrator=None if model is None else read_calibrator(model),
