@@ -213,6 +213,20 @@ def test_a_part_that_others_cannot_be_merged_into_stays_as_it_was(cohort, tmp_pa
     assert content(one) == before
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda tally: tally.write_bytes(b"")])
+def test_parts_with_a_damaged_tally_are_refused_while_nothing_is_written(cohort, tmp_path, damage):
+    cases = read_manifest(cohort / "manifest.csv")[:2]
+    one, two = tmp_path / "one", tmp_path / "two"
+    evaluate_cohort(cases[:1], EvaluateJob(), one)
+    evaluate_cohort(cases[1:], EvaluateJob(), two)
+    (tally,) = two.rglob("*.npz")
+    damage(tally)
+    before = content(one)
+    with pytest.raises(ValueError, match=rf"two/.*/{tally.name}: damaged"):
+        merge_stores([one, two], one, "evaluation")
+    assert content(one) == before
+
+
 def test_killed_at_any_moment_and_resumed_ends_the_same(
     pristine_cohort, tmp_path, command, environment
 ):

@@ -35,7 +35,7 @@ def merge_stores(parts: Sequence[Path], target: Path, kind: str) -> Store:
     ------
     FileNotFoundError, ValueError
         A part is no store of this kind; parts were made with different options, or from different
-        files for the same case; cases are missing. Names the part.
+        files for the same case; cases are missing, or a tally is damaged. Names the part.
     StoreError
         The target cannot be written.
     """
@@ -75,10 +75,12 @@ def merge_stores(parts: Sequence[Path], target: Path, kind: str) -> Store:
     unfinished = cohort.difference(chosen)
     failures = [f for _, holder in holders for f in holder.failures() if f.case in unfinished]
     check_finished(target, cohort, chosen, failures)
+    taken = [(case, holder) for case, (_, holder, _) in chosen.items() if holder is not merged]
+    for case, holder in taken:
+        holder.tallied(case)  # reads it: a damaged one is told while nothing has been written
     with merged.writing(cohort):
-        for case, (_, holder, _) in chosen.items():
-            if holder is not merged:
-                merged.copy_from(holder, case)
+        for case, holder in taken:
+            merged.copy_from(holder, case)
         for failure in failures:
             merged.save_failure(failure)
     return merged
