@@ -214,10 +214,10 @@ def fit(
         "--leave-one-out": leave_one_out is not None,
         "--bins auto": calibrator.bins == "auto" and target is not Target.none,
     }
-    if run.parts > 1 and (band or leave_one_out):
+    if tallies is None and run.parts > 1 and (band or leave_one_out):
         raise ValueError(
-            "a part of a run (-num_parts) only tallies: give --band and --leave-one-out to the fit "
-            "to all tallies, which the part names when it is done"
+            "a part of a run (-num_parts) only tallies: leave out --band and --leave-one-out, and "
+            f"give them after all parts to twintrack fit --tallies {store} -o {output}"
         )
     failures: list[Failure] = []
     if tallies is not None:
