@@ -163,6 +163,18 @@ def test_success_takes_the_place_of_failure(store, source):
     assert [failure.case for failure in failed] == ["B"]
 
 
+def test_failure_takes_the_place_of_an_earlier_success(store, source):
+    # Else a merge or a refit would take the figures of files that are not there any more.
+    with store.writing(["A", "B"]):
+        finish(store, "A", source)
+        finish(store, "B", source)
+        store.save_failure(Failure("A", "read", "score", "is broken"))
+    finished, failed = store.complete()
+    assert finished == ["B"]
+    assert [failure.case for failure in failed] == ["A"]
+    assert not store.tally_path("A").exists()
+
+
 def test_unfinished_cohort_is_noticed(store, source):
     """Else results of a part that died would silently be missing from a merged cohort."""
     with store.writing(["A", "B", "C"]):

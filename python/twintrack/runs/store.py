@@ -314,7 +314,11 @@ class Store:
             (self.folder / "failures" / f"{entry.case}.json").unlink(missing_ok=True)
 
     def save_failure(self, failure: Failure) -> None:
-        """Record why a case could not be finished."""
+        """Record why a case could not be finished.
+
+        What was once made of it goes, for it was made from other files, and would count as
+        finished. Only the record of a volume stays with the volume, as it tells whose that is.
+        """
         with _store_errors(self.folder):
             self._put_json(
                 self.folder / "failures" / f"{failure.case}.json",
@@ -326,6 +330,10 @@ class Store:
                     "message": failure.message,
                 },
             )
+            entry = self.find(failure.case)
+            if entry is None or "volume" not in entry.outputs:
+                (self.folder / "cases" / f"{failure.case}.json").unlink(missing_ok=True)
+                self.tally_path(failure.case).unlink(missing_ok=True)
 
     def stamp_staged(self, name: str, place: Path) -> FileStamp:
         """Stamp a staged file as it is going to be at its place.
