@@ -244,6 +244,13 @@ def test_weights_that_have_changed_are_refused(copied: Path, model: str, file: s
     assert content(copied / "out") == made
 
 
+def test_another_number_of_members_is_said_not_taken_for_another_training(copied: Path) -> None:
+    tiny.write_model(copied / "members/m1", 7, patch=(16, 16, 32))
+    second = ["--members", str(copied / "members/m1")]
+    with pytest.raises(ValueError, match=r"made with ensemble = .*'members': 1.*'members': 2"):
+        run([*networks(copied), *second, "--continue_prediction"])
+
+
 def test_moved_networks_and_older_records_are_accepted(copied: Path) -> None:
     stored = {"case0": "stored", "case1": "stored"}
     (copied / "members/m0").rename(copied / "members/moved")

@@ -98,13 +98,6 @@ def check_same(record: Path, settings: Mapping[str, Any], folders: Sequence[Path
             f"{record}: not a record of twintrack predict ({error!r}); delete it, and all is "
             "predicted again"
         ) from error
-    for folder, known, network in zip(folders, digests, now, strict=False):
-        for name, digest in network["digests"].items():
-            if known.get(name, digest) != digest:
-                raise ValueError(
-                    f"{folder / name}: has changed since the predictions in {record.parent} were "
-                    f"made, as by another training; {advice}"
-                )
     # What the files hold is compared: a folder may have moved.
     apart = {"digests", "folder"} if all(digests) else {"digests"}
     old, new = _without(before, apart), _without(settings, apart)
@@ -115,6 +108,14 @@ def check_same(record: Path, settings: Mapping[str, Any], folders: Sequence[Path
                 f"{record}: the predictions that are there were made with"
                 f"{shown or ' another map'}; {advice}"
             )
+    # The networks are as many as they were, of the same folds.
+    for folder, known, network in zip(folders, digests, now, strict=True):
+        for name, digest in network["digests"].items():
+            if known.get(name, digest) != digest:
+                raise ValueError(
+                    f"{folder / name}: has changed since the predictions in {record.parent} were "
+                    f"made, as by another training, or --members in another order; {advice}"
+                )
 
 
 def _networks(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
