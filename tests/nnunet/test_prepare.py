@@ -217,12 +217,14 @@ def test_panorama_refuses_what_nnunet_or_a_rerun_would_take_for_something_else(
     with pytest.raises(ValueError, match="Dataset104_Other: has the number"):
         prepare_panorama(images, [labels], raw)
     (raw / "Dataset104_Other").rmdir()
+    archive = raw / "Dataset104_PDAC.zip"  # nnU-Net looks at folders only
+    archive.touch()
     for folder, twin in ((images, f"{name}.nii.gz"), (labels, f"{name}.mha")):
         (folder / twin).write_bytes(b"")
         with pytest.raises(ValueError, match="is the same case as"):
             prepare_panorama(images, [labels], raw)
         (folder / twin).unlink()
-    assert not list(raw.iterdir())
+    assert list(raw.iterdir()) == [archive]
     # Interrupted while it is made again, with other margins: labels never lie beside another crop.
     prepare_panorama(images, [labels], raw)
 

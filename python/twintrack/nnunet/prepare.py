@@ -157,7 +157,7 @@ def prepare_panorama(
     targets = (dataset_folder(raw, coarse, "Pancreas"), dataset_folder(raw, fine, "PDAC"))
     for target in targets:
         for other in target.parent.glob(f"{target.name.partition('_')[0]}_*"):
-            if other != target:
+            if other != target and other.is_dir():
                 raise ValueError(f"{other}: has the number of {target.name}; choose another one")
     for target in targets:
         for part in ("imagesTr", "labelsTr"):
