@@ -354,6 +354,14 @@ def test_constant_logits_stay_constant(seed, grid, shape, resampling, separate, 
     assert (score == ensemble_score([values])).all()
 
 
+def test_a_coordinate_rounded_to_beyond_the_edge_reads_the_edge():
+    # The last of so many float32 coordinates is rounded up to the number of the member's voxels.
+    member = np.ones((1, 1, 1, 8238929), np.float32)
+    geometry = geometry_for((1, 1, 8408682))
+    score = export_score([member], geometry, (0,), "probabilities", resampling="torch")
+    assert (score == 1).all()
+
+
 # --- export: pasting --------------------------------------------------------------------------
 
 

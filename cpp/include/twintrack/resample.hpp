@@ -110,7 +110,8 @@ AxisTaps axis_taps(Interpolation interpolation, std::int64_t input, std::int64_t
       low = std::floor(std::clamp(centre - half, Real{0}, last) + half);
     }
     const Real high = weight == 0 ? low : low + 1;
-    taps.low.push_back(static_cast<std::int32_t>(std::max(low, Real{0})));
+    // The last of millions of coordinates can be rounded to beyond the edge, in float32.
+    taps.low.push_back(static_cast<std::int32_t>(std::clamp(low, Real{0}, last)));
     taps.high.push_back(static_cast<std::int32_t>(std::min(high, last)));
     taps.weight.push_back(static_cast<double>(weight));
   }
