@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import signal
 import sys
 import threading
 import time
@@ -713,3 +714,26 @@ def test_turns_are_given_in_order() -> None:
         order.append("main")
     thread.join()
     assert order == ["other", "main"]
+
+
+def test_an_interrupted_wait_for_a_turn_leaves_no_place_in_the_queue() -> None:
+    # The turn would be given to nobody, and the pipeline of a notebook never run again.
+    turns, begun, ended = Turns(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        with turns:
+            begun.set()
+            while not turns._waiting:
+                time.sleep(0.001)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            ended.wait(10)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    begun.wait(10)
+    with pytest.raises(KeyboardInterrupt), turns:
+        pass
+    ended.set()
+    thread.join()
+    assert not turns._waiting
+    assert not turns._taken

@@ -28,7 +28,16 @@ class Turns:
             mine = threading.Lock()
             mine.acquire()
             self._waiting.append(mine)
-        mine.acquire()
+        try:
+            mine.acquire()
+        except BaseException:  # a signal: nobody would end this turn
+            with self._state:
+                given = mine not in self._waiting
+                if not given:
+                    self._waiting.remove(mine)
+            if given:
+                self.__exit__()
+            raise
 
     def __exit__(self, *error: object) -> None:
         with self._state:
