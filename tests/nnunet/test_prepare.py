@@ -264,13 +264,16 @@ def test_curvas_takes_no_file_by_chance(cohort: Path, tmp_path: Path) -> None:
     (first / "annotation_0.nii.gz").write_bytes(b"x")
     made = prepare_curvas(*given, raters=2)
     assert made.cases[0] == "PHANTOM_00000"
+    assert [f.message for f in made.faults if f.file == "annotation_0.nii.gz"] == [
+        "is left out; raters are numbered from 1"
+    ]
     with given[1].open(newline="") as file:
         assert next(csv.DictReader(file))["rater_1"].endswith("annotation_1.nii.gz")
     # Two of what there is one of.
     (first / "arteries_vessels.nii.gz").write_bytes((first / "vessels.nii.gz").read_bytes())
     made = prepare_curvas(*given)
     assert made.cases == ("PHANTOM_00001", "PHANTOM_00002")
-    assert "several files of vessels" in made.faults[0].message
+    assert "several files of vessels" in made.faults[1].message
     (first / "annotation_01.nii").write_bytes(b"x")
     with pytest.raises(ValueError, match="same rater"):
         prepare_curvas(*given)

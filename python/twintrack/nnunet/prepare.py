@@ -434,6 +434,8 @@ def _examine(folder: Path, raters: int) -> list[Fault]:
             return None
 
     annotations = _annotations(folder)
+    for file in sorted(folder.glob("annotation_0.nii*")):
+        fault(file, "labels", "is left out; raters are numbered from 1", used=True)
     image = read(folder / "image.nii.gz", _read_image)
     dtypes: dict[str, list[int]] = {}
     for rater in range(1, raters + 1):
