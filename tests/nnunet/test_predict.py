@@ -179,6 +179,8 @@ def test_a_folder_never_mixes_two_ensembles(place: Path, tmp_path: Path) -> None
     other = [*arguments(place, out, images), "--threshold", "0.3", "--no_save_roi"]
     assert run(other).exit_code == 1
     assert set(content(out)) == {"prediction.json"}
+    # Nothing can be mixed with what is not there.
+    assert run([*other, "--threshold", "0.4", "--continue_prediction"]).exit_code == 1
     # Files of which nobody knows how they were made are not kept.
     for name, data in made.items():
         (out / name).write_bytes(data[:-1])

@@ -227,7 +227,7 @@ def predict_folder(
     Raises
     ------
     ValueError
-        An image would be overwritten by a result. Or the files that are there, of `cases` if `keep`
+        An image would be overwritten by a result. Or scores that would stay, of any case if `keep`
         or else of others, were made by another ensemble (its weights included) or calibrator.
     """
     settings = describe(pipeline, outputs.dtype)
@@ -235,7 +235,8 @@ def predict_folder(
     _check_apart(cases, outputs)
     # Without a record nobody knows how the files that are there were made.
     keep = keep and record.is_file()
-    if keep or (record.is_file() and outputs.others(cases)):
+    # Only scores that stay can be mixed with new ones.
+    if record.is_file() and outputs.others(() if keep else cases):
         check_same(record, settings, pipeline.folders)
     notes: dict[str, tuple[str, ...]] = {}
     kept = {case for case in cases if keep and outputs.finished(case)}
