@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_dilation, gaussian_filter
 
 pytest.importorskip("nnunetv2")
 torch = pytest.importorskip("torch")
@@ -282,6 +282,32 @@ def test_dilation_zeroes_what_is_far_from_the_organ(
     assert (score[inside] > 0).all()
 
 
+@pytest.mark.parametrize("name", ["LPS", "sagittal"])
+def test_score_is_zero_beyond_the_organ_that_the_members_see(tmp_path: Path, name: str) -> None:
+    # As PANORAMA's baseline zeroes PDAC outside of its merged labels, dilated by a cube of 5.
+    folders = [tiny.write_model(tmp_path / str(seed), seed, favour={0: 2.5}) for seed in (5, 6)]
+    file = tmp_path / "case.nii.gz"
+    image = ct()
+    image[:4] = 0  # which nnU-Net crops: no network is asked there
+    write_volume(file, image, AFFINES[name])
+    plain = Pipeline(folders, **FAST).predict(file).score.array
+    found = Pipeline(folders, within=(1, 2), **FAST).predict(file)
+    means = np.mean([nnunet_probabilities(folder, file) for folder in folders], axis=0)
+    organ = (means[1] + means[2]).T > 0.5
+    assert 0.02 < organ.mean() < 0.5
+    near = binary_dilation(organ, np.ones((5, 5, 5)))
+    near[:4] = False
+    assert 0.1 < near.mean() < 0.8
+    np.testing.assert_array_equal(found.score.array, np.where(near, plain, 0))
+    inside = np.zeros(SHAPE, bool)
+    inside[found.roi.box] = found.roi.inside
+    np.testing.assert_array_equal(inside, near)
+    nothing = [tiny.write_model(tmp_path / "none", favour={0: 50.0})]
+    with pytest.warns(UserWarning, match=r"case.nii.gz: the members find no organ .*\(1, 2\)"):
+        empty = Pipeline(nothing, within=(1, 2), **FAST).predict(file)
+    assert not empty.score.array.any()
+
+
 # --- errors before anything runs ----------------------------------------------------------------
 
 
@@ -339,6 +365,8 @@ def test_unusual_resampling_is_refused(tmp_path: Path) -> None:
         ({"tumour": (3,)}, r"tumour is \(3,\); the members' channels are 1 to 2"),
         ({"tumour": (0,)}, "tumour is"),
         ({"tumour": ()}, "tumour is"),
+        ({"within": (1, 3)}, r"within is \(1, 3\); the members' channels are 1 to 2"),
+        ({"within": (2,)}, r"within is \(2,\) without all of tumour, \(1,\)"),
         ({"threshold": 1.5}, "threshold is 1.5"),
         ({"step": 0.0}, "step is 0.0"),
         ({"average": "votes"}, "average is 'votes'"),
@@ -569,11 +597,12 @@ def test_a_device_without_memory_for_the_export_leaves_it_to_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
     members: int,
 ) -> None:
-    plain = Pipeline(models[:members], **FAST).predict(ct(), AFFINES["LPS"])
+    plain = Pipeline(models[:members], within=(1, 2), **FAST).predict(ct(), AFFINES["LPS"])
     monkeypatch.setenv("TWINTRACK_EMULATION", "memory=100")
-    pipeline = on_device(Pipeline(models[:members], **FAST))
+    pipeline = on_device(Pipeline(models[:members], within=(1, 2), **FAST))
     with pytest.warns(UserWarning, match="cannot export this case, the CPU does .* bytes of mem"):
         found = pipeline.predict(ct(), AFFINES["LPS"])
+    assert len(found.notes) == 1
     np.testing.assert_array_equal(found.score.array, plain.score.array)
     monkeypatch.delenv("TWINTRACK_EMULATION")
     assert pipeline.predict(ct(), AFFINES["LPS"]).notes == ()  # the next case is done there again

@@ -204,6 +204,16 @@ def predict(
             rich_help_panel=_REGION,
         ),
     ] = None,
+    within: Annotated[
+        str | None,
+        typer.Option(
+            "--within",
+            help="Classes of the members that are the organ, such as 1,4,5 (PANORAMA's baseline): "
+            "score 0 farther than 2 voxels from it.",
+            show_default=False,
+            rich_help_panel=_REGION,
+        ),
+    ] = None,
     threshold: Annotated[
         float,
         typer.Option(
@@ -226,7 +236,7 @@ def predict(
         typer.Option(
             "--save_roi/--no_save_roi",
             help="Write the region of interest as rois/CASE.nii.gz, which twintrack fit, apply and "
-            "evaluate use. By default with --coarse.",
+            "evaluate use. By default with --coarse or --within.",
             show_default=False,
             rich_help_panel=_OUTPUT,
         ),
@@ -259,7 +269,8 @@ def predict(
 
     report = telling.report()
     check_folder_place(output)
-    rois = coarse is not None if save_roi is None else save_roi
+    narrow = coarse is not None or within is not None
+    rois = narrow if save_roi is None else save_roi
     outputs = Outputs(output, ending.value, dtype.value, rois)
     rule = RoiRule(
         margins=options.lengths(margins, "--margins"),
@@ -290,6 +301,7 @@ def predict(
         roi=rule,
         coarse_spacing=spacing,
         organ=None if organ is None else options.classes(organ, "--organ"),
+        within=None if within is None else options.classes(within, "--within"),
         step=step,
         mirroring=not no_mirroring,
         on_device=not off_device,

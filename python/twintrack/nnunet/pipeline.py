@@ -21,11 +21,18 @@ from twintrack.backend import computes_on_device
 from twintrack.calibrator_file import read_calibrator
 from twintrack.device_arrays import device_kind
 from twintrack.ensemble import Average, check_ensemble, ensemble_record, export_score
+from twintrack.nnunet.checks import (
+    check_alike,
+    check_channels,
+    check_coarse,
+    check_device,
+    check_fusable,
+)
 from twintrack.nnunet.frame import Frame
 from twintrack.nnunet.images import Image, as_image, read_image, resample_image
 from twintrack.nnunet.member_logits import MemberLogits, move_to_host
-from twintrack.nnunet.models import Folder, Model, inspect_folder, load_model
-from twintrack.nnunet.roi import Roi, RoiRule, find_roi, narrowed, whole_volume
+from twintrack.nnunet.models import Model, inspect_folder, load_model
+from twintrack.nnunet.roi import Roi, RoiRule, find_roi, narrowed, near_organ, whole_volume
 from twintrack.nnunet.turns import Turns
 from twintrack.volumes import Volume
 
@@ -36,6 +43,9 @@ Result = TypeVar("Result")
 
 COARSE_SPACING = (4.5, 4.5, 9.0)
 """Voxel size in mm at which PANORAMA's baseline looks for the pancreas: x, y, z."""
+
+WITHIN_REACH = 2
+"""Voxels by which `within` grows, along each axis: PANORAMA's baseline dilates by 5 x 5 x 5."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +106,10 @@ class Pipeline:
         coarse network sees it, as in training (``twintrack prepare``). None leaves it to nnU-Net.
     organ : sequence of int, optional
         Labels of the coarse segmentation that are the organ; all but background by default.
+    within : sequence of int, optional
+        Channels of the members' output that together are the organ, those of `tumour` among them;
+        1, 4 and 5 in PANORAMA's baseline. The region is narrowed to where their merged probability
+        is above 1/2, and two voxels further. By default it is not, as in the paper.
     step, mirroring, on_device
         nnU-Net's ``tile_step_size``, ``use_mirroring`` and ``perform_everything_on_device``. A
         device without memory for the last falls back to the CPU once and for all, with a note.
@@ -136,6 +150,7 @@ class Pipeline:
         roi: RoiRule | None = None,
         coarse_spacing: tuple[float, float, float] | None = COARSE_SPACING,
         organ: Sequence[int] | None = None,
+        within: Sequence[int] | None = None,
         step: float = 0.5,
         mirroring: bool = True,
         on_device: bool = True,
@@ -158,8 +173,14 @@ class Pipeline:
         if average not in ("probabilities", "logits"):
             raise ValueError(f"average is {average!r}; it is 'probabilities' or 'logits'")
         folders = [inspect_folder(path, folds, checkpoint) for path in members]
-        _check_alike(folders)
-        self.tumour = _check_tumour(tumour, folders[0])
+        check_alike(folders)
+        self.tumour = check_channels("tumour", tumour, folders[0])
+        self.within = None if within is None else check_channels("within", within, folders[0])
+        if self.within is not None and not set(self.tumour) <= set(self.within):
+            raise ValueError(
+                f"within is {self.within} without all of tumour, {self.tumour}; tumour would be 0 "
+                "where it lies outside of them"
+            )
         self.average = average
         self.regions = folders[0].regions
         self.threshold = float(threshold)
@@ -169,7 +190,7 @@ class Pipeline:
         coarse_folder = None
         if coarse is not None:
             coarse_folder = inspect_folder(coarse, coarse_folds, coarse_checkpoint or checkpoint)
-            _check_coarse(coarse_folder, folders[0], self.organ)
+            check_coarse(coarse_folder, folders[0], self.organ)
         self.size = sum(len(folder.folds) for folder in folders)
         self.calibrator = (
             read_calibrator(Path(calibrator))
@@ -178,11 +199,11 @@ class Pipeline:
         )
         check_ensemble(self.calibrator, self.ensemble)
 
-        self.device = _device(device)
+        self.device = check_device(device)
         settings: dict[str, Any] = {"step": step, "mirroring": mirroring, "on_device": on_device}
         self._members = [load_model(folder, self.device, **settings) for folder in folders]
         self._coarse = load_model(coarse_folder, self.device, **settings) if coarse_folder else None
-        _check_fusable(self._members, average)
+        check_fusable(self._members, average)
         self._turns = Turns()
         self._exports_on_device = computes_on_device()
         self._logits: weakref.WeakSet[MemberLogits] = weakref.WeakSet()  # changed in turns
@@ -210,6 +231,7 @@ class Pipeline:
             "coarse": None if self._coarse is None else of(self._coarse),
             "coarse_spacing": None if self.coarse_spacing is None else list(self.coarse_spacing),
             "organ": None if self.organ is None else list(self.organ),
+            "within": None if self.within is None else list(self.within),
             "roi": {**asdict(self.roi), "margins": list(self.roi.margins)},
             "threshold": self.threshold,
             "step": self._members[0].predictor.tile_step_size,
@@ -418,45 +440,64 @@ class Pipeline:
         with _timed(case.seconds, "export"):
             score = np.zeros(case.place.array.shape, np.float32, order="F")
             inside = case.frame.view(score)[case.roi.box]
-            self._merge(case, inside)
-            if case.roi.inside is not None:
-                inside[~case.roi.inside] = 0
+            roi = case.roi
+            with case.logits.taken() as members:
+                self._merge(case, members, self.tumour, self.calibrator, inside)
+                if self.within is not None:
+                    probability = np.empty(inside.shape, np.float32)
+                    self._merge(case, members, self.within, None, probability)
+                    organ = probability > 0.5
+                    roi = near_organ(roi, organ, WITHIN_REACH)
+                    if not organ.any():
+                        case.notes.append(
+                            f"{case.place}: the members find no organ (classes {self.within}); "
+                            "the score is 0 everywhere"
+                        )
+            if roi.inside is not None:
+                inside[~roi.inside] = 0
             mask = (score > self.threshold).view(np.uint8)
         place = case.place
         return Prediction(
             score=Volume(score, place.affine, place.path, place.header),
             mask=Volume(mask, place.affine, place.path, place.header),
             # nnU-Net crops what is 0 at the rim of an image before its networks see it.
-            roi=case.frame.back(narrowed(case.roi, case.geometries[0].box)),
+            roi=case.frame.back(narrowed(roi, case.geometries[0].box)),
             notes=tuple(case.notes),
             seconds=case.seconds,
         )
 
-    def _merge(self, case: _Predicted, out: NDArray[np.float32]) -> None:
-        """Write the score of the region, by the device if the logits are there."""
+    def _merge(
+        self,
+        case: _Predicted,
+        members: list[Any],
+        channels: Sequence[int],
+        calibrator: Any,
+        out: NDArray[np.float32],
+    ) -> None:
+        """Write the merged probability of channels in the region, by the device if they are there.
+
+        If it cannot, `members` are moved to the host.
+        """
         how: dict[str, Any] = {
-            "tumour": self.tumour,
+            "tumour": channels,
             "average": self.average,
-            "calibrator": self.calibrator,
+            "calibrator": calibrator,
             "regions": self.regions,
             "resampling": self._members[0].resampling,
             "force_separate_z": self._members[0].force_separate_z,
         }
-        with case.logits.taken() as members:
-            if device_kind(members[0]) is not None:
-                try:
-                    # Complete on the device whatever streams this thread and theirs work on:
-                    # Model.logits promises it, and export_score waits for its own.
-                    out[...] = export_score(members, case.geometries, **how).cpu().numpy()
-                    return
-                except (MemoryError, RuntimeError) as error:
-                    # A RuntimeError is CUDA's; one from which the device does not recover is
-                    # raised again by what comes next.
-                    case.notes.append(
-                        f"{self.device} cannot export this case, the CPU does ({error})"
-                    )
-                move_to_host(members)
-            export_score(members, case.geometries, out=out, **how)
+        if device_kind(members[0]) is not None:
+            try:
+                # Complete on the device whatever streams this thread and theirs work on:
+                # Model.logits promises it, and export_score waits for its own.
+                out[...] = export_score(members, case.geometries, **how).cpu().numpy()
+                return
+            except (MemoryError, RuntimeError) as error:
+                # A RuntimeError is CUDA's; one from which the device does not recover is
+                # raised again by what comes next.
+                case.notes.append(f"{self.device} cannot export this case, the CPU does ({error})")
+            move_to_host(members)
+        export_score(members, case.geometries, out=out, **how)
 
 
 # --- what is handed from stage to stage -------------------------------------------------------
@@ -519,99 +560,3 @@ def _as_case(image: Any, affine: NDArray[np.float64] | None) -> Image:
     if isinstance(image, Sequence) and all(isinstance(x, (str, os.PathLike)) for x in image):
         return read_image(image)
     return as_image(image, affine)
-
-
-# --- checks before anything is loaded ---------------------------------------------------------
-
-
-def _check_alike(folders: Sequence[Folder]) -> None:
-    seen: set[tuple[Path, int | str]] = set()
-    for folder in folders:
-        for fold in folder.folds:
-            if (folder.path.resolve(), fold) in seen:
-                raise ValueError(
-                    f"{folder.path}: fold {fold} is named twice; a member counts once, or it would "
-                    "weigh as much as two"
-                )
-            seen.add((folder.path.resolve(), fold))
-    first = folders[0]
-    for folder in folders[1:]:
-        for name in ("labels", "channels", "canonical"):
-            mine, theirs = getattr(first, name), getattr(folder, name)
-            if mine != theirs:
-                raise ValueError(
-                    f"{folder.path}: {_NAMES[name]} {theirs} differ from {mine} of {first.path}; "
-                    "members of an ensemble must have the same"
-                )
-
-
-_NAMES = {
-    "labels": "labels",
-    "channels": "channels",
-    "canonical": "images turned to RAS:",
-}
-
-
-def _check_coarse(coarse: Folder, member: Folder, organ: tuple[int, ...] | None) -> None:
-    for name in ("channels", "canonical"):
-        if getattr(coarse, name) != getattr(member, name):
-            raise ValueError(
-                f"{coarse.path}: {_NAMES[name]} {getattr(coarse, name)} differ from "
-                f"{getattr(member, name)} of the members ({member.path})"
-            )
-    values: set[int] = set()
-    for label in coarse.labels.values():
-        values.update(label if isinstance(label, list) else [label])
-    wrong = [label for label in organ or () if label not in values or label == 0]
-    if wrong or organ == ():
-        raise ValueError(f"organ is {organ}; the labels of {coarse.path} are {dict(coarse.labels)}")
-
-
-def _check_tumour(tumour: Sequence[int], folder: Folder) -> tuple[int, ...]:
-    channels = (int(tumour),) if isinstance(tumour, (int, np.integer)) else tuple(tumour)
-    lowest = 0 if folder.regions else 1  # channel 0 is background
-    if not channels or not all(lowest <= channel < folder.heads for channel in channels):
-        raise ValueError(
-            f"tumour is {channels}; the members' channels are {lowest} to {folder.heads - 1} "
-            f"({dict(folder.labels)})"
-        )
-    return channels
-
-
-def _check_fusable(models: Sequence[Model], average: Average) -> None:
-    first = models[0]
-    for model in models[1:]:
-        mine = (first.resampling, first.force_separate_z)
-        theirs = (model.resampling, model.force_separate_z)
-        if mine != theirs:
-            raise ValueError(
-                f"{model.folder.path}: resamples probabilities by {theirs}, {first.folder.path} by "
-                f"{mine}; members of an ensemble must do it in the same way"
-            )
-        if average == "logits" and model.preprocessing != first.preprocessing:
-            raise ValueError(
-                f"{model.folder.path}: preprocesses images otherwise than {first.folder.path}; the "
-                "mean of logits needs members on one grid: use average='probabilities'"
-            )
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device is {name!r}; it is auto, cpu, cuda, cuda:N or mps") from error
-    usable = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not usable.get(device.type, False):
-        raise ValueError(f"device is {name!r}, which is not available here; use cpu")
-    if device.type == "cuda" and device.index is None:
-        # By number: "the current device" is another one in other threads.
-        device = torch.device("cuda", torch.cuda.current_device())
-    return device

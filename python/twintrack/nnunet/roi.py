@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["Roi", "RoiRule", "find_roi", "narrowed", "whole_volume"]
+__all__ = ["Roi", "RoiRule", "find_roi", "narrowed", "near_organ", "whole_volume"]
 
 Box = tuple[slice, slice, slice]
 
@@ -94,6 +94,23 @@ def narrowed(roi: Roi, box: Sequence[tuple[int, int]]) -> Roi:
         for outer, part in zip(roi.box, inner, strict=True)
     )
     return Roi((a, b, c), None if roi.inside is None else roi.inside[inner], roi.found)
+
+
+def near_organ(roi: Roi, organ: NDArray[np.bool_], reach: int) -> Roi:
+    """Return the part of a region that is near an organ.
+
+    Parameters
+    ----------
+    roi
+        The region.
+    organ : bool
+        Of its box: which voxels are the organ's.
+    reach
+        In voxels along each axis: the organ grows by a cube of ``2 reach + 1`` voxels a side.
+    """
+    # Of bytes, and one axis after another: a dilation by the cube itself visits all of its voxels.
+    near = ndimage.maximum_filter(organ.view(np.uint8), size=2 * reach + 1).view(np.bool_)
+    return Roi(roi.box, near if roi.inside is None else near & roi.inside, roi.found)
 
 
 def whole_volume(shape: Sequence[int]) -> Roi:
