@@ -31,7 +31,7 @@ help: ## list the targets
 
 # --- jobs -----------------------------------------------------------------------------------------
 
-.PHONY: demo demo-full test lint format sanitize sanitize-address sanitize-thread bench bench-check
+.PHONY: demo demo-full test test-nnunet lint format sanitize sanitize-address sanitize-thread bench bench-check
 .PHONY: cuda gpu-check device fuzz fuzz-check kills clean
 
 demo: WERROR := OFF
@@ -44,6 +44,9 @@ demo-full: $(VENV)/installed $(VENV)/nnunet ## the paper from end to end on phan
 
 test: $(VENV)/installed $(VENV)/test build/cpp/tested ## build, install and run every test
 	$(PY) -m pytest $(PYTEST)
+
+test-nnunet: $(VENV)/installed $(VENV)/test $(VENV)/nnunet build/cpp/tested ## the tests that need nnU-Net and torch; large downloads
+	$(PY) -m pytest -m 'nnunet or torch' $(PYTEST)
 
 lint: $(VENV)/installed $(VENV)/test $(VENV)/lint ## style and types, of Python and C++
 	$(PY) -m ruff check
@@ -161,7 +164,7 @@ $(VENV)/demo: pyproject.toml | $(VENV)/installed
 	touch $@
 
 $(VENV)/nnunet: $(VENV)/installed pyproject.toml
-	$(PIP) 'twintrack[nnunet,report]'
+	$(PIP) --group nnunet 'twintrack[nnunet,report]'
 	touch $@
 
 build/cpp/tested: $(VENV)/build $(CORE)

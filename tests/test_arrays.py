@@ -24,6 +24,7 @@ def bits(array):
     return array.view(f"u{array.itemsize}")
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_torch_tensors_in_host_memory(dtype):
     score, array = tensors(dtype)
@@ -47,6 +48,7 @@ def test_torch_tensors_in_host_memory(dtype):
     )
 
 
+@pytest.mark.torch
 def test_a_tensor_that_needs_a_gradient_is_read():
     torch = pytest.importorskip("torch", exc_type=ImportError)
     score = torch.full((3,), 0.5, requires_grad=True)

@@ -366,6 +366,7 @@ def test_bad_cohorts_are_named():
         )
 
 
+@pytest.mark.torch
 def test_torch_tensors_in_and_out():
     torch = pytest.importorskip("torch")
     scores, labels = cohort(1)
