@@ -214,9 +214,10 @@ class ExportColumn {
   __device__ float between(const DeviceSource& from, std::int64_t channel, double low, double high,
                            const Tap<double>& along0, const Tap<double>& along1,
                            const Tap<double>& along2) {
-    const double value = lerp<double>(low, high, along0.weight);
-    const double half = round_to_half(value);
-    if (!near_half_tie(value, half, from.tie_margin)) return static_cast<float>(half);
+    std::uint64_t apart = 0;
+    const double half =
+        round_to_half(lerp<double>(low, high, along0.weight), from.tie_margin, apart);
+    if (apart == 0) return static_cast<float>(half);
     return static_cast<float>(round_to_half(scipy_value(from, channel, along0, along1, along2)));
   }
   // Not in the loop, as it is rare: it would take up registers.

@@ -355,22 +355,20 @@ class FusedExport {
                                         float* __restrict out) const {
     const double weight = from.taps[0].weight[static_cast<std::size_t>(at.z)];
     const double margin = from.tie_margin;
-    constexpr int run = 32;  // ties are looked for again in so many voxels only
+    const auto round = [&](int first, int last) TWINTRACK_INLINE_LAMBDA {
+      std::uint64_t apart = 0;
+      for (int x = first; x < last; ++x)
+        out[x] = static_cast<float>(round_to_half(lerp(low[x], high[x], weight), margin, apart));
+      return apart == 0;
+    };
+    if (round(0, at.n)) return out;
+    // Few voxels of a row lie near ties: the others are not looked at one by one.
+    constexpr int run = 32;
     for (int first = 0; first < at.n; first += run) {
       const int last = std::min(first + run, at.n);
-      std::int64_t ties = 0;  // as wide as what is compared, so that the loop vectorises
-      for (int x = first; x < last; ++x) {
-        const double value = lerp(low[x], high[x], weight);
-        const double half = round_to_half(value);
-        out[x] = static_cast<float>(half);
-        ties |= near_half_tie(value, half, margin) ? 1 : 0;
-      }
-      if (ties == 0) continue;
-      for (int x = first; x < last; ++x) {
-        const double value = lerp(low[x], high[x], weight);
-        if (near_half_tie(value, static_cast<double>(out[x]), margin))
-          out[x] = static_cast<float>(round_to_half(scipy_value(from, at, x)));
-      }
+      if (round(first, last)) continue;
+      for (int x = first; x < last; ++x)
+        if (!round(x, x + 1)) out[x] = static_cast<float>(round_to_half(scipy_value(from, at, x)));
     }
     return out;
   }

@@ -20,22 +20,30 @@ TWINTRACK_HD double half_scale(double x) {
   return scale > 0x1p-14 ? scale : 0x1p-14;
 }
 
-/// `x` to the nearest float16, ties to even, for |x| < 65520. The sum with 3 · 2^k has float16's
-/// spacing at `x` as that of its own last bit.
-TWINTRACK_HD float round_to_half(float x) {
-  const float shift = half_scale(x) * 0x1.8p13f;
-  return (x + shift) - shift;
+/// A number whose sum with `x` has float16's spacing at `x` as that of its own last bit, so that
+/// the addition rounds.
+TWINTRACK_HD float half_shift(float x) {
+  return half_scale(x) * 0x1.8p13f;
 }
-TWINTRACK_HD double round_to_half(double x) {
-  const double shift = half_scale(x) * 0x1.8p42;
+TWINTRACK_HD double half_shift(double x) {
+  return half_scale(x) * 0x1.8p42;
+}
+
+/// `x` to the nearest float16, ties to even, for |x| < 65520.
+template <class Real>
+TWINTRACK_HD Real round_to_half(Real x) {
+  const Real shift = half_shift(x);
   return (x + shift) - shift;
 }
 
-/// Whether a value within `margin` of `x` may round to another float16 than `half`, which is that
-/// of `x`. For margins well below float16's spacing, 2^-24 at least; never for a margin of 0.
-TWINTRACK_HD bool near_half_tie(double x, double half, double margin) {
-  const double distance = x > half ? x - half : half - x;
-  return distance > half_scale(x) * 0x1p-11 - margin;
+/// The same if all values within `margin` of `x` round to it; else bits of `apart` are set. For
+/// margins well below float16's smallest spacing, 2^-24; one of 0 never sets any.
+TWINTRACK_HD double round_to_half(double x, double margin, std::uint64_t& apart) {
+  const double shift = half_shift(x);
+  const double below = (x - margin) + shift;
+  const double above = (x + margin) + shift;
+  apart |= detail::bits_as<std::uint64_t>(below) ^ detail::bits_as<std::uint64_t>(above);
+  return above - shift;
 }
 
 }  // namespace twintrack
