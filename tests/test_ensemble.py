@@ -95,7 +95,7 @@ def test_bfloat16_is_read_as_such():
 
 
 def test_extreme_logits_give_exact_ends():
-    member = np.array([[80.0, -80.0, 3e38, 0.0], [-80.0, 80.0, -3e38, 0.0]], np.float32)
+    member = np.array([[80.0, -80.0, 1e30, 0.0], [-80.0, 80.0, -1e30, 0.0]], np.float32)
     assert ensemble_score([member]).tolist() == [0, 1, 0, 0.5]
 
 
@@ -520,6 +520,30 @@ def test_logits_that_are_not_finite_are_named(value, dtype):
     geometry = ExportGeometry((9, 9, 9), ((0, 9),) * 3, (1, 1, 1), (1, 1, 1), (1, 2, 0))
     with pytest.raises(ValueError, match=r"members\[1\]\[2, 4, 1, 3\]"):
         export_score(turned, geometry)
+
+
+def test_logits_that_arithmetic_could_overflow_are_named():
+    # The mean of two, or a value between a high and a low one, would be infinite, and where it is
+    # looked up in the map anything.
+    a_map = CalibrationMap([0.0, 1.0], [0.0, 0.5])
+    for value in (2.0**100, -3e38):
+        members = [np.zeros((2, 6, 5, 4), np.float32) for _ in range(2)]
+        for member in members:
+            member[1, 3] = value
+        with pytest.raises(ValueError, match=r"members\[0\]\[1, 3, 0, 0\] is .*below 2\^100"):
+            ensemble_score(members, average="logits", calibrator=a_map)
+        with pytest.raises(ValueError, match=r"members\[0\]\[1, 3, 0, 0\] is .*below 2\^100"):
+            export_score(members, geometry_for((9, 9, 9)), calibrator=a_map)
+    largest = np.float32(np.nextafter(np.float32(2.0**100), 0, dtype=np.float32))
+    member = np.zeros((2, 6, 5, 4), np.float32)
+    member[1, ::2], member[1, 1::2] = largest, -largest
+    for average in ("probabilities", "logits"):
+        members = [member] * 50
+        score = ensemble_score(members, average=average)
+        np.testing.assert_array_equal(score[::2], 1)
+        np.testing.assert_array_equal(score[1::2], 0)
+        exported = export_score(members, geometry_for((9, 9, 9)), average=average)
+        assert ((exported >= 0) & (exported <= 1)).all()
 
 
 @pytest.mark.parametrize("value", [-1e-6, 1.001, np.nan])

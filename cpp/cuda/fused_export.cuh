@@ -56,10 +56,10 @@ class OwnValues {
   T* value_;
 };
 
-/// Notes a value that is not a finite logit or a probability.
+/// Notes a value that is neither a logit nor a probability.
 __device__ inline float checked(const MergeTask& merge, float value, unsigned& bad) {
   const bool good =
-      merge.logits ? twintrack::detail::magnitude_bits(value) < twintrack::detail::infinite_bits
+      merge.logits ? twintrack::detail::magnitude_bits(value) < twintrack::detail::logit_limit_bits
                    : score_fault(value) == 0;
   bad |= good ? 0u : 1u;
   return value;

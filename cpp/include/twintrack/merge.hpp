@@ -59,8 +59,9 @@ inline constexpr float input_probability_limit = 1.0f + 0x1p-8f;
 TWINTRACK_HD std::uint32_t magnitude_bits(float x) {
   return bits_as<std::uint32_t>(x) & 0x7fffffffu;
 }
-/// Above the magnitudes of all finite numbers.
-inline constexpr std::uint32_t infinite_bits = 0x7f800000u;
+/// The bits of 2^100, below which logits must lie: so far from float32's range that neither sums
+/// over members nor interpolation can leave it. NaN and infinities have higher ones.
+inline constexpr std::uint32_t logit_limit_bits = 0x71800000u;
 
 TWINTRACK_HD float higher(float x, float than) {
   return x > than ? x : than;
@@ -180,7 +181,7 @@ struct ToFloat {
   }
 };
 
-// `n` values to float; `stride` in bytes. False if one is not finite (logits) or not in [0, 1].
+// `n` values to float; `stride` in bytes. False if one is not a logit, or not in [0, 1].
 TWINTRACK_INLINE bool read_values(Element element, bool logits, const std::byte* p,
                                   std::int64_t stride, std::int64_t n, float* __restrict out) {
   if (element == Element::float16)
@@ -197,7 +198,7 @@ TWINTRACK_INLINE bool read_values(Element element, bool logits, const std::byte*
     const std::uint32_t magnitude = magnitude_bits(out[i]);
     highest = magnitude > highest ? magnitude : highest;
   }
-  return highest < infinite_bits;
+  return highest < logit_limit_bits;
 }
 
 // Running mean of members' logits, in the members' own precision.
@@ -279,13 +280,13 @@ inline ArrayView channel_of(const ArrayView& member, std::int64_t channel) {
       float sum = 0;
       for (const std::int64_t channel : merge.channels()) {
         const float value = value_at(channel_of(members[k], channel), index);
-        if (logits ? std::isfinite(value) : value >= 0 && value <= 1) {
+        if (logits ? magnitude_bits(value) < logit_limit_bits : value >= 0 && value <= 1) {
           sum += value;
           continue;
         }
-        throw InvalidVoxel(
-            name(std::to_string(channel)) + " is " + number_text(value) +
-            (logits ? "; logits must be finite in float32" : "; probabilities must be in [0, 1]"));
+        throw InvalidVoxel(name(std::to_string(channel)) + " is " + number_text(value) +
+                           (logits ? "; logits must be finite, below 2^100 in magnitude"
+                                   : "; probabilities must be in [0, 1]"));
       }
       if (!logits && !merge.rule().regions && sum > input_probability_limit)
         throw InvalidVoxel("the tumour channels of " + name(":") + " add up to " +

@@ -303,6 +303,8 @@ void bad_input_is_named_as_on_the_cpu() {
         put(0, {1, 2, 2, 2}, 1.5f);
         same_message("members[0][1, 2, 2, 2] is 1.5; probabilities must be in [0, 1]");
       } else {
+        put(1, {2, 3, 4, 5}, -0x1p100f);
+        same_message("members[1][2, 3, 4, 5] is -1.26765");
         put(1, {0, 3, 4, 5}, INFINITY);
         same_message("members[1][0, 3, 4, 5] is inf; logits must be finite");
         put(0, {2, 0, 0, 0}, std::nanf(""));
