@@ -5,6 +5,10 @@
 #include <string>
 #include <vector>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #include "check.hpp"
 #include "twintrack/calibration_map.hpp"
 #include "twintrack/cut_refinement.hpp"
@@ -108,6 +112,30 @@ void an_invalid_voxel_leaves_the_tally_as_it_was() {
   check(tally.sums() == before, "a case that was refused has changed the tally");
 }
 
+// A program may take subnormal numbers for 0: in one of its threads, and not in ours.
+void arithmetic_is_the_same_in_every_thread() {
+#if defined(__SSE2__)
+  SampleCase sample(voxels, raters, 4);
+  for (std::size_t i = 0; i < voxels; i += 3) sample.score[i] *= 0x1p-127f;
+  const CaseView view = sample.view();
+  const CalibrationMap map({0.0, 1.0}, {0.0, 0.5});
+  const std::vector<float> expected = mapped(map, view, 1);
+  const Sums sums = tallied(view, 1).sums();
+  const unsigned before = _mm_getcsr();
+  const unsigned flushing = before | 0x8040;  // results, and what is read
+  _mm_setcsr(flushing);
+  const std::vector<float> alone = mapped(map, view, 1);
+  const std::vector<float> together = mapped(map, view, threads);
+  const Sums flushed_sums = tallied(view, threads).sums();
+  const bool kept = (_mm_getcsr() & 0x8040) == 0x8040;
+  _mm_setcsr(before);
+  check(same_bits(alone, expected), "a thread's setting for subnormal numbers decides");
+  check(same_bits(together, expected), "threads take subnormal numbers in different ways");
+  check(flushed_sums == sums, "a tally depends on a thread's setting");
+  check(kept, "the thread has lost its setting");
+#endif
+}
+
 void calls_from_many_threads() {
   const SampleCase sample(voxels, raters, 3);
   const CaseView view = sample.view();
@@ -127,6 +155,7 @@ int main() {
     every_task_is_done_once_and_a_failure_comes_back();
     threads_inside_a_call();
     an_invalid_voxel_leaves_the_tally_as_it_was();
+    arithmetic_is_the_same_in_every_thread();
     calls_from_many_threads();
   });
 }

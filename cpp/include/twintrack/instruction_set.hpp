@@ -1,9 +1,9 @@
 // Choice of the CPU instruction set at run time.
 //
 // A hot loop is written once, as always-inline code, and passed to `with_instruction_set` as a
-// lambda. It is compiled once per set and the best one that this processor has is called. None of
-// the sets listed here lets the compiler contract a multiplication and an addition (fma is left
-// out on purpose), so that every set gives the same bits.
+// lambda. It is compiled once per set and the best one that this processor has is called. Every set
+// gives the same bits: contraction of a multiplication and an addition, which AVX-512 has
+// instructions for, is switched off by -ffp-contract=off (CMakeLists.txt).
 //
 // TWINTRACK_INSTRUCTION_SET=baseline|avx2|avx512 in the environment forces one that the processor
 // has; anything else is an error. On other architectures there is one set, the compiler's baseline.

@@ -1,6 +1,7 @@
 // Tasks shared out over CPU threads: OpenMP, so that OMP_NUM_THREADS and threadpoolctl have their
 // say, or std::thread where OpenMP is absent, cannot be seen by ThreadSanitizer, or does not work:
-// in a process forked after OpenMP was used (data loaders do that), where GNU's OpenMP would hang.
+// in a process forked since this was loaded (data loaders do that), where GNU's OpenMP would hang
+// if anyone had used it before.
 #pragma once
 
 #include <algorithm>
@@ -10,8 +11,11 @@
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
+
+#include "twintrack/standard_arithmetic.hpp"
 
 #if defined(_OPENMP) && !defined(TWINTRACK_STD_THREADS)
 #include <omp.h>
@@ -41,7 +45,7 @@ inline int max_threads() {
 namespace detail {
 
 #if TWINTRACK_OPENMP
-// False in a process that was forked after the first call.
+// False in a process that was forked after this was loaded.
 inline bool openmp_works() {
 #if defined(__unix__) || defined(__APPLE__)
   static std::atomic<bool> forked{false};
@@ -53,6 +57,8 @@ inline bool openmp_works() {
   return true;
 #endif
 }
+// Other users of the same OpenMP may be there, and fork, before the first parallel loop of ours.
+inline const bool openmp_works_at_load = openmp_works();
 #endif
 
 // Calls `run(thread)` on `threads` threads, thread 0 being the caller's.
@@ -67,7 +73,12 @@ void run_team(int threads, Run& run) {
   }
 #endif
   std::vector<std::thread> team;
-  for (int thread = 1; thread < threads; ++thread) team.emplace_back(std::ref(run), thread);
+  team.reserve(static_cast<std::size_t>(threads));
+  try {
+    for (int thread = 1; thread < threads; ++thread) team.emplace_back(std::ref(run), thread);
+  } catch (const std::system_error&) {
+    // No more threads are to be had: those that are there do all of the tasks.
+  }
   run(0);
   for (std::thread& member : team) member.join();
 }
@@ -84,6 +95,7 @@ void parallel_tasks(int threads, std::int64_t tasks, Work&& work) {
   std::exception_ptr failure;
   std::mutex failure_mutex;
   auto run = [&](int thread) {
+    const StandardArithmetic standard;
     try {
       for (std::int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
         work(thread, task);
