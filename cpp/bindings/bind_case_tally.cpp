@@ -5,6 +5,16 @@ namespace twintrack::bindings {
 
 namespace {
 
+// The sums of a case alone. They are added to a tally with the interpreter's lock held, so that
+// several threads may add to one.
+CaseTally sums_of(const CaseTally& like, const Case& arrays, CaseOverview* overview = nullptr) {
+  // Only the views are used from here on, and the caller holds the arrays.
+  const py::gil_scoped_release release;
+  CaseTally found(like.raters(), like.bins());
+  found.update(arrays.view(), overview);
+  return found;
+}
+
 // A copy of part of a tally's sums, from `first` on.
 py::array_t<std::uint64_t> part(const CaseTally& tally, std::size_t first,
                                 std::vector<std::size_t> shape) {
@@ -46,21 +56,14 @@ void register_case_tally(py::module_& module) {
           "update",
           [](CaseTally& tally, const py::array& score, const std::vector<py::array>& raters,
              const std::optional<py::array>& region) {
-            const Case arrays(score, raters, region);
-            // Only the views are used from here on, and the caller holds the arrays.
-            const py::gil_scoped_release release;
-            tally.update(arrays.view());
+            tally += sums_of(tally, Case(score, raters, region));
           },
           py::arg("score"), py::arg("raters"), py::arg("region") = py::none())
       .def(
           "update_and_overview",
           [](CaseTally& tally, const py::array& score, const std::vector<py::array>& raters) {
-            const Case arrays(score, raters, std::nullopt);
             CaseOverview overview;
-            {
-              const py::gil_scoped_release release;  // as above
-              tally.update(arrays.view(), &overview);
-            }
+            tally += sums_of(tally, Case(score, raters, std::nullopt), &overview);
             std::vector<std::pair<std::int64_t, std::int64_t>> marked;
             for (const MarkedExtent::Range& range : overview.marked)
               marked.emplace_back(range.first, range.last);

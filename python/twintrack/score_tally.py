@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,8 @@ class ScoreTally:
 
     Notes
     -----
-    Pickled and saved tallies hold only the cells that occur: about 1 MB for a CT and five raters.
+    Several threads may add to one tally; they take turns, each with all of the cores. Pickled and
+    saved tallies hold only the cells that occur: about 1 MB for a CT and five raters.
     """
 
     def __init__(self, raters: int) -> None:
@@ -91,6 +93,8 @@ class ScoreTally:
         )
         # Sums on devices, by device, of voxels that the dense table does not have yet.
         self._on_devices: dict[int, _cuda.ScoreTally] = {}
+        # Held while any of these is read or changed: the core works without the interpreter's lock.
+        self._lock = threading.RLock()
 
     @property
     def raters(self) -> int:
@@ -148,12 +152,14 @@ class ScoreTally:
         for since an invalid voxel must be reported. The sums stay on the device until they are
         asked for.
         """
-        dense = self._dense_table()
-        if on_device(score=score, raters=raters, region=region):
-            self._update_on_device(score, raters, region)
-        else:
-            dense.update(score_array(score), rater_arrays(raters), region_array(region))
-        self._rows = None
+        there = on_device(score=score, raters=raters, region=region)
+        with self._lock:
+            dense = self._dense_table()
+            if there:
+                self._update_on_device(score, raters, region)
+            else:
+                dense.update(score_array(score), rater_arrays(raters), region_array(region))
+            self._rows = None
         return self
 
     def _update_on_device(self, score: Any, raters: Any, region: Any | None) -> None:
@@ -175,8 +181,9 @@ class ScoreTally:
                 f"cannot add a tally of {other.raters} raters to one of {self.raters} raters"
             )
         rows = other.rows()
-        self._dense_table().add_rows(*rows)
-        self._rows = None
+        with self._lock:
+            self._dense_table().add_rows(*rows)
+            self._rows = None
         return self
 
     def __add__(self, other: ScoreTally) -> ScoreTally:
@@ -200,18 +207,20 @@ class ScoreTally:
 
     def rows(self) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
         """Return the occurring cells (K,) and their sums (K, 2 + N): count, residuals, votes."""
-        if self._rows is None:
-            assert self._dense is not None  # noqa: S101 - one of the two is always there
-            for tally in self._on_devices.values():
-                self._dense.add_rows(*tally.take_rows())
-            self._rows = self._dense.rows()
-        return self._rows
+        with self._lock:
+            if self._rows is None:
+                assert self._dense is not None  # noqa: S101 - one of the two is always there
+                for tally in self._on_devices.values():
+                    self._dense.add_rows(*tally.take_rows())
+                self._rows = self._dense.rows()
+            return self._rows
 
     def compact(self) -> ScoreTally:
         """Keep only the cells that occur in memory (about 1 MB rather than 10), none on devices."""
-        self.rows()
-        self._dense = None
-        self._on_devices.clear()
+        with self._lock:
+            self.rows()
+            self._dense = None
+            self._on_devices.clear()
         return self
 
     def equal_mass_bins(self, bins: int) -> EqualMassBins:

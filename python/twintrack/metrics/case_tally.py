@@ -118,7 +118,8 @@ class CaseTally:
 
     Notes
     -----
-    Tallies can be pickled, copied and, as plain arrays, saved: 9 kB for five raters.
+    Several threads may add to one tally. Tallies can be pickled, copied and, as plain arrays,
+    saved: 9 kB for five raters.
     """
 
     def __init__(self, raters: int, bins: int = BINS) -> None:
