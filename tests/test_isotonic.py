@@ -35,6 +35,11 @@ def test_a_weight_is_as_many_repeats(pairs):
     )
 
 
+def test_sums_beyond_float64_are_refused():
+    with pytest.raises(ValueError, match=r"values\[1\].* more than float64 holds"):
+        tt.isotonic([1e308, 0], [10, 1])
+
+
 @given(VALUES)
 def test_monotone_values_are_left_as_they_are(values):
     ordered = np.sort(values)

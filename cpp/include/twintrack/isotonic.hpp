@@ -42,6 +42,9 @@ inline void isotonic(const double* values, const double* weights, std::size_t n,
     while (!blocks.empty() && blocks.back().mean >= block.mean) {
       block.sum += blocks.back().sum;
       block.weight += blocks.back().weight;
+      if (!std::isfinite(block.sum))
+        throw std::invalid_argument("values up to values[" + std::to_string(i) +
+                                    "], times their weights, add up to more than float64 holds");
       // Equal means stay as they are: pooling a plateau must not round it.
       if (blocks.back().mean != block.mean) block.mean = block.sum / block.weight;
       blocks.pop_back();
