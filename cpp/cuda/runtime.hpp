@@ -41,16 +41,19 @@ inline void check(cudaError_t status, const char* what) {
 /// Makes a device current for as long as this lives.
 class DeviceGuard {
  public:
-  explicit DeviceGuard(int device) {
+  explicit DeviceGuard(int device) : device_(device) {
     check(cudaGetDevice(&before_), "cudaGetDevice");
     if (before_ != device)
       check(cudaSetDevice(device), ("choosing device " + std::to_string(device)).c_str());
   }
-  ~DeviceGuard() { cudaSetDevice(before_); }
+  ~DeviceGuard() {
+    if (before_ != device_) cudaSetDevice(before_);
+  }
   DeviceGuard(const DeviceGuard&) = delete;
   DeviceGuard& operator=(const DeviceGuard&) = delete;
 
  private:
+  int device_;
   int before_ = 0;
 };
 

@@ -48,7 +48,7 @@ void register_score_tally(py::module_& module) {
         std::vector<std::uint64_t> sums;
         {
           const py::gil_scoped_release release;
-          // Every update has waited for its stream, so any stream will do that waits for no other.
+          // Every update has waited for its stream, so any will do.
           sums = tally.take(cudaStreamPerThread);
         }
         return rows_of(sums, tally.columns());
