@@ -57,6 +57,42 @@ def test_a_tensor_that_needs_a_gradient_is_read():
     assert not mapped.requires_grad
 
 
+@pytest.mark.torch
+def test_a_subclass_of_tensor_is_a_tensor():
+    torch = pytest.importorskip("torch", exc_type=ImportError)
+
+    class MetaTensor(torch.Tensor):
+        """As MONAI's: a tensor with an affine."""
+
+    score = torch.rand(40, generator=torch.Generator().manual_seed(0)).as_subclass(MetaTensor)
+    a_map = tt.CalibrationMap([0.0, 1.0], [0.0, 0.5])
+    mapped = a_map(score)
+    assert isinstance(mapped, MetaTensor)
+    np.testing.assert_array_equal(mapped.numpy(), a_map(score.numpy()))
+    assert a_map(score.bfloat16()).dtype == torch.bfloat16
+
+
+def test_what_is_written_arrives_or_is_refused():
+    score = np.linspace(0, 1, 40, dtype=np.float32)
+    members = [np.zeros((2, 40), np.float32)]
+    a_map = tt.CalibrationMap([0.0, 1.0], [0.0, 0.5])
+    swapped = np.full(40, -7, np.float32).astype(">f4")
+    for out, error, message in (
+        (swapped, ValueError, r"out has dtype >f4; .* byte order"),
+        ([0.0] * 40, TypeError, r"out is a list; an array to write to is needed"),
+    ):
+        with pytest.raises(error, match=message):
+            a_map(score, out=out)
+        with pytest.raises(error, match=message):
+            tt.ensemble_score(members, out=out)
+    np.testing.assert_array_equal(a_map(score.astype(">f4")), a_map(score))
+
+
+def test_raters_of_a_single_voxel():
+    tally = tt.ScoreTally(2).update(np.float32(0.5), np.array([1, 0], np.uint8))
+    assert tally.votes.tolist() == [[1, 0]]
+
+
 class OnSomeDevice:
     """An array that has DLPack alone, on a CUDA device."""
 

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack.backend import VARIABLE, cuda_module, forced_backend
-from twintrack.device_arrays import device_empty_like, device_kind
+from twintrack.device_arrays import device_empty_like, device_kind, library_of
 
 __all__ = [
     "empty_like",
     "on_device",
+    "output_array",
     "rater_arrays",
     "refuse_masked",
     "region_array",
@@ -90,7 +91,7 @@ def to_numpy(array: Any, name: str) -> NDArray[Any]:
             f"{name} is on a CUDA device, for which this function has no kernel: "
             f"pass {_host_copy(array, name)}"
         )
-    if _is_torch(array):
+    if library_of(array) == "torch":
         if array.device.type != "cpu":
             raise TypeError(
                 f"{name} is on {array.device}, where TwinTrack does not compute: pass {name}.cpu()"
@@ -113,6 +114,36 @@ def to_numpy(array: Any, name: str) -> NDArray[Any]:
     if not view.dtype.isnative:
         # Files of the other byte order: the one case in which a copy is made.
         view = view.astype(view.dtype.newbyteorder("="))
+    return view
+
+
+def output_array(out: Any, name: str = "out") -> NDArray[Any]:
+    """Return a NumPy view of an array in host memory that is to be written to.
+
+    Parameters
+    ----------
+    out
+        NumPy array, torch CPU tensor, or anything with ``__array_interface__``.
+    name
+        What messages call it.
+
+    Raises
+    ------
+    TypeError
+        If it lives on a device, or is none of those: what is written would be lost.
+    ValueError
+        If its numbers are of the other byte order.
+    """
+    view = to_numpy(out, name)
+    if library_of(out) == "torch":
+        return view
+    if not hasattr(out, "__array_interface__"):
+        raise TypeError(f"{name} is a {type(out).__name__}; an array to write to is needed")
+    if not np.asarray(out).dtype.isnative:
+        raise ValueError(
+            f"{name} has dtype {np.asarray(out).dtype.str}; results are written in this machine's "
+            "byte order"
+        )
     return view
 
 
@@ -145,7 +176,8 @@ def rater_arrays(raters: ArrayLike | Sequence[ArrayLike] | Any) -> list[NDArray[
         arrays = [to_numpy(rater, f"raters[{i}]") for i, rater in enumerate(raters)]
     else:
         stacked = to_numpy(raters, "raters")
-        arrays = list(stacked) if stacked.ndim > 0 else []
+        # With the ellipsis an array, too, where a score has no axes.
+        arrays = [stacked[k, ...] for k in range(len(stacked))] if stacked.ndim > 0 else []
     if not arrays:
         raise ValueError("raters is empty: at least one rater mask is needed")
     return arrays
@@ -165,16 +197,11 @@ def empty_like(array: Any) -> Any:
     """Return an uninitialised array of the same library, shape, dtype and memory order."""
     if device_kind(array) is not None:
         return device_empty_like(array)
-    if _is_torch(array):
+    if library_of(array) == "torch":
         import torch
 
         return torch.empty_like(array)
     return np.empty_like(to_numpy(array, "score"))
-
-
-def _is_torch(array: Any) -> bool:
-    # Without importing torch, which takes seconds and may not be there.
-    return type(array).__module__.split(".")[0] == "torch" and hasattr(array, "device")
 
 
 def _on_dlpack_device(array: Any) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
-from twintrack.arrays import empty_like, on_device, refuse_masked, score_array, to_numpy
+from twintrack.arrays import empty_like, on_device, output_array, refuse_masked, score_array
 from twintrack.backend import cuda_module
 from twintrack.device_arrays import device_result
 
@@ -111,7 +111,7 @@ class CalibrationMap:
             return self._map_on_device(score, out)
         source = score_array(score)
         result = empty_like(score) if out is None else out
-        target = to_numpy(result, "out")
+        target = output_array(result)
         same = (
             target.__array_interface__["data"] == source.__array_interface__["data"]
             and target.strides == source.strides

@@ -33,6 +33,7 @@ __all__ = [
     "device_result",
     "device_vessels",
     "device_zeros",
+    "library_of",
 ]
 
 SCORE_DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -140,10 +141,22 @@ class DeviceCase:
         return self.score.compiled(), [rater.compiled() for rater in self.raters], region
 
 
+def library_of(array: Any) -> str | None:
+    """Return "torch" or "cupy" for an array of theirs or of a subclass, None for any other object.
+
+    Neither is imported, which takes seconds: either may not be there.
+    """
+    for base in type(array).__mro__:
+        library = base.__module__.split(".")[0]
+        if library in ("torch", "cupy") and hasattr(array, "device"):
+            return library
+    return None
+
+
 def device_kind(array: Any) -> str | None:
     """Return "torch", "cupy" or "other" for an array on a device, None for any other object."""
-    library = type(array).__module__.split(".")[0]  # without importing it
-    if library == "torch" and hasattr(array, "device"):
+    library = library_of(array)
+    if library == "torch":
         return "torch" if array.device.type == "cuda" else None
     if hasattr(array, "__cuda_array_interface__"):
         return "cupy" if library == "cupy" else "other"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
-from twintrack.arrays import on_device, to_numpy
+from twintrack.arrays import on_device, output_array, to_numpy
 from twintrack.backend import cuda_module
 from twintrack.calibration_map import CalibrationMap
 from twintrack.device_arrays import (
@@ -188,8 +188,9 @@ def ensemble_score(
     Raises
     ------
     ValueError
-        For a logit that is not finite or a probability outside [0, 1], with its member, channel and
-        voxel (`out` is then unspecified), and for arguments that do not fit together.
+        For a logit that is not finite or not below 2^100 in magnitude, or a probability outside
+        [0, 1], with its member, channel and voxel (`out` is then unspecified), and for arguments
+        that do not fit together.
     """
     if on_device(members=members, out=out):
         rule = _rule(len(members), tumour, inputs, average, regions, calibrator)
@@ -436,7 +437,7 @@ def _cuda_map(calibrator: Any) -> Any:
 
 
 def _target(out: ArrayLike | Any, arrays: list[NDArray[Any]]) -> NDArray[Any]:
-    target = to_numpy(out, "out")
+    target = output_array(out)
     for k, array in enumerate(arrays):
         if np.may_share_memory(target, array):
             raise ValueError(f"out overlaps members[{k}] in memory")
