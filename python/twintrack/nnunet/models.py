@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.ensemble import ExportGeometry
+from twintrack.ensemble import ANISOTROPY_LIMIT, ExportGeometry
 from twintrack.runs.stamps import read_stamp
 
 __all__ = [
@@ -31,6 +32,14 @@ __all__ = [
 _RESAMPLING: dict[str, Literal["nnunet", "torch"]] = {
     "resample_data_or_seg_to_shape": "nnunet",
     "resample_torch_fornnunet": "torch",
+}
+_USUAL: dict[str, dict[str, Any]] = {
+    "resample_data_or_seg_to_shape": {"is_seg": False, "order": 1, "order_z": 0},
+    "resample_torch_fornnunet": {
+        "is_seg": False,
+        "mode": "linear",
+        "aniso_axis_mode": "nearest-exact",
+    },
 }
 _READERS = {"SimpleITKIO": False, "NibabelIO": False, "NibabelIOWithReorient": True}
 
@@ -157,7 +166,7 @@ class Model:
                     for key, value in configuration.configuration.items()
                     if key.startswith("resampling_fn_data")
                 },
-                plans.plans.get("foreground_intensity_properties_per_channel"),
+                plans.foreground_intensity_properties_per_channel,
                 list(plans.transpose_forward),
                 self.folder.channels,
             ],
@@ -262,7 +271,8 @@ def load_model(
     ------
     ValueError
         A checkpoint is corrupt or does not belong to the plans, its trainer is not found, the model
-        is the second stage of a cascade, or its resampling is not one that can be fused.
+        is the second stage of a cascade, its resampling is not one that can be fused, or the plans
+        lack what nnU-Net needs to preprocess an image.
     """
     names = [f"fold_{fold}/{folder.checkpoint}" for fold in folder.folds]
     # By content: a copied folder is the same, one that was trained again is not.
@@ -297,23 +307,42 @@ def load_model(
             f"{folder.path}: the second stage of a cascade, which needs the first one's "
             "segmentation; use 3d_fullres or 3d_lowres"
         )
-    name = configuration.configuration["resampling_fn_probabilities"]
-    keywords = configuration.configuration["resampling_fn_probabilities_kwargs"]
-    orders = (keywords.get("order", 3), keywords.get("order_z", 0))
-    modes = (keywords.get("mode", "linear"), keywords.get("aniso_axis_mode", "nearest-exact"))
-    usual = orders == (1, 0) if name == "resample_data_or_seg_to_shape" else modes == _TORCH_MODES
-    if name not in _RESAMPLING or not usual:
+    try:
+        _ = predictor.plans_manager.foreground_intensity_properties_per_channel
+    except KeyError as error:
         raise ValueError(
-            f"{folder.path / 'plans.json'}: probabilities are resampled by {name} with {keywords}; "
-            "supported are resample_data_or_seg_to_shape with order 1 and order_z 0, and "
-            "resample_torch_fornnunet with its default modes"
-        )
-    return Model(
-        folder, predictor, weights, digests, _RESAMPLING[name], keywords.get("force_separate_z")
+            f"{folder.path / 'plans.json'}: has no {error}, without which nnU-Net preprocesses no "
+            "image; take the plans that the model was trained with"
+        ) from error
+    return Model(folder, predictor, weights, digests, *_resampling(folder.path, configuration))
+
+
+def _resampling(path: Path, configuration: Any) -> tuple[Literal["nnunet", "torch"], bool | None]:
+    """Return which function takes logits to the image's grid, and its ``force_separate_z``."""
+    name, keywords = (
+        configuration.configuration.get(f"resampling_fn_probabilities{end}")
+        for end in ("", "_kwargs")
     )
-
-
-_TORCH_MODES = ("linear", "nearest-exact")
+    if name in _RESAMPLING and isinstance(keywords, dict):
+        try:
+            # With the defaults of nnU-Net's own functions, which differ between the two.
+            parameters = inspect.signature(configuration.resampling_fn_probabilities).parameters
+        except ValueError:  # an argument that it does not take
+            parameters = {}
+        given = {key: parameter.default for key, parameter in parameters.items()}
+        force = given.get("force_separate_z")
+        usual = _USUAL[name].items() <= given.items() and (
+            # Only where it is not forced does the threshold decide.
+            force is not None or given.get("separate_z_anisotropy_threshold") == ANISOTROPY_LIMIT
+        )
+        if usual and (force is None or isinstance(force, bool)):
+            return _RESAMPLING[name], force
+    raise ValueError(
+        f"{path / 'plans.json'}: probabilities are resampled by {name} with {keywords}; supported "
+        "are resample_data_or_seg_to_shape with order 1 and order_z 0, and "
+        "resample_torch_fornnunet with its default modes, both with a "
+        f"separate_z_anisotropy_threshold of {ANISOTROPY_LIMIT:g}"
+    )
 
 
 _EXTERNAL = "nnUNet_extTrainer"
