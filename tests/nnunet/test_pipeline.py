@@ -547,6 +547,75 @@ def test_out_of_device_memory_falls_back_once_and_says_so(
         pipeline.predict(ct(), AFFINES["RAS"])
 
 
+def images_given(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
+    """Return what refers to the images that nnU-Net's sliding window is given from now on."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    real = nnUNetPredictor._internal_predict_sliding_window_return_logits
+    given: list[weakref.ref[Any]] = []
+
+    def record(self: Any, data: Any, slicers: Any, do_on_device: bool = True) -> Any:
+        given.append(weakref.ref(data))
+        return real(self, data, slicers, do_on_device)
+
+    monkeypatch.setattr(nnUNetPredictor, "_internal_predict_sliding_window_return_logits", record)
+    return given
+
+
+@pytest.mark.parametrize("after", [0, 2])  # patches that still find room
+def test_a_full_device_leaves_no_image_and_no_thread(
+    models: list[Path], monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    pipeline = Pipeline(models[:1], **FAST)
+    plain = pipeline.predict(ct(), AFFINES["RAS"]).score.array
+    given = images_given(monkeypatch)
+    predictor = pipeline._members[0].predictor
+    network = predictor._internal_maybe_mirror_and_predict
+    calls: list[int] = []
+
+    def scarce(patch: Any) -> Any:
+        calls.append(len(given))
+        if len(given) <= 3 and calls.count(len(given)) > after:
+            raise torch.cuda.OutOfMemoryError("no room")
+        return network(patch)
+
+    monkeypatch.setattr(predictor, "_internal_maybe_mirror_and_predict", scarce)
+    monkeypatch.setattr(pipeline, "_make_room", lambda: True)
+    threads = threading.enumerate()
+    found = pipeline.predict(ct(), AFFINES["RAS"]).score.array
+    np.testing.assert_array_equal(found, plain)
+    assert [calls.count(attempt) for attempt in (1, 2, 3)] == [after + 1] * 3
+    assert calls.count(4) > 4  # or nothing would have waited
+    assert threading.enumerate() == threads
+    gc.collect()
+    assert len(given) == 4
+    assert all(image() is None for image in given)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_patch_without_room_is_a_full_device_not_the_end_of_all_progress(
+    models: list[Path], monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    pipeline = Pipeline(models[:1], **FAST)
+    plain = pipeline.predict(ct(), AFFINES["RAS"]).score.array
+    given = images_given(monkeypatch)
+    real, clones = torch.clone, []
+
+    def scarce(tensor: Any, **keywords: Any) -> Any:
+        clones.append(len(given))
+        if len(given) == 1 and len(clones) > after:
+            raise torch.cuda.OutOfMemoryError("no room")
+        return real(tensor, **keywords)
+
+    monkeypatch.setattr(torch, "clone", scarce)
+    monkeypatch.setattr(pipeline, "_make_room", lambda: True)
+    found = pipeline.predict(ct(), AFFINES["RAS"]).score.array
+    np.testing.assert_array_equal(found, plain)
+    assert clones.count(1) == after + 1
+    assert len(given) == 2
+
+
 def test_compiled_networks_and_the_number_of_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.ensemble import ANISOTROPY_LIMIT, ExportGeometry
+from twintrack.nnunet.patches import Patches
 from twintrack.runs.stamps import read_stamp
 
 __all__ = [
@@ -432,10 +433,16 @@ def _predictor_class() -> Any:
             self, data: Any, slicers: Any, do_on_device: bool = True
         ) -> Any:
             run = super()._internal_predict_sliding_window_return_logits
+            patches = Patches(slicers)
             try:
-                return run(data, slicers, do_on_device)
+                found = run(data, patches, do_on_device)
             except torch.cuda.OutOfMemoryError as error:
                 raise DeviceFull(str(error)) from error
+            finally:
+                patches.stop()
+            if patches.failed:
+                raise DeviceFull("a patch could not be copied")
+            return found
 
     return Predictor
 
