@@ -192,6 +192,20 @@ def test_a_folder_never_mixes_two_ensembles(place: Path, tmp_path: Path) -> None
         run([*given, "--continue_prediction"])
 
 
+@pytest.mark.parametrize("name", ["stranger.nii.gz", "stranger.npz"])
+def test_scores_that_nobody_vouches_for_get_no_record(
+    place: Path, tmp_path: Path, name: str
+) -> None:
+    # twintrack fit would take them for this ensemble's.
+    (tmp_path / name).write_bytes(b"")
+    for extra in ([], ["--continue_prediction"]):
+        with pytest.raises(
+            ValueError, match=rf"holds {name}, .* no prediction.json.*: use another"
+        ):
+            run([*arguments(place, tmp_path), *extra])
+    assert content(tmp_path) == {name: b""}
+
+
 @pytest.fixture
 def copied(place: Path, tmp_path: Path) -> Path:
     """Two cases, two networks, and their predictions in ``out``; all of it may be changed."""
@@ -389,6 +403,20 @@ def test_finding_images(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no images"):
         find_images(tmp_path / "empty")
     assert list(find_images(tmp_path / "b10_0000.nii.gz")) == ["b10"]
+    numbered = tmp_path / "numbered"
+    numbered.mkdir()
+    for name in ("scan_0001.nii.gz", "scan_0002.nii.gz", "pat_2024.mha", "ct_0000.mha"):
+        (numbered / name).touch()
+    assert list(find_images(numbered)) == ["ct", "pat_2024", "scan_0001", "scan_0002"]
+    assert list(find_images(numbered / "pat_2024.mha")) == ["pat_2024"]
+    (numbered / "scan_0000.nii.gz").touch()
+    with pytest.raises(ValueError, match="scan_0000.nii.gz and scan_0001.nii.gz are two channels"):
+        find_images(numbered)
+    two = tmp_path / "two"
+    two.mkdir()
+    for name in ("scan_0000.nii.gz", "scan_0001.nii.gz"):
+        (two / name).touch()
+    assert [len(files) for files in find_images(two, 2).values()] == [2]
     with pytest.raises(ValueError, match="needs .nii.gz"):
         Outputs(tmp_path, ".mha", "uint8")
 

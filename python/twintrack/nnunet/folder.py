@@ -91,12 +91,15 @@ class Outputs:
             file.unlink(missing_ok=True)
 
     def others(self, cases: Collection[str]) -> list[Path]:
-        """Return the scores that are there and are none of these cases' files, sorted."""
+        """Return the scores that are there and are none of these cases' files, sorted.
+
+        Of any format that ``twintrack fit`` takes.
+        """
         own = {self.score(case).name for case in cases}
         return sorted(
             file
             for file in self.folder.glob("[!.]*")
-            if file.name not in own and split_suffix(file.name)[1] in IMAGE_SUFFIXES
+            if file.name not in own and split_suffix(file.name)[1]
         )
 
     def write(self, case: str, prediction: Prediction, inputs: Mapping[str, Any]) -> None:
@@ -143,16 +146,18 @@ class Done:
 def find_images(source: str | os.PathLike[str], channels: int = 1) -> dict[str, tuple[Path, ...]]:
     """Return the images of each case in a folder, in natural order of the names.
 
-    Nested folders in CURVAS layout (``CASE/image.nii.gz``), nnU-Net's names
-    (``CASE_0000.nii.gz``, one file a channel) and, for one channel, any names (``CASE.mha``) are
-    understood. A single file is a folder of one case.
+    Nested folders in CURVAS layout (``CASE/image.nii.gz``) and nnU-Net's names
+    (``CASE_0000.nii.gz``, one file a channel) are understood. For one channel any other name is
+    that of its case, also with another number at its end (``scan_0001.mha``). A single file is a
+    folder of one case.
 
     Raises
     ------
     FileNotFoundError
         No such file or folder, or no image in it.
     ValueError
-        A case lacks a channel or has one too many, or two files would be the same case.
+        A case lacks a channel or has one too many, or two files would be the same case, or, for one
+        channel, ``CASE_0000`` and ``CASE_0001`` may be one case or two.
     """
     source = Path(source)
     if source.is_file():
@@ -176,7 +181,8 @@ def find_images(source: str | os.PathLike[str], channels: int = 1) -> dict[str, 
         nested = file.parent != source and source.is_dir()
         case, channel = file.parent.name if nested else stem, 0
         head, _, number = stem.rpartition("_")
-        if not nested and head and len(number) == 4 and number.isdigit():
+        numbered = not nested and head and len(number) == 4 and number.isdecimal()
+        if numbered and (channels > 1 or int(number) == 0):
             case, channel = head, int(number)
         other = cases.setdefault(case, {}).setdefault(channel, file)
         if other != file:
@@ -186,6 +192,13 @@ def find_images(source: str | os.PathLike[str], channels: int = 1) -> dict[str, 
             2, f"no images ({', '.join(IMAGE_SUFFIXES)}) in this folder", str(source)
         )
     for case, files in cases.items():
+        second = cases.get(f"{case}_0001")
+        if channels == 1 and second and split_suffix(files[0].name)[0] == f"{case}_0000":
+            raise ValueError(
+                f"{source}: {files[0].name} and {second[0].name} are two channels of a case or two "
+                "cases; the networks were trained with 1 channel: take away what is no first "
+                "channel, or give the cases names without _0000"
+            )
         if sorted(files) != list(range(channels)):
             names = ", ".join(files[number].name for number in sorted(files))
             raise ValueError(
@@ -228,11 +241,20 @@ def predict_folder(
     ------
     ValueError
         An image would be overwritten by a result. Or scores that would stay, of any case if `keep`
-        or else of others, were made by another ensemble (its weights included) or calibrator.
+        or else of others, were made by another ensemble (its weights included) or calibrator, or
+        nobody knows how.
     """
     settings = describe(pipeline, outputs.dtype)
     record = outputs.folder / RECORD
     _check_apart(cases, outputs)
+    # Looked for before the record, which another process with a part of the cases writes first.
+    strangers = outputs.others(cases)
+    if strangers and not record.is_file():
+        raise ValueError(
+            f"{outputs.folder}: holds {strangers[0].name}, of another case, but no {RECORD} that "
+            "says how it was made; beside this ensemble's it would pass for one of its scores: use "
+            "another folder, or delete what is in this one"
+        )
     # Without a record nobody knows how the files that are there were made.
     keep = keep and record.is_file()
     # Only scores that stay can be mixed with new ones.
