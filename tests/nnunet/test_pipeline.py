@@ -53,12 +53,15 @@ def affine_of(matrix: Any) -> np.ndarray:
     return affine
 
 
+SLANTING = np.linalg.qr(np.array([[2, 7, 5], [9, -1, 6], [6, 4, -8]]))[0]
 AFFINES = {
     "RAS": affine_of(np.diag([1.5, 1.2, 2.5])),
     "LPS": affine_of(np.diag([-1.5, -1.2, 2.5])),
     "flipped z": affine_of(np.diag([1.5, -1.2, -2.5])),
     "oblique": oblique(),
     "sagittal": affine_of([[0, 0, 2.5], [-1.5, 0, 0], [0, -1.2, 0]]),
+    # The axes are far from the patient's.
+    "slanting": affine_of(SLANTING @ np.diag([-1.5, 1.2, 2.5])),
 }
 
 
@@ -73,8 +76,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [tiny.write_model(root / str(seed), seed) for seed in range(3)]
 
 
-def nnunet_probabilities(folder: Path, image: Path, fold: int = 0) -> np.ndarray:
-    """Return what nnU-Net's predictor and export say of a file, axes as its reader gives them."""
+def nnunet_probabilities(folder: Path, *image: Path, fold: int = 0) -> np.ndarray:
+    """Return what nnU-Net's predictor and export say of a case, axes as its reader gives them."""
     from twintrack.nnunet.models import inspect_folder
 
     model = load_model(
@@ -85,7 +88,7 @@ def nnunet_probabilities(folder: Path, image: Path, fold: int = 0) -> np.ndarray
         on_device=False,
     )
     array, properties = model.predictor.plans_manager.image_reader_writer_class().read_images(
-        [str(image)]
+        [str(file) for file in image]
     )
     return np.asarray(
         model.predictor.predict_single_npy_array(array, properties, None, None, True)[1]
@@ -111,9 +114,10 @@ def test_score_is_nnunets_own_mean(
     np.testing.assert_array_equal(prediction.mask.array, prediction.score.array > 0.5)
 
 
-@pytest.mark.parametrize("name", ["RAS", "LPS", "sagittal"])
-def test_reorienting_reader(tmp_path: Path, name: str) -> None:
-    folder = tiny.write_model(tmp_path / "m", reader="NibabelIOWithReorient")
+@pytest.mark.parametrize("library", ["Nibabel", "SimpleITK"])
+@pytest.mark.parametrize("name", AFFINES)
+def test_reorienting_reader(tmp_path: Path, name: str, library: str) -> None:
+    folder = tiny.write_model(tmp_path / "m", reader=f"{library}IOWithReorient")
     file = tmp_path / "case_0000.nii.gz"
     write_volume(file, ct(), AFFINES[name])
     prediction = Pipeline([folder], **FAST).predict(file)
@@ -140,7 +144,9 @@ def test_folds_of_one_folder_and_transposed_plans(tmp_path: Path) -> None:
     )
     file = tmp_path / "case.nii.gz"
     write_volume(file, ct(), AFFINES["LPS"])
-    expected = np.mean([nnunet_probabilities(folder, file, fold)[1] for fold in (0, 1)], axis=0)
+    expected = np.mean(
+        [nnunet_probabilities(folder, file, fold=fold)[1] for fold in (0, 1)], axis=0
+    )
     pipeline = Pipeline([folder], **FAST)
     assert pipeline.size == 2
     assert np.abs(pipeline.predict(file).score.array.T - expected).max() < 2e-6
@@ -168,13 +174,48 @@ def test_regions_channels_and_torch_tensors_of_an_array(tmp_path: Path) -> None:
     arrays = [ct(seed=channel) for channel in range(2)]
     for file, array in zip(files, arrays, strict=True):
         write_volume(file, array, AFFINES["RAS"])
+    with pytest.raises(
+        ValueError, match=r"tumour .*is not given, .*: name .* 0 = pancreas, 1 = tum"
+    ):
+        Pipeline([folder], **FAST)
     pipeline = Pipeline([folder], tumour=(1,), **FAST)
     assert pipeline.regions
+    assert pipeline.tumour_names == "1 = tumour"
     from_files = pipeline.predict(files).score.array
     from_array = pipeline.predict(np.stack(arrays), AFFINES["RAS"]).score.array
     np.testing.assert_array_equal(from_files, from_array)
     with pytest.raises(ValueError, match="1 channels; the networks were trained with 2"):
         pipeline.predict(files[0])
+    other = {"background": 0, "tumour": 2, "pancreas": [1, 2]}
+    swapped = tiny.write_model(tmp_path / "swapped", labels=other, channels=2)
+    with pytest.raises(ValueError, match=r"swapped: regions \('tumour', .* differ from"):
+        Pipeline([folder, swapped], tumour=(1,), **FAST)
+
+
+def rename_channels(folder: Path, key: str, *names: str) -> None:
+    dataset = json.loads((folder / "dataset.json").read_text())
+    del dataset["channel_names"]
+    dataset[key] = {str(number): name for number, name in enumerate(names)}
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+
+
+def test_names_of_channels_may_differ_but_not_their_order(tmp_path: Path) -> None:
+    # The names decide the normalisation, of which each member has its own.
+    folders = [tiny.write_model(tmp_path / str(seed), seed, channels=2) for seed in range(2)]
+    change_plans(folders[1], normalization_schemes=["ZScoreNormalization", "CTNormalization"])
+    rename_channels(folders[0], "channel_names", "CT", "CT late")
+    rename_channels(folders[1], "modality", "MRI", "CT")
+    files = [tmp_path / f"case_000{channel}.nii.gz" for channel in range(2)]
+    for channel, file in enumerate(files):
+        write_volume(file, ct(seed=channel), AFFINES["RAS"])
+    expected = np.mean([nnunet_probabilities(folder, *files)[1] for folder in folders], axis=0)
+    found = Pipeline(folders, **FAST).predict(files).score.array
+    assert np.abs(found.T - expected).max() < 2e-6
+    rename_channels(folders[0], "channel_names", "CT", "MRI")
+    with pytest.raises(
+        ValueError, match=r"1: channels \('MRI', 'CT'\) differ from \('CT', 'MRI'\)"
+    ):
+        Pipeline(folders, **FAST)
 
 
 def test_region_and_calibrator(models: list[Path], tmp_path: Path) -> None:
@@ -214,7 +255,7 @@ class Blob:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, pipeline: Pipeline, where: Any) -> None:
         model = pipeline._coarse
         assert model is not None
-        heads = model.folder.heads
+        heads = len(model.folder.outputs)
 
         def logits(data: Any, index: int, make_room: Any) -> Any:
             shape = data.shape[1:]
@@ -339,8 +380,14 @@ def test_errors_of_folders(models: list[Path], tmp_path: Path) -> None:
     two = tiny.write_model(tmp_path / "two", channels=2)
     with pytest.raises(ValueError, match="two: channels .* differ from"):
         Pipeline([models[0], two], **FAST)
-    with pytest.raises(ValueError, match="two: channels .* of the members"):
+    with pytest.raises(ValueError, match="two: channels .* differ from"):
         Pipeline(models, two, **FAST)
+    turned = tiny.write_model(tmp_path / "turned", reader="NibabelIOWithReorient")
+    for members, coarse in (([models[0], turned], None), (models, turned)):
+        with pytest.raises(
+            ValueError, match="turned: reads images otherwise .* only .*turned turn"
+        ):
+            Pipeline(members, coarse, **FAST)
     corrupt = tiny.write_model(tmp_path / "corrupt")
     (corrupt / "fold_0" / "checkpoint_final.pth").write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match="corrupt: the model cannot be loaded"):
@@ -471,6 +518,12 @@ def test_calibrator_of_another_ensemble_is_refused(
     scores = np.linspace(0, 1, 100, dtype=np.float32)
     calibrator = Calibrator(bins=5, ensemble=record).fit(scores, [scores > 0.5])
     with pytest.raises(ValueError, match="the calibrator was fitted on scores of an ensemble with"):
+        Pipeline(models, calibrator=calibrator, **FAST)
+
+
+@pytest.mark.parametrize("calibrator", [Calibrator(), {"x": [0, 1]}, lambda score: score])
+def test_calibrators_without_a_map_are_refused(models: list[Path], calibrator: Any) -> None:
+    with pytest.raises(TypeError, match="calibrator is .*; it must have a map"):
         Pipeline(models, calibrator=calibrator, **FAST)
 
 

@@ -289,6 +289,26 @@ def test_moved_networks_and_older_records_are_accepted(copied: Path) -> None:
         run([*networks(copied), "--continue_prediction"])
 
 
+def test_tumour_is_named(place: Path, tmp_path: Path) -> None:
+    one = ["-i", str(place / "images/case0_0000.nii.gz")]
+    made = run([*arguments(place, tmp_path / "classes"), *one])
+    assert "1 = tumour" in made.stdout
+    record = tmp_path / "classes/prediction.json"
+    assert json.loads(record.read_text())["tumour_names"] == "1 = tumour"
+    # Older records do not say it.
+    older = {k: v for k, v in json.loads(record.read_text()).items() if k != "tumour_names"}
+    record.write_text(json.dumps(older))
+    run([*arguments(place, tmp_path / "classes"), *one, "--continue_prediction"])
+    labels = {"background": 0, "lesion and pancreas": [1, 2], "lesion": 2}
+    regions = tiny.write_model(tmp_path / "regions", labels=labels)
+    given = [*one, "-o", str(tmp_path / "out"), "--members", str(regions), *FAST]
+    with pytest.raises(
+        ValueError, match="tumour .*is not given.* 0 = lesion and pancreas, 1 = lesio"
+    ):
+        run(given)
+    assert "0 = lesion and pancreas, 1 = lesion" in run([*given, "--tumour", "0,1"]).stdout
+
+
 def test_an_image_is_never_overwritten_by_its_prediction(place: Path, tmp_path: Path) -> None:
     image = tmp_path / "a.nii.gz"
     write_volume(image, ct(0), AFFINE)

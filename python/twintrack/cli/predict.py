@@ -98,13 +98,17 @@ def predict(
         ),
     ] = None,
     tumour: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--tumour",
-            help="Classes of the members whose probabilities are added up, such as 1,4,5.",
+            help="Numbers of the classes that are tumour, such as 1,4,5: their probabilities are "
+            "added up. 1 is the first after the background, and the default. Of networks trained "
+            "with regions the numbers of regions, from 0 in the order of dataset.json; it must "
+            "then be given, and the highest probability counts.",
+            show_default=False,
             rich_help_panel=_NETWORKS,
         ),
-    ] = "1",
+    ] = None,
     average: Annotated[
         str,
         typer.Option(
@@ -208,8 +212,8 @@ def predict(
         str | None,
         typer.Option(
             "--within",
-            help="Classes of the members that are the organ, such as 1,4,5 (PANORAMA's baseline): "
-            "score 0 farther than 2 voxels from it.",
+            help="Classes of the members that are the organ, such as 1,4,5 (PANORAMA's baseline), "
+            "or regions, numbered as for --tumour: score 0 farther than 2 voxels from it.",
             show_default=False,
             rich_help_panel=_REGION,
         ),
@@ -291,7 +295,7 @@ def predict(
         coarse,
         model,
         device=device,
-        tumour=options.classes(tumour),
+        tumour=None if tumour is None else options.classes(tumour),
         average=average,  # type: ignore[arg-type]
         folds=_folds(folds, "-f"),
         coarse_folds=_folds(coarse_folds, "--coarse_folds"),
@@ -344,6 +348,7 @@ def predict(
     rows = [
         ("volumes", f"{len(done) - failed} in {output}"),
         ("ensemble", f"{pipeline.size} members, mean of {average}, on {pipeline.device}"),
+        ("tumour", pipeline.tumour_names),
         ("calibrated by", model.name if model else "nothing: the ensemble's own score"),
         ("mask", f"score > {threshold:g}"),
     ]
@@ -358,6 +363,7 @@ def predict(
         kept=kept,
         failed=failed,
         ensemble=pipeline.ensemble,
+        tumour_names=pipeline.tumour_names,
     )
     if failed:
         raise typer.Exit(1)

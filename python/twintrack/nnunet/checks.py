@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,18 @@ import numpy as np
 from twintrack.ensemble import Average
 from twintrack.nnunet.models import Folder, Model
 
-__all__ = ["check_alike", "check_channels", "check_coarse", "check_device", "check_fusable"]
-
-_NAMES = {
-    "labels": "labels",
-    "channels": "channels",
-    "canonical": "images turned to RAS:",
-}
+__all__ = [
+    "check_alike",
+    "check_channels",
+    "check_coarse",
+    "check_device",
+    "check_fusable",
+    "list_channels",
+]
 
 
 def check_alike(folders: Sequence[Folder]) -> None:
-    """Refuse a fold that is named twice, and members of other labels or channels."""
+    """Refuse a fold that is named twice, and members of other labels or images."""
     seen: set[tuple[Path, int | str]] = set()
     for folder in folders:
         for fold in folder.folds:
@@ -33,23 +34,42 @@ def check_alike(folders: Sequence[Folder]) -> None:
             seen.add((folder.path.resolve(), fold))
     first = folders[0]
     for folder in folders[1:]:
-        for name in ("labels", "channels", "canonical"):
-            mine, theirs = getattr(first, name), getattr(folder, name)
+        # Of regions the order counts, too: it is that of the channels.
+        for name, mine, theirs in (
+            ("labels", first.labels, folder.labels),
+            ("regions", first.outputs, folder.outputs),
+        ):
             if mine != theirs:
                 raise ValueError(
-                    f"{folder.path}: {_NAMES[name]} {theirs} differ from {mine} of {first.path}; "
-                    "members of an ensemble must have the same"
+                    f"{folder.path}: {name} {theirs} differ from {mine} of {first.path}; members "
+                    "of an ensemble must have the same"
                 )
+        _check_images(folder, first)
+
+
+def _check_images(folder: Folder, member: Folder) -> None:
+    """Refuse a network that cannot be given the images of another one.
+
+    Names of channels may differ, as they decide the normalisation, which is each network's own. The
+    same names in another order are other images.
+    """
+    mine, theirs = folder.channels, member.channels
+    if len(mine) != len(theirs) or (mine != theirs and sorted(mine) == sorted(theirs)):
+        raise ValueError(
+            f"{folder.path}: channels {mine} differ from {theirs} of {member.path}; all networks "
+            "are given the same images"
+        )
+    if folder.canonical != member.canonical:
+        turned = [f"{one.path} turns" for one in (folder, member) if one.canonical]
+        raise ValueError(
+            f"{folder.path}: reads images otherwise than {member.path}; of the two only "
+            f"{turned[0]} them to RAS"
+        )
 
 
 def check_coarse(coarse: Folder, member: Folder, organ: tuple[int, ...] | None) -> None:
     """Refuse a coarse network for other images than the members', or without the organ's labels."""
-    for name in ("channels", "canonical"):
-        if getattr(coarse, name) != getattr(member, name):
-            raise ValueError(
-                f"{coarse.path}: {_NAMES[name]} {getattr(coarse, name)} differ from "
-                f"{getattr(member, name)} of the members ({member.path})"
-            )
+    _check_images(coarse, member)
     values: set[int] = set()
     for label in coarse.labels.values():
         values.update(label if isinstance(label, list) else [label])
@@ -58,7 +78,7 @@ def check_coarse(coarse: Folder, member: Folder, organ: tuple[int, ...] | None) 
         raise ValueError(f"organ is {organ}; the labels of {coarse.path} are {dict(coarse.labels)}")
 
 
-def check_channels(name: str, given: int | Sequence[int], folder: Folder) -> tuple[int, ...]:
+def check_channels(name: str, given: int | Sequence[int] | None, folder: Folder) -> tuple[int, ...]:
     """Return channels of the members' output, none of which is background.
 
     Parameters
@@ -66,18 +86,36 @@ def check_channels(name: str, given: int | Sequence[int], folder: Folder) -> tup
     name
         What they are called in an error.
     given
-        One or several.
+        One or several; None is the first class, and nothing where there are regions.
     folder
         Of a member.
+
+    Raises
+    ------
+    ValueError
+        A number is none of a channel, or none is given where none is usual; lists all.
     """
-    channels = (int(given),) if isinstance(given, (int, np.integer)) else tuple(given)
     lowest = 0 if folder.regions else 1  # channel 0 is background
-    if not channels or not all(lowest <= channel < folder.heads for channel in channels):
+    known = list_channels(folder, range(lowest, len(folder.outputs)))
+    if given is None:
+        if folder.regions:
+            raise ValueError(
+                f"{name} (--{name}) is not given, and {folder.path} was trained with regions: name "
+                f"the number of one or several of {known}"
+            )
+        given = 1
+    channels = (int(given),) if isinstance(given, (int, np.integer)) else tuple(given)
+    if not channels or not all(lowest <= channel < len(folder.outputs) for channel in channels):
         raise ValueError(
-            f"{name} is {channels}; the members' channels are {lowest} to {folder.heads - 1} "
-            f"({dict(folder.labels)})"
+            f"{name} is {channels}; the members' channels are {lowest} to "
+            f"{len(folder.outputs) - 1}: {known}"
         )
     return channels
+
+
+def list_channels(folder: Folder, channels: Iterable[int]) -> str:
+    """Return numbers and names of channels of the output, such as ``1 = tumour, 2 = pancreas``."""
+    return ", ".join(f"{channel} = {folder.outputs[channel]}" for channel in channels)
 
 
 def check_fusable(models: Sequence[Model], average: Average) -> None:

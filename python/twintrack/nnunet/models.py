@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.ensemble import ANISOTROPY_LIMIT, ExportGeometry
+from twintrack.files import natural_order
 from twintrack.nnunet.patches import Patches
 from twintrack.runs.stamps import read_stamp
 
@@ -42,7 +43,13 @@ _USUAL: dict[str, dict[str, Any]] = {
         "aniso_axis_mode": "nearest-exact",
     },
 }
-_READERS = {"SimpleITKIO": False, "NibabelIO": False, "NibabelIOWithReorient": True}
+# Whether a reader turns images to RAS.
+_READERS = {
+    "SimpleITKIO": False,
+    "SimpleITKIOWithReorient": True,
+    "NibabelIO": False,
+    "NibabelIOWithReorient": True,
+}
 
 
 @dataclass(frozen=True)
@@ -58,11 +65,11 @@ class Folder:
     checkpoint
         File name in each fold.
     labels, channels
-        Of ``dataset.json``.
+        Of ``dataset.json``; of the channels the names.
     regions
         Whether labels are regions that may overlap (nnU-Net's region-based training).
-    heads
-        Number of channels that a network returns.
+    outputs
+        Names of the channels that a network returns: classes from background on, or regions.
     canonical
         Whether images are turned to RAS before the network sees them.
     """
@@ -73,7 +80,7 @@ class Folder:
     labels: Mapping[str, Any]
     channels: tuple[str, ...]
     regions: bool
-    heads: int
+    outputs: tuple[str, ...]
     canonical: bool
 
 
@@ -108,7 +115,9 @@ def inspect_folder(
         raise FileNotFoundError(2, "no such folder; a trained nnU-Net model is needed", str(path))
     dataset, plans = (_read_json(path / name) for name in ("dataset.json", "plans.json"))
     labels = _entry(dataset, "labels", path / "dataset.json")
-    channels = _entry(dataset, "channel_names", path / "dataset.json")
+    # Older data sets say "modality", which nnU-Net prefers where both are there.
+    key = "modality" if "modality" in dataset else "channel_names"
+    channels = _entry(dataset, key, path / "dataset.json")
     reader = plans.get("image_reader_writer", "SimpleITKIO")
     if not isinstance(reader, str) or reader not in _READERS:
         raise ValueError(
@@ -116,15 +125,14 @@ def inspect_folder(
             f"{', '.join(_READERS)}"
         )
     regions = any(isinstance(label, list) and len(label) > 1 for label in labels.values())
-    names = [name for name in labels if name != "ignore"]
     return Folder(
         path=path,
         folds=_folds(path, folds, checkpoint),
         checkpoint=checkpoint,
         labels=labels,
-        channels=tuple(str(name) for name in channels.values()),
+        channels=tuple(str(channels[number]) for number in sorted(channels, key=natural_order)),
         regions=regions,
-        heads=len(names) - (labels.get("background") == 0 and regions),
+        outputs=_outputs(labels, regions, path / "dataset.json"),
         canonical=_READERS[reader],
     )
 
@@ -169,7 +177,6 @@ class Model:
                 },
                 plans.foreground_intensity_properties_per_channel,
                 list(plans.transpose_forward),
-                self.folder.channels,
             ],
             sort_keys=True,
         )
@@ -327,10 +334,10 @@ def _resampling(path: Path, configuration: Any) -> tuple[Literal["nnunet", "torc
     if name in _RESAMPLING and isinstance(keywords, dict):
         try:
             # With the defaults of nnU-Net's own functions, which differ between the two.
-            parameters = inspect.signature(configuration.resampling_fn_probabilities).parameters
+            resampling = inspect.signature(configuration.resampling_fn_probabilities)
+            given = {key: value.default for key, value in resampling.parameters.items()}
         except ValueError:  # an argument that it does not take
-            parameters = {}
-        given = {key: parameter.default for key, parameter in parameters.items()}
+            given = {}
         force = given.get("force_separate_z")
         usual = _USUAL[name].items() <= given.items() and (
             # Only where it is not forced does the threshold decide.
@@ -492,6 +499,24 @@ def _entry(content: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any
     if not isinstance(value, dict) or not value:
         raise ValueError(f"{path}: {key!r} is {value!r}; it must be an object with entries")
     return value
+
+
+def _outputs(labels: Mapping[str, Any], regions: bool, path: Path) -> tuple[str, ...]:
+    """Return the names of what a network tells apart, in the order of its channels."""
+    try:
+        values = {
+            name: {int(value) for value in (label if isinstance(label, list) else [label])}
+            for name, label in labels.items()
+            if name != "ignore"
+        }
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: 'labels' is {labels!r}; a label is a whole number or a list of them"
+        ) from error
+    if regions:  # in the order of the file; the background has no channel
+        return tuple(name for name, value in values.items() if value != {0})
+    classes = {value: name for name, several in values.items() for value in several}
+    return tuple(classes[value] for value in sorted(classes))
 
 
 def _folds(path: Path, folds: Sequence[int | str] | None, checkpoint: str) -> tuple[int | str, ...]:

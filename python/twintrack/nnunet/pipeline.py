@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from twintrack.backend import computes_on_device
 from twintrack.calibrator_file import read_calibrator
 from twintrack.device_arrays import device_kind
-from twintrack.ensemble import Average, check_ensemble, ensemble_record, export_score
+from twintrack.ensemble import Average, ensemble_record, ensemble_score, export_score
 from twintrack.nnunet.checks import (
     check_alike,
     check_channels,
     check_coarse,
     check_device,
     check_fusable,
+    list_channels,
 )
 from twintrack.nnunet.frame import Frame
 from twintrack.nnunet.images import Image, as_image, read_image, resample_image
@@ -89,8 +90,11 @@ class Pipeline:
         Without it the score is the ensemble's.
     device : str
         "cuda", "cuda:1", "mps", "cpu"; "auto" takes a GPU if there is one.
-    tumour : sequence of int
-        Channels of the members' output that are tumour: their probabilities are added.
+    tumour : int or sequence of int, optional
+        Channels of the members' output that are tumour: their probabilities are added. Classes
+        count from 1, the first after the background, which is the default. Regions count from 0 in
+        the order of ``dataset.json``; of several the highest probability counts, and there is no
+        default.
     average : {"probabilities", "logits"}
         Mean over the members; see `twintrack.ensemble_score`.
     folds, coarse_folds : sequence, optional
@@ -106,7 +110,7 @@ class Pipeline:
         coarse network sees it, as in training (``twintrack prepare``). None leaves it to nnU-Net.
     organ : sequence of int, optional
         Labels of the coarse segmentation that are the organ; all but background by default.
-    within : sequence of int, optional
+    within : int or sequence of int, optional
         Channels of the members' output that together are the organ, those of `tumour` among them;
         1, 4 and 5 in PANORAMA's baseline. The region is narrowed to where their merged probability
         is above 1/2, and two voxels further. By default it is not, as in the paper.
@@ -128,9 +132,13 @@ class Pipeline:
     FileNotFoundError
         A folder, plans, fold or checkpoint does not exist.
     ValueError
-        Folders differ in labels or channels or cannot be loaded, a fold is named twice, the
-        calibrator was fitted on scores made in another way, or an argument is out of range. All of
-        it is found before a network runs.
+        Folders differ in labels or in the number or order of channels or cannot be loaded, a fold
+        is named twice, the calibrator was fitted on scores made in another way, `tumour` is missing
+        for regions, or an argument is out of range.
+    TypeError
+        The calibrator is not fitted, or none at all.
+
+    All of it is found before a network runs.
     """
 
     def __init__(
@@ -140,7 +148,7 @@ class Pipeline:
         calibrator: Any = None,
         *,
         device: str = "auto",
-        tumour: Sequence[int] = (1,),
+        tumour: int | Sequence[int] | None = None,
         average: Average = "probabilities",
         folds: Sequence[int | str] | None = None,
         coarse_folds: Sequence[int | str] | None = None,
@@ -150,7 +158,7 @@ class Pipeline:
         roi: RoiRule | None = None,
         coarse_spacing: tuple[float, float, float] | None = COARSE_SPACING,
         organ: Sequence[int] | None = None,
-        within: Sequence[int] | None = None,
+        within: int | Sequence[int] | None = None,
         step: float = 0.5,
         mirroring: bool = True,
         on_device: bool = True,
@@ -197,8 +205,14 @@ class Pipeline:
             if isinstance(calibrator, (str, os.PathLike))
             else calibrator
         )
-        check_ensemble(self.calibrator, self.ensemble)
-
+        # Of one voxel: a calibrator that cannot be used is found now.
+        ensemble_score(
+            [np.zeros((len(folders[0].outputs), 1), np.float32)] * self.size,
+            self.tumour,
+            average=average,
+            calibrator=self.calibrator,
+            regions=self.regions,
+        )
         self.device = check_device(device)
         settings: dict[str, Any] = {"step": step, "mirroring": mirroring, "on_device": on_device}
         self._members = [load_model(folder, self.device, **settings) for folder in folders]
@@ -212,6 +226,11 @@ class Pipeline:
     def ensemble(self) -> dict[str, Any]:
         """How the score is made: for ``Calibrator(ensemble=...)``, and compared with it."""
         return ensemble_record(self.size, self.tumour, self.average, self.regions)
+
+    @property
+    def tumour_names(self) -> str:
+        """Numbers and names of the classes or regions that are tumour: ``1 = tumour``."""
+        return list_channels(self._members[0].folder, self.tumour)
 
     def describe(self) -> dict[str, Any]:
         """Return what decides the score, the calibrator aside, in plain values for a record."""
@@ -227,6 +246,7 @@ class Pipeline:
 
         return {
             "ensemble": self.ensemble,
+            "tumour_names": self.tumour_names,
             "members": [of(model) for model in self._members],
             "coarse": None if self._coarse is None else of(self._coarse),
             "coarse_spacing": None if self.coarse_spacing is None else list(self.coarse_spacing),

@@ -27,6 +27,9 @@ __all__ = [
     "write_json",
 ]
 
+_TOLD = {"twintrack", "tumour_names"}
+"""Entries for people: they decide nothing, and older records lack some."""
+
 
 def describe(pipeline: Pipeline, dtype: str) -> dict[str, Any]:
     """Return how the scores are made and stored, in plain values."""
@@ -102,7 +105,7 @@ def check_same(record: Path, settings: Mapping[str, Any], folders: Sequence[Path
     apart = {"digests", "folder"} if all(digests) else {"digests"}
     old, new = _without(before, apart), _without(settings, apart)
     for key, value in new.items():
-        if key != "twintrack" and old.get(key) != value:
+        if key not in _TOLD and old.get(key) != value:
             shown = "" if key == "calibrator" else f" {key} = {old.get(key)!r}, not {value!r}"
             raise ValueError(
                 f"{record}: the predictions that are there were made with"
@@ -139,4 +142,8 @@ def _without(content: Mapping[str, Any], names: Collection[str]) -> dict[str, An
 
 def _knots(calibrator: Any) -> dict[str, list[float]]:
     knots = getattr(calibrator, "map_", calibrator)
-    return {"x": np.asarray(knots.x).tolist(), "y": np.asarray(knots.y).tolist()}
+    x, y = ("x", "y") if hasattr(knots, "x") else ("X_thresholds_", "y_thresholds_")
+    return {
+        "x": np.asarray(getattr(knots, x)).tolist(),
+        "y": np.asarray(getattr(knots, y)).tolist(),
+    }
