@@ -29,10 +29,10 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO  # noqa: E402
 from twintrack.calibration import Calibrator  # noqa: E402
 from twintrack.ensemble import ensemble_record  # noqa: E402
 from twintrack.nnunet import Pipeline, RoiRule  # noqa: E402
-from twintrack.nnunet.images import as_image  # noqa: E402
+from twintrack.nnunet.images import as_image, spacing_note  # noqa: E402
 from twintrack.nnunet.models import load_model  # noqa: E402
 from twintrack.nnunet.turns import Turns  # noqa: E402
-from twintrack.volumes import Volume, write_volume  # noqa: E402
+from twintrack.volumes import Volume, read_volume, write_volume  # noqa: E402
 
 pytestmark = pytest.mark.nnunet
 
@@ -550,6 +550,29 @@ def test_errors_of_images(models: list[Path], tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 8, 2), np.int16), np.eye(4)), tmp_path / "4d.nii.gz")
     with pytest.raises(ValueError, match=r"4d\.nii\.gz.*one 3-D volume is needed"):
         pipeline.predict(tmp_path / "4d.nii.gz")
+
+
+@pytest.mark.parametrize("pixdim", [2.5, 2.51, 5.0])
+def test_a_header_with_two_voxel_sizes_gets_a_note(tmp_path: Path, pixdim: float) -> None:
+    import nibabel as nib
+    from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
+
+    image = nib.Nifti1Image(ct(), None)
+    image.header.set_sform(AFFINES["LPS"], 1)
+    image.header["pixdim"][1:4] = 1.5, 1.2, pixdim
+    file = tmp_path / "case.nii.gz"
+    nib.save(image, file)
+    for reader in (SimpleITKIO(), NibabelIO()):
+        assert math.isclose(reader.read_images([str(file)])[1]["spacing"][0], pixdim, rel_tol=1e-6)
+    note = spacing_note(read_volume(file))
+    if pixdim < 5:
+        assert note is None
+    else:
+        assert note is not None
+        assert "case.nii.gz: its header gives voxels of 1.5 x 1.2 x 2.5 mm" in note
+        assert "1.5 x 1.2 x 5 mm by pixdim" in note
+        with pytest.warns(UserWarning, match="1.5 x 1.2 x 5 mm by pixdim"):
+            Pipeline([tiny.write_model(tmp_path / "m")], **FAST).predict(file)
 
 
 def test_images_smaller_than_a_patch_and_than_a_voxel_of_the_coarse_network(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from twintrack.arrays import refuse_masked
 from twintrack.volumes import Volume, check_same_geometry, read_volume
 
-__all__ = ["Image", "as_image", "read_image", "resample_image", "resample_labels"]
+__all__ = ["Image", "as_image", "read_image", "resample_image", "resample_labels", "spacing_note"]
 
 Triple = tuple[float, float, float]
 
@@ -124,6 +124,25 @@ def check_place(volume: Volume) -> None:
 
 def _usable(affine: NDArray[np.float64]) -> bool:
     return affine.shape == (4, 4) and bool(np.isfinite(affine).all() and np.linalg.det(affine))
+
+
+def spacing_note(volume: Volume) -> str | None:
+    """Return what to say of a NIfTI header that gives two voxel sizes, or None if it gives one.
+
+    The affine's is used here: outputs and distances follow it. nnU-Net's readers, SimpleITK's and
+    nibabel's, follow pixdim, except for an image that `NibabelIOWithReorient` has to turn.
+    """
+    if volume.header is None:
+        return None
+    pixdim = tuple(float(length) for length in volume.header.get_zooms()[:3])
+    if np.allclose(pixdim, volume.spacing, rtol=0.01):
+        return None
+    ours, theirs = (" x ".join(f"{x:.4g}" for x in sizes) for sizes in (volume.spacing, pixdim))
+    return (
+        f"{volume}: its header gives voxels of {ours} mm by its sform, which are used, and of "
+        f"{theirs} mm by pixdim, which nnU-Net uses: the networks see it in another size than in "
+        "nnU-Net; mend the header if pixdim is right"
+    )
 
 
 def check_finite(array: NDArray[Any], name: str) -> None:

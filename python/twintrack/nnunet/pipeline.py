@@ -30,7 +30,7 @@ from twintrack.nnunet.checks import (
     list_channels,
 )
 from twintrack.nnunet.frame import Frame
-from twintrack.nnunet.images import Image, as_image, read_image, resample_image
+from twintrack.nnunet.images import Image, as_image, read_image, resample_image, spacing_note
 from twintrack.nnunet.member_logits import MemberLogits, move_to_host
 from twintrack.nnunet.models import Model, inspect_folder, load_model
 from twintrack.nnunet.roi import Roi, RoiRule, find_roi, narrowed, near_organ, whole_volume
@@ -373,7 +373,8 @@ class Pipeline:
                 )
         frame = Frame(case, self._members[0].folder.canonical)
         channels = [frame.view(channel) for channel in case.channels]
-        notes: list[str] = []
+        note = spacing_note(case.place)
+        notes = [] if note is None else [note]
         with _timed(seconds, "coarse"):
             roi = self._find_region(channels, frame, case, notes)
         with _timed(seconds, "preprocess"):
