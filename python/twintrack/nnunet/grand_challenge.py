@@ -16,6 +16,7 @@ import argparse
 import inspect
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,12 @@ SEGMENTATION = "images/pdac-segmentation/output.mha"
 
 
 def run(source: Path, target: Path, model: Path, device: str = "auto") -> None:
-    """Predict the one CT below `source` and write the results below `target`.
+    """Predict the one CT below `source` and write the results below `target`: both or none.
+
+    Warns
+    -----
+    UserWarning
+        The networks run on the CPU without having been told so, and what `Pipeline.predict` notes.
 
     Raises
     ------
@@ -48,11 +54,19 @@ def run(source: Path, target: Path, model: Path, device: str = "auto") -> None:
     if len(images) > 1:
         names = ", ".join(image.name for image in images)
         raise ValueError(f"{folder}: holds {names}; an algorithm job gets one image")
-    prediction = load_pipeline(model, device).predict(images[0])
-    for name, volume in ((CONFIDENCE, prediction.score), (SEGMENTATION, prediction.mask)):
-        file = target / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_volume(file, volume.array, volume)
+    pipeline = load_pipeline(model, device)
+    if device == "auto" and pipeline.device.type == "cpu":
+        warnings.warn("the networks run on the CPU, where a CT takes long", stacklevel=2)
+    prediction = pipeline.predict(images[0])
+    results = {target / CONFIDENCE: prediction.score, target / SEGMENTATION: prediction.mask}
+    try:
+        for file, volume in results.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_volume(file, volume.array, volume)
+    except BaseException:
+        for file in results:
+            file.unlink(missing_ok=True)
+        raise
 
 
 def load_pipeline(model: Path, device: str) -> Pipeline:
@@ -103,7 +117,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-device", default="auto")
     given = parser.parse_args(arguments)
     try:
-        run(given.input, given.output, given.model, given.device)
+        with warnings.catch_warnings():
+            # For the job's log: what is noted, not where in the code.
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = lambda note, *_: print(f"twintrack: {note}", file=sys.stderr)
+            run(given.input, given.output, given.model, given.device)
     except (OSError, ValueError, MemoryError) as error:
         print(f"twintrack: {error}", file=sys.stderr)
         return 2
