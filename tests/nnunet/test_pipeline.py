@@ -889,7 +889,12 @@ def test_many_cases_are_as_single_ones_in_order_with_failures_reported(
             raise OSError("disk full")
         return prediction.score
 
-    outcomes = dict(pipeline.predict_many(images, finish))
+    told: list[tuple[str, str]] = []
+    outcomes = dict(pipeline.predict_many(images, finish, lambda *stage: told.append(stage)))
+    begun = [(name, "preprocess") for name in ("0", "broken", "1", "2")]
+    assert [stage for stage in told if stage in begun] == begun
+    assert [name for name, stage in told if stage == "member 1 of 1"] == ["0", "1", "2"]
+    assert told[-1] == ("2", "export")
     assert list(outcomes) == ["0", "broken", "1", "2"]
     assert finished == ["0", "1", "2"]
     assert isinstance(outcomes["broken"], FileNotFoundError)

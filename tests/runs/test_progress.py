@@ -116,3 +116,19 @@ def test_bar_shows_names_as_they_are():
     assert "✗ [red]C s: cut [/] off" in text
     assert "! largest bin" in text
     assert "3/3" in text
+
+
+def test_stages_of_a_long_case(clock):
+    stream, quiet = io.StringIO(), io.StringIO()
+    bar = Bar(Console(file=stream, force_terminal=True, width=100, color_system=None))
+    told = (bar, Lines(quiet), Quiet(quiet), JsonLines(quiet))
+    for progress in told:
+        progress.start("Predicting", 1, 10)
+        clock.now += 11
+        progress.stage("[red]C: member 2 of 3")
+        progress.stage("[red]C: member 3 of 3")
+        progress.stop()
+    assert "Predicting [red]C: member 3 of 3" in stream.getvalue()
+    # Of lines in a log not one for each; nothing for programs.
+    assert "Predicting: [red]C: member 2 of 3\n" in quiet.getvalue()
+    assert quiet.getvalue().count("member") == 1

@@ -340,7 +340,14 @@ def predict(
 
     report.progress.start("Predicting", len(cases), sum(size(files) for files in cases.values()))
     try:
-        done = predict_folder(pipeline, cases, outputs, keep=keep, report=tell)
+        done = predict_folder(
+            pipeline,
+            cases,
+            outputs,
+            keep=keep,
+            report=tell,
+            tell=lambda case, stage: report.progress.stage(f"{case}: {stage}"),
+        )
     finally:
         report.progress.stop()
     failed = sum(one.error is not None for one in done)

@@ -218,6 +218,7 @@ def predict_folder(
     *,
     keep: bool = False,
     report: Callable[[Done], None] = lambda _: None,
+    tell: Callable[[str, str], None] = lambda *_: None,
 ) -> list[Done]:
     """Predict cases and write their files; a case that fails does not stop the others.
 
@@ -236,6 +237,8 @@ def predict_folder(
         not describe.
     report
         Called when a case is done.
+    tell
+        Called with case and stage: see `Pipeline.predict_many`.
 
     Raises
     ------
@@ -280,14 +283,14 @@ def predict_folder(
     write_json(record, settings)
     done: list[Done] = []
 
-    def tell(one: Done) -> None:
+    def add(one: Done) -> None:
         done.append(one)
         report(one)
 
     todo: dict[str, Sequence[Path]] = {}
     for case, files in cases.items():
         if case in kept:
-            tell(Done(case, tuple(files), kept=True, notes=notes.get(case, ())))
+            add(Done(case, tuple(files), kept=True, notes=notes.get(case, ())))
         else:
             todo[case] = files
 
@@ -312,12 +315,12 @@ def predict_folder(
 
     last = time.perf_counter()
     images = ((case, functools.partial(read, case)) for case in todo)
-    for case, result in pipeline.predict_many(images, finish):
+    for case, result in pipeline.predict_many(images, finish, tell):
         now = time.perf_counter()
         if isinstance(result, Exception):
-            tell(Done(case, tuple(todo[case]), error=result, seconds=now - last))
+            add(Done(case, tuple(todo[case]), error=result, seconds=now - last))
         else:
-            tell(replace(result, seconds=now - last))
+            add(replace(result, seconds=now - last))
         last = now
     return done
 

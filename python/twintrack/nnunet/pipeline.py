@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -305,6 +306,7 @@ class Pipeline:
         self,
         cases: Iterable[tuple[str, Any]],
         finish: Callable[[str, Prediction], Result],
+        tell: Callable[[str, str], None] = lambda *_: None,
     ) -> Iterator[tuple[str, Result | Exception]]:
         """Predict case after case; yield each with what `finish` returns of it, or its error.
 
@@ -320,6 +322,9 @@ class Pipeline:
             it is called in the thread that reads ahead.
         finish
             Called with name and prediction, for one case at a time, in order.
+        tell
+            Called with name and stage, such as "member 2 of 3", of the case that the others wait
+            for, when the stage begins; in the thread that iterates.
         """
         ahead = ThreadPoolExecutor(1, "twintrack-prepare")
         behind = ThreadPoolExecutor(1, "twintrack-finish")
@@ -339,12 +344,13 @@ class Pipeline:
             coming = prefetch()
             while coming is not None:
                 name, preparing = coming
+                tell(name, "coarse" if self._coarse else "preprocess")
                 preparing.exception()  # waits; only then is the next case begun
                 coming = prefetch()
                 done: Future[Result] = Future()
                 predicted = None
                 try:
-                    predicted = self._run(preparing.result())
+                    predicted = self._run(preparing.result(), functools.partial(tell, name))
                 except Exception as error:
                     done.set_exception(error)  # which _outcome lets go of the case
                 del preparing
@@ -352,6 +358,7 @@ class Pipeline:
                     yield _outcome(*leaving)
                 leaving = name, (behind.submit(end, name, predicted) if predicted else done)
             if leaving is not None:
+                tell(leaving[0], "export")
                 yield _outcome(*leaving)
         finally:
             # An interrupted run does not wait for what it will not use.
@@ -433,13 +440,14 @@ class Pipeline:
         notes.append(f"{message}; the members are given all of the image")
         return whole_volume(shape)
 
-    def _run(self, case: _Prepared) -> _Predicted:
+    def _run(self, case: _Prepared, tell: Callable[[str], None] = lambda _: None) -> _Predicted:
         """Let every member predict."""
-        logits, geometries = MemberLogits(), []
+        logits, geometries = MemberLogits(), list[Any]()
         with _timed(case.seconds, "members"):
             for model in self._members:
                 data, properties = case.data[model.preprocessing]
                 for index in range(len(model.weights)):
+                    tell(f"member {len(geometries) + 1} of {self.size}")
                     with self._turns:
                         self._logits.add(logits)
                         logits.append(model.logits(data, index, self._make_room))

@@ -25,6 +25,9 @@ class Progress(Protocol):
     def start(self, work: str, cases: int, nbytes: int) -> None:
         """Tell what is done ("Tallying"), for how many cases with how large files."""
 
+    def stage(self, text: str) -> None:
+        """Tell what is done now, of cases that take minutes each."""
+
     def case(self, outcome: Outcome) -> None:
         """Tell that a case is finished, was finished before, or failed."""
 
@@ -97,6 +100,9 @@ class Quiet:
     def start(self, work: str, cases: int, nbytes: int) -> None:
         """Do nothing."""
 
+    def stage(self, text: str) -> None:
+        """Do nothing."""
+
     def case(self, outcome: Outcome) -> None:
         """Print a failure."""
         if outcome.failure is not None:
@@ -133,8 +139,14 @@ class Bar:
             console=self._console,
             expand=True,
         )
+        self._work = work
         self._task = self._bar.add_task(work, total=cases, rates="", left="")
         self._bar.start()
+
+    def stage(self, text: str) -> None:
+        """Show it before the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=f"{self._work} [dim]{_plain(text)}[/]")
 
     def case(self, outcome: Outcome) -> None:
         """Move the bar; a failure gets a line."""
@@ -155,6 +167,8 @@ class Bar:
         if not over and left is not None:
             time_left = f"{_duration(left)} left"
         self._bar.update(self._task, advance=1, rates=rates, left=time_left)
+        if over:
+            self._bar.update(self._task, description=self._work)
 
     def warn(self, message: str) -> None:
         """Print a line above the bar."""
@@ -178,6 +192,12 @@ class Lines:
         """Print what is done."""
         self._work, self._rates, self._printed = work, Rates(cases, nbytes), 0.0
         self._print(f"{work}: {cases} cases, {scaled(nbytes)}B of files")
+
+    def stage(self, text: str) -> None:
+        """Print a line when the last one is some seconds old."""
+        if self._rates is not None and self._rates.seconds - self._printed >= _LINE_EVERY:
+            self._printed = self._rates.seconds
+            self._print(f"{self._work}: {text}")
 
     def case(self, outcome: Outcome) -> None:
         """Print a failure, and a line when the last one is some seconds old."""
@@ -227,6 +247,9 @@ class JsonLines:
         """Write the event "start"."""
         self._rates = Rates(cases, nbytes)
         self.event("start", work=work, cases=cases, bytes=nbytes)
+
+    def stage(self, text: str) -> None:
+        """Do nothing."""
 
     def case(self, outcome: Outcome) -> None:
         """Write the event "case"."""
