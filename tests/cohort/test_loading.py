@@ -105,3 +105,65 @@ def test_unusable_masks_and_annotations_are_named(tmp_path):
     case.raters[1].write_bytes(case.raters[1].read_bytes()[:-3])
     with pytest.raises(ValueError, match=r"r2\.nii\.gz: truncated"):
         load_case(case, "all")
+
+
+BOX = (slice(1, 5), slice(2, 5), slice(1, 3))
+
+
+def crop_score(case: Case, affine: np.ndarray = AFFINE) -> np.ndarray:
+    """Replace a case's score by nnU-Net's npz of a crop to BOX, its segmentation beside it."""
+    inside = read_score(case.score).array[BOX]
+    origin = affine[:3, :3] @ [part.start for part in BOX] + affine[:3, 3]
+    placed = affine.copy()
+    placed[:3, 3] = origin
+    score = case.score.with_name("crop.npz")
+    np.savez(score, probabilities=np.stack([1 - inside.T, inside.T]))
+    write_volume(case.score.with_name("crop.nii.gz"), np.zeros(inside.shape, "u1"), placed)
+    return inside
+
+
+def test_score_that_is_a_crop_is_0_outside(tmp_path):
+    """nnU-Net's validation of a network that was trained on crops; raters mark the whole CT."""
+    whole = make_case(tmp_path)
+    inside = crop_score(whole)
+    case = dataclasses.replace(whole, score=tmp_path / "crop.npz")
+    for rule in ("all", "box", "roi"):
+        loaded, expected = load_case(case, rule), load_case(whole, rule)
+        assert loaded.part == BOX
+        assert loaded.score.array.shape == SHAPE
+        np.testing.assert_array_equal(loaded.score.array[BOX], inside)
+        assert loaded.score.array.sum(dtype="f8") == inside.sum(dtype="f8")
+        for found, wanted in zip(loaded.raters, expected.raters, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(loaded.vessels, expected.vessels)
+        np.testing.assert_array_equal(loaded.region, expected.region)
+    assert load_case(whole, "all").part is None
+    # A mask of the same crop says nothing of what is outside; neither was any network asked.
+    mask = read_score(whole.score).array[BOX] > 0.5
+    write_volume(whole.roi, mask.astype("u1"), read_score(case.score))
+    region = load_case(case, "roi").region
+    np.testing.assert_array_equal(region[BOX], mask)
+    assert region.sum() == mask.sum()
+
+
+def test_crops_that_are_none_stay_errors(tmp_path):
+    whole = make_case(tmp_path)
+    case = dataclasses.replace(whole, score=tmp_path / "crop.npz")
+    half = np.eye(4)
+    half[0, 3] = 0.5 * AFFINE[0, 0]
+    away = np.eye(4)
+    away[2, 3] = 3 * AFFINE[2, 2]
+    for change in (half, away, np.diag([1, 1, 1.2, 1]), np.diag([-1.0, 1, 1, 1])):
+        crop_score(whole, change @ AFFINE)
+        with pytest.raises(
+            ValueError, match=r"r1\.nii\.gz: shape \(6, 5, 4\) differs from \(4, 3, 2\)"
+        ):
+            load_case(case, "all")
+    crop_score(whole)
+    load_case(case, "all")
+    with pytest.raises(ValueError, match="shape"):  # headers are not to be believed
+        load_case(case, "all", ignore_header=True)
+    # Annotations of the crop do not tell what raters marked elsewhere.
+    write_volume(case.raters[1], np.ones((4, 3, 2), "u1"), read_score(case.score))
+    with pytest.raises(ValueError, match=r"r2\.nii\.gz: shape \(4, 3, 2\) differs"):
+        load_case(case, "all")

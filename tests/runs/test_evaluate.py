@@ -26,7 +26,7 @@ from twintrack.runs.evaluate import (
 from twintrack.runs.fit import TallyJob, fit_cohort
 from twintrack.runs.merge import merge_stores
 from twintrack.runs.store import open_stores
-from twintrack.volumes import read_score, write_volume
+from twintrack.volumes import read_score, read_volume, write_volume
 
 # The official CRPS silences this warning, but not for other threads that compute at the same time.
 pytestmark = pytest.mark.filterwarnings("ignore:The maximum number of subdivisions")
@@ -240,3 +240,58 @@ def test_killed_at_any_moment_and_resumed_ends_the_same(
     kill_and_finish(lambda: start("killed"), tmp_path / "killed", "store/*/cases/*.json", (1, 4))
     assert content(tmp_path / "killed", "*.*") == content(tmp_path / "whole", "*.*")
     assert not list((tmp_path / "killed").glob("store/*/staging-*"))
+
+
+@pytest.fixture
+def cropped(cases, tmp_path):
+    """A case whose score is a crop that misses marks, and the same with 0 around it and a mask."""
+    whole = read_score(cases[0].score)
+    marked = np.argwhere(sum(read_volume(path).array for path in cases[0].raters))
+    box = tuple(
+        slice(low, high) for low, high in zip(marked.min(0) + 1, marked.max(0) + 3, strict=True)
+    )
+    affine = whole.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
+    score, mask = np.zeros_like(whole.array), np.zeros(whole.array.shape, np.uint8)
+    score[box], mask[box] = whole.array[box], 1
+    score[tuple(side.start for side in box)] = 0  # asked, and answered with 0
+    write_volume(tmp_path / "crop.nii.gz", score[box], affine)
+    write_volume(tmp_path / "around.nii.gz", score, whole)
+    write_volume(tmp_path / "mask.nii.gz", mask, whole)
+    crop = dataclasses.replace(cases[0], score=tmp_path / "crop.nii.gz", roi=None)
+    around = dataclasses.replace(
+        crop, score=tmp_path / "around.nii.gz", roi=tmp_path / "mask.nii.gz"
+    )
+    return crop, around, box
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_score_that_is_a_crop_counts_as_0_outside(cropped, calibrator, tmp_path, calibrated):
+    """Else volumes, and Dice at each threshold, would lose what raters mark outside."""
+    crop, around, box = cropped
+    job = EvaluateJob("corrected", calibrator if calibrated else None)
+    found, expected = (
+        evaluate_cohort([case], job, tmp_path / case.score.name[:4]) for case in (crop, around)
+    )
+    assert found.failures == expected.failures == []
+    assert found.rows == expected.rows
+    assert found.total == expected.total
+    raters = [read_volume(path).array for path in crop.raters]
+    outside = sum(np.count_nonzero(rater) - np.count_nonzero(rater[box]) for rater in raters)
+    assert outside > 0
+    (note,) = set(found.notes[crop.name]) - set(expected.notes[crop.name])
+    assert f"raters mark {outside} voxels" in note
+    # A region of the whole CT, as twintrack predict writes it, leaves out what was never asked too.
+    everywhere = np.ones(raters[0].shape, np.uint8)
+    write_volume(tmp_path / "all.nii.gz", everywhere, read_volume(crop.raters[0]))
+    named = dataclasses.replace(crop, roi=tmp_path / "all.nii.gz")
+    assert evaluate_cohort([named], job, tmp_path / "named").rows == expected.rows
+
+
+def test_bad_voxel_of_a_crop_is_placed_in_its_file(cropped, tmp_path):
+    crop, _, _ = cropped
+    score = read_score(crop.score)
+    score.array[2, 1, 0] = 2
+    write_volume(crop.score, score.array, score)
+    (failure,) = evaluate_cohort([crop], EvaluateJob(), tmp_path / "store").failures
+    assert failure.message.startswith("crop.nii.gz: voxel (2, 1, 0) is 2")

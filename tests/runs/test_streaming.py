@@ -202,3 +202,76 @@ def test_streamed_volume_with_a_bad_voxel_is_not_written(case, tmp_path):
     (outcome,) = apply_cohort([case], job)
     assert outcome.failure.message.startswith("s.nii.gz: voxel (1, 2, 23) is 1.5")
     assert not job.place(case).exists()
+
+
+BOX = (slice(1, 8), slice(2, 7), slice(9, 26))  # ends inside of what raters mark
+
+
+@pytest.fixture
+def cropped(case, tmp_path):
+    """The case with the score of a crop, and the case of that crop with all files cropped."""
+    affine = AFFINE.copy()
+    affine[:3, 3] = AFFINE[:3, :3] @ [part.start for part in BOX]
+    cut = {}
+    for name, path in (("s", case.score), *enumerate(case.raters), ("roi", case.roi)):
+        cut[name] = tmp_path / f"cut_{name}.nii.gz"
+        write_volume(cut[name], read_volume(path).array[BOX], affine)
+    crop = Case("A", cut["s"], (cut[0], cut[1]), roi=cut["roi"])
+    return dataclasses.replace(case, score=cut["s"]), crop
+
+
+@pytest.mark.parametrize("region", ["roi", "box", "all"])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_annotations_are_cropped_to_a_score_that_is_a_crop(cropped, tmp_path, region, mapped):
+    case, crop = cropped
+    if mapped:  # uncompressed files are read in another way
+        raters = [tmp_path / f"plain_{k}.nii" for k in range(2)]
+        for path, plain in zip(case.raters, raters, strict=True):
+            write_volume(plain, read_volume(path).array, AFFINE)
+        case = dataclasses.replace(case, raters=tuple(raters))
+    job = TallyJob(region)
+    product, expected = (job.compute(job.read(of)) for of in (case, crop))
+    assert product.tally == expected.tally
+    assert product.voxels == expected.voxels
+    marked = [np.count_nonzero(read_volume(path).array) for path in (*case.raters, *crop.raters)]
+    outside = sum(marked[:2]) - sum(marked[2:])
+    assert outside > 0
+    assert product.result == {**expected.result, "marked_outside": outside}
+    if region == "roi":  # of the crop already
+        job = TallyJob(region)
+        mixed = dataclasses.replace(case, roi=crop.roi)
+        assert job.compute(job.read(mixed)).tally == expected.tally
+
+
+@pytest.mark.parametrize(
+    ("file", "voxel", "message"),
+    [
+        ("score", (3, 4, 13), r"score\[3, 4, 13\] is 2"),
+        ("rater", (7, 6, 24), r"raters\[1\]\[7, 6, 24\] is 2"),
+        ("roi", (1, 2, 16), r"roi\.nii\.gz: voxel \(1, 2, 16\) is 2"),
+    ],
+)
+def test_bad_values_of_a_cropped_case_are_placed_in_their_own_files(cropped, file, voxel, message):
+    case, _ = cropped
+    path = {"score": case.score, "rater": case.raters[1], "roi": case.roi}[file]
+
+    def change(array):
+        array[voxel] = 2
+
+    rewrite(path, change)
+    job = TallyJob("roi" if file == "roi" else "all")
+    with pytest.raises(ValueError, match=message):
+        job.compute(job.read(case))
+
+
+def test_crop_without_any_mark_is_named(cropped):
+    case, crop = cropped
+    for path in case.raters:
+        rewrite(path, lambda array: array[..., :26].fill(0))
+    job = TallyJob("box")
+    with pytest.raises(ValueError, match=r"no rater marks any voxel where .*cut_s\.nii\.gz lies"):
+        job.compute(job.read(case))
+    whole = crop.raters[0]
+    case = dataclasses.replace(case, raters=(case.raters[0], whole))
+    with pytest.raises(ValueError, match=r"cut_0\.nii\.gz: shape .* differs"):
+        job.read(case)

@@ -252,6 +252,7 @@ def fit(
             with run.settings(report) as settings:
                 outcomes, _ = runs.tally_cohort(cases, job, store, settings, cohort)
             failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+            _warn_of_marks(report, runs.marked_outside(outcomes))
             runs.check_failures(failures, len(cases), skip_broken)
             report.result(
                 f"Part {run.part} of {run.parts} is tallied",
@@ -264,6 +265,7 @@ def fit(
                 cases, calibrator, job, store, skip_broken=skip_broken, settings=settings
             )
         failures = fitted.failures
+        _warn_of_marks(report, fitted.marked_outside)
         _check_number(len(cases) - len(failures), among_cases)
     # The calibrator comes last: where it is, everything is that was asked for with it.
     if leave_one_out is not None or band is not None:
@@ -306,6 +308,16 @@ def _check_number(cases: int, among_cases: Mapping[str, bool]) -> None:
                 f"{option} compares cases, so it needs at least two, here {cases}: leave out "
                 f"{option}, or fit to more cases"
             )
+
+
+def _warn_of_marks(report: Report, marked_outside: Mapping[str, int]) -> None:
+    """Tell which raters' marks are no part of the fit, as their scores are crops without them."""
+    if marked_outside:
+        named = [f"{case} ({voxels:,} voxels)" for case, voxels in marked_outside.items()]
+        report.warn(
+            f"raters mark voxels outside of what the score covers in {len(named)} cases; they do "
+            f"not count: {', '.join(named[:3])}{', …' * (len(named) > 3)}"
+        )
 
 
 def _leave_one_out(

@@ -18,6 +18,8 @@ from twintrack.volumes import (
     HEADER_PARTS,
     Volume,
     check_same_geometry,
+    find_part,
+    paste,
     read_label_map,
     read_labels,
     read_score,
@@ -26,20 +28,23 @@ from twintrack.volumes import (
 
 @dataclass(frozen=True, eq=False)
 class LoadedCase:
-    """The arrays of one case, all of the shape (x, y, z) of its score.
+    """The arrays of one case, all of the shape (x, y, z) of its annotations.
 
     Attributes
     ----------
     case
         Where they come from.
     score
-        Tumour probability with its geometry; floating point.
+        Tumour probability with its geometry; floating point. 0 outside `part`.
     raters
         One annotation per rater, in the dtype of its file.
     region
         Boolean mask of the voxels that count; None for all of them.
     vessels
         uint8 label map, or None.
+    part
+        Where the file of the score is a crop of the annotations' grid, the box that it covers; else
+        None.
     """
 
     case: Case
@@ -47,6 +52,7 @@ class LoadedCase:
     raters: list[NDArray[Any]]
     region: NDArray[np.bool_] | None
     vessels: NDArray[np.uint8] | None
+    part: tuple[slice, slice, slice] | None = None
 
 
 def load_case(
@@ -55,7 +61,11 @@ def load_case(
     ignore_header: bool = False,
     tumour: Sequence[int] = (1,),
 ) -> LoadedCase:
-    """Read the files of a case and check that they lie on one grid.
+    """Read the files of a case and bring them together on the grid of its annotations.
+
+    A score may be a crop of that grid, as nnU-Net's is when it was trained on crops (see
+    `find_part`): then it is 0 outside, so that no voxel that a rater marks is lost. So may the mask
+    of the region, if it is the same crop. All other files have to lie on one grid.
 
     Parameters
     ----------
@@ -64,7 +74,8 @@ def load_case(
     region_rule
         Which voxels count: "roi" (the mask of the case), "box" (`annotated_box`) or "all".
     ignore_header
-        Compare the shapes only, for files whose voxels correspond though their headers differ.
+        Compare the shapes only, for files whose voxels correspond though their headers differ. Then
+        no score can be a crop, for only headers tell where it lies.
     tumour
         Classes to add up where the score is an ``.npz`` of class probabilities.
 
@@ -94,7 +105,12 @@ def load_case(
     roi = volumes[-1] if case.roi and region_rule == "roi" else None
 
     reference = next((volume for volume in volumes if volume.affine is not None), score)
-    for volume in volumes:
+    part = None if ignore_header or not raters else find_part(raters[0], score)
+    if part is not None:
+        reference, score = raters[0], paste(score, part, raters[0])
+    if roi:
+        roi = on_grid(roi, reference, part, ignore_header)
+    for volume in (score, *raters, *([vessels] if vessels else [])):
         check_same_geometry(reference, volume, ignore=HEADER_PARTS if ignore_header else ())
 
     arrays = [volume.array for volume in raters]
@@ -111,7 +127,26 @@ def load_case(
         order: Literal["F", "C"] = "F" if score.array.flags.f_contiguous else "C"
         region = np.zeros(score.array.shape, np.bool_, order)
         region[box] = True
-    return LoadedCase(case, score, arrays, region, vessels.array if vessels else None)
+    return LoadedCase(case, score, arrays, region, vessels.array if vessels else None, part)
+
+
+def on_grid(
+    mask: Volume,
+    grid: Volume,
+    part: tuple[slice, slice, slice] | None = None,
+    ignore_header: bool = False,
+) -> Volume:
+    """Return a mask on `grid`, where it lies already unless it covers `part`: then 0 outside.
+
+    Raises
+    ------
+    ValueError
+        It lies on another grid; see `check_same_geometry`.
+    """
+    if part is not None and find_part(grid, mask) == part:
+        return paste(mask, part, grid)
+    check_same_geometry(grid, mask, ignore=HEADER_PARTS if ignore_header else ())
+    return mask
 
 
 def _read_all(readers: Sequence[Callable[[], Volume]]) -> list[Volume]:

@@ -60,13 +60,15 @@ def annotated_box(
     return x, y, z
 
 
-def as_mask(array: NDArray[Any], place: Volume, first: int = 0) -> NDArray[np.bool_]:
-    """Return 0 and 1 as booleans; `place` and the first plane are what an error names."""
+def as_mask(
+    array: NDArray[Any], place: Volume, first: tuple[int, int, int] = (0, 0, 0)
+) -> NDArray[np.bool_]:
+    """Return 0 and 1 as booleans; an error names `place` and, from its `first` voxel, where."""
     mask: NDArray[np.bool_] = array.astype(np.bool_, copy=False)
     if not np.array_equal(array, mask):
-        i, j, k = np.argwhere(array != mask)[0].tolist()
-        value = array[i, j, k]
-        raise ValueError(f"{place}: voxel ({i}, {j}, {k + first}) is {value}; a mask is 0 or 1")
+        found = tuple(np.argwhere(array != mask)[0].tolist())
+        voxel = tuple(a + b for a, b in zip(found, first, strict=True))
+        raise ValueError(f"{place}: voxel {voxel} is {array[found]}; a mask is 0 or 1")
     return mask
 
 

@@ -173,7 +173,7 @@ class ApplyJob(Job[Opened]):
                 yield slab
                 first += slab.shape[2]
         except ValueError as error:
-            raise ValueError(moved(str(error), first)) from error
+            raise ValueError(moved(str(error), (0, 0, first))) from error
         except OSError as error:  # of reading, which is no reason to end the run as writing is
             raise ValueError(f"{score.place}: {error.strerror or error}") from error
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from twintrack import metrics
 from twintrack.calibration import Calibrator
 from twintrack.cohort import Case, LoadedCase, RegionRule, load_case
+from twintrack.cohort.loading import on_grid
 from twintrack.metrics import CaseMetrics, CaseTally, curve_of
 from twintrack.metrics.staple import staple_dice
 from twintrack.metrics.vascular import VESSELS
@@ -24,8 +25,9 @@ from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
 from twintrack.runs.results import Row, means, write_results
 from twintrack.runs.store import Entry, Failure, Store
+from twintrack.runs.streaming import moved
 from twintrack.version import __version__
-from twintrack.volumes import HEADER_PARTS, check_same_geometry, read_labels
+from twintrack.volumes import read_labels
 
 __all__ = [
     "FIGURES",
@@ -59,7 +61,8 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
     """Measures the score of a case, calibrated if a calibrator is given.
 
     Outside the region of interest that a case carries, a score of exactly 0 stays 0, as in the
-    pipeline: m(0) all over a CT would count as a predicted volume.
+    pipeline: m(0) all over a CT would count as a predicted volume. A score that is a crop of the
+    annotations' grid is 0 outside of it, and stays so.
 
     Attributes
     ----------
@@ -117,16 +120,28 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         rule: RegionRule = "roi" if self.region == "roi" else "all"
         loaded = load_case(case, rule, self.ignore_header, self.tumour)
         path = None if self.calibrator is None else region_of_case(case)
-        if path is None or loaded.region is not None:
-            return loaded, loaded.region
-        region = read_labels(path)
-        ignored = HEADER_PARTS if self.ignore_header else ()
-        check_same_geometry(loaded.score, region, ignore=ignored)
-        return loaded, region.array
+        of_interest: NDArray[Any] | None = loaded.region
+        if path is not None and of_interest is None:
+            mask = read_labels(path)
+            of_interest = on_grid(mask, loaded.score, loaded.part, self.ignore_header).array
+        if self.calibrator is not None and loaded.part is not None:
+            asked = np.zeros(loaded.score.array.shape, np.bool_)
+            asked[loaded.part] = True if of_interest is None else of_interest[loaded.part] != 0
+            of_interest = asked
+        return loaded, of_interest
 
     def compute(self, opened: tuple[LoadedCase, NDArray[Any] | None]) -> Product:
         """Calibrate and measure."""
         loaded, of_interest = opened
+        try:
+            return self._measured(loaded, of_interest)
+        except ValueError as error:
+            if loaded.part is None or not str(error).startswith("score"):
+                raise
+            x, y, z = (-side.start for side in loaded.part)  # a voxel of the file
+            raise ValueError(moved(str(error), (x, y, z))) from error
+
+    def _measured(self, loaded: LoadedCase, of_interest: NDArray[Any] | None) -> Product:
         score = loaded.score.array
         if self.calibrator is not None:
             calibrate_score(self.calibrator, score, of_interest)
@@ -145,12 +160,28 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         if self.staple:
             figures["dice_staple"] = staple_dice(score, loaded.raters, self.protocol)
         stored = {name: _or_null(figures[name]) for name in FIGURES if name in figures}
-        result = {"figures": stored, "notes": list(found.notes)}
+        result = {"figures": stored, "notes": [*found.notes, *_notes(loaded)]}
         return Product(score.size, result, found.calibration)
 
     def load_tally(self, path: Path) -> CaseTally:
         """Read a stored tally; ValueError if it is none."""
         return CaseTally.load(path)
+
+
+def _notes(loaded: LoadedCase) -> list[str]:
+    """Return what there is to say of a score that is a crop."""
+    if loaded.part is None:
+        return []
+    outside = sum(
+        int(np.count_nonzero(rater)) - int(np.count_nonzero(rater[loaded.part]))
+        for rater in loaded.raters
+    )
+    if not outside:
+        return []
+    return [
+        f"raters mark {outside} voxels, over all of them, outside of what the score covers; its "
+        "score is 0 there"
+    ]
 
 
 def _figures(found: CaseMetrics) -> dict[str, float]:

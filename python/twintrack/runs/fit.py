@@ -37,6 +37,7 @@ __all__ = [
     "fit_cohort",
     "fit_tallies",
     "leave_one_out",
+    "marked_outside",
     "read_tallies",
     "tally_cohort",
 ]
@@ -83,6 +84,8 @@ class TallyJob(Job[StreamedCase]):
         loaded.for_each(lambda slab: tally.update(slab.score, slab.raters, slab.region))
         counted = tally.compact().voxels
         result = {"voxels_in_region": counted, "ensemble": ensemble}
+        if loaded.part is not None:
+            result["marked_outside"] = loaded.marked_outside()
         return Product(loaded.place.array.size, result, tally)
 
     def load_tally(self, path: Path) -> ScoreTally:
@@ -92,10 +95,22 @@ class TallyJob(Job[StreamedCase]):
 
 @dataclass(frozen=True)
 class FitResult:
-    """A fitted calibrator, and the cases that it had to do without."""
+    """A fitted calibrator, and what it had to do without.
+
+    Attributes
+    ----------
+    calibrator
+        Fitted.
+    failures
+        Cases that could not be used.
+    marked_outside
+        Case to the number of voxels, over all raters, that are marked outside of what its score
+        covers, and so do not count; cases without any are left out.
+    """
 
     calibrator: Calibrator
     failures: list[Failure]
+    marked_outside: dict[str, int]
 
 
 def default_region(cases: Sequence[Case]) -> RegionRule:
@@ -192,7 +207,14 @@ def fit_cohort(
         calibrator.add_tally(total, region=job.region, cases=len(whole))
         if calibrator.exact and calibrator.target != "none":
             calibrator.refine(_Voxels(whole, job, settings))
-    return FitResult(calibrator, failures)
+    return FitResult(calibrator, failures, marked_outside(outcomes))
+
+
+def marked_outside(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    """Return, by case, how many marked voxels lie outside of what the score covers, if any do."""
+    entries = [outcome.entry for outcome in outcomes if outcome.entry is not None]
+    lost = {entry.case: int(entry.result.get("marked_outside", 0)) for entry in entries}
+    return {case: voxels for case, voxels in lost.items() if voxels}
 
 
 def check_failures(failures: Sequence[Failure], cases: int, skip_broken: bool) -> None:

@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 
 from twintrack.cohort import Case, RegionRule, annotated_box
 from twintrack.cohort.region import BOX_MARGIN, as_mask, require_marked
-from twintrack.volumes import HEADER_PARTS, Volume, check_same_geometry
+from twintrack.volumes import HEADER_PARTS, Volume, check_same_geometry, find_part
 from twintrack.volumes.slabs import VolumeSlabs, open_slabs
 
 __all__ = ["SLAB_VOXELS", "Slab", "StreamedCase", "moved", "open_case", "open_score", "planes_of"]
 
 SLAB_VOXELS = 1 << 20  # of each file: work for all cores, and about the size of a cache
 _VOXEL = re.compile(r"\[(\d+), (\d+), (\d+)\]")
+
+Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class Slab:
 class StreamedCase:
     """The arrays of a case, slab by slab; what `load_case` gives in one piece.
 
+    But for a score that is a crop of the annotations' grid: there the annotations are cropped to
+    it, so that only voxels count that the networks were asked about.
+
     Attributes
     ----------
     case
@@ -48,14 +53,19 @@ class StreamedCase:
         Shape and geometry of the score.
     region_rule
         Which voxels count.
+    part
+        The box of the annotations' grid that the score covers; None if it covers all of it.
     """
 
     case: Case
     place: Volume
     region_rule: RegionRule
+    part: Box | None
     _score: VolumeSlabs
+    _whole_raters: list[VolumeSlabs]
     _raters: list[VolumeSlabs]
     _roi: VolumeSlabs | None
+    _roi_first: tuple[int, int, int]
 
     def for_each(self, work: Callable[[Slab], object]) -> None:
         """Call `work` on the slabs of the case, from its first plane to its last.
@@ -67,12 +77,29 @@ class StreamedCase:
             place in the volume.
         """
         first = 0
+        x, y, z = _start(self.part)
         for slab in self.slabs():
             try:
                 work(slab)
             except ValueError as error:
-                raise ValueError(moved(str(error), first)) from error
+                message = str(error)
+                by = (x, y, z + first) if message.startswith("raters") else (0, 0, first)
+                raise ValueError(moved(message, by)) from error
             first += slab.score.shape[2]
+
+    def marked_outside(self) -> int:
+        """Return how many voxels outside of `part` a rater marks, over all raters; reads them."""
+        if self.part is None:
+            return 0
+        x, y, z = self.part
+        marked = 0
+        for volume in self._whole_raters:
+            first = 0
+            for slab in volume.slabs(self._planes):
+                inside = slab[x, y, max(z.start - first, 0) : max(z.stop - first, 0)]
+                marked += int(np.count_nonzero(slab)) - int(np.count_nonzero(inside))
+                first += slab.shape[2]
+        return marked
 
     def slabs(self) -> Iterator[Slab]:
         """Yield the slabs of the case, from its first plane to its last; raises as `for_each`."""
@@ -85,7 +112,8 @@ class StreamedCase:
             score, *raters = (next(part) for part in parts)
             region = None
             if self._roi is not None:
-                region = as_mask(raters.pop(), self._roi.place, first)
+                x0, y0, z0 = self._roi_first
+                region = as_mask(raters.pop(), self._roi.place, (x0, y0, z0 + first))
                 marked = marked or bool(region.any())
             elif box is not None:
                 region = np.zeros(score.shape, np.bool_, "F")
@@ -99,9 +127,10 @@ class StreamedCase:
 
     @property
     def _planes(self) -> int:
-        return planes_of(self.place)
+        # Of a crop the annotations have the larger planes, which are read whole.
+        return planes_of(self.place if self.part is None else self._whole_raters[0].place)
 
-    def _box(self) -> tuple[slice, slice, slice]:
+    def _box(self) -> Box:
         """Return `annotated_box` of the raters, which are read for it."""
         found = []
         for volume in self._raters:
@@ -112,7 +141,8 @@ class StreamedCase:
                     found.append((x, y, slice(z.start + first, z.stop + first)))
                 first += slab.shape[2]
         if not found:
-            raise ValueError("no rater marks any voxel, so there is no annotated box")
+            where = "" if self.part is None else f" where {self.place} lies"
+            raise ValueError(f"no rater marks any voxel{where}, so there is no annotated box")
         x, y, z = (
             slice(
                 max(min(part[axis].start for part in found) - BOX_MARGIN, 0),
@@ -128,6 +158,8 @@ def open_case(
 ) -> StreamedCase:
     """Open the files of a case and check that they lie on one grid; vessels are left out.
 
+    Annotations and the mask of the region are cropped to a score that is a crop of their grid.
+
     Raises
     ------
     FileNotFoundError, ValueError, OSError
@@ -136,11 +168,28 @@ def open_case(
     score = open_score(case.score, tumour)
     raters = [open_slabs(path, ()) for path in case.raters]
     roi = open_slabs(case.roi, ()) if region_rule == "roi" and case.roi is not None else None
+    part = None if ignore_header or not raters else find_part(raters[0].place, score.place)
+    whole = raters
+    roi_first = (0, 0, 0)
+    if part is not None:
+        for volume in raters:
+            check_same_geometry(raters[0].place, volume.place)
+        raters = [volume.cropped(part, score.place) for volume in raters]
+        if roi is not None and find_part(roi.place, score.place) == part:
+            roi, roi_first = roi.cropped(part, score.place), _start(part)
     places = [volume.place for volume in (score, *raters, *([roi] if roi else []))]
     reference = next((place for place in places if place.affine is not None), places[0])
     for place in places:
         check_same_geometry(reference, place, ignore=HEADER_PARTS if ignore_header else ())
-    return StreamedCase(case, score.place, region_rule, score, raters, roi)
+    return StreamedCase(case, score.place, region_rule, part, score, whole, raters, roi, roi_first)
+
+
+def _start(box: Box | None) -> tuple[int, int, int]:
+    """Return the first voxel of a box."""
+    if box is None:
+        return (0, 0, 0)
+    x, y, z = box
+    return x.start, y.start, z.start
 
 
 def open_score(path: Path, tumour: Sequence[int]) -> VolumeSlabs:
@@ -160,6 +209,10 @@ def planes_of(place: Volume) -> int:
     return int(max(1, SLAB_VOXELS // (x * y)))
 
 
-def moved(message: str, first: int) -> str:
+def moved(message: str, by: tuple[int, int, int]) -> str:
     """Turn a voxel's place in a slab into its place in the volume."""
-    return _VOXEL.sub(lambda at: f"[{at[1]}, {at[2]}, {int(at[3]) + first}]", message, count=1)
+    return _VOXEL.sub(
+        lambda at: str([int(k) + step for k, step in zip(at.groups(), by, strict=True)]),
+        message,
+        count=1,
+    )

@@ -4,7 +4,7 @@ Everything here keeps nibabel's axis order (x, y, z) and the file's own dtype an
 never unpickles, and answers a bad file with a ValueError or OSError that names it.
 """
 
-from twintrack.volumes.geometry import HEADER_PARTS, Volume, check_same_geometry
+from twintrack.volumes.geometry import HEADER_PARTS, Volume, check_same_geometry, find_part, paste
 from twintrack.volumes.reading import read_label_map, read_labels, read_score, read_volume
 from twintrack.volumes.writing import QUANTISATION_ERROR, write_volume
 
@@ -13,6 +13,8 @@ __all__ = [
     "QUANTISATION_ERROR",
     "Volume",
     "check_same_geometry",
+    "find_part",
+    "paste",
     "read_label_map",
     "read_labels",
     "read_score",

@@ -29,7 +29,8 @@ from twintrack.volumes.writing import _blocks, _storage
 
 __all__ = ["VolumeSlabs", "open_slabs", "write_slabs"]
 
-Read = Callable[[int], Iterator[NDArray[Any]]]
+# Takes how many planes each slab has; together they are all planes.
+Read = Callable[[Sequence[int]], Iterator[NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,30 @@ class VolumeSlabs:
         ValueError
             Truncated or corrupt; found out when the place is reached, checksums at the end.
         """
-        return self._read(planes)
+        return self._read(_depths(self.place.array.shape[2], planes))
+
+    def cropped(self, box: tuple[slice, slice, slice], place: Volume) -> VolumeSlabs:
+        """Return the part of the volume inside `box`; `place` is another volume of that part.
+
+        The planes before and behind it are read too, as checksums need them.
+        """
+        x, y, z = box
+        before = z.start
+        behind = self.place.array.shape[2] - z.stop
+
+        def read(depths: Sequence[int]) -> Iterator[NDArray[Any]]:
+            most = max(depths)
+            first, last = _depths(before, most), _depths(behind, most)
+            slabs = self._read([*first, *depths, *last])
+            for number, slab in enumerate(slabs):
+                if len(first) <= number < len(first) + len(depths):
+                    yield slab[x, y]
+
+        own = self.place
+        shape = place.array.shape
+        return VolumeSlabs(
+            Volume(_ghost(shape, own.array.dtype), place.affine, own.path, own.header), read
+        )
 
 
 def open_slabs(path: str | os.PathLike[str], tumour: Sequence[int] = (1,)) -> VolumeSlabs:
@@ -77,9 +101,11 @@ def open_slabs(path: str | os.PathLike[str], tumour: Sequence[int] = (1,)) -> Vo
             return found
     volume = read_volume(path, tumour)
 
-    def slices(planes: int) -> Iterator[NDArray[Any]]:
-        for first in range(0, volume.array.shape[2], planes):
-            yield volume.array[..., first : first + planes]
+    def slices(depths: Sequence[int]) -> Iterator[NDArray[Any]]:
+        first = 0
+        for depth in depths:
+            yield volume.array[..., first : first + depth]
+            first += depth
 
     return VolumeSlabs(volume, slices)
 
@@ -120,17 +146,16 @@ def write_slabs(
 
 def _nifti(path: Path) -> VolumeSlabs:
     header = read_nifti_header(path)
-    x, y, z = header.shape
+    x, y, _ = header.shape
     with naming(path), path.open("rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
         _check_size(header, path.stat().st_size, compressed)
 
-    def read(planes: int) -> Iterator[NDArray[Any]]:
+    def read(depths: Sequence[int]) -> Iterator[NDArray[Any]]:
         with naming(path), path.open("rb") as file:
             stream = ByteStream(gunzip(file) if compressed else plain(file))
             stream.skip(header.offset)
-            for first in range(0, z, planes):
-                depth = min(planes, z - first)
+            for depth in depths:
                 stored = stream.read_array(x * y * depth, header.dtype)
                 yield _scaled(stored, header).reshape((x, y, depth), order="F")
             stream.drain(MAX_TRAILING)
@@ -154,11 +179,10 @@ def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | 
         stream.skip(label * math.prod(shape[1:]) * dtype.itemsize)
         return stream
 
-    def read(planes: int) -> Iterator[NDArray[Any]]:
+    def read(depths: Sequence[int]) -> Iterator[NDArray[Any]]:
         with naming(path), contextlib.ExitStack() as files:
             streams = [open_class(label, files) for label in sorted(classes)]
-            for first in range(0, z, planes):
-                depth = min(planes, z - first)
+            for depth in depths:
                 terms = (
                     stream.read_array(depth * y * x, dtype).reshape(depth, y, x)
                     for stream in streams
@@ -176,6 +200,11 @@ def _open_array(
     file = files.enter_context(path.open("rb"))
     archive = files.enter_context(zipfile.ZipFile(file))
     return open_entry(file, _find_entry(archive, None))
+
+
+def _depths(planes: int, most: int) -> list[int]:
+    """Divide planes into slabs of `most` planes and one of what is left."""
+    return [min(most, planes - first) for first in range(0, planes, most)]
 
 
 def _ghost(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
