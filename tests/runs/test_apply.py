@@ -254,3 +254,30 @@ def test_disk_that_fills_up_leaves_whole_volumes_only(cases, job, monkeypatch):
     states = [outcome.state for outcome in apply_cohort(cases, job)]
     assert states.count("stored") == 2
     assert all(nib.load(job.place(case)).get_fdata().max() <= 1 for case in cases)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
+def test_region_of_the_whole_ct_fits_a_score_that_is_a_crop(tmp_path, ending):
+    pytest.importorskip("SimpleITK")
+    rng = np.random.default_rng(5)
+    affine = np.diag([-0.8, -0.8, 2.0, 1.0])
+    box = (slice(2, 9), slice(1, 8), slice(3, 10))
+    mask = rng.integers(0, 2, (11, 10, 12)).astype(np.uint8)
+    score = rng.integers(0, 3, (7, 7, 7)).astype(np.float32) / 2
+    placed = affine.copy()
+    placed[:3, 3] = affine[:3, :3] @ [side.start for side in box]
+    write_volume(tmp_path / "roi.nii.gz", mask, affine)
+    write_volume(tmp_path / "A.nii.gz", score, placed)
+    calibrator = Calibrator(bins=3).fit(
+        np.array([0, 0.5, 1], np.float32).repeat(4), [np.arange(12) % 4 > 1]
+    )
+    job = ApplyJob(calibrator, tmp_path / "out", ending=ending)
+    (outcome,) = apply_cohort(
+        [Case("A", tmp_path / "A.nii.gz", (), roi=tmp_path / "roi.nii.gz")], job
+    )
+    assert outcome.failure is None
+    written = read_score(tmp_path / "out" / f"A{ending}")
+    expected = np.where((score == 0) & (mask[box] == 0), 0, calibrator.transform(score))
+    assert calibrator.transform(score).min() > 0
+    np.testing.assert_array_equal(written.array, expected)
+    np.testing.assert_allclose(written.affine, placed, atol=1e-5)

@@ -29,6 +29,7 @@ from twintrack.volumes import (
     QUANTISATION_ERROR,
     Volume,
     check_same_geometry,
+    find_part,
     read_labels,
     read_score,
     write_volume,
@@ -123,6 +124,7 @@ class ApplyJob(Job[Opened]):
         """Open the score, to be calibrated while it is written.
 
         Of the region's geometry only the shape has to fit: the score's header is what is written.
+        Where the score is a crop of the region's grid, so is what is written.
         """
         check_score(self.calibrator, case.score, self.tumour)
         path = region_of_case(case)
@@ -131,6 +133,9 @@ class ApplyJob(Job[Opened]):
             whole = read_score(case.score, self.tumour)
             region = None if path is None else read_labels(path)
             if region is not None:
+                box = find_part(region, whole)
+                if box is not None:
+                    region = Volume(region.array[box], whole.affine, region.path, region.header)
                 check_same_geometry(whole, region, ignore=HEADER_PARTS)
             _check_place(case.score, whole)
             return Opened(whole, region)
@@ -138,6 +143,9 @@ class ApplyJob(Job[Opened]):
         _check_place(case.score, score.place)
         region = None if path is None else open_slabs(path, ())
         if region is not None:
+            box = find_part(region.place, score.place)
+            if box is not None:
+                region = region.cropped(box, score.place)
             check_same_geometry(score.place, region.place, ignore=HEADER_PARTS)
         return Opened(score, region)
 
