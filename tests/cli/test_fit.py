@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from twintrack import load_calibrator
+from twintrack.cohort import Case, read_manifest, write_manifest
+from twintrack.volumes import read_volume, write_volume
 
 
 @pytest.fixture
@@ -238,8 +240,76 @@ def test_missing_rater_is_named(fit, cohort):
     assert status == 2
     assert err.startswith("twintrack: 1 missing:")
     assert str(lost) in err
-    shutil.rmtree(cohort / "cases" / "PHANTOM_00004")
     status, _, err, _ = fit("-i", cohort / "cases", "-p", cohort / "predictions")
+    assert status == 2
+    assert "case 'PHANTOM_00002' has 2 raters (1, 3)" in err
+
+
+def out_of_fold(cohort: Path, folder: Path) -> tuple[Path, Path]:
+    """A trained nnU-Net folder that saw crops, and a manifest of files cropped by hand."""
+    model, cut = folder / "model", folder / "cut"
+    cut.mkdir()
+    cases = []
+    for number, case in enumerate(read_manifest(cohort / "manifest.csv")):
+        validation = model / f"fold_{number % 2}" / "validation"
+        validation.mkdir(parents=True, exist_ok=True)
+        score = read_volume(case.score)
+        box = (slice(3, 22), slice(number, 20), slice(2, 20 - number))
+        affine = score.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
+        inside = score.array[box]
+        probabilities = np.stack([1 - inside.T, inside.T])
+        np.savez_compressed(validation / f"{case.name}.npz", probabilities=probabilities)
+        write_volume(validation / f"{case.name}.nii.gz", (inside > 0.5).astype("u1"), affine)
+        files = []
+        for path in (case.score, *case.raters, case.roi):
+            files.append(cut / f"{case.name}_{path.name}")
+            write_volume(files[-1], read_volume(path).array[box], affine)
+        cases.append(Case(case.name, files[0], tuple(files[1:-1]), roi=files[-1]))
+    write_manifest(folder / "cut.csv", cases)
+    in_sample = model / "fold_all" / "validation"
+    shutil.copytree(model / "fold_0" / "validation", in_sample)
+    for fold in (model / "fold_0" / "validation", model / "fold_1" / "validation"):
+        for k in range(5):  # of the training set, with one rater
+            (fold / f"PANORAMA_{fold.parent.name}_{k}.npz").write_bytes(b"never read")
+    return model, folder / "cut.csv"
+
+
+@pytest.mark.parametrize("region", ["roi", "box", "all"])
+def test_out_of_fold_predictions_of_crops(fit, pristine_cohort, tmp_path, region):
+    """Networks trained on crops, raters who mark the whole CT, and few cases with raters at all."""
+    model, cut = out_of_fold(pristine_cohort, tmp_path)
+    options = ("--bins", "40", "--region", region)
+    given = ("-i", pristine_cohort / "cases", "-p", model, *options)
+    status, _, err, output = fit(*given)
+    assert status == 0
+    assert err.count("10 predictions have no annotations in ") == 1
+    assert "left out: PANORAMA_fold_0_0, PANORAMA_fold_0_1, PANORAMA_fold_0_2, …" in err
+    assert fit("-i", cut, *options, name="cut.json")[0] == 0
+    fitted, expected = load_calibrator(output), load_calibrator(tmp_path / "cut.json")
+    assert np.array_equal(fitted.X_thresholds_, expected.X_thresholds_)
+    assert np.array_equal(fitted.y_thresholds_, expected.y_thresholds_)
+    assert fitted.n_cases_ == 6
+    # Marks that are lost are told, also when the tallies are there already.
+    for told in (err, fit(*given)[2]):
+        assert "raters mark voxels outside of what the score covers in " in told
+
+
+def test_chosen_cases_alone_need_annotations(fit, twintrack, cohort, tmp_path):
+    shutil.rmtree(cohort / "cases" / "PHANTOM_00004")
+    folders = ("-i", cohort / "cases", "-p", cohort / "predictions")
+    *_, err, output = fit(*folders)
+    assert "1 predictions have no annotations" in err
+    assert load_calibrator(output).n_cases_ == 5
+    for chosen in (("--only", "PHANTOM_*[0-3]"), ("--without", "*4", "--without", "*5")):
+        status, _, err, output = fit(*folders, *chosen)
+        assert (status, "no annotations" in err) == (0, False)
+        assert load_calibrator(output).n_cases_ == 4
+    status, _, err, _ = fit(*folders, "--only", "*4")
+    assert status == 2
+    assert "1 missing:" in err
+    # What is not measured would be missing from every mean.
+    status, _, err = twintrack("evaluate", *folders, "-o", tmp_path / "results")
     assert status == 2
     assert "PHANTOM_00004" in err
 

@@ -70,7 +70,7 @@ def test_command_of_a_missing_extra_says_what_to_install(twintrack, monkeypatch)
 def test_unexpected_errors_take_one_line_and_a_traceback_only_when_asked_for(
     twintrack, monkeypatch, cohort
 ):
-    def broken(*_):
+    def broken(*_, **__):
         raise KeyError("surprise")
 
     monkeypatch.setattr("twintrack.cli.options.read_cohort", broken)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from folders import touch
 
-from twintrack.cohort import read_folders
+from twintrack.cohort import find_scores, read_folders
 
 
 def test_curvas_layout_with_an_nnunet_prediction_folder(tmp_path):
@@ -88,6 +88,51 @@ def test_out_of_fold_predictions_are_one_cohort(tmp_path):
         read_folders(tmp_path / "in", model)
     with pytest.raises(ValueError, match=r"in: no predictions"):
         read_folders(tmp_path / "in", [each[0], tmp_path / "in"])
+
+
+def test_fold_all_is_not_out_of_fold(tmp_path):
+    """nnU-Net validates it on its own training cases: a map fitted to those is over-confident."""
+    model = tmp_path / "model"
+    touch(tmp_path / "in", *(f"{case}/annotation_1.nii.gz" for case in "ab"))
+    touch(model / "fold_all/validation", "a.npz", "b.npz")
+    message = r"fold_all/validation: nnU-Net validates fold 'all' on the very cases"
+    for given in (model, model / "fold_all/validation"):
+        with pytest.raises(ValueError, match=message):
+            read_folders(tmp_path / "in", given)
+    with pytest.raises(ValueError, match=message):
+        find_scores(model)
+    touch(model / "fold_0/validation", "b.npz")
+    touch(model / "fold_10/validation", "a.npz")
+    assert find_scores(model) == {
+        "a": model / "fold_10/validation/a.npz",
+        "b": model / "fold_0/validation/b.npz",
+    }
+
+
+def test_predictions_without_annotations_are_left_out_on_request(tmp_path):
+    """Of the cases that a network is validated on few have several raters."""
+    touch(tmp_path / "in", *(f"{case}/annotation_{k}.nii.gz" for case in "bd" for k in (1, 2)))
+    touch(tmp_path / "in", "c/annotation_1.nii.gz")
+    touch(tmp_path / "out", *(f"{case}.npz" for case in "abcde"))
+    told: list[list[str]] = []
+    everything = (tmp_path / "in", tmp_path / "out")
+    with pytest.raises(ValueError, match="'c' has 1 raters"):  # not the same as none
+        read_folders(*everything, left_out=told.append)
+    assert told == [["a", "e"]]
+
+    def all_but_c(names: list[str]) -> list[str]:
+        return [name for name in names if name != "c"]
+
+    found = read_folders(*everything, select=all_but_c, left_out=told.append)
+    assert [case.name for case in found] == ["b", "d"]
+    found = read_folders(*everything, select=lambda _: ["b"])
+    assert [case.name for case in found] == ["b"]
+    with pytest.raises(FileNotFoundError, match=r"2 missing:.*\n.*'a'.*\n.*'e'"):
+        read_folders(*everything, select=lambda _: ["a", "b", "e"])
+    assert len(told) == 2
+    with pytest.raises(FileNotFoundError, match=r"2 missing"):
+        read_folders(*everything, select=lambda _: ["a", "e"], left_out=told.append)
+    assert len(told) == 2
 
 
 def test_folders_without_what_is_needed(tmp_path):

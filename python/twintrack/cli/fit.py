@@ -41,7 +41,7 @@ def fit(
             "-i",
             help="The cohort: a manifest (CSV with the columns case, score, rater_1, rater_2, …, "
             "and roi if there are masks), or a folder with the annotations of each case, which "
-            "needs -p.",
+            "needs -p; predictions without annotations are left out.",
             show_default=False,
         ),
     ] = None,
@@ -236,9 +236,17 @@ def fit(
         runs.fit_tallies(calibrator, found, rule)
     else:
         assert source is not None  # noqa: S101 - one of the two was given
-        cohort = options.read_cohort(source, predictions, raters, None, roi)
+
+        def left_out(names: list[str]) -> None:
+            report.warn(
+                f"{len(names)} predictions have no annotations in {source} and are left out: "
+                f"{', '.join(names[:3])}{', …' * (len(names) > 3)}"
+            )
+
+        cohort = options.read_cohort(
+            source, predictions, raters, None, roi, only=only, without=without, left_out=left_out
+        )
         rule = region.value if region is not None else runs.default_region(cohort)
-        cohort = options.chosen(cohort, only, without)
         _check_number(len(cohort), among_cases)
         if target is Target.single and cohort and rater > len(cohort[0].raters):
             raise ValueError(f"--rater is {rater}, but there are {len(cohort[0].raters)} raters")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -50,7 +51,7 @@ Predictions = Annotated[
     typer.Option(
         "-p",
         help="Folder with the score of each case: nnU-Net's CASE.npz, or CASE.nii.gz; or a trained "
-        "nnU-Net folder, for its fold_k/validation. May be repeated.",
+        "nnU-Net folder, for the validation of its numbered folds. May be repeated.",
         show_default=False,
         rich_help_panel=_FILES,
     ),
@@ -123,9 +124,20 @@ class Telling:
 
 
 def read_cohort(
-    source: Path, predictions: list[Path] | None, raters: str, vessels: str | None, roi: str | None
+    source: Path,
+    predictions: list[Path] | None,
+    raters: str,
+    vessels: str | None,
+    roi: str | None,
+    *,
+    only: list[str] | None = None,
+    without: list[str] | None = None,
+    left_out: Callable[[list[str]], object] | None = None,
 ) -> list[Case]:
-    """Read the cohort that ``-i`` and ``-p`` name."""
+    """Read the cohort that ``-i`` and ``-p`` name, as far as ``--only`` and ``--without`` choose.
+
+    `left_out` gets the names of predictions without annotations; without it they are an error.
+    """
     from twintrack.cohort import read_folders, read_manifest
 
     if source.is_dir():
@@ -133,28 +145,37 @@ def read_cohort(
             raise ValueError(
                 f"{source}: is a folder of annotations; -p must name that of the scores"
             )
-        return read_folders(source, predictions, raters, vessels, roi)
+        return read_folders(
+            source,
+            predictions,
+            raters,
+            vessels,
+            roi,
+            select=lambda names: _chosen(names, only, without),
+            left_out=left_out,
+        )
     if predictions:
         raise ValueError(f"{source}: is a manifest, which names the scores; leave out -p")
-    return read_manifest(source)
+    cases = {case.name: case for case in read_manifest(source)}
+    return [cases[name] for name in _chosen(list(cases), only, without)]
 
 
-def chosen(cases: list[Case], only: list[str] | None, without: list[str] | None) -> list[Case]:
-    """Return the cases whose names match a pattern of `only`, and none of `without`."""
+def _chosen(names: list[str], only: list[str] | None, without: list[str] | None) -> list[str]:
+    """Return the names that match a pattern of `only`, and none of `without`."""
     from fnmatch import fnmatchcase
 
     for option, patterns in (("--only", only), ("--without", without)):
         for pattern in patterns or ():
-            if not any(fnmatchcase(case.name, pattern) for case in cases):
+            if not any(fnmatchcase(name, pattern) for name in names):
                 raise ValueError(f"{option} {pattern!r} matches no case of the cohort")
 
-    def matches(case: Case, patterns: list[str]) -> bool:
-        return any(fnmatchcase(case.name, pattern) for pattern in patterns)
+    def matches(name: str, patterns: list[str]) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in patterns)
 
     return [
-        case
-        for case in cases
-        if (not only or matches(case, only)) and not matches(case, without or [])
+        name
+        for name in names
+        if (not only or matches(name, only)) and not matches(name, without or [])
     ]
 
 

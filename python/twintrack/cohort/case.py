@@ -56,7 +56,7 @@ def check_same_raters(raters: dict[str, tuple[str, ...]]) -> None:
             )
 
 
-def not_found(places: list[str]) -> FileNotFoundError:
+def not_found(places: list[str], advice: str = "") -> FileNotFoundError:
     """Return the error that lists the first few of the files that are missing."""
-    shown = "\n  ".join(places[:10] + ["…"] * (len(places) > 10))
+    shown = "\n  ".join(places[:10] + ["…"] * (len(places) > 10) + [advice] * bool(advice))
     return FileNotFoundError(errno.ENOENT, f"{len(places)} missing:\n  {shown}")

@@ -6,7 +6,7 @@ import bisect
 import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from twintrack.cohort.case import Case, check_same_raters, not_found
@@ -15,6 +15,8 @@ from twintrack.files import natural_order, split_suffix
 # Preferred first: beside nnU-Net's CASE.npz lies CASE.nii.gz, its segmentation.
 _SCORE_SUFFIXES = (".npz", ".nii.gz", ".nii", ".npy", ".mha")
 
+_IN_SAMPLE = ("fold_all", "validation")
+
 
 def read_folders(
     cases_dir: str | os.PathLike[str],
@@ -22,6 +24,9 @@ def read_folders(
     raters: str = "{case}/annotation_{k}.nii.gz",
     vessels: str | None = "{case}/*vessel*.nii.gz",
     roi: str | None = "{case}/roi.nii.gz",
+    *,
+    select: Callable[[list[str]], Iterable[str]] = iter,
+    left_out: Callable[[list[str]], object] | None = None,
 ) -> list[Case]:
     """Find a cohort in a folder of annotations and folders of predictions.
 
@@ -42,18 +47,31 @@ def read_folders(
         meant inside the case's own folder. Raters are ordered naturally (2 before 10), and a
         STAPLE consensus is no rater. `vessels` and `roi` may find no file. For example
         ``"labelsTr/{case}_ann{k}.nii.gz"`` or ``"{case}_{k:02d}.nii.gz"``.
+    select
+        Gets the names of all predictions, and returns those to be used, before any annotation is
+        looked for.
+    left_out
+        Gets the names of the predictions that have no annotations and so are left out, if there
+        are any: of the cases that a network was trained on, few may have several raters. Without,
+        such a prediction is an error.
 
     Raises
     ------
     FileNotFoundError
-        One of the folders does not exist, or a prediction has no annotations.
+        One of the folders does not exist, or a prediction has no annotations; with `left_out`, if
+        none has any.
     ValueError
-        No predictions, a rater missing in one case, or several files where one is meant.
+        No predictions, or in-sample ones (see `find_scores`), a rater missing in one case, or
+        several files where one is meant.
     """
     cases_dir = Path(cases_dir)
     if isinstance(predictions_dir, (str, os.PathLike)):
         predictions_dir = [predictions_dir]
+    for folder in predictions_dir:
+        if Path(folder).absolute().parts[-2:] == _IN_SAMPLE:
+            raise _in_sample(Path(folder))
     scores = find_scores(*predictions_dir)
+    scores = {name: scores[name] for name in select(list(scores))}
 
     @functools.cache
     def listing(folder: Path) -> list[str]:
@@ -83,13 +101,15 @@ def read_folders(
         name: {k: file for k, file in find(raters, name).items() if "staple" not in k.lower()}
         for name in scores
     }
-    missing = [
-        f"case {name!r}: {cases_dir / raters.replace('{case}', name)}"
-        for name, files in found_raters.items()
-        if not files
-    ]
+    missing = [name for name, files in found_raters.items() if not files]
+    if missing and (left_out is None or len(missing) == len(scores)):
+        places = [f"case {n!r}: {cases_dir / raters.replace('{case}', n)}" for n in missing]
+        raise not_found(places, "a prediction needs annotations; name the cases in a manifest")
     if missing:
-        raise not_found(missing)
+        assert left_out is not None  # noqa: S101 - asked for above
+        left_out(missing)
+        for name in missing:
+            del scores[name], found_raters[name]
     check_same_raters({name: tuple(files) for name, files in found_raters.items()})
     return [
         Case(
@@ -108,27 +128,39 @@ def find_scores(*folders: str | os.PathLike[str]) -> dict[str, Path]:
 
     Where a case has several, ``CASE.npz`` (nnU-Net's probabilities, beside which lies its
     segmentation, ``CASE.nii.gz``) comes before ``CASE.nii.gz``, ``.nii``, ``.npy`` and ``.mha``. A
-    folder of a trained model stands for its ``fold_k/validation``.
+    folder of a trained model stands for its ``fold_k/validation``, k a number: fold ``all`` is
+    validated on the cases that it was trained on.
 
     Raises
     ------
     FileNotFoundError
         A folder does not exist.
     ValueError
-        There is no score in one, or a case is in two.
+        There is no score in one, a trained model has no fold but ``all``, or a case is in two.
     """
     scores: dict[str, Path] = {}
     for folder in map(Path, folders):
         found = _scores_in(folder)
         for validation in [] if found else sorted(folder.glob("fold_*/validation")):
-            found += _scores_in(validation)
+            if re.fullmatch(r"fold_\d+", validation.parent.name):
+                found += _scores_in(validation)
         if not found:
+            if folder.joinpath(*_IN_SAMPLE).is_dir():
+                raise _in_sample(folder.joinpath(*_IN_SAMPLE))
             raise ValueError(f"{folder}: no predictions ({', '.join(_SCORE_SUFFIXES)}) here")
         for case, score in found:
             other = scores.setdefault(case, score)
             if other != score:
                 raise ValueError(f"{score}: is of the same case as {other}; leave one of them out")
     return {case: scores[case] for case in sorted(scores, key=natural_order)}
+
+
+def _in_sample(validation: Path) -> ValueError:
+    return ValueError(
+        f"{validation}: nnU-Net validates fold 'all' on the very cases that it was trained on, so "
+        "these are no out-of-fold predictions, and a map fitted to them would be wrong for new "
+        "cases; train numbered folds (twintrack train -f 0 --npz)"
+    )
 
 
 def _scores_in(folder: Path) -> list[tuple[str, Path]]:
