@@ -195,6 +195,10 @@ def test_command(cohort: Path, tmp_path: Path) -> None:
     assert "annotation_3.nii.gz: geometry differs" in result.stderr
     with (tmp_path / "m.csv").open(newline="") as file:
         assert next(csv.DictReader(file))["roi"] == "s/rois/PHANTOM_00000.nii.gz"
+    CliRunner().invoke(app, [*given, "--roi", "--file_ending", ".mha"])
+    with (tmp_path / "m.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert (row["score"], row["roi"]) == ("s/PHANTOM_00000.mha", "s/rois/PHANTOM_00000.mha")
     result = CliRunner().invoke(app, ["panorama", "-i", str(cohort), "-o", str(tmp_path)])
     assert isinstance(result.exception, ValueError)
     assert "-l is missing" in str(result.exception)
@@ -278,6 +282,8 @@ def test_curvas_takes_no_file_by_chance(cohort: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="same rater"):
         prepare_curvas(*given)
     (first / "annotation_01.nii").unlink()
+    with pytest.raises(ValueError, match=r"ending is '\.png'; it is one of \.nii\.gz"):
+        prepare_curvas(*given, ending=".png")
     with pytest.raises(ValueError, match="raters is 0"):
         prepare_curvas(*given, raters=0)
     with pytest.raises(FileNotFoundError, match="manifest"):

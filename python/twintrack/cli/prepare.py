@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from twintrack.cli import options
+from twintrack.cli.apply import Ending
 
 if TYPE_CHECKING:
     from twintrack.nnunet.prepare import Prepared
@@ -106,6 +107,14 @@ def prepare(
             rich_help_panel=_CURVAS,
         ),
     ] = None,
+    ending: Annotated[
+        Ending,
+        typer.Option(
+            "--file_ending",
+            help="Format of the scores and regions, as given to twintrack predict.",
+            rich_help_panel=_CURVAS,
+        ),
+    ] = Ending.nii_gz,
     rois: Annotated[
         bool,
         typer.Option(
@@ -160,7 +169,13 @@ def prepare(
                 raise ValueError("-p is missing: the folder that gets the scores")
             check_file_place(output)
             made = prepare_curvas(
-                source, output, predictions, raters=raters, rois=rois, progress=progress
+                source,
+                output,
+                predictions,
+                raters=raters,
+                ending=ending.value,
+                rois=rois,
+                progress=progress,
             )
     finally:
         report.progress.stop()

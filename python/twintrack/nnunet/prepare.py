@@ -19,6 +19,7 @@ from twintrack.cohort import Case, write_manifest
 from twintrack.cohort.case import check_name
 from twintrack.datasets.phantom import ANATOMY_LABELS
 from twintrack.files import natural_order, replacing, split_suffix
+from twintrack.nnunet.folder import IMAGE_SUFFIXES
 from twintrack.nnunet.images import (
     Image,
     check_finite,
@@ -212,7 +213,7 @@ def prepare_curvas(
     raters
         Number of raters every case needs; by default the most that any case has.
     ending
-        Of the scores.
+        Of the scores, and of the regions: ``.nii.gz``, ``.nii`` or ``.mha``.
     rois
         Name the regions of interest of ``twintrack predict --save_roi`` too.
     progress
@@ -231,9 +232,11 @@ def prepare_curvas(
     FileNotFoundError
         The folder does not exist or has no case in it, or that of the manifest does not exist.
     ValueError
-        No case can be used, a case's name is no file name, two files are of one rater, or `raters`
-        is not positive.
+        No case can be used, a case's name is no file name, two files are of one rater, `raters` is
+        not positive, or `ending` is none of the three.
     """
+    if ending not in IMAGE_SUFFIXES:
+        raise ValueError(f"ending is {ending!r}; it is one of {', '.join(IMAGE_SUFFIXES)}")
     if raters is not None and raters < 1:
         raise ValueError(f"raters is {raters}; a case needs at least one")
     root, target = Path(cases), Path(manifest)
