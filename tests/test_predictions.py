@@ -141,6 +141,12 @@ def test_ensemble_is_known_from_the_record_or_the_classes(case, tmp_path):
     probabilities = np.full((6, *SHAPE[::-1]), 1 / 6, np.float32)
     np.savez(tmp_path / "C.npz", probabilities=probabilities)
     assert ensemble_of_score(tmp_path / "C.npz", (1, 4)) == {"tumour": [1, 4]}
+    for label, regions in ((1, False), ([1], False), ([1, 2], True)):
+        dataset = tmp_path / "dataset.json"
+        dataset.write_text(json.dumps({"labels": {"background": 0, "tumour": label}}))
+        found = ensemble_of_score(tmp_path / "C.npz", (1, 4))
+        assert found == {"tumour": [1, 4], "regions": regions}
+    dataset.unlink()
     np.savez(tmp_path / "D.npz", score=np.zeros(SHAPE, np.float32))
     assert ensemble_of_score(tmp_path / "D.npz", (1, 4)) == {}
     record(case)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import json
 import pickle
 import struct
 import sys
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from twintrack import ensemble_score
 from twintrack.volumes import (
     Volume,
     check_same_geometry,
@@ -27,6 +29,7 @@ from twintrack.volumes import (
     read_volume,
     write_volume,
 )
+from twintrack.volumes.slabs import open_slabs
 from twintrack.volumes.streams import gzipped
 
 SHAPE = (5, 4, 3)
@@ -316,6 +319,11 @@ def class_probabilities(classes: int = 3, dtype: str = "float32") -> np.ndarray:
     return (exponentials / exponentials.sum(0)).astype(dtype)
 
 
+def describe_labels(folder: Path, **labels: int | list[int]) -> None:
+    """Write what nnU-Net leaves beside its predictions: without lists, labels are classes."""
+    (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, **labels}}))
+
+
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("key", ["probabilities", "softmax"])
 def test_nnunet_probabilities_come_out_in_nibabel_order_with_the_geometry_beside(
@@ -347,6 +355,7 @@ def test_nnunet_probabilities_without_a_segmentation_have_no_geometry(tmp_path):
 def test_tumour_classes_are_added_up_and_never_pass_one(tmp_path, dtype, order):
     probabilities = class_probabilities(4).astype(dtype)
     np.savez(tmp_path / "a.npz", probabilities=np.asarray(probabilities, order=order))
+    describe_labels(tmp_path)
     score = read_score(tmp_path / "a.npz", tumour=(3, 1)).array
     expected = (probabilities[1].astype("f8") + probabilities[3]).T
     np.testing.assert_allclose(score, expected, atol=1e-6)
@@ -358,7 +367,44 @@ def test_tumour_classes_are_added_up_and_never_pass_one(tmp_path, dtype, order):
 def test_sum_beyond_rounding_is_left_for_the_range_check(tmp_path):
     # Probabilities that are really logits, or stored twice, must not be cut to 1 in silence.
     np.savez(tmp_path / "a.npz", probabilities=np.full((2, 3, 4, 5), 0.75, "f4"))
+    describe_labels(tmp_path)
     assert (read_score(tmp_path / "a.npz", tumour=(0, 1)).array == 1.5).all()
+
+
+@pytest.mark.parametrize("layout", ["", "fold_0/validation"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_of_regions_the_highest_counts_as_in_the_pipeline(tmp_path, dtype, order, layout):
+    folder = tmp_path / layout
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(2)
+    regions = rng.random((3, *SHAPE[::-1])).astype(dtype)  # sigmoids: they need not add up to 1
+    np.savez(folder / "a.npz", probabilities=np.asarray(regions, order=order))
+    describe_labels(tmp_path, whole=[1, 2, 3], core=[2, 3], spot=3)
+    # The pipeline's own merging, of one member.
+    expected = ensemble_score(
+        [regions.astype("f4")], tumour=(0, 2), inputs="probabilities", regions=True
+    )
+    for found in (
+        read_score(folder / "a.npz", tumour=(0, 2)).array,
+        np.concatenate(list(open_slabs(folder / "a.npz", (2, 0)).slabs(2)), axis=2),
+    ):
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, expected.T.astype(dtype))
+    assert (read_score(folder / "a.npz", tumour=(1,)).array == regions[1].T).all()
+
+
+def test_several_channels_of_unknown_kind_are_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, probabilities=class_probabilities())
+    for read in (read_score, open_slabs):
+        with pytest.raises(ValueError, match=r"^\S*/a\.npz: nothing tells whether tumour=\(1, 2\)"):
+            read(path, (1, 2))
+        read(path, (2,))
+    for content in ("", "[]", '{"labels": 3}', "[" * 100_000):
+        (tmp_path / "dataset.json").write_text(content)
+        with pytest.raises(ValueError, match=r"dataset\.json: not nnU-Net's"):
+            read_score(path, (1, 2))
 
 
 @pytest.mark.parametrize("tumour", [(3,), (-1,), (), (1, 1)])

@@ -19,7 +19,7 @@ from twintrack.cohort import Case
 from twintrack.ensemble import check_ensemble
 from twintrack.files import replacing, split_suffix
 from twintrack.version import __version__
-from twintrack.volumes.numpy_files import count_classes
+from twintrack.volumes.numpy_files import count_classes, holds_regions
 
 __all__ = [
     "RECORD",
@@ -47,9 +47,10 @@ def ensemble_of_score(score: Path, tumour: Sequence[int] = (1,)) -> dict[str, An
     score
         File of the score. Beside it may be ``prediction.json``, which tells all.
     tumour
-        Classes that are added up where the file holds class probabilities (``.npz`` with a class
-        axis): then they, and nothing else, are known. Of a single volume nothing is known, for
-        whoever wrote it has merged the classes already.
+        Classes that are merged where the file holds class probabilities (``.npz`` with a class
+        axis): then they are known, and whether they are regions where nnU-Net's ``dataset.json``
+        tells. Of a single volume nothing is known, for whoever wrote it has merged the classes
+        already.
 
     Raises
     ------
@@ -68,7 +69,8 @@ def ensemble_of_score(score: Path, tumour: Sequence[int] = (1,)) -> dict[str, An
             )
         return ensemble
     if split_suffix(score.name)[1] == ".npz" and count_classes(score) is not None:
-        return {"tumour": list(tumour)}
+        regions = holds_regions(score)
+        return {"tumour": list(tumour)} | ({} if regions is None else {"regions": regions})
     return {}
 
 

@@ -78,6 +78,7 @@ def test_estimate_covers_what_reading_takes(tmp_path, name):
         np.savez_compressed(path, score=score)
     else:
         np.savez_compressed(path, probabilities=np.stack([score.T] * 7) / 7)
+        (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "tumour": 1}}')
     estimate = case_bytes({"score": path}) - OVERHEAD
     held = read_volume(path, tumour=(1, 2)).array.nbytes * (2 if name == "classes.npz" else 1)
     copies = 5 * score.size  # the estimate's share for a region and a calibrated copy

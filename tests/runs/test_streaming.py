@@ -27,6 +27,7 @@ def small_slabs(monkeypatch):
 def score_file(folder, name):
     score = np.random.default_rng(0).random(SHAPE, np.float32)
     path = folder / name
+    (folder / "dataset.json").write_text('{"labels": {"background": 0, "tumour": 1}}')
     if name in ("s.nii", "s.nii.gz"):
         write_volume(path, score, AFFINE)
     elif name == "scaled.nii.gz":

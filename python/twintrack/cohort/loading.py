@@ -77,7 +77,7 @@ def load_case(
         Compare the shapes only, for files whose voxels correspond though their headers differ. Then
         no score can be a crop, for only headers tell where it lies.
     tumour
-        Classes to add up where the score is an ``.npz`` of class probabilities.
+        Classes to merge where the score is an ``.npz`` of class probabilities; see `read_volume`.
 
     Raises
     ------

@@ -77,7 +77,7 @@ class ApplyJob(Job[Opened]):
         How volumes are stored: "float32", "uint8" or "uint16" (`write_volume`), as ".nii.gz",
         ".nii" or ".mha".
     tumour
-        Classes to add up where the score is an ``.npz`` of class probabilities.
+        Classes to merge where the score is an ``.npz`` of class probabilities; see `read_volume`.
     """
 
     calibrator: Calibrator

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,7 +58,7 @@ def read_npz(path: Path, classes: Sequence[int], key: str | None = None) -> NDAr
     path
         Archive written by ``numpy.savez`` or ``numpy.savez_compressed``.
     classes
-        Which classes to add up when the array has four axes.
+        Which channels to merge when the array has four axes; see `merge_rule`.
     key
         Name of the array; None takes nnU-Net's ``probabilities`` or ``softmax``, else the only
         array of the archive.
@@ -66,15 +67,15 @@ def read_npz(path: Path, classes: Sequence[int], key: str | None = None) -> NDAr
     -------
     array
         Three axes: (x, y, z) as stored. Four axes: nnU-Net's (class, z, y, x), returned as the
-        sum over `classes` with axes (x, y, z), x fastest in memory; no more than two classes are
-        in memory at a time. A sum of several classes that passes 1 by no more than the rounding
-        of its terms is set to 1.
+        sum over `classes`, or as the highest of several regions, with axes (x, y, z), x fastest in
+        memory; no more than two classes are in memory at a time. A sum of several classes that
+        passes 1 by no more than the rounding of its terms is set to 1.
 
     Raises
     ------
     ValueError
-        Truncated, corrupt (also by its CRC-32), no such array or class, an array of objects;
-        the message names `path`.
+        Truncated, corrupt (also by its CRC-32), no such array or class, an array of objects, or
+        several classes and nothing that tells how to merge them; the message names `path`.
     """
     with naming(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
         entry = _find_entry(archive, key)
@@ -83,13 +84,61 @@ def read_npz(path: Path, classes: Sequence[int], key: str | None = None) -> NDAr
         array: NDArray[Any]
         if len(shape) == 4:
             _check_classes(shape, dtype, classes)
-            array = _sum_classes(_read_classes(stream, shape, fortran_order, dtype, classes)).T
+            terms = _read_classes(stream, shape, fortran_order, dtype, classes)
+            array = merge_rule(path, classes)(terms).T
         else:
             _check_three_axes(shape)
             array = stream.read_array(math.prod(shape), dtype)
             array = array.reshape(shape, order="F" if fortran_order else "C")
         stream.drain()
         return array
+
+
+def holds_regions(path: Path) -> bool | None:
+    """Return whether the channels of nnU-Net's probabilities are regions, which may overlap.
+
+    nnU-Net's ``dataset.json`` says so, which lies beside the file, or for ``fold_k/validation`` in
+    the folder of the model; None where there is none. The probabilities of classes are a softmax
+    and add up to 1; those of regions are a sigmoid each, and background has no channel.
+
+    Raises
+    ------
+    ValueError
+        The ``dataset.json`` is damaged; the message names it.
+    """
+    dataset = path.with_name("dataset.json")
+    if not dataset.is_file() and path.parent.name == "validation":
+        dataset = path.absolute().parent.parent.parent / "dataset.json"
+    if not dataset.is_file():
+        return None
+    try:
+        labels = json.loads(dataset.read_text(encoding="utf-8"))["labels"].values()
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{dataset}: not nnU-Net's description of labels ({error!r})") from error
+    return any(isinstance(label, list) and len(label) > 1 for label in labels)
+
+
+def merge_rule(
+    path: Path, classes: Sequence[int]
+) -> Callable[[Iterator[NDArray[Any]]], NDArray[Any]]:
+    """Return what makes one score of the probabilities of `classes`, as the pipeline does.
+
+    Classes are added up; of regions the highest probability counts, for they may overlap.
+
+    Raises
+    ------
+    ValueError
+        There are several, and no ``dataset.json`` tells which they are.
+    """
+    if len(classes) == 1:
+        return _sum_classes
+    regions = holds_regions(path)
+    if regions is None:
+        raise ValueError(
+            f"nothing tells whether tumour={tuple(classes)} are classes, whose probabilities add "
+            "up, or regions, of which the highest counts; put nnU-Net's dataset.json beside it"
+        )
+    return _highest if regions else _sum_classes
 
 
 def count_classes(path: Path) -> int | None:
@@ -234,6 +283,13 @@ def _read_classes(
             yield stream.read_array(count, dtype).reshape(shape[1:])
         else:
             stream.skip(count * dtype.itemsize)
+
+
+def _highest(terms: Iterator[NDArray[Any]]) -> NDArray[Any]:
+    highest = next(terms)
+    for term in terms:
+        np.maximum(highest, term, out=highest)
+    return highest
 
 
 def _sum_classes(terms: Iterator[NDArray[Any]]) -> NDArray[Any]:

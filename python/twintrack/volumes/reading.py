@@ -31,7 +31,8 @@ def read_volume(
         ``.npy`` files are memory-mapped, copy-on-write.
     tumour
         Classes to add up if `path` is an ``.npz`` of class probabilities (class, z, y, x) as
-        nnU-Net writes them. Its geometry is that of the segmentation beside it (``CASE.nii.gz``
+        nnU-Net writes them; of several regions the highest counts, as its ``dataset.json`` tells
+        (see `merge_rule`). The geometry is that of the segmentation beside it (``CASE.nii.gz``
         beside ``CASE.npz``); the ``.pkl`` beside it is never opened.
     key
         Name of the array in an ``.npz``; see `read_npz`.

@@ -20,7 +20,7 @@ from twintrack.volumes.nifti import _check_size, _scaled, read_nifti_header, wri
 from twintrack.volumes.numpy_files import (
     _check_classes,
     _find_entry,
-    _sum_classes,
+    merge_rule,
     open_entry,
 )
 from twintrack.volumes.reading import _with_geometry_beside, read_volume
@@ -172,6 +172,7 @@ def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | 
         if len(shape) != 4 or fortran_order:
             return None
         _check_classes(shape, dtype, classes)
+        merge = merge_rule(path, classes)
     z, y, x = shape[1:]
 
     def open_class(label: int, files: contextlib.ExitStack) -> ByteStream:
@@ -187,11 +188,11 @@ def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | 
                     stream.read_array(depth * y * x, dtype).reshape(depth, y, x)
                     for stream in streams
                 )
-                yield _sum_classes(terms).T
+                yield merge(terms).T
             streams[-1].drain()  # the furthest; its checksum is that of the whole entry
 
-    summed = _sum_classes(np.zeros((1, 1, 1), dtype.newbyteorder("=")) for _ in classes)
-    return VolumeSlabs(_with_geometry_beside(_ghost((x, y, z), summed.dtype), path), read)
+    merged = merge(np.zeros((1, 1, 1), dtype.newbyteorder("=")) for _ in classes)
+    return VolumeSlabs(_with_geometry_beside(_ghost((x, y, z), merged.dtype), path), read)
 
 
 def _open_array(
