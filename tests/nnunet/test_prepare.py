@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from folders import content
 from typer.testing import CliRunner
 
 pytest.importorskip("SimpleITK")
 
 from twintrack.cli import command_app
 from twintrack.datasets.phantom import ANATOMY_LABELS, PhantomSpec, write_cohort, write_panorama
+from twintrack.nnunet import prepare
 from twintrack.nnunet.images import resample_image, resample_labels
 from twintrack.nnunet.prepare import PANCREAS, prepare_curvas, prepare_panorama
 from twintrack.volumes import read_volume, write_volume
@@ -291,3 +294,77 @@ def test_curvas_takes_no_file_by_chance(cohort: Path, tmp_path: Path) -> None:
     first.rename(cohort / "PHANTOM_00000 ")
     with pytest.raises(ValueError, match="'PHANTOM_00000 ' cannot be used"):
         prepare_curvas(*given)
+
+
+def test_panorama_makes_again_only_what_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_panorama(tmp_path, SPEC, 3)
+    images, labels, raw = tmp_path / "images", tmp_path / "labels", tmp_path / "raw"
+    names = [f"PHANTOM_{k:05d}" for k in range(3)]
+    made: list[str] = []
+
+    def told(case: str, *arguments: Any) -> Any:
+        made.append(case)
+        return prepare_case(case, *arguments)
+
+    prepare_case = prepare._prepare_case
+    monkeypatch.setattr(prepare, "_prepare_case", told)
+
+    def run(**options: Any) -> list[str]:
+        made.clear()
+        result = prepare_panorama(images, [labels], raw, **options)
+        assert result.cases == tuple(names)
+        assert result.kept == 3 - len(made)
+        return list(made)
+
+    assert run() == names
+    before = content(raw)
+    assert run() == []
+    # Copied or touched, an input is the same; other voxels are not.
+    os.utime(images / f"{names[0]}_0000.nii.gz", (1, 1))
+    assert run() == []
+    volume = read_volume(labels / f"{names[1]}.nii.gz")
+    write_volume(
+        labels / f"{names[1]}.nii.gz", np.where(volume.array == 5, 4, volume.array), volume
+    )
+    assert run() == [names[1]]
+    # A file that is lost, another crop, and a record that is damaged.
+    (raw / "Dataset103_Pancreas" / "labelsTr" / f"{names[2]}.nii.gz").unlink()
+    assert run() == [names[2]]
+    assert run(margins=(30.0, 30.0, 30.0)) == names
+    assert run(coarse_spacing=(6.0, 6.0, 9.0)) == names
+    (raw / "Dataset104_PDAC" / "prepared" / f"{names[0]}.json").write_text("{")
+    assert run() == names
+    assert run() == []
+    write_volume(labels / f"{names[1]}.nii.gz", volume.array, volume)
+    assert run() == [names[1]]
+    again = content(raw)
+    assert {k: v for k, v in again.items() if "prepared" not in k} == {
+        k: v for k, v in before.items() if "prepared" not in k
+    }
+
+
+def test_panorama_of_several_cases_at_a_time_is_the_same(tmp_path: Path) -> None:
+    write_panorama(tmp_path, SPEC, 3)
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    (images / "PHANTOM_00001_0000.nii.gz").write_bytes(b"\x1f\x8b broken")
+    told: list[tuple[str, int, int]] = []
+    one, two = (
+        prepare_panorama(
+            images,
+            [labels],
+            tmp_path / f"raw_{at_a_time}",
+            at_a_time=at_a_time,
+            progress=lambda *arguments: told.append(arguments),
+        )
+        for at_a_time in (1, 2)
+    )
+    assert one.cases == two.cases == ("PHANTOM_00000", "PHANTOM_00002")
+    assert one.faults == two.faults
+    assert told[:3] == told[3:]
+    volumes = [content(tmp_path / f"raw_{at_a_time}", "*/*Tr/*") for at_a_time in (1, 2)]
+    assert volumes[0] == volumes[1]
+    assert len(volumes[0]) == 8
+    with pytest.raises(ValueError, match="at_a_time is 0"):
+        prepare_panorama(images, [labels], tmp_path, at_a_time=0)

@@ -88,6 +88,15 @@ def prepare(
             rich_help_panel=_PANORAMA,
         ),
     ] = "100,50,15",
+    at_a_time: Annotated[
+        int,
+        typer.Option(
+            "-np",
+            min=1,
+            help="Cases made at a time; a CT of 500 slices takes 2.6 GB of memory.",
+            rich_help_panel=_PANORAMA,
+        ),
+    ] = 4,
     predictions: Annotated[
         Path | None,
         typer.Option(
@@ -129,7 +138,8 @@ def prepare(
     """Make nnU-Net's data sets of PANORAMA, or a cohort manifest of CURVAS–PDACVI.
 
     What is wrong with a file (corrupt, another grid, a faulty header, an empty rater, unknown
-    labels) is listed; cases that cannot be used are left out.
+    labels) is listed; cases that cannot be used are left out. Cases of PANORAMA that were made of
+    the same files before are not made again.
     """
     from twintrack.files import check_file_place, check_folder_place
     from twintrack.nnunet.prepare import prepare_curvas, prepare_panorama
@@ -160,6 +170,7 @@ def prepare(
                 fine=fine,
                 coarse_spacing=options.lengths(coarse_spacing, "--coarse_spacing"),
                 margins=options.lengths(margins, "--margins"),
+                at_a_time=at_a_time,
                 progress=progress,
             )
         else:
@@ -187,10 +198,12 @@ def prepare(
         "Prepared",
         [
             ("cases", f"{len(made.cases)}" + (f" ({unused} left out)" if unused else "")),
+            *([("made before", f"{made.kept}")] if made.kept else []),
             ("faults", f"{len(made.faults)}"),
             *(("written", path) for path in made.outputs),
         ],
         cases=len(made.cases),
+        made_before=made.kept,
         left_out=unused,
         faults=[fault.__dict__ for fault in made.faults],
         outputs=[str(path) for path in made.outputs],
