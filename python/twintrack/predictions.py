@@ -27,6 +27,7 @@ __all__ = [
     "calibrate_score",
     "check_score",
     "ensemble_of_score",
+    "is_calibrated",
     "join_ensembles",
     "record_calibrated",
     "region_of_case",
@@ -72,6 +73,18 @@ def ensemble_of_score(score: Path, tumour: Sequence[int] = (1,)) -> dict[str, An
         regions = holds_regions(score)
         return {"tumour": list(tumour)} | ({} if regions is None else {"regions": regions})
     return {}
+
+
+def is_calibrated(score: Path) -> bool:
+    """Whether the record beside a score says that it is calibrated.
+
+    Raises
+    ------
+    ValueError
+        The record cannot be read; names it.
+    """
+    record = score.with_name(RECORD)
+    return record.is_file() and _read_record(record)["calibrator"] is not None
 
 
 def join_ensembles(

@@ -69,6 +69,9 @@ def test_calibrator_on_the_fly_is_the_calibrator_applied_before(
     assert summary["method"] == "ours"
     assert summary["calibrator"]["target"] == "mhr"
     assert summary_of(applied)["calibrator"] is None
+    assert summary_of(applied)["method"] == "Calibrated"
+    twintrack("merge", applied, "-o", tmp_path / "merged", "-q")
+    assert content(tmp_path / "merged", "*.*") == content(applied, "*.*")
 
 
 def test_twice_and_in_parts_and_by_processes_give_the_same_bytes(

@@ -162,6 +162,7 @@ def test_calibrator_and_protocol_have_stores_of_their_own(cases, calibrator, tmp
 def test_method_is_named_after_the_target(calibrator):
     assert default_method(EvaluateJob().options) == "None (uncalibrated)"
     assert default_method(EvaluateJob(calibrator=calibrator).options) == "MHR (TwinTrack)"
+    assert default_method(EvaluateJob().options, calibrated=True) == "Calibrated"
 
 
 def test_merged_parts_equal_the_whole(cohort, tmp_path):

@@ -42,7 +42,8 @@ Method = Annotated[
     str | None,
     typer.Option(
         "--method",
-        help="Name of the method in tables and figures. By default after the calibrator's target.",
+        help="Name of the method in tables and figures. By default after the calibrator's target; "
+        "Calibrated for scores that are so already.",
         show_default=False,
     ),
 ]
@@ -204,7 +205,7 @@ def write_evaluation(report: Report, found: Evaluation, output: Path, method: st
     from twintrack.report.metrics import describe
     from twintrack.runs.evaluate import default_method
 
-    name = method or default_method(found.options)
+    name = method or default_method(found.options, found.calibrated)
     found.write(output, name)
     if found.rows:
         report.table(

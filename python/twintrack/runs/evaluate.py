@@ -18,7 +18,7 @@ from twintrack.cohort.loading import on_grid
 from twintrack.metrics import CaseMetrics, CaseTally, curve_of
 from twintrack.metrics.staple import staple_dice
 from twintrack.metrics.vascular import VESSELS
-from twintrack.predictions import calibrate_score, check_score, region_of_case
+from twintrack.predictions import calibrate_score, check_score, is_calibrated, region_of_case
 from twintrack.runs.apply import calibrator_content
 from twintrack.runs.engine import Settings, add_tallies, run_cases
 from twintrack.runs.inputs import case_files
@@ -160,7 +160,10 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         if self.staple:
             figures["dice_staple"] = staple_dice(score, loaded.raters, self.protocol)
         stored = {name: _or_null(figures[name]) for name in FIGURES if name in figures}
-        result = {"figures": stored, "notes": [*found.notes, *_notes(loaded)]}
+        notes = [*found.notes, *_notes(loaded)]
+        result: dict[str, Any] = {"figures": stored, "notes": notes}
+        if is_calibrated(loaded.case.score):
+            result["calibrated"] = True
         return Product(score.size, result, found.calibration)
 
     def load_tally(self, path: Path) -> CaseTally:
@@ -214,6 +217,8 @@ class Evaluation(NamedTuple):
         Tally of all cases' voxels, for the pooled reliability curve.
     options
         What the figures depend on.
+    calibrated
+        Whether there were scores that are calibrated already, as the record beside them says.
     """
 
     rows: Mapping[str, Row]
@@ -221,6 +226,7 @@ class Evaluation(NamedTuple):
     failures: Sequence[Failure]
     total: CaseTally | None
     options: Mapping[str, Any]
+    calibrated: bool = False
 
     def means(self) -> dict[str, tuple[float, int]]:
         """Return each figure's mean and the number of cases that have it."""
@@ -295,8 +301,13 @@ def stored_evaluation(store: Store) -> Evaluation:
     return _evaluation(entries, failures, total, store.options)
 
 
-def default_method(options: Mapping[str, Any]) -> str:
-    """Name a method after its calibrator, as the paper does."""
+def default_method(options: Mapping[str, Any], calibrated: bool = False) -> str:
+    """Name a method after its calibrator, as the paper does.
+
+    Of scores that are `calibrated` already only that is known.
+    """
+    if calibrated:
+        return "Calibrated"
     return _METHODS[(options["calibrator"] or {"target": "none"})["target"]]
 
 
@@ -316,6 +327,7 @@ def _evaluation(
         failures,
         total,
         options,
+        any(entry.result.get("calibrated", False) for entry in entries),
     )
 
 
