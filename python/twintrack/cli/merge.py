@@ -38,8 +38,9 @@ def merge(
 ) -> None:
     """Join what parts of a run have finished, on one machine or on several.
 
-    Nothing is computed again, and the result is byte for byte that of a run in one piece. Parts
-    must have been made with the same options; it is an error if one was not finished.
+    Nothing is computed again; figures and tallies are byte for byte those of a run in one piece.
+    Example slices are only those that the parts were asked for (--example). Parts must have been
+    made with the same options; it is an error if one was not finished.
     """
     from twintrack.runs import evaluate, fit
     from twintrack.runs.merge import kind_of, merge_stores, store_of

@@ -36,8 +36,8 @@ Part = Annotated[
     typer.Option(
         "-part_id",
         min=0,
-        help="The part to do, counted from 0; the parts end in one result by "
-        "[bold]twintrack merge[/].",
+        help="The part to do, counted from 0. Parts of fit and evaluate are joined by "
+        "[bold]twintrack merge[/]; parts of apply and predict write to the same folder -o.",
         rich_help_panel=RUNNING,
     ),
 ]
