@@ -187,7 +187,7 @@ BAD_INPUTS = (
     BadInput("newer format", "calibrator", edited(format_version=99)),
     BadInput("falling map", "calibrator", edited(knots={"x": [0.1, 0.9], "y": [1, 0]})),
     BadInput("knots out of range", "calibrator", edited(knots={"x": [0, 2], "y": [0, 1]})),
-    BadInput("17 MB", "calibrator", lambda g: g + b" " * (17 << 20)),
+    BadInput("17 MB", "calibrator", lambda g: g.ljust(17 << 20)),
     BadInput("more votes than voxels", "score-tally", lambda _: zipped({
         **plain_tally(), "sums.npy": npy_header("<u8", (1, 3)) + struct.pack("<3Q", 1, 0, 2)})),
     BadInput("cells that do not exist", "score-tally", lambda _: zipped({
