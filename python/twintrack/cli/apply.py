@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,23 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["apply"]
 
-_OUTPUT = "Output"
-
-
-class StoredType(str, Enum):
-    """How calibrated scores are stored."""
-
-    float32 = "float32"
-    uint16 = "uint16"
-    uint8 = "uint8"
-
-
-class Ending(str, Enum):
-    """Format of the volumes."""
-
-    nii_gz = ".nii.gz"
-    nii = ".nii"
-    mha = ".mha"
+_OUTPUT = options.OUTPUT
 
 
 def apply(
@@ -52,18 +35,8 @@ def apply(
         Path,
         typer.Option("-o", help="Folder that gets CASE.nii.gz of each case.", show_default=False),
     ],
-    dtype: Annotated[
-        StoredType,
-        typer.Option(
-            help="How to store: float32, or scaled integers, which are smaller and round to the "
-            "nearest of 256 or 65536 steps.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = StoredType.float32,
-    ending: Annotated[
-        Ending,
-        typer.Option("--file_ending", help="Format of the volumes.", rich_help_panel=_OUTPUT),
-    ] = Ending.nii_gz,
+    dtype: options.Stored = options.StoredType.float32,
+    ending: options.FileEnding = options.Ending.nii_gz,
     overwrite: Annotated[
         bool,
         typer.Option(

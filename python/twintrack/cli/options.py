@@ -96,6 +96,45 @@ IgnoreHeader = Annotated[
         rich_help_panel=_FILES,
     ),
 ]
+OUTPUT = "Output"
+
+
+class StoredType(str, Enum):
+    """How scores are stored."""
+
+    float32 = "float32"
+    uint16 = "uint16"
+    uint8 = "uint8"
+
+
+class Ending(str, Enum):
+    """Format of volumes."""
+
+    nii_gz = ".nii.gz"
+    nii = ".nii"
+    mha = ".mha"
+
+
+# The choices are in the help: in the column of types they would leave no room for it.
+Stored = Annotated[
+    StoredType,
+    typer.Option(
+        "--dtype",
+        help="How scores are stored: float32, or the scaled integers uint16 or uint8, which are "
+        "smaller and round to the nearest of 65536 or 256 steps.",
+        metavar="<str>",
+        rich_help_panel=OUTPUT,
+    ),
+]
+FileEnding = Annotated[
+    Ending,
+    typer.Option(
+        "--file_ending",
+        help="Format of the volumes: .nii.gz, .nii or .mha.",
+        metavar="<str>",
+        rich_help_panel=OUTPUT,
+    ),
+]
 RATERS = "{case}/annotation_{k}.nii.gz"
 VESSELS = "{case}/*vessel*.nii.gz"
 ROI = "{case}/roi.nii.gz"

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from twintrack.cli import options
-from twintrack.cli.apply import Ending, StoredType
 from twintrack.cli.running import Part, Parts, part_of
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ __all__ = ["predict"]
 
 _NETWORKS = "Networks"
 _REGION = "Region of interest"
-_OUTPUT = "Output"
+_OUTPUT = options.OUTPUT
 
 
 def predict(
@@ -44,8 +43,8 @@ def predict(
         list[Path],
         typer.Option(
             "--members",
-            help="Trained nnU-Net folder (DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION). May be "
-            "repeated; every fold of every folder is a member of the ensemble.",
+            help="Trained nnU-Net folder (TRAINER__PLANS__CONFIGURATION). May be repeated; every "
+            "fold of every folder is a member of the ensemble.",
             show_default=False,
         ),
     ],
@@ -224,17 +223,8 @@ def predict(
             "--threshold", help="The mask is 1 where the score is above.", rich_help_panel=_OUTPUT
         ),
     ] = 0.5,
-    dtype: Annotated[
-        StoredType,
-        typer.Option(
-            help="How scores are stored: float32, or scaled integers, which are smaller.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = StoredType.float32,
-    ending: Annotated[
-        Ending,
-        typer.Option("--file_ending", help="Format of the volumes.", rich_help_panel=_OUTPUT),
-    ] = Ending.nii_gz,
+    dtype: options.Stored = options.StoredType.float32,
+    ending: options.FileEnding = options.Ending.nii_gz,
     save_roi: Annotated[
         bool | None,
         typer.Option(

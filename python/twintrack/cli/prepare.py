@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from twintrack.cli import options
-from twintrack.cli.apply import Ending
 
 if TYPE_CHECKING:
     from twintrack.nnunet.prepare import Prepared
@@ -117,13 +116,13 @@ def prepare(
         ),
     ] = None,
     ending: Annotated[
-        Ending,
+        options.Ending,
         typer.Option(
             "--file_ending",
             help="Format of the scores and regions, as given to twintrack predict.",
             rich_help_panel=_CURVAS,
         ),
-    ] = Ending.nii_gz,
+    ] = options.Ending.nii_gz,
     rois: Annotated[
         bool,
         typer.Option(
