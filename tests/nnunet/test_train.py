@@ -178,3 +178,9 @@ def test_what_nnunet_says_last_is_in_the_error(tmp_path: Path) -> None:
         RuntimeError, match=r"plan_and_preprocess_entry ended with status 1.*x\.log"
     ):
         training.plan_and_preprocess(104, settings, tmp_path / "x.log")
+
+
+def test_small_networks_need_three_stages() -> None:
+    # With two nnU-Net's loss is 0/0: see the weights of its deep supervision.
+    with pytest.raises(ValueError, match="of 2 stages: three stages or more"):
+        training.Small(features=(8, 16), patch=(16, 16, 16))

@@ -29,13 +29,18 @@ class Small:
     Parameters
     ----------
     features
-        Channels of each stage of the U-Net; every further stage halves the resolution.
+        Channels of each stage of the U-Net, three or more; every further one halves the resolution.
     patch
         Voxels of a patch, in the plans' order (z, y, x); halved once for each further stage.
     batch
         Patches a step.
     epochs, iterations
         Length of the training: epochs, and steps of each.
+
+    Raises
+    ------
+    ValueError
+        There are too few stages, or a length of `patch` cannot be halved that often.
     """
 
     features: tuple[int, ...] = (8, 16, 32)
@@ -46,9 +51,10 @@ class Small:
 
     def __post_init__(self) -> None:
         divisor = 2 ** (len(self.features) - 1)
-        if len(self.features) < 2 or any(length % divisor for length in self.patch):
+        # nnU-Net gives the lowest output no weight; two stages have no other, and a loss of 0/0.
+        if len(self.features) < 3 or any(length % divisor for length in self.patch):
             raise ValueError(
-                f"patch {self.patch} of {len(self.features)} stages: two stages or more, and "
+                f"patch {self.patch} of {len(self.features)} stages: three stages or more, and "
                 f"lengths that {divisor} divides, are needed"
             )
 
