@@ -156,16 +156,27 @@ def test_interrupted_training_goes_on(
     assert len(commands.trained) == 2 * before == 4
 
 
-def test_errors_end_with_status_2(tmp_path: Path, capsys: Any) -> None:
-    for more, message in (
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
         (["-f", "best"], "-f is 'best'"),
         (["-device", "tpu"], "-device is 'tpu'"),
         (["-d", "7"], "0 data sets of this number; twintrack prepare makes them"),
-    ):
-        with pytest.raises(SystemExit) as stop:
-            main(["train", *arguments(tmp_path)[:2], *arguments(tmp_path, *more)[4:]])
-        assert stop.value.code == 2
-        assert message in capsys.readouterr().err
+        (["--npz"], "--npz with -f all: "),
+        (["--npz", "-f", "0", "--small"], "--npz with --small: "),
+        (["--epochs", "9"], "--epochs is 9, but only small networks (--small) take it"),
+        (["--iterations", "9"], "--iterations is 9, but only small networks"),
+        (["--small", "-c", "2d"], "-c is '2d', but --small brings its own"),
+    ],
+)
+def test_errors_come_before_any_work_with_status_2(
+    commands: Commands, tmp_path: Path, capsys: Any, more: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *arguments(tmp_path)[:2], *arguments(tmp_path, *more)[4:]])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not commands.trained
 
 
 def test_what_nnunet_says_last_is_in_the_error(tmp_path: Path) -> None:

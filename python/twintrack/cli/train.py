@@ -82,7 +82,8 @@ def train(
         bool,
         typer.Option(
             "--npz",
-            help="Save the validation's probabilities, which twintrack fit reads.",
+            help="Save the validation's probabilities, which twintrack fit reads; needs a "
+            "numbered fold.",
             rich_help_panel=_TRAINING,
         ),
     ] = False,
@@ -107,14 +108,25 @@ def train(
         ),
     ] = False,
     epochs: Annotated[
-        int, typer.Option("--epochs", min=1, help="With --small.", rich_help_panel=_TRAINING)
-    ] = 4,
-    iterations: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--iterations", min=1, help="Of an epoch, with --small.", rich_help_panel=_TRAINING
+            "--epochs",
+            min=1,
+            help="With --small; 4 by default.",
+            show_default=False,
+            rich_help_panel=_TRAINING,
         ),
-    ] = 25,
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            "--iterations",
+            min=1,
+            help="Of an epoch, with --small; 25 by default.",
+            show_default=False,
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
     *,
     telling: options.Telling,
 ) -> None:
@@ -128,8 +140,14 @@ def train(
     report = telling.report()
     if fold != "all" and not fold.isdigit():
         raise ValueError(f"-f is {fold!r}; it is a number or all")
-    if device not in ("cuda", "cpu", "mps"):
-        raise ValueError(f"-device is {device!r}; nnU-Net trains on cuda, cpu or mps")
+    for option, value in (("--epochs", epochs), ("--iterations", iterations)):
+        if value is not None and not small:
+            raise ValueError(
+                f"{option} is {value}, but only small networks (--small) take it; others are "
+                "trained for as long as their trainer says, such as -tr nnUNetTrainer_250epochs"
+            )
+    usual = Small()
+    length = Small(epochs=epochs or usual.epochs, iterations=iterations or usual.iterations)
     training = Training(
         raw=raw or environment_folder("nnUNet_raw", "--raw"),
         preprocessed=preprocessed or environment_folder("nnUNet_preprocessed", "--preprocessed"),
@@ -139,7 +157,7 @@ def train(
         fold=fold if fold == "all" else int(fold),
         device=device,
         processes=processes,
-        small=Small(epochs=epochs, iterations=iterations) if small else None,
+        small=length if small else None,
         extra=("--npz",) if npz else (),
     )
     check_folder_place(training.results)

@@ -83,6 +83,11 @@ class Training:
         Train small networks; takes the place of configuration, trainer and plans.
     extra
         Further arguments of ``nnUNetv2_train``, such as ``--npz``.
+
+    Raises
+    ------
+    ValueError
+        An unknown device, or settings that would have no effect together, or a misleading one.
     """
 
     raw: Path
@@ -95,6 +100,31 @@ class Training:
     processes: int = 8
     small: Small | None = None
     extra: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.device not in ("cuda", "cpu", "mps"):
+            raise ValueError(f"-device is {self.device!r}; nnU-Net trains on cuda, cpu or mps")
+        npz = "--npz" in self.extra
+        if npz and self.small:
+            raise ValueError(
+                "--npz with --small: small networks are not validated, so there would be no "
+                "probabilities; leave one of them out"
+            )
+        if npz and self.fold == "all":
+            raise ValueError(
+                "--npz with -f all: the network would be validated on the cases that it was "
+                "trained on, and no map may be fitted on those probabilities; train folds, -f 0 "
+                "to -f 4, or leave --npz out and predict other cases"
+            )
+        if self.small:
+            for option, value, default in (
+                ("-c", self.configuration, "3d_fullres"),
+                ("-tr", self.trainer, "nnUNetTrainer"),
+            ):
+                if value != default:
+                    raise ValueError(
+                        f"{option} is {value!r}, but --small brings its own; leave one of them out"
+                    )
 
     @property
     def plans(self) -> str:
@@ -265,8 +295,8 @@ def _is_finished(model: Path, training: Training) -> bool:
     fold = model / f"fold_{training.fold}"
     if not (fold / "checkpoint_final.pth").is_file():
         return False
-    # nnU-Net writes the summary when it has validated every case; small networks are not validated.
-    wanted = "--npz" in training.extra and training.small is None
+    # nnU-Net writes the summary when it has validated every case.
+    wanted = "--npz" in training.extra
     return not wanted or (fold / "validation" / "summary.json").is_file()
 
 
