@@ -19,6 +19,12 @@ from twintrack.nnunet import train as training
 pytestmark = pytest.mark.nnunet
 
 
+VALIDATED = [
+    "checkpoint_final.pth",
+    *(f"validation/{name}" for name in ("a.nii.gz", "a.npz", "b.nii.gz", "b.npz", "summary.json")),
+]
+
+
 class Commands:
     """Takes the place of nnU-Net's processes: parses what they get, and leaves what they leave."""
 
@@ -26,7 +32,7 @@ class Commands:
         self.patch = monkeypatch
         self.planned: list[argparse.Namespace] = []
         self.trained: list[tuple[argparse.Namespace, dict[str, str]]] = []
-        self.leave = ["checkpoint_final.pth", "validation/summary.json"]
+        self.leave = VALIDATED
         monkeypatch.setattr(training, "_run", self.run)
 
     def run(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
@@ -133,6 +139,23 @@ def test_cases_that_come_later_are_preprocessed_too(commands: Commands, tmp_path
     assert [one.d for one in commands.planned] == [[103], [104], [104]]
 
 
+def test_networks_trained_without_probabilities_are_validated_for_them(
+    commands: Commands, tmp_path: Path
+) -> None:
+    given = arguments(tmp_path, "-k", "1", "-f", "0")
+    commands.leave = [name for name in VALIDATED if not name.endswith(".npz")]
+    run(given)
+    before = len(commands.trained)
+    commands.leave = VALIDATED[:-1]  # stopped at the end: the last file may be damaged
+    for _ in range(2):
+        run([*given, "--npz"])
+    assert [(one.val, one.npz) for one, _ in commands.trained[before:]] == [(True, True)] * 4
+    commands.leave = VALIDATED
+    run([*given, "--npz"])
+    assert "keeping member 1" in run([*given, "--npz"]).stderr
+    assert len(commands.trained) == before + 6
+
+
 @pytest.mark.parametrize(
     ("left", "continued", "validated"),
     [
@@ -149,7 +172,7 @@ def test_interrupted_training_goes_on(
     commands.leave = left
     run(given)
     before = len(commands.trained)
-    commands.leave = ["checkpoint_final.pth", "validation/summary.json"]
+    commands.leave = VALIDATED
     run(given)
     for one, _ in commands.trained[before:]:
         assert (one.c, one.val, one.npz) == (continued, validated, True)

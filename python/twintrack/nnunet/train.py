@@ -271,6 +271,9 @@ def train_network(name: str, seed: int, training: Training, home: Path, log: Pat
         return model
     fold = model / f"fold_{training.fold}"
     trained = (fold / "checkpoint_final.pth").is_file()
+    if trained:
+        # The validation is to be repeated, and is whole when nnU-Net has written this again.
+        (fold / "validation" / "summary.json").unlink(missing_ok=True)
     begun = not trained and any(
         (fold / f"checkpoint_{which}.pth").is_file() for which in ("latest", "best")
     )
@@ -291,13 +294,18 @@ def _model_folder(name: str, training: Training, home: Path) -> Path:
 
 
 def _is_finished(model: Path, training: Training) -> bool:
-    """Whether a network is trained and, if that is wanted, validated."""
+    """Whether a network is trained and, if that is wanted, its validation left probabilities."""
     fold = model / f"fold_{training.fold}"
-    if not (fold / "checkpoint_final.pth").is_file():
+    trained = (fold / "checkpoint_final.pth").is_file()
+    if not trained or "--npz" not in training.extra:
+        return trained
+    validation = fold / "validation"
+    # nnU-Net writes the summary when it has validated every case, with probabilities or not.
+    if not (validation / "summary.json").is_file():
         return False
-    # nnU-Net writes the summary when it has validated every case.
-    wanted = "--npz" in training.extra
-    return not wanted or (fold / "validation" / "summary.json").is_file()
+    files = [split_suffix(file.name) for file in validation.iterdir()]
+    probabilities = {case for case, suffix in files if suffix == ".npz"}
+    return bool(probabilities) and all(case in probabilities for case, suffix in files if suffix)
 
 
 def train_ensemble(
