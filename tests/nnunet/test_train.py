@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ VALIDATED = [
     "checkpoint_final.pth",
     *(f"validation/{name}" for name in ("a.nii.gz", "a.npz", "b.nii.gz", "b.npz", "summary.json")),
 ]
+PLANS = {
+    "configurations": {
+        name: {"architecture": {"arch_kwargs": {"n_conv_per_stage": []}}}
+        for name in ("2d", "3d_lowres", "3d_fullres")
+    }
+}
 
 
 class Commands:
@@ -30,44 +37,70 @@ class Commands:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.patch = monkeypatch
+        self.order: list[str] = []
         self.planned: list[argparse.Namespace] = []
+        self.preprocessed: list[argparse.Namespace] = []
         self.trained: list[tuple[argparse.Namespace, dict[str, str]]] = []
         self.leave = VALIDATED
         monkeypatch.setattr(training, "_run", self.run)
 
-    def run(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def parse(self, command: Sequence[str]) -> argparse.Namespace:
         import nnunetv2.experiment_planning.plan_and_preprocess_entrypoints as planning
         import nnunetv2.run.run_training as running
 
-        log.open("a").close()
         given: list[argparse.Namespace] = []
-        real = argparse.ArgumentParser.parse_args
+        real = argparse.ArgumentParser.parse_known_args
 
         class Parsed(Exception):  # noqa: N818
             pass
 
-        def parse(parser: argparse.ArgumentParser) -> Any:
-            given.append(real(parser, list(command[1:])))
+        def parse(parser: argparse.ArgumentParser, *_: Any) -> Any:
+            found, unknown = real(parser, list(command[1:]))
+            assert not unknown
+            given.append(found)
             raise Parsed
 
         module: Any = running if command[0] == "run_training_entry" else planning
         with self.patch.context() as patch:
-            patch.setattr(argparse.ArgumentParser, "parse_args", parse)
+            patch.setattr(argparse.ArgumentParser, "parse_known_args", parse)
             with pytest.raises(Parsed):
                 getattr(module, command[0])()
-        if module is planning:
-            self.planned.append(given[0])
-            name = next(Path(environment["nnUNet_raw"]).glob(f"Dataset{given[0].d[0]}_*")).name
-            (Path(environment["nnUNet_preprocessed"]) / name).mkdir(parents=True, exist_ok=True)
+        return given[0]
+
+    def run(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        log.open("a").close()
+        self.order.append(command[0])
+        one = self.parse(command)
+        preprocessed = Path(environment["nnUNet_preprocessed"])
+        if command[0] == "run_training_entry":
+            self.trained.append((one, dict(environment)))
+            name = one.dataset_name_or_id
+            model = (
+                Path(environment["nnUNet_results"])
+                / name
+                / f"{one.tr}__{one.p}__{one.configuration}"
+            )
+            for left in self.leave:
+                file = model / f"fold_{one.fold}" / left
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
+            fingerprint = preprocessed / name / "dataset_fingerprint.json"
+            if self.leave:
+                (model / fingerprint.name).write_bytes(fingerprint.read_bytes())
             return
-        one = given[0]
-        self.trained.append((one, dict(environment)))
-        model = f"{one.tr}__{one.p}__{one.configuration}"
-        fold = Path(environment["nnUNet_results"]) / one.dataset_name_or_id / model
-        for name in self.leave:
-            file = fold / f"fold_{one.fold}" / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
+        raw = next(Path(environment["nnUNet_raw"]).glob(f"Dataset{one.d[0]}_*"))
+        home = preprocessed / raw.name
+        if command[0] == "preprocess_entry":
+            self.preprocessed.append(one)
+            return
+        self.planned.append(one)
+        home.mkdir(parents=True, exist_ok=True)
+        fingerprint = home / "dataset_fingerprint.json"
+        if one.clean or not fingerprint.exists():
+            cases = sorted(file.name for file in raw.rglob("*.nii.gz"))
+            fingerprint.write_text(json.dumps(cases))
+        name = {"nnUNetPlannerResEncM": "nnUNetResEncUNetMPlans"}.get(one.pl, "nnUNetPlans")
+        (home / f"{name}.json").write_text(json.dumps(PLANS))
 
 
 @pytest.fixture
@@ -75,11 +108,25 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     return Commands(monkeypatch)
 
 
+@pytest.fixture
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A trainer that is found in nnUNet_extTrainer alone."""
+    folder = tmp_path / "trainers"
+    folder.mkdir()
+    (folder / "my_trainer.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "class MyTrainer(nnUNetTrainer): pass\n"
+    )
+    monkeypatch.setenv("nnUNet_extTrainer", str(folder))
+    return "MyTrainer"
+
+
 def arguments(place: Path, *more: str) -> list[str]:
     for name in ("Dataset103_Pancreas", "Dataset104_PDAC"):
-        (place / "raw" / name).mkdir(parents=True, exist_ok=True)
+        (place / "raw" / name / "labelsTr").mkdir(parents=True, exist_ok=True)
     folders = [f"--{name}={place / name}" for name in ("raw", "preprocessed", "results")]
-    return ["-d", "104", "--coarse", "103", "-k", "2", "-np", "3", *folders, *more]
+    usual = ["-d", "104", "--coarse", "103", "-k", "2", "-np", "3", "-device", "cpu"]
+    return [*usual, *folders, *more]
 
 
 def run(given: list[str]) -> Any:
@@ -90,12 +137,17 @@ def run(given: list[str]) -> Any:
     return result
 
 
-def test_commands_of_full_size_networks(commands: Commands, tmp_path: Path) -> None:
-    given = arguments(tmp_path, "-tr", "MyTrainer", "-c", "3d_lowres", "-f", "0", "--npz")
-    output = run([*given, "--seed", "7", "-device", "cpu"]).output
-    assert [(one.d, one.c, one.np, one.npfp) for one in commands.planned] == [
-        ([103], ["3d_lowres"], [3], 3),
-        ([104], ["3d_lowres"], [3], 3),
+def test_commands_of_full_size_networks(commands: Commands, tmp_path: Path, trainer: str) -> None:
+    given = arguments(tmp_path, "-tr", trainer, "-c", "3d_lowres", "-f", "0", "--npz")
+    given += ["--seed", "7", "-pl", "nnUNetPlannerResEncM", "-p", "nnUNetResEncUNetMPlans"]
+    output = run(given).output
+    assert [(one.d, one.pl, one.npfp, one.clean, one.no_pp) for one in commands.planned] == [
+        ([103], "nnUNetPlannerResEncM", 3, True, True),
+        ([104], "nnUNetPlannerResEncM", 3, True, True),
+    ]
+    assert [(one.d, one.plans_name, one.c, one.np) for one in commands.preprocessed] == [
+        ([103], "nnUNetResEncUNetMPlans", ["3d_lowres"], [3]),
+        ([104], "nnUNetResEncUNetMPlans", ["3d_lowres"], [3]),
     ]
     results = tmp_path / "results"
     homes = [results / "coarse", results / "member_7", results / "member_8"]
@@ -105,23 +157,35 @@ def test_commands_of_full_size_networks(commands: Commands, tmp_path: Path) -> N
         commands.trained, homes, names, ("0", "7", "8"), strict=True
     ):
         assert (one.dataset_name_or_id, one.configuration, one.fold) == (name, "3d_lowres", "0")
-        assert (one.tr, one.p, one.device) == ("MyTrainer", "nnUNetPlans", "cpu")
+        assert (one.tr, one.p, one.device) == ("MyTrainer", "nnUNetResEncUNetMPlans", "cpu")
         assert one.npz
         assert not one.c
         assert not one.val
         assert environment["nnUNet_results"] == str(home)
         assert environment["TWINTRACK_SEED"] == seed
         assert int(environment["nnUNet_n_proc_DA"]) >= 1
-        assert str(home / name / "MyTrainer__nnUNetPlans__3d_lowres") in output.replace("\n", "")
-    told = run([*given, "--seed", "7", "-device", "cpu"]).stderr  # all of it is done
+        model = home / name / "MyTrainer__nnUNetResEncUNetMPlans__3d_lowres"
+        assert str(model) in output.replace("\n", "")
+    told = run(given).stderr  # all of it is done
     assert told.count("which is trained already (delete ") == 3
     assert (len(commands.planned), len(commands.trained)) == (2, 3)
+
+
+def test_small_networks(commands: Commands, tmp_path: Path) -> None:
+    run(arguments(tmp_path, "--small", "--epochs", "3"))
+    assert [one.plans_name for one in commands.preprocessed] == ["twintrackSmallPlans"] * 2
+    plans = json.loads(
+        (tmp_path / "preprocessed/Dataset104_PDAC/twintrackSmallPlans.json").read_text()
+    )
+    assert plans["configurations"]["3d_fullres"]["patch_size"] == [32, 48, 48]
+    for one, environment in commands.trained:
+        assert (one.tr, one.p) == ("TwinTrackSmallTrainer", "twintrackSmallPlans")
+        assert (environment["TWINTRACK_EPOCHS"], environment["TWINTRACK_ITERATIONS"]) == ("3", "25")
 
 
 def test_cases_that_come_later_are_preprocessed_too(commands: Commands, tmp_path: Path) -> None:
     given = arguments(tmp_path, "-k", "1", "-f", "0")
     labels = tmp_path / "raw/Dataset104_PDAC/labelsTr"
-    labels.mkdir(parents=True, exist_ok=True)
     (labels / "a.nii.gz").touch()
     run(given)
     splits = tmp_path / "preprocessed/Dataset104_PDAC/splits_final.json"
@@ -135,8 +199,31 @@ def test_cases_that_come_later_are_preprocessed_too(commands: Commands, tmp_path
         run(given)
     assert len(commands.planned) == 2
     splits.write_text('[{"train": ["a"], "val": ["b"]}]')
-    run(given)
+    assert run(given).stderr.count("trained already, before its data set changed (delete") == 1
     assert [one.d for one in commands.planned] == [[103], [104], [104]]
+    fingerprint = tmp_path / "preprocessed/Dataset104_PDAC/dataset_fingerprint.json"
+    assert json.loads(fingerprint.read_text()) == ["a.nii.gz", "b.nii.gz"]
+
+
+@pytest.mark.parametrize("other_fold", [False, True])
+def test_what_was_trained_before_is_not_mixed_with_other_data(
+    commands: Commands, tmp_path: Path, other_fold: bool
+) -> None:
+    commands.leave = ["checkpoint_latest.pth"]
+    given = arguments(tmp_path, "-k", "1")
+    run(given)
+    labels = tmp_path / "raw/Dataset104_PDAC/labelsTr"
+    (labels / "a.nii.gz").touch()
+    trained = len(commands.trained)
+    given += ["-f", "1"] if other_fold else []
+    with pytest.raises(
+        ValueError, match=r"member_1.*: was trained before Dataset104_PDAC changed .* delete it"
+    ):
+        run(given)
+    assert len(commands.trained) == trained  # not even the coarse network, which is as it was
+    next((tmp_path / "results/member_1").rglob("checkpoint_latest.pth")).unlink()
+    run(given)
+    assert [one.c for one, _ in commands.trained[trained:]] == [not other_fold, False]
 
 
 def test_networks_trained_without_probabilities_are_validated_for_them(
@@ -148,7 +235,8 @@ def test_networks_trained_without_probabilities_are_validated_for_them(
     before = len(commands.trained)
     commands.leave = VALIDATED[:-1]  # stopped at the end: the last file may be damaged
     for _ in range(2):
-        run([*given, "--npz"])
+        told = run([*given, "--npz"]).stderr
+        assert "validating member 1 of 1 (seed 1), which is trained" in told
     assert [(one.val, one.npz) for one, _ in commands.trained[before:]] == [(True, True)] * 4
     commands.leave = VALIDATED
     run([*given, "--npz"])
@@ -184,7 +272,7 @@ def test_interrupted_training_goes_on(
     [
         (["-f", "best"], "-f is 'best'"),
         (["-device", "tpu"], "-device is 'tpu'"),
-        (["-d", "7"], "0 data sets of this number; twintrack prepare makes them"),
+        (["-d", "105"], "Dataset105_*: 0 data sets of this number; twintrack prepare makes them"),
         (["--npz"], "--npz with -f all: "),
         (["--npz", "-f", "0", "--small"], "--npz with --small: "),
         (["--epochs", "9"], "--epochs is 9, but only small networks (--small) take it"),
@@ -196,10 +284,32 @@ def test_errors_come_before_any_work_with_status_2(
     commands: Commands, tmp_path: Path, capsys: Any, more: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["train", *arguments(tmp_path)[:2], *arguments(tmp_path, *more)[4:]])
+        main(["train", *arguments(tmp_path, *more)])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
-    assert not commands.trained
+    assert commands.order == []
+
+
+def test_configuration_that_is_not_planned_is_refused_before_preprocessing(
+    commands: Commands, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ValueError, match=r"nnUNetPlans.json: has no configuration '4d'; -c may be 2d or 3d_lowres"
+    ):
+        run(arguments(tmp_path, "-c", "4d"))
+    assert commands.order == ["plan_and_preprocess_entry"]
+
+
+def test_all_is_preprocessed_before_anything_is_trained(commands: Commands, tmp_path: Path) -> None:
+    run(arguments(tmp_path, "-k", "1"))
+    data = ["plan_and_preprocess_entry", "preprocess_entry"]
+    assert commands.order == [*data * 2, *["run_training_entry"] * 2]
+
+
+def test_small_networks_need_three_stages() -> None:
+    # With two nnU-Net's loss is 0/0: see the weights of its deep supervision.
+    with pytest.raises(ValueError, match="of 2 stages: three stages or more"):
+        training.Small(features=(8, 16), patch=(16, 16, 16))
 
 
 def test_what_nnunet_says_last_is_in_the_error(tmp_path: Path) -> None:
@@ -212,9 +322,3 @@ def test_what_nnunet_says_last_is_in_the_error(tmp_path: Path) -> None:
         RuntimeError, match=r"plan_and_preprocess_entry ended with status 1.*x\.log"
     ):
         training.plan_and_preprocess(104, settings, tmp_path / "x.log")
-
-
-def test_small_networks_need_three_stages() -> None:
-    # With two nnU-Net's loss is 0/0: see the weights of its deep supervision.
-    with pytest.raises(ValueError, match="of 2 stages: three stages or more"):
-        training.Small(features=(8, 16), patch=(16, 16, 16))

@@ -74,6 +74,19 @@ def train(
             rich_help_panel=_TRAINING,
         ),
     ] = "nnUNetTrainer",
+    plans: Annotated[
+        str,
+        typer.Option("-p", help="Plans, by the name that -pl gives.", rich_help_panel=_TRAINING),
+    ] = "nnUNetPlans",
+    planner: Annotated[
+        str,
+        typer.Option(
+            "-pl",
+            help="Planner: for residual encoders nnUNetPlannerResEncM, and -p "
+            "nnUNetResEncUNetMPlans.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = "ExperimentPlanner",
     fold: Annotated[
         str,
         typer.Option("-f", help="Fold, or all to train on every case.", rich_help_panel=_TRAINING),
@@ -103,7 +116,8 @@ def train(
         bool,
         typer.Option(
             "--small",
-            help="Small networks and a short training, for a CPU: takes the place of -c and -tr.",
+            help="Small networks and a short training, for a CPU: takes the place of -c, -tr, -p "
+            "and -pl.",
             rich_help_panel=_TRAINING,
         ),
     ] = False,
@@ -154,6 +168,8 @@ def train(
         results=results or environment_folder("nnUNet_results", "--results"),
         configuration=configuration,
         trainer=trainer,
+        plans=plans,
+        planner=planner,
         fold=fold if fold == "all" else int(fold),
         device=device,
         processes=processes,

@@ -20,6 +20,8 @@ __all__ = ["Small", "Training", "plan_and_preprocess", "train_ensemble", "train_
 SMALL_TRAINER = "TwinTrackSmallTrainer"
 SMALL_PLANS = "twintrackSmallPlans"
 PLANS = "nnUNetPlans"
+PLANNER = "ExperimentPlanner"
+FINGERPRINT = "dataset_fingerprint.json"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,10 @@ class Training:
         Of the plans.
     trainer
         Class name; one outside nnU-Net is looked for in ``nnUNet_extTrainer``.
+    plans
+        Name of the plans, which is the one that `planner` gives them.
+    planner
+        Class name, such as nnUNetPlannerResEncM, whose plans are nnUNetResEncUNetMPlans.
     fold
         Number, or "all" to train on every case.
     device
@@ -80,7 +86,7 @@ class Training:
     processes
         For preprocessing and, at most, augmentation.
     small
-        Train small networks; takes the place of configuration, trainer and plans.
+        Train small networks; takes the place of configuration, trainer, plans and planner.
     extra
         Further arguments of ``nnUNetv2_train``, such as ``--npz``.
 
@@ -95,6 +101,8 @@ class Training:
     results: Path
     configuration: str = "3d_fullres"
     trainer: str = "nnUNetTrainer"
+    plans: str = PLANS
+    planner: str = PLANNER
     fold: int | str = "all"
     device: str = "cuda"
     processes: int = 8
@@ -120,6 +128,8 @@ class Training:
             for option, value, default in (
                 ("-c", self.configuration, "3d_fullres"),
                 ("-tr", self.trainer, "nnUNetTrainer"),
+                ("-p", self.plans, PLANS),
+                ("-pl", self.planner, PLANNER),
             ):
                 if value != default:
                     raise ValueError(
@@ -127,9 +137,9 @@ class Training:
                     )
 
     @property
-    def plans(self) -> str:
-        """Name of the plans."""
-        return SMALL_PLANS if self.small else PLANS
+    def used_plans(self) -> str:
+        """Name of the plans that the network is trained from."""
+        return SMALL_PLANS if self.small else self.plans
 
     @property
     def used_configuration(self) -> str:
@@ -163,8 +173,23 @@ class Training:
         return given
 
 
-def plan_and_preprocess(number: int, training: Training, log: Path) -> str:
-    """Run ``nnUNetv2_plan_and_preprocess`` for a data set; return the data set's name.
+@dataclass(frozen=True)
+class _DataSet:
+    """A raw data set, and where it is preprocessed for a training."""
+
+    raw: Path
+    home: Path
+    stamp: Path
+    wanted: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is preprocessed, as it is now."""
+        return self.stamp.is_file() and self.stamp.read_text(encoding="utf-8") == self.wanted
+
+
+def _find_data_set(number: int, training: Training) -> _DataSet:
+    """Return a data set whose splits, if there are any, fit its cases.
 
     Raises
     ------
@@ -172,8 +197,6 @@ def plan_and_preprocess(number: int, training: Training, log: Path) -> str:
         There is no such data set.
     ValueError
         Cases have come since nnU-Net has made its splits.
-    RuntimeError
-        nnU-Net failed; has the end of what it said, and names the log.
     """
     found = sorted(training.raw.glob(f"Dataset{number:03d}_*"))
     if len(found) != 1:
@@ -181,43 +204,80 @@ def plan_and_preprocess(number: int, training: Training, log: Path) -> str:
             2, f"{len(found)} data sets of this number; twintrack prepare makes them",
             f"{training.raw}/Dataset{number:03d}_*",
         )  # fmt: skip
-    name = found[0].name
-    home = training.preprocessed / name
-    configuration = training.used_configuration
-    stamp = home / f"twintrack_{training.plans}_{configuration}.done"
-    small = training.small
+    home = training.preprocessed / found[0].name
+    configuration, small = training.used_configuration, training.small
     # The length of a training has no part in its data.
     network = None if small is None else [small.features, small.patch, small.batch]
-    wanted = json.dumps([training.plans, configuration, network, _files(found[0])])
-    if stamp.is_file():
-        if stamp.read_text(encoding="utf-8") == wanted:
-            return name
-        if training.fold != "all":
-            _check_splits(home / "splits_final.json", found[0])
-    environment = training.environment(training.results)
-    common = ["-d", str(number), "-c", configuration]
+    data = _DataSet(
+        raw=found[0],
+        home=home,
+        stamp=home / f"twintrack_{training.used_plans}_{configuration}.done",
+        wanted=json.dumps([training.used_plans, configuration, network, _files(found[0])]),
+    )
+    if training.fold != "all" and data.stamp.is_file() and not data.ready:
+        _check_splits(home / "splits_final.json", found[0])
+    return data
+
+
+def plan_and_preprocess(number: int, training: Training, log: Path) -> str:
+    """Run nnU-Net's planning and preprocessing for a data set; return the data set's name.
+
+    What is done is not done again, unless a file of the data set has changed since.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such data set, or the planner's plans have another name.
+    ValueError
+        Cases have come since nnU-Net has made its splits, or the plans lack the configuration.
+    RuntimeError
+        nnU-Net failed; has the end of what it said, and names the log.
+    """
+    data = _find_data_set(number, training)
+    if data.ready:
+        return data.raw.name
+    _plan_and_preprocess(number, data, training, log)
+    return data.raw.name
+
+
+def _plan_and_preprocess(number: int, data: _DataSet, training: Training, log: Path) -> None:
     # nnU-Net plans with the number of augmentation processes and does not understand 0.
-    planning = {**environment, "nnUNet_n_proc_DA": str(max(1, training.processes))}
-    entry = "plan_and_preprocess_entry"
+    environment = {
+        **training.environment(training.results),
+        "nnUNet_n_proc_DA": str(max(1, training.processes)),
+    }
+    # Without --clean nnU-Net plans by the fingerprint of the data that were there before.
     _run(
-        [entry, *common, "-npfp", str(training.processes), "-np", str(training.processes)]
-        + (["--no_pp"] if training.small else []),
-        planning,
+        [
+            *("plan_and_preprocess_entry", "-d", str(number), "-pl", training.planner),
+            *("--clean", "--no_pp", "-npfp", str(training.processes)),
+        ],
+        environment,
         log,
     )
+    # Before the hours that preprocessing takes: it skips a configuration that is not there.
+    _check_configuration(data.home / f"{training.plans}.json", training)
     if training.small is not None:
-        _write_small_plans(home, training.small)
-        _run(
-            [
-                *("preprocess_entry", *common, "-plans_name", SMALL_PLANS),
-                *("-np", str(training.processes)),
-            ],
-            planning,
-            log,
+        _write_small_plans(data.home, training.small)
+    _run(
+        [
+            *("preprocess_entry", "-d", str(number), "-c", training.used_configuration),
+            *("-plans_name", training.used_plans, "-np", str(training.processes)),
+        ],
+        environment,
+        log,
+    )
+    with replacing(data.stamp) as temporary:
+        temporary.write_text(data.wanted, encoding="utf-8")
+
+
+def _check_configuration(plans: Path, training: Training) -> None:
+    there = json.loads(plans.read_text(encoding="utf-8"))["configurations"]
+    if training.used_configuration not in there:
+        raise ValueError(
+            f"{plans}: has no configuration {training.used_configuration!r}; -c may be "
+            f"{' or '.join(there)} (data sets that need different ones are trained one by one)"
         )
-    with replacing(stamp) as temporary:
-        temporary.write_text(wanted, encoding="utf-8")
-    return name
 
 
 def _files(dataset: Path) -> list[list[Any]]:
@@ -252,7 +312,7 @@ def train_network(name: str, seed: int, training: Training, home: Path, log: Pat
     Parameters
     ----------
     name
-        Data set.
+        Data set, planned and preprocessed.
     seed
         Of the weights and, without worker processes, the augmentation. torch starts every process
         from the same one, so that without it all members would begin alike.
@@ -263,49 +323,100 @@ def train_network(name: str, seed: int, training: Training, home: Path, log: Pat
 
     Raises
     ------
+    ValueError
+        The data set has been planned again since the network, or another fold of it, was trained.
     RuntimeError
         nnU-Net failed.
     """
-    model = _model_folder(name, training, home)
-    if _is_finished(model, training):
-        return model
-    fold = model / f"fold_{training.fold}"
-    trained = (fold / "checkpoint_final.pth").is_file()
-    if trained:
+    network = _Network(name, seed, training, home)
+    if network.finished:
+        return network.model
+    network.check_data()
+    fold = network.fold
+    home.mkdir(parents=True, exist_ok=True)
+    if network.trained:
         # The validation is to be repeated, and is whole when nnU-Net has written this again.
         (fold / "validation" / "summary.json").unlink(missing_ok=True)
-    begun = not trained and any(
+    begun = not network.trained and any(
         (fold / f"checkpoint_{which}.pth").is_file() for which in ("latest", "best")
     )
-    home.mkdir(parents=True, exist_ok=True)
     _run(
         ["run_training_entry", name, training.used_configuration, str(training.fold)]
-        + ["-tr", training.used_trainer, "-p", training.plans, "-device", training.device]
-        + (["--val"] if trained else ["--c"] if begun else [])
+        + ["-tr", training.used_trainer, "-p", training.used_plans, "-device", training.device]
+        + (["--val"] if network.trained else ["--c"] if begun else [])
         + list(training.extra),
         {**training.environment(home), "TWINTRACK_SEED": str(seed)},
         log,
     )
-    return model
+    return network.model
 
 
-def _model_folder(name: str, training: Training, home: Path) -> Path:
-    return home / name / f"{training.used_trainer}__{training.plans}__{training.used_configuration}"
+@dataclass(frozen=True)
+class _Network:
+    """A network to be trained, and how far it is."""
 
+    name: str
+    seed: int
+    training: Training
+    home: Path
 
-def _is_finished(model: Path, training: Training) -> bool:
-    """Whether a network is trained and, if that is wanted, its validation left probabilities."""
-    fold = model / f"fold_{training.fold}"
-    trained = (fold / "checkpoint_final.pth").is_file()
-    if not trained or "--npz" not in training.extra:
-        return trained
-    validation = fold / "validation"
-    # nnU-Net writes the summary when it has validated every case, with probabilities or not.
-    if not (validation / "summary.json").is_file():
-        return False
-    files = [split_suffix(file.name) for file in validation.iterdir()]
-    probabilities = {case for case, suffix in files if suffix == ".npz"}
-    return bool(probabilities) and all(case in probabilities for case, suffix in files if suffix)
+    @property
+    def model(self) -> Path:
+        """nnU-Net's folder of it."""
+        given = self.training
+        model = f"{given.used_trainer}__{given.used_plans}__{given.used_configuration}"
+        return self.home / self.name / model
+
+    @property
+    def fold(self) -> Path:
+        return self.model / f"fold_{self.training.fold}"
+
+    @property
+    def trained(self) -> bool:
+        return (self.fold / "checkpoint_final.pth").is_file()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is trained and, if that is wanted, its validation has left probabilities."""
+        if not self.trained or "--npz" not in self.training.extra:
+            return self.trained
+        validation = self.fold / "validation"
+        # nnU-Net writes the summary when it has validated every case, with probabilities or not.
+        if not (validation / "summary.json").is_file():
+            return False
+        files = [split_suffix(file.name) for file in validation.iterdir()]
+        probabilities = {case for case, suffix in files if suffix == ".npz"}
+        return bool(probabilities) and all(
+            case in probabilities for case, suffix in files if suffix
+        )
+
+    @property
+    def same_data(self) -> bool:
+        """Whether the data set is as it was when the network, or a fold of it, was trained."""
+        before = self.model / FINGERPRINT
+        now = self.training.preprocessed / self.name / FINGERPRINT
+        if not any(self.model.glob("fold_*/checkpoint_*.pth")) or not before.is_file():
+            return True
+        return not now.is_file() or before.read_bytes() == now.read_bytes()
+
+    def check_data(self) -> None:
+        """Refuse to go on with other data: all folds of a model share one plans.json."""
+        if not self.same_data:
+            raise ValueError(
+                f"{self.model}: was trained before {self.name} changed and was planned again, and "
+                "would be a mixture of both; delete it to train it on what there is now, or name "
+                "another folder with --results"
+            )
+
+    def doing(self, what: str) -> str:
+        """Say what will be done to it."""
+        if self.finished:
+            # Whatever has changed since, the data included: let nobody take it for a new one.
+            told, again = "trained already", self.fold
+            if not self.same_data:
+                told, again = "trained already, before its data set changed", self.model
+            return f"keeping {what}, which is {told} (delete {again} to train it again)"
+        return f"validating {what}, which is trained" if self.trained else f"training {what}"
 
 
 def train_ensemble(
@@ -332,37 +443,40 @@ def train_ensemble(
     -------
     coarse, members
         Folders of the trained models, for `twintrack.nnunet.Pipeline`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Before anything is run: a data set is not there, or its splits leave out cases. After
+        planning: see `plan_and_preprocess`. Before any network is trained: see `train_network`.
+    RuntimeError
+        See there.
     """
-    training.results.mkdir(parents=True, exist_ok=True)
-    coarse_model = None
-
-    def tell(what: str, name: str, home: Path) -> None:
-        model = _model_folder(name, training, home)
-        if _is_finished(model, training):
-            # Whatever has changed since, the data included: let nobody take it for a new one.
-            fold = model / f"fold_{training.fold}"
-            told(f"keeping {what}, which is trained already (delete {fold} to train it again)")
-        else:
-            told(f"training {what}")
-
+    results = training.results
+    numbers = [number for number in (coarse, fine) if number is not None]
+    names = {number: _find_data_set(number, training).raw.name for number in numbers}
+    networks = []
     if coarse is not None:
-        log = training.results / "coarse.log"
-        told(f"planning and preprocessing data set {coarse}")
-        name = plan_and_preprocess(coarse, training, log)
-        home = training.results / "coarse"
-        tell("the coarse network", name, home)
-        coarse_model = train_network(name, 0, training, home, log)
-    models: list[Path] = []
-    if fine is None:
-        return coarse_model, models
-    told(f"planning and preprocessing data set {fine}")
-    name = plan_and_preprocess(fine, training, training.results / "members.log")
-    for number, seed in enumerate(seeds, start=1):
-        home = training.results / f"member_{seed}"
-        tell(f"member {number} of {len(seeds)} (seed {seed})", name, home)
-        log = training.results / f"member_{seed}.log"
-        models.append(train_network(name, seed, training, home, log))
-    return coarse_model, models
+        network = _Network(names[coarse], 0, training, results / "coarse")
+        networks.append(("the coarse network", network))
+    if fine is not None:
+        for index, seed in enumerate(seeds, start=1):
+            network = _Network(names[fine], seed, training, results / f"member_{seed}")
+            networks.append((f"member {index} of {len(seeds)} (seed {seed})", network))
+    results.mkdir(parents=True, exist_ok=True)
+    for number, name in ((coarse, "coarse.log"), (fine, "members.log")):
+        if number is not None:
+            told(f"planning and preprocessing data set {number}")
+            plan_and_preprocess(number, training, results / name)
+    for _, network in networks:
+        if not network.finished:
+            network.check_data()
+    for what, network in networks:
+        told(network.doing(what))
+        log = results / f"{network.home.name}.log"
+        train_network(network.name, network.seed, training, network.home, log)
+    models = [network.model for _, network in networks]
+    return (None, models) if coarse is None else (models[0], models[1:])
 
 
 def _write_small_plans(home: Path, small: Small) -> None:
