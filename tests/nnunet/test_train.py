@@ -273,6 +273,14 @@ def test_interrupted_training_goes_on(
         (["-f", "best"], "-f is 'best'"),
         (["-device", "tpu"], "-device is 'tpu'"),
         (["-d", "105"], "Dataset105_*: 0 data sets of this number; twintrack prepare makes them"),
+        (["-tr", "NoTrainer"], "-tr is 'NoTrainer'; nnU-Net finds no such trainer"),
+        (["-tr", "torch"], "-tr is 'torch'; nnU-Net finds no such trainer"),
+        (["-pl", "NoPlanner"], "-pl is 'NoPlanner'; nnU-Net has no such planner"),
+        (
+            ["-pl", "nnUNetPlannerResEncL"],
+            "-p is 'nnUNetPlans', but planner nnUNetPlannerResEncL writes nnUNetResEncUNetLPlans",
+        ),
+        (["-p", "MyPlans"], "-p is 'MyPlans', but planner ExperimentPlanner writes nnUNetPlans"),
         (["--npz"], "--npz with -f all: "),
         (["--npz", "-f", "0", "--small"], "--npz with --small: "),
         (["--epochs", "9"], "--epochs is 9, but only small networks (--small) take it"),
@@ -288,6 +296,19 @@ def test_errors_come_before_any_work_with_status_2(
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
     assert commands.order == []
+
+
+def test_missing_gpu_is_found_before_any_work(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"-device is 'cuda', but torch finds no such device"):
+        run(arguments(tmp_path, "-device", "cuda"))
+    assert commands.order == []
+    run(arguments(tmp_path))
+    run(arguments(tmp_path, "-device", "cuda"))  # it is not needed: all are trained
 
 
 def test_configuration_that_is_not_planned_is_refused_before_preprocessing(

@@ -14,6 +14,7 @@ from typing import Any
 
 from twintrack.files import replacing, split_suffix
 from twintrack.nnunet.models import expect_import_warning, own_trainers
+from twintrack.nnunet.train_checks import check_device, check_planner, check_trainer
 
 __all__ = ["Small", "Training", "plan_and_preprocess", "train_ensemble", "train_network"]
 
@@ -447,8 +448,9 @@ def train_ensemble(
     Raises
     ------
     FileNotFoundError, ValueError
-        Before anything is run: a data set is not there, or its splits leave out cases. After
-        planning: see `plan_and_preprocess`. Before any network is trained: see `train_network`.
+        Before anything is run: a data set is not there, its splits leave out cases, nnU-Net finds
+        no such trainer or planner, or there is no such device. After planning: see
+        `plan_and_preprocess`. Before any network is trained: see `train_network`.
     RuntimeError
         See there.
     """
@@ -463,6 +465,11 @@ def train_ensemble(
         for index, seed in enumerate(seeds, start=1):
             network = _Network(names[fine], seed, training, results / f"member_{seed}")
             networks.append((f"member {index} of {len(seeds)} (seed {seed})", network))
+    check_planner(training.planner, training.plans)
+    if not all(network.finished for _, network in networks):
+        check_device(training.device)
+        if training.small is None:  # that trainer is ours: nnU-Net would look through its own first
+            check_trainer(training.trainer)
     results.mkdir(parents=True, exist_ok=True)
     for number, name in ((coarse, "coarse.log"), (fine, "members.log")):
         if number is not None:
