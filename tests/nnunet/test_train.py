@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ pytest.importorskip("nnunetv2")
 from typer.testing import CliRunner
 
 from twintrack.cli import command_app, main
+from twintrack.nnunet import locks
 from twintrack.nnunet import train as training
 
 pytestmark = pytest.mark.nnunet
@@ -67,7 +71,13 @@ class Commands:
                 getattr(module, command[0])()
         return given[0]
 
-    def run(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def run(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        held: Sequence[int] = (),
+    ) -> None:
         log.open("a").close()
         self.order.append(command[0])
         one = self.parse(command)
@@ -331,6 +341,104 @@ def test_small_networks_need_three_stages() -> None:
     # With two nnU-Net's loss is 0/0: see the weights of its deep supervision.
     with pytest.raises(ValueError, match="of 2 stages: three stages or more"):
         training.Small(features=(8, 16), patch=(16, 16, 16))
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from twintrack.nnunet.locks import locked
+with locked(Path(sys.argv[1]), "waits"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_elsewhere(lock: Path) -> Iterator[subprocess.Popen[str]]:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", HOLDER, str(lock)]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_only_one_process_works_on_a_folder(commands: Commands, tmp_path: Path) -> None:
+    given = arguments(tmp_path, "-k", "1")
+    lock = tmp_path / "preprocessed/Dataset103_Pancreas/twintrack.lock"
+    with held_elsewhere(lock), pytest.raises(BlockingIOError) as error:
+        run(given)
+    assert error.value.filename == str(lock)
+    assert "another process plans and preprocesses this data set" in str(error.value)
+    assert commands.order == []
+    model = "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    lock = tmp_path / "results/member_1/Dataset104_PDAC" / model / "fold_all/twintrack.lock"
+    with held_elsewhere(lock), pytest.raises(BlockingIOError, match="trains this network"):
+        run(given)
+    run(given)  # those who held them were killed
+    assert [one.dataset_name_or_id[:10] for one, _ in commands.trained] == [
+        "Dataset103",
+        "Dataset104",
+    ]
+
+
+def test_data_set_that_another_process_has_just_preprocessed_is_not_done_again(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = arguments(tmp_path, "-k", "1")
+    real = training.locked
+
+    @contextmanager
+    def later(lock: Path, doing: str) -> Iterator[tuple[int, ...]]:
+        monkeypatch.setattr(training, "locked", real)
+        run(given)
+        with real(lock, doing) as held:
+            yield held
+
+    monkeypatch.setattr(training, "locked", later)
+    run(given)
+    assert (len(commands.planned), len(commands.trained)) == (2, 2)
+
+
+def test_nnunet_keeps_the_lock_if_the_process_that_started_it_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children = []
+
+    def start(command: Sequence[str], pass_fds: Sequence[int], **_: Any) -> Any:
+        code = "import sys; sys.stdin.read()"
+        children.append(
+            subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, pass_fds=pass_fds)
+        )
+        raise KeyboardInterrupt  # so that it is not waited for
+
+    monkeypatch.setattr(training.subprocess, "run", start)
+    name, home, log = "Dataset104_PDAC", tmp_path / "home", tmp_path / "log"
+    settings = training.Training(tmp_path, tmp_path, tmp_path, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        training.train_network(name, 1, settings, home, log)
+    with children[0], pytest.raises(BlockingIOError, match="trains this network"):
+        training.train_network(name, 1, settings, home, log)
+    with pytest.raises(KeyboardInterrupt):
+        training.train_network(name, 1, settings, home, log)
+    for child in children:
+        child.communicate()
+
+
+def test_where_the_system_has_no_locks_the_file_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "fcntl", None)
+    lock = tmp_path / "folder" / "lock"
+    with (
+        locks.locked(lock, "waits"),
+        pytest.raises(BlockingIOError, match=r"another process waits; .*delete this file if there"),
+        locks.locked(lock, "waits"),
+    ):
+        pass
+    with locks.locked(lock, "waits"):
+        pass
 
 
 def test_what_nnunet_says_last_is_in_the_error(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from twintrack.files import replacing, split_suffix
+from twintrack.nnunet.locks import locked
 from twintrack.nnunet.models import expect_import_warning, own_trainers
 from twintrack.nnunet.train_checks import check_device, check_planner, check_trainer
 
@@ -229,6 +230,8 @@ def plan_and_preprocess(number: int, training: Training, log: Path) -> str:
     ------
     FileNotFoundError
         There is no such data set, or the planner's plans have another name.
+    BlockingIOError
+        Another process is at it.
     ValueError
         Cases have come since nnU-Net has made its splits, or the plans lack the configuration.
     RuntimeError
@@ -237,11 +240,16 @@ def plan_and_preprocess(number: int, training: Training, log: Path) -> str:
     data = _find_data_set(number, training)
     if data.ready:
         return data.raw.name
-    _plan_and_preprocess(number, data, training, log)
+    with locked(data.home / "twintrack.lock", "plans and preprocesses this data set") as held:
+        # Another process may have finished between the two looks.
+        if not data.ready:
+            _plan_and_preprocess(number, data, training, log, held)
     return data.raw.name
 
 
-def _plan_and_preprocess(number: int, data: _DataSet, training: Training, log: Path) -> None:
+def _plan_and_preprocess(
+    number: int, data: _DataSet, training: Training, log: Path, held: Sequence[int]
+) -> None:
     # nnU-Net plans with the number of augmentation processes and does not understand 0.
     environment = {
         **training.environment(training.results),
@@ -255,6 +263,7 @@ def _plan_and_preprocess(number: int, data: _DataSet, training: Training, log: P
         ],
         environment,
         log,
+        held,
     )
     # Before the hours that preprocessing takes: it skips a configuration that is not there.
     _check_configuration(data.home / f"{training.plans}.json", training)
@@ -267,6 +276,7 @@ def _plan_and_preprocess(number: int, data: _DataSet, training: Training, log: P
         ],
         environment,
         log,
+        held,
     )
     with replacing(data.stamp) as temporary:
         temporary.write_text(data.wanted, encoding="utf-8")
@@ -326,6 +336,8 @@ def train_network(name: str, seed: int, training: Training, home: Path, log: Pat
     ------
     ValueError
         The data set has been planned again since the network, or another fold of it, was trained.
+    BlockingIOError
+        Another process trains it.
     RuntimeError
         nnU-Net failed.
     """
@@ -334,21 +346,24 @@ def train_network(name: str, seed: int, training: Training, home: Path, log: Pat
         return network.model
     network.check_data()
     fold = network.fold
-    home.mkdir(parents=True, exist_ok=True)
-    if network.trained:
-        # The validation is to be repeated, and is whole when nnU-Net has written this again.
-        (fold / "validation" / "summary.json").unlink(missing_ok=True)
-    begun = not network.trained and any(
-        (fold / f"checkpoint_{which}.pth").is_file() for which in ("latest", "best")
-    )
-    _run(
-        ["run_training_entry", name, training.used_configuration, str(training.fold)]
-        + ["-tr", training.used_trainer, "-p", training.used_plans, "-device", training.device]
-        + (["--val"] if network.trained else ["--c"] if begun else [])
-        + list(training.extra),
-        {**training.environment(home), "TWINTRACK_SEED": str(seed)},
-        log,
-    )
+    with locked(fold / "twintrack.lock", "trains this network") as held:
+        if network.finished:  # by another process, between the two looks
+            return network.model
+        if network.trained:
+            # The validation is to be repeated, and is whole when nnU-Net has written this again.
+            (fold / "validation" / "summary.json").unlink(missing_ok=True)
+        begun = not network.trained and any(
+            (fold / f"checkpoint_{which}.pth").is_file() for which in ("latest", "best")
+        )
+        _run(
+            ["run_training_entry", name, training.used_configuration, str(training.fold)]
+            + ["-tr", training.used_trainer, "-p", training.used_plans, "-device", training.device]
+            + (["--val"] if network.trained else ["--c"] if begun else [])
+            + list(training.extra),
+            {**training.environment(home), "TWINTRACK_SEED": str(seed)},
+            log,
+            held,
+        )
     return network.model
 
 
@@ -451,7 +466,7 @@ def train_ensemble(
         Before anything is run: a data set is not there, its splits leave out cases, nnU-Net finds
         no such trainer or planner, or there is no such device. After planning: see
         `plan_and_preprocess`. Before any network is trained: see `train_network`.
-    RuntimeError
+    BlockingIOError, RuntimeError
         See there.
     """
     results = training.results
@@ -511,8 +526,13 @@ def _write_small_plans(home: Path, small: Small) -> None:
         temporary.write_text(json.dumps(plans, indent=1) + "\n", encoding="utf-8")
 
 
-def _run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-    """Run an entry point of nnU-Net in a process of its own, its output added to the log."""
+def _run(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, held: Sequence[int] = ()
+) -> None:
+    """Run an entry point of nnU-Net in a process of its own, its output added to the log.
+
+    The process gets the descriptors `held`, of `locked`.
+    """
     with own_trainers():
         external = os.environ["nnUNet_extTrainer"]  # noqa: SIM112 - nnU-Net's spelling
     with log.open("a", encoding="utf-8") as file:
@@ -522,6 +542,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> N
             env={**environment, "nnUNet_extTrainer": external},
             stdout=file,
             stderr=subprocess.STDOUT,
+            pass_fds=held,
             check=False,
         )
     if result.returncode:
