@@ -10,10 +10,11 @@ not done again when it is repeated.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from twintrack.calibration import Calibrator
 from twintrack.cohort import Case, load_case, read_manifest
 from twintrack.datasets.phantom import PhantomSpec, write_cohort, write_panorama
 from twintrack.demo import METHODS, MHR
+from twintrack.files import replacing
 from twintrack.nnunet import Pipeline, RoiRule
 from twintrack.nnunet.folder import Outputs, find_images, predict_folder
 from twintrack.nnunet.prepare import prepare_curvas, prepare_panorama
@@ -41,6 +43,7 @@ __all__ = ["Scale", "run_demo_full"]
 
 MARGINS = (30.0, 30.0, 15.0)  # mm; the phantoms' field of view is small, PANORAMA's would fill it
 COARSE, FINE = 103, 104
+PREPARED = "prepared.done"
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,11 @@ def run_demo_full(
         Of the cases, for the intervals.
     told
         Told what is worked on.
+
+    Raises
+    ------
+    ValueError
+        The folder holds a demonstration of another scale or seed; names what differs.
     """
     scale = scale or Scale()
     spec = PhantomSpec(
@@ -100,6 +108,7 @@ def run_demo_full(
         seed=seed,
     )
     out.mkdir(parents=True, exist_ok=True)
+    _claim(out, scale, seed)
     coarse, members = _train(out, replace(spec, raters=1), scale, seed, told)
 
     told("loading the networks")
@@ -145,11 +154,32 @@ def run_demo_full(
     )
 
 
+def _claim(out: Path, scale: Scale, seed: int) -> None:
+    """Write to a folder what is done in it, or refuse it: what is finished there would be kept."""
+    wanted = json.loads(json.dumps({"seed": seed, **asdict(scale)}))
+    stamp = out / "scale.json"
+    there = json.loads(stamp.read_text(encoding="utf-8")) if stamp.is_file() else {}
+    if not there and not (out / PREPARED).is_file():
+        with replacing(stamp) as temporary:
+            temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+        return
+    differing = [
+        f"{name} {there.get(name, 'not recorded')} (now {value})"
+        for name, value in wanted.items()
+        if there.get(name) != value
+    ]
+    if differing:
+        raise ValueError(
+            f"{out}: holds a demonstration of another scale or seed: {', '.join(differing)}; "
+            "delete it or choose another folder with -o"
+        )
+
+
 def _train(
     out: Path, spec: PhantomSpec, scale: Scale, seed: int, told: Callable[[str], None]
 ) -> tuple[Path, list[Path]]:
     raw = out / "nnUNet_raw"
-    prepared = out / "prepared.done"
+    prepared = out / PREPARED
     if not prepared.is_file():
         told(f"generating {scale.training} CTs to train on")
         write_panorama(out / "panorama", spec, scale.training)
@@ -293,7 +323,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         coarse = replace(scale.coarse, epochs=1, iterations=2)
         fine = replace(scale.fine, epochs=1, iterations=2)
         scale = Scale(training=2, calibration=2, test=2, coarse=coarse, fine=fine)
-    run_demo_full(given.output, scale, seed=given.seed, told=told)
+    try:
+        run_demo_full(given.output, scale, seed=given.seed, told=told)
+    except (ValueError, OSError) as error:
+        print(f"twintrack.demo_full: {error}", file=sys.stderr)
+        return 2
     told(f"done: look at {given.output / 'report' / 'report.html'}")
     table = (given.output / "report" / "table1.md").read_text(encoding="utf-8")
     print(table)
