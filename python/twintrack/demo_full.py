@@ -25,8 +25,9 @@ from twintrack.datasets.phantom import PhantomSpec, write_cohort, write_panorama
 from twintrack.demo import METHODS, MHR
 from twintrack.files import replacing
 from twintrack.nnunet import Pipeline, RoiRule
+from twintrack.nnunet.curvas import prepare_curvas
 from twintrack.nnunet.folder import Outputs, find_images, predict_folder
-from twintrack.nnunet.prepare import prepare_curvas, prepare_panorama
+from twintrack.nnunet.panorama import prepare_panorama
 from twintrack.nnunet.train import Small, Training, train_ensemble
 from twintrack.predictions import calibrate_score
 from twintrack.report.build import build_report

@@ -18,9 +18,10 @@ pytest.importorskip("SimpleITK")
 
 from twintrack.cli import command_app
 from twintrack.datasets.phantom import ANATOMY_LABELS, PhantomSpec, write_cohort, write_panorama
-from twintrack.nnunet import prepare
+from twintrack.nnunet import panorama
+from twintrack.nnunet.curvas import prepare_curvas
 from twintrack.nnunet.images import resample_image, resample_labels
-from twintrack.nnunet.prepare import PANCREAS, prepare_curvas, prepare_panorama
+from twintrack.nnunet.panorama import PANCREAS, prepare_panorama
 from twintrack.volumes import read_volume, write_volume
 
 pytestmark = pytest.mark.nnunet
@@ -238,7 +239,7 @@ def test_panorama_refuses_what_nnunet_or_a_rerun_would_take_for_something_else(
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("twintrack.nnunet.prepare.find_roi", killed)
+    monkeypatch.setattr("twintrack.nnunet.panorama.find_roi", killed)
     with pytest.raises(KeyboardInterrupt):
         prepare_panorama(images, [labels], raw, margins=(9.0, 9.0, 9.0))
     assert not list((raw / "Dataset104_PDAC" / "labelsTr").iterdir())
@@ -308,8 +309,8 @@ def test_panorama_makes_again_only_what_has_changed(
         made.append(case)
         return prepare_case(case, *arguments)
 
-    prepare_case = prepare._prepare_case
-    monkeypatch.setattr(prepare, "_prepare_case", told)
+    prepare_case = panorama._prepare_case
+    monkeypatch.setattr(panorama, "_prepare_case", told)
 
     def run(**options: Any) -> list[str]:
         made.clear()

@@ -12,7 +12,7 @@ import typer
 from twintrack.cli import options
 
 if TYPE_CHECKING:
-    from twintrack.nnunet.prepare import Prepared
+    from twintrack.nnunet.prepared import Prepared
 
 __all__ = ["environment_folder", "prepare"]
 
@@ -141,7 +141,8 @@ def prepare(
     the same files before are not made again.
     """
     from twintrack.files import check_file_place, check_folder_place
-    from twintrack.nnunet.prepare import prepare_curvas, prepare_panorama
+    from twintrack.nnunet.curvas import prepare_curvas
+    from twintrack.nnunet.panorama import prepare_panorama
     from twintrack.runs.engine import Outcome
 
     report = telling.report()

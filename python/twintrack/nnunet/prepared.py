@@ -1,0 +1,70 @@
+"""What is said of data sets that are prepared, whichever they are: what was made, what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from twintrack.nnunet.images import check_finite, check_place
+from twintrack.volumes import Volume, read_volume
+
+__all__ = ["Fault", "Prepared", "message_without", "read_predictable"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with a file.
+
+    Attributes
+    ----------
+    case, file
+        Which.
+    kind
+        "missing", "unreadable", "shape", "header", "empty", "labels" or "dtype".
+    message
+        What is wrong.
+    used
+        Whether the case is used all the same.
+    """
+
+    case: str
+    file: str
+    kind: str
+    message: str
+    used: bool
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was made.
+
+    Attributes
+    ----------
+    outputs
+        Folders or files written.
+    cases
+        Names of the cases used.
+    faults
+        What was found wrong, in the order of the cases.
+    kept
+        How many of the cases an earlier run had made of the same files.
+    """
+
+    outputs: tuple[Path, ...]
+    cases: tuple[str, ...]
+    faults: list[Fault] = field(default_factory=list)
+    kept: int = 0
+
+
+def read_predictable(file: Path) -> Volume:
+    """Read an image that can be predicted."""
+    image = read_volume(file)
+    check_place(image)
+    check_finite(image.array, str(file))
+    return image
+
+
+def message_without(file: Path, error: Exception) -> str:
+    """Return a message without the name of the file it begins with, and its advice."""
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return message.removeprefix(f"{file}: ").split(". If only")[0]
