@@ -73,12 +73,12 @@ sanitize-thread: $(VENV)/build
 
 # The Python suite on a sanitized module. Python's own small-object allocator would hide overruns;
 # leaks are not looked for, as Python does not free everything at its end. Clusters are left out: they
-# give up on workers that are this slow.
+# give up on workers that are this slow. One process per core: most of a test is Python's own time.
 sanitize-address: $(VENV)/test build/address/installed
 	PYTHONPATH=$(CURDIR)/build/address/site PYTHONMALLOC=malloc \
 	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  $(PY) -m pytest --ignore=tests/runs/test_distributed.py $(PYTEST)
+	  $(PY) -m pytest -n auto --ignore=tests/runs/test_distributed.py $(PYTEST)
 
 bench: $(VENV)/installed $(VENV)/test $(VENV)/bench ## every work of the targets beside its peers
 	-$(MAKE) --no-print-directory $(VENV)/bench-peers  # rows say which peers are not there
