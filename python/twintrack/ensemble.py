@@ -29,6 +29,7 @@ from twintrack.scalars import whole_number
 __all__ = [
     "ExportGeometry",
     "check_ensemble",
+    "core_map",
     "ensemble_record",
     "ensemble_score",
     "export_score",
@@ -206,7 +207,7 @@ def ensemble_score(
     fresh = out is None
     result = np.empty_like(arrays[0][0], dtype=np.float32, subok=False) if fresh else out
     target = _target(result, arrays)
-    _core.ensemble_score(arrays, _core.MergeRule(*rule), _core_map(calibrator), target)
+    _core.ensemble_score(arrays, _core.MergeRule(*rule), core_map(calibrator), target)
     return result
 
 
@@ -296,7 +297,7 @@ def export_score(
         raise ValueError(f"out has shape {target.shape} but the image has shape {shape}")
     inside = target[tuple(slice(*ends) for ends in box)]
     core_grids = [_core.ExportGrid(*grid) for grid in grids]
-    _core.export_score(arrays, core_grids, _core.MergeRule(*rule), _core_map(calibrator), inside)
+    _core.export_score(arrays, core_grids, _core.MergeRule(*rule), core_map(calibrator), inside)
     if not fresh:
         # 16-bit floats of a void dtype too: all bits 0 is the value 0.
         _clear_outside(target, box, np.zeros((), target.dtype))
@@ -408,7 +409,8 @@ def _rule(
     return _channels(tumour), inputs == "logits", bool(regions), average == "logits"
 
 
-def _core_map(calibrator: Any) -> Any:
+def core_map(calibrator: Any) -> Any:
+    """Return the core's map of a calibrator, None for None; TypeError if it has no map."""
     if calibrator is None or isinstance(calibrator, _core.CalibrationMap):
         return calibrator
     knots = getattr(calibrator, "map_", calibrator)
@@ -430,7 +432,7 @@ def _cuda_map(calibrator: Any) -> Any:
     knots = getattr(calibrator, "map_", calibrator)
     if isinstance(knots, CalibrationMap):
         return knots._on_cuda()  # its tables are made once, not for each case
-    found = _core_map(calibrator)
+    found = core_map(calibrator)
     if found is None:
         return None
     return cuda_module().CalibrationMap(found.x.tolist(), found.y.tolist())

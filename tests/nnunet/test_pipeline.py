@@ -487,6 +487,7 @@ def test_members_with_statistics_under_their_older_name(tmp_path: Path) -> None:
         ({"tumour": (0,)}, "tumour is"),
         ({"tumour": ()}, "tumour is"),
         ({"within": (1, 3)}, r"within is \(1, 3\); the members' channels are 1 to 2"),
+        ({"within": (1, 2, 2)}, r"within is \(1, 2, 2\); it names a channel twice"),
         ({"within": (2,)}, r"within is \(2,\) without all of tumour, \(1,\)"),
         ({"threshold": 1.5}, "threshold is 1.5"),
         ({"step": 0.0}, "step is 0.0"),
@@ -519,6 +520,16 @@ def test_calibrator_of_another_ensemble_is_refused(
     calibrator = Calibrator(bins=5, ensemble=record).fit(scores, [scores > 0.5])
     with pytest.raises(ValueError, match="the calibrator was fitted on scores of an ensemble with"):
         Pipeline(models, calibrator=calibrator, **FAST)
+
+
+def test_a_pipeline_is_made_whatever_backend_is_forced(
+    models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its checks compute nothing: on a CUDA device, all that is computed is there.
+    scores = np.linspace(0, 1, 100, dtype=np.float32)
+    calibrator = Calibrator(bins=5).fit(scores, [scores > 0.5])
+    monkeypatch.setenv("TWINTRACK_BACKEND", "cuda")
+    assert Pipeline(models, calibrator=calibrator, **FAST).size == len(models)
 
 
 @pytest.mark.parametrize("calibrator", [Calibrator(), {"x": [0, 1]}, lambda score: score])

@@ -93,7 +93,8 @@ def check_channels(name: str, given: int | Sequence[int] | None, folder: Folder)
     Raises
     ------
     ValueError
-        A number is none of a channel, or none is given where none is usual; lists all.
+        A number is none of a channel, or there twice, or none is given where none is usual; lists
+        all.
     """
     lowest = 0 if folder.regions else 1  # channel 0 is background
     known = list_channels(folder, range(lowest, len(folder.outputs)))
@@ -110,6 +111,8 @@ def check_channels(name: str, given: int | Sequence[int] | None, folder: Folder)
             f"{name} is {channels}; the members' channels are {lowest} to "
             f"{len(folder.outputs) - 1}: {known}"
         )
+    if len(set(channels)) != len(channels):
+        raise ValueError(f"{name} is {channels}; it names a channel twice")
     return channels
 
 

@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 from twintrack.backend import computes_on_device
 from twintrack.calibrator_file import read_calibrator
 from twintrack.device_arrays import device_kind
-from twintrack.ensemble import Average, ensemble_record, ensemble_score, export_score
+from twintrack.ensemble import (
+    Average,
+    check_ensemble,
+    core_map,
+    ensemble_record,
+    export_score,
+)
 from twintrack.nnunet.checks import (
     check_alike,
     check_channels,
@@ -206,14 +212,8 @@ class Pipeline:
             if isinstance(calibrator, (str, os.PathLike))
             else calibrator
         )
-        # Of one voxel: a calibrator that cannot be used is found now.
-        ensemble_score(
-            [np.zeros((len(folders[0].outputs), 1), np.float32)] * self.size,
-            self.tumour,
-            average=average,
-            calibrator=self.calibrator,
-            regions=self.regions,
-        )
+        check_ensemble(self.calibrator, self.ensemble)
+        core_map(self.calibrator)  # one that cannot be used is found now
         self.device = check_device(device)
         settings: dict[str, Any] = {"step": step, "mirroring": mirroring, "on_device": on_device}
         self._members = [load_model(folder, self.device, **settings) for folder in folders]
