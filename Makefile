@@ -2,8 +2,9 @@
 # and make, nothing else.
 
 PYTHON ?= python3
-# Warnings of our own C++ are errors, except for someone who only wants to see the demo.
-WERROR ?= ON
+# Warnings of our own C++ are errors, except for someone who only wants to see the demo, and where the
+# compiler is one that we have not seen.
+WERROR ?= $(if $(OFFLINE),OFF,ON)
 # Sources compiled at a time.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -32,7 +33,7 @@ help: ## list the targets
 # --- jobs -----------------------------------------------------------------------------------------
 
 .PHONY: demo demo-full test test-nnunet lint format sanitize sanitize-address sanitize-thread bench bench-check
-.PHONY: cuda gpu-check device fuzz fuzz-check kills clean
+.PHONY: cuda gpu-check gpu-build gpu-test gpu-sanitize gpu-bench device fuzz fuzz-check kills clean
 
 demo: WERROR := OFF
 demo: $(VENV)/installed $(VENV)/demo ## calibrate the outlines of four radiologists; see demo-output/
@@ -103,16 +104,48 @@ kills: $(VENV)/installed $(VENV)/test ## 50 kills at random moments; ends with t
 
 cuda: $(VENV)/cuda ## install with the CUDA module; takes nvcc from PyPI where there is none
 
-# Parity with the CPU, then races and stray accesses as NVIDIA's tool sees them, then speed.
-gpu-check: device $(VENV)/cuda $(VENV)/test $(VENV)/gpu ## tests and benchmark on a CUDA device
-	$(PY) -m pytest -m gpu $(PYTEST)
-	if command -v compute-sanitizer > /dev/null; then for tool in memcheck racecheck; do \
-	  compute-sanitizer --tool $$tool --error-exitcode 1 $(PY) -m pytest -m gpu -k "tally or map" || exit; \
-	done; else echo 'compute-sanitizer is not there: memcheck and racecheck are left out'; fi
-	$(PY) benchmarks/gpu.py $(GPU)
+# On a CUDA device, each step within 8 minutes: parity with the CPU, races and stray accesses as
+# NVIDIA's tool sees them, speed. OFFLINE=1 is for a machine without a registry: PYTHON is taken with
+# the packages that it has (torch, CuPy, torchmetrics, pytest, hypothesis, pybind11, scikit-build-core,
+# CMake, ninja), the package goes to build/gpu/site, and WHEELS=FOLDER adds wheels that are missing.
+gpu-check: gpu-build gpu-test gpu-sanitize gpu-bench ## tests and benchmark on a CUDA device; OFFLINE=1 without a registry
+
+ifdef OFFLINE
+GPU_SITE := $(CURDIR)/build/gpu/site
+gpu-build gpu-test gpu-sanitize gpu-bench: export PYTHONPATH := $(GPU_SITE)
+GPU_PY = $(PYTHON)
+GPU_PIP = $(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target $(GPU_SITE)
+GPU_INSTALLED := build/gpu/installed
+else
+GPU_PY = $(PY)
+GPU_INSTALLED := $(VENV)/cuda $(VENV)/test $(VENV)/gpu
+endif
+# Tests that run on a device have the fixture `library`; only their files are read, as others need
+# packages that are not there.
+GPU_TESTS = $(shell grep -lE 'def .*\blibrary\b' $(wildcard tests/test_*.py tests/*/test_*.py))
+
+gpu-build: $(GPU_INSTALLED) ## install with the CUDA module
+	$(GPU_PY) -c 'from twintrack import _core, _cuda'
+
+gpu-test: $(GPU_INSTALLED) device ## every kernel on torch's and CuPy's arrays gives the CPU's bits
+	$(GPU_PY) -m pytest -m gpu -p no:cacheprovider $(GPU_TESTS) $(PYTEST)
+
+# Some machines' drivers refuse the tool: a small call tells.
+SANITIZER = compute-sanitizer --error-exitcode 1
+SANITIZED = $(GPU_PY) -m pytest -m gpu -p no:cacheprovider -q -k 'cpus and (tally or map)' $(GPU_TESTS)
+gpu-sanitize: $(GPU_INSTALLED) device ## the kernels of tallies and maps under memcheck and racecheck
+	if ! command -v compute-sanitizer > /dev/null; then \
+	  echo 'compute-sanitizer is not installed: memcheck and racecheck are left out'; \
+	elif ! $(SANITIZER) $(GPU_PY) benchmarks/gpu.py --probe; then \
+	  echo 'compute-sanitizer cannot work on this device: memcheck and racecheck are left out'; \
+	else for tool in memcheck racecheck; do \
+	  $(SANITIZER) --tool $$tool $(SANITIZED) || exit; done; fi
+
+gpu-bench: $(GPU_INSTALLED) device ## each kernel's share of the copy bandwidth; GPU="--json FILE"
+	$(GPU_PY) benchmarks/gpu.py $(GPU)
 
 device:
-	@nvidia-smi -L || { echo 'gpu-check needs a CUDA device and its driver: nvidia-smi finds none' >&2; exit 1; }
+	@nvidia-smi -L || { echo 'there is no CUDA device: nvidia-smi finds none' >&2; exit 1; }
 
 clean: ## remove everything that the targets above have made, but not results
 	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.asv
@@ -145,6 +178,17 @@ $(VENV)/cuda: CUDA := ON
 $(VENV)/cuda: $(VENV)/build $(VENV)/nvcc $(CORE) $(PACKAGE)
 	$(PIP_BUILD) $(if $(CUDA_ARCHITECTURES),-C cmake.define.TWINTRACK_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)) .
 	touch $(VENV)/installed $@
+
+# Without a registry: for the architecture of the device that is there, else of an H100 and H200.
+build/gpu/installed: CUDA := ON
+build/gpu/installed: CUDA_ARCHITECTURES ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | head -n 1 | tr -d .),90)-real
+build/gpu/installed: $(CORE) $(PACKAGE)
+	rm -rf $(GPU_SITE)
+	$(if $(WHEELS),$(GPU_PIP) $(wildcard $(WHEELS)/*.whl))
+	$(GPU_PIP) --no-build-isolation -C build-dir=build/gpu/{wheel_tag} \
+	  -C cmake.define.TWINTRACK_WERROR=$(WERROR) -C cmake.define.TWINTRACK_CUDA=$(CUDA) \
+	  -C cmake.define.TWINTRACK_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES) .
+	touch $@
 
 $(VENV)/nvcc: $(PY) pyproject.toml
 	command -v nvcc || $(PIP) --group cuda

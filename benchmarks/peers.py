@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import measure
-from rows import ROWS
 from rows.official import MODULE
 from rows.row import NotRunError, Row, Setting, Sizes
+from rows.table import ROWS
 from suite.inputs import DISTRIBUTIONS
 
 COLUMNS = (

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.cohort import Case
 from twintrack.datasets.phantom import PhantomSpec, phantom_case
-from twintrack.volumes import write_volume
+
+if TYPE_CHECKING:
+    from twintrack.cohort import Case
 
 DISTRIBUTIONS = {
     "uniform": "float32, uniform in [0, 1)",
@@ -103,6 +104,10 @@ def scored_everywhere(case: CT) -> CT:
 
 def write_case(folder: Path, case: CT) -> Case:
     """Write as .nii.gz what `twintrack evaluate` reads of a case: score, raters and vessels."""
+    # Arrays alone need no nibabel, which is not on every machine that has a device.
+    from twintrack.cohort import Case
+    from twintrack.volumes import write_volume
+
     home = folder / case.name
     home.mkdir()
     arrays: dict[str, NDArray[Any]] = {"score": case.score, "vessels": case.vessels}
