@@ -13,9 +13,6 @@ from twintrack.cohort import read_manifest
 from twintrack.report import read_examples, read_results
 from twintrack.volumes import read_volume
 
-# The official CRPS silences this warning, but not for other threads that compute at the same time.
-pytestmark = pytest.mark.filterwarnings("ignore:The maximum number of subdivisions")
-
 
 @pytest.fixture
 def evaluate(twintrack, tmp_path):

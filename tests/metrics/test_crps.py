@@ -1,12 +1,14 @@
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.integrate import IntegrationWarning, quad
+from scipy.integrate import quad
 from scipy.stats import norm
 
+from twintrack import evaluate
 from twintrack.metrics.crps import crps_corrected, crps_exact_integral, crps_official
 
 volumes = st.lists(st.integers(0, 10**6), min_size=2, max_size=9)
@@ -26,14 +28,35 @@ def test_official_is_quad_over_numpy(raters, at):
     # The same numbers to the last bits in the integrand: quad divides where they tell it to.
     mean, deviation, cdf = distribution(raters)
     predicted = max(0.0, mean + at * deviation)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", IntegrationWarning)
-        value, _ = quad(
-            lambda y: (cdf(y) - np.heaviside(y - predicted, 0.5)) ** 2,
-            mean - 3 * deviation,
-            mean + 3 * deviation,
-        )
+    value = quad(
+        lambda y: (cdf(y) - np.heaviside(y - predicted, 0.5)) ** 2,
+        mean - 3 * deviation,
+        mean + 3 * deviation,
+        full_output=1,  # instead of warnings
+    )[0]
     assert crps_official(predicted, raters) == pytest.approx(value, rel=1e-6)
+
+
+def test_threads_do_not_touch_the_filters_of_warnings(monkeypatch):
+    """They are the process's: a thread that changes them silences, or wakes, all others."""
+    before = list(warnings.filters)
+    changed = []
+
+    def watched(*arguments, **settings):
+        changed.append(warnings.filters != before)
+        return quad(*arguments, **settings)
+
+    monkeypatch.setattr("scipy.integrate.quad", watched)
+    rng = np.random.default_rng(0)
+    score = rng.random((9, 9, 9))
+    cases = [[rng.random(score.shape) < score**power for power in (1, 2, k)] for k in range(3, 9)]
+    alone = [evaluate(score, raters).crps for raters in cases]
+    with ThreadPoolExecutor(6) as pool:
+        together = [list(pool.map(lambda r: evaluate(score, r).crps, cases)) for _ in range(5)]
+    assert together == [alone] * 5
+    assert len(changed) == 36
+    assert not any(changed)
+    assert warnings.filters == before
 
 
 @settings(max_examples=40)

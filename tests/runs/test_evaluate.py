@@ -28,9 +28,6 @@ from twintrack.runs.merge import merge_stores
 from twintrack.runs.store import open_stores
 from twintrack.volumes import read_score, read_volume, write_volume
 
-# The official CRPS silences this warning, but not for other threads that compute at the same time.
-pytestmark = pytest.mark.filterwarnings("ignore:The maximum number of subdivisions")
-
 
 @pytest.fixture
 def calibrator(cases, tmp_path):
