@@ -193,6 +193,68 @@ def test_bca_of_nearly_equal_values_stays_inside_the_data():
     assert 0 <= result.low <= result.observed <= result.high <= 1
 
 
+METHODS = st.sampled_from(["percentile", "bca"])
+
+
+@settings(max_examples=60)
+@given(TABLES, st.integers(-1000, 1000), METHODS)
+def test_result_scales_exactly_with_powers_of_two(table, power, method):
+    # From 1e-300 to 1e300: squares and cubes, sums of cases, differences from the median.
+    table = np.where(np.abs(table) < 1, 0, table)  # so that nothing becomes subnormal
+    scaled = np.ldexp(table, power - 20)
+    ours, theirs = (bootstrap(values, 40, method=method) for values in (table, scaled))
+    for name in ("mean", "low", "high", "observed"):
+        exact = np.ldexp(getattr(ours, name), power - 20)
+        # The mean of values that cancel may be subnormal.
+        np.testing.assert_allclose(getattr(theirs, name), exact, rtol=0, atol=5e-324)
+
+
+MAGNITUDES = st.floats(-300, 300).map(lambda power: 10.0**power)
+EXTREMES = st.one_of(st.just(0.0), MAGNITUDES, MAGNITUDES.map(lambda value: -value))
+LARGEST = float(np.finfo(np.float64).max)
+
+
+@settings(max_examples=100)
+@given(
+    hnp.arrays(np.float64, st.tuples(st.integers(2, 12)), elements=EXTREMES),
+    METHODS,
+    st.sampled_from([1e-16, 0.5, 0.95, 1 - 1e-9, 1 - 1e-15, 1 - 2**-53]),
+    st.sampled_from([1, 2, 300]),
+)
+def test_any_magnitudes_and_levels_have_an_interval_inside_the_data(
+    table, method, level, resamples
+):
+    for values in (table, np.full_like(table, table[0]), table[:2]):
+        result = bootstrap(values, resamples, level=level, method=method)
+        rounding = 1e-12 * np.abs(values).max()
+        assert values.min() - rounding <= result.low <= result.high <= values.max() + rounding
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_the_largest_doubles_are_numbers(method):
+    result = bootstrap([LARGEST, LARGEST, np.nextafter(LARGEST, 0)], 50, method=method)
+    assert np.nextafter(LARGEST, 0) <= result.low <= result.mean <= result.high <= LARGEST
+    assert bootstrap([-LARGEST, LARGEST], method=method).high == LARGEST
+    assert bootstrap([5e-324, 5e-324, 0], method=method).high == 5e-324
+    with pytest.raises(ValueError, match=r"\(a - b\)\[1\] is inf"):
+        paired_bootstrap([0, LARGEST], [0, -LARGEST], method=method)
+
+
+def test_a_higher_level_has_a_wider_interval():
+    # BCa's formula has a pole: past it the upper end would come back from below.
+    sample = np.zeros(40)
+    sample[3] = 1
+    for values in (sample, -sample, skewed(3, 20)):
+        levels = [0.5, 0.9, 0.99, 0.9999, 1 - 1e-6, 1 - 1e-9, 1 - 1e-12, 1 - 1e-15, 1 - 2**-53]
+        results = [bootstrap(values, 400, level=level, method="bca") for level in levels]
+        lows, highs = ([float(getattr(r, name)) for r in results] for name in ("low", "high"))
+        assert lows == sorted(lows, reverse=True)
+        assert highs == sorted(highs)
+    means = resampled_means(sample[:, np.newaxis], 400, seed=0)
+    whole = bootstrap(sample, 400, level=1 - 2**-53)
+    assert [whole.low, whole.high] == [means.min(), means.max()]
+
+
 def test_chunks_of_draws_do_not_change_them(monkeypatch):
     # Memory is bounded by drawing in pieces; the draws must not know.
     sample = skewed(11, 50, 2)

@@ -96,7 +96,8 @@ def bootstrap(
         Of NumPy's ``default_rng``. Columns with the same number of cases share their draws, in one
         call and between calls.
     level
-        Coverage aimed at, in (0, 1).
+        Coverage aimed at, in (0, 1). One that needs more resamples than there are ends at the lowest
+        and the highest resampled mean.
     method
         "percentile": quantiles of the resampled means, linear between them; what the paper reports.
         "bca": the quantiles corrected for bias and skewness (B. Efron, "Better bootstrap confidence
@@ -139,7 +140,7 @@ def paired_bootstrap(
     Raises
     ------
     ValueError, TypeError
-        As in `bootstrap`, and when the numbers of cases differ.
+        As in `bootstrap`, and when the numbers of cases differ or a − b is too large for a double.
     """
     first, second = _as_table(a, "a"), _as_table(b, "b")
     if len(first) != len(second):
@@ -148,8 +149,11 @@ def paired_bootstrap(
             "the same cases"
         )
     resamples, seed, level = _checked(resamples, seed, level, method)
+    with np.errstate(over="ignore"):
+        difference = first - second
+    _require_finite(difference, "(a - b)")
     return PairedBootstrapResult(
-        *_intervals(first - second, resamples, seed, level, method), resamples, level, method, seed
+        *_intervals(difference, resamples, seed, level, method), resamples, level, method, seed
     )
 
 
@@ -163,13 +167,17 @@ def _as_table(values: ArrayLike, name: str) -> _Floats:
         raise ValueError(
             f"{name}: shape {table.shape}; need at least one case along the first axis"
         )
+    _require_finite(table, name)
+    return table
+
+
+def _require_finite(table: _Floats, name: str) -> None:
     infinite = np.isinf(table)
     if infinite.any():
         where = tuple(int(i) for i in np.argwhere(infinite)[0])
         raise ValueError(
             f"{name}{list(where)} is {table[where]}; a mean over cases needs finite values"
         )
-    return table
 
 
 def _checked(resamples: int, seed: int, level: float, method: str) -> tuple[int, int, float]:
@@ -196,21 +204,25 @@ def _intervals(
             continue
         members = np.flatnonzero(group_of.reshape(-1) == group)
         sample = columns[np.ix_(used, members)]
+        # Each column by a power of two, which rounds nothing, to magnitudes up to 1: no sum or power
+        # of them is too large or too small for a double.
+        _, exponent = np.frexp(np.abs(sample).max(axis=0))
+        sample = np.ldexp(sample, -exponent)
         # Sums of differences from a value of the data itself: exact zeros where all cases agree.
         pivot = np.median(sample, axis=0)
         deviations = sample - pivot
-        observed[members] = pivot + deviations.mean(axis=0)
+        observed[members] = _unscaled(pivot + deviations.mean(axis=0), exponent)
         if len(sample) == 1:
             mean[members] = observed[members]
             continue
         means = resampled_means(deviations, resamples, seed)
-        mean[members] = pivot + means.mean(axis=1)
+        mean[members] = _unscaled(pivot + means.mean(axis=1), exponent)
         means.sort(axis=1)
         tails = np.array([(1 - level) / 2, (1 + level) / 2])
         at = np.broadcast_to(tails, (len(members), 2))
         if method == "bca":
             at = _bca_quantiles(deviations, means, tails)
-        low[members], high[members] = pivot + _quantiles(means, at).T
+        low[members], high[members] = _unscaled(pivot + _quantiles(means, at).T, exponent)
     shape = table.shape[1:]
     cases = present.sum(axis=0, dtype=np.int64)
     return (
@@ -220,6 +232,13 @@ def _intervals(
         observed.reshape(shape),
         cases.reshape(shape),
     )
+
+
+def _unscaled(values: _Floats, exponent: NDArray[np.int32]) -> _Floats:
+    # Rounding may reach 1, which no value does, and which may stand for more than a double holds.
+    below = np.nextafter(1, 0)
+    scaled: _Floats = np.ldexp(np.clip(values, -below, below), exponent)
+    return scaled
 
 
 def resampled_means(sample: _Floats, resamples: int, seed: int) -> _Floats:
@@ -277,6 +296,9 @@ def _bca_quantiles(deviations: _Floats, ordered: _Floats, tails: _Floats) -> _Fl
     acceleration = np.divide(
         (centred**3).sum(axis=0), 6 * spread, out=np.zeros_like(spread), where=spread > 0
     )[:, np.newaxis]
-    shifted = bias + ndtri(tails)
-    quantiles: _Floats = ndtr(bias + shifted / (1 - acceleration * shifted))
+    shifted = bias + ndtri(np.minimum(tails, np.nextafter(1, 0)))  # the next level to 1 rounds to 1
+    slope = 1 - acceleration * shifted
+    # Where it is 0 the correction is infinite: from there on the interval ends with the resamples.
+    ends = np.divide(shifted, slope, out=np.copysign(np.inf, shifted), where=slope > 0)
+    quantiles: _Floats = ndtr(bias + ends)
     return quantiles
