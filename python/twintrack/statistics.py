@@ -96,8 +96,8 @@ def bootstrap(
         Of NumPy's ``default_rng``. Columns with the same number of cases share their draws, in one
         call and between calls.
     level
-        Coverage aimed at, in (0, 1). One that needs more resamples than there are ends at the lowest
-        and the highest resampled mean.
+        Coverage aimed at, in (0, 1). For one that needs more resamples than there are the interval
+        ends at the lowest and the highest resampled mean.
     method
         "percentile": quantiles of the resampled means, linear between them; what the paper reports.
         "bca": the quantiles corrected for bias and skewness (B. Efron, "Better bootstrap confidence
@@ -204,8 +204,8 @@ def _intervals(
             continue
         members = np.flatnonzero(group_of.reshape(-1) == group)
         sample = columns[np.ix_(used, members)]
-        # Each column by a power of two, which rounds nothing, to magnitudes up to 1: no sum or power
-        # of them is too large or too small for a double.
+        # Each column is scaled by a power of two to magnitudes up to 1, which rounds nothing. So
+        # no sum or power of its values is too large or too small for a double.
         _, exponent = np.frexp(np.abs(sample).max(axis=0))
         sample = np.ldexp(sample, -exponent)
         # Sums of differences from a value of the data itself: exact zeros where all cases agree.
