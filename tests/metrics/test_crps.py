@@ -83,6 +83,24 @@ def test_agreeing_raters():
     assert crps_corrected(7, [7]) == 0
 
 
+@pytest.mark.parametrize("crps", [crps_official, crps_exact_integral, crps_corrected])
+def test_what_is_no_volume_is_refused(crps):
+    # NaN is greater than nothing, and has a deviation that is not above 0: plausible numbers.
+    for predicted, raters, message in (
+        (np.nan, [1, 2, 4], "predicted is nan"),
+        (3, [1, np.nan], r"rater_volumes are \[ *1. nan\]; their spread"),
+        (3, [1, np.inf], "their spread is not a finite number"),
+        (3, [1e300, 0], "their spread is not a finite number"),
+        (3, [], r"rater_volumes has shape \(0,\)"),
+        (3, [[1, 2], [3, 4]], r"rater_volumes has shape \(2, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            crps(predicted, raters)
+    with pytest.raises(TypeError, match="rater_volumes has dtype <U1"):
+        crps(3, ["1", "2"])
+    assert crps(np.inf, [1, 2, 4]) > 3  # the official sum of many float16 scores
+
+
 def test_corrected_tells_near_from_far_everywhere():
     raters = [90, 100, 110]
     far = [crps_corrected(v, raters) for v in (100, 130, 200, 1e3, 1e6)]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from twintrack.arrays import real_numbers
 
 __all__ = ["crps_corrected", "crps_exact_integral", "crps_official"]
 
@@ -25,10 +28,15 @@ def crps_official(predicted: float, rater_volumes: ArrayLike) -> float:
     predicted : float
     rater_volumes : (N,) floats
         Both in the same unit, which is that of the result.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For volumes that are no finite numbers; `predicted` may be infinite.
     """
     from scipy.integrate import quad
 
-    mean, deviation = _moments(rater_volumes)
+    mean, deviation = _moments(predicted, rater_volumes)
     if deviation == 0:
         return 0.0
     points, heights = _reference(mean, deviation)
@@ -49,14 +57,14 @@ def crps_official(predicted: float, rater_volumes: ArrayLike) -> float:
         step = 0.5 if y == predicted else float(y > predicted)
         return (cdf - step) ** 2
 
-    # It seldom converges: that is why the exact integral below differs by up to 0.8%. The full output
-    # says so in an item instead of a warning, whose filters all threads share.
+    # It seldom converges: that is why the exact integral below differs by up to 0.8%. The full
+    # output says so in an item instead of a warning, whose filters all threads share.
     return float(quad(gap, mean - 3 * deviation, mean + 3 * deviation, full_output=1)[0])
 
 
 def crps_exact_integral(predicted: float, rater_volumes: ArrayLike) -> float:
     """Return the same integral over μ ± 3σ in closed form."""
-    mean, deviation = _moments(rater_volumes)
+    mean, deviation = _moments(predicted, rater_volumes)
     if deviation == 0:
         return 0.0
     return _integral(
@@ -69,16 +77,26 @@ def crps_corrected(predicted: float, rater_volumes: ArrayLike) -> float:
 
     Unlike over μ ± 3σ, a prediction further off is always worse.
     """
-    mean, deviation = _moments(rater_volumes)
+    mean, deviation = _moments(predicted, rater_volumes)
     if deviation == 0:
         return abs(predicted - mean)
     at, share = _reference(mean, deviation)
     return _integral(predicted, at, share, min(at[0], predicted), max(at[-1], predicted))
 
 
-def _moments(rater_volumes: ArrayLike) -> tuple[float, float]:
-    volumes = np.asarray(rater_volumes, np.float64)
-    return float(volumes.mean()), float(volumes.std())
+def _moments(predicted: float, rater_volumes: ArrayLike) -> tuple[float, float]:
+    volumes = real_numbers(rater_volumes, "rater_volumes")
+    if volumes.ndim != 1 or volumes.size == 0:
+        raise ValueError(
+            f"rater_volumes has shape {volumes.shape}; it must be a list of one volume or more"
+        )
+    if math.isnan(predicted):  # infinite is the official sum of many float16 scores
+        raise ValueError("predicted is nan; it must be a volume")
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = float(volumes.mean()), float(volumes.std())
+    if not math.isfinite(deviation):
+        raise ValueError(f"rater_volumes are {volumes}; their spread is not a finite number")
+    return mean, deviation
 
 
 def _reference(mean: float, deviation: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
