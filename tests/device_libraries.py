@@ -16,6 +16,8 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
+from twintrack.array_checks import as_numbers
+
 EMULATED = (
     Path(__file__).parents[1]
     / "build/cpp/emulated_cuda"
@@ -73,6 +75,21 @@ class _Array:
     @property
     def shape(self):
         return self.values.shape
+
+    # What torch and CuPy are asked for to look at a mask.
+    __hash__ = None
+
+    def __ne__(self, other):
+        return type(self)(as_numbers(self.values) != other)
+
+    def __and__(self, other):
+        return type(self)(self.values & other.values)
+
+    def any(self):
+        return self.values.any()
+
+    def max(self):
+        return as_numbers(self.values).max()
 
 
 class InterfaceArray(_Array):
@@ -134,8 +151,13 @@ class Tensor(_Array):
     def dtype(self):
         return "torch." + ("bfloat16" if self.values.dtype == BFLOAT16 else self.values.dtype.name)
 
+    requires_grad = False
+
     def detach(self):
         return self
+
+    def is_neg(self):
+        return False
 
     def clone(self):
         return Tensor(self.values.copy(), self.number)

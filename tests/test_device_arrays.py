@@ -16,6 +16,7 @@ from device_libraries import BFLOAT16, CupyArray, InterfaceArray, StandIn, Tenso
 
 import twintrack as tt
 from twintrack.device_arrays import device_case
+from twintrack.metrics import CaseTally
 from twintrack.metrics.staple import staple_consensus
 
 
@@ -180,8 +181,16 @@ def broken(what):
         raters = raters[:0]
     if what == "dtype":
         score = score.astype(np.int32)
-    if what == "region dtype":
-        region = region.astype(np.float32)
+    if what.startswith("region of "):
+        region = region.astype(what.removeprefix("region of "))
+        region[2, 0] = region[0, 3] = 0
+    if what == "region labels":
+        region = region.astype(np.uint8) * 255
+        region[1, 2, 3] = 254
+        region[4, 0, 0] = 1
+    if what == "region nan":
+        region = np.where(region, np.float32(1), 0)
+        region[1, 2, 3] = np.nan
     return score, raters, region
 
 
@@ -196,7 +205,7 @@ def outcome(call):
     "what",
     [
         *("nan", "range", "label", "outside", "shape", "region shape"),
-        *("raters", "no raters", "dtype", "region dtype"),
+        *("raters", "no raters", "dtype", "region labels", "region nan", "region of complex64"),
     ],
 )
 def test_errors_of_a_tally_are_the_cpus(library, what):
@@ -207,6 +216,75 @@ def test_errors_of_a_tally_are_the_cpus(library, what):
     assert outcome(lambda: on_device.update(*put)) == (on_device if what == "outside" else expected)
     assert on_device == on_host
     assert on_device.voxels == (score.size - 1 if what == "outside" else 0)
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4"])
+def test_a_region_is_0_and_one_other_value(library, dtype):
+    score, raters, region = broken(f"region of {dtype}")
+    expected = tt.ScoreTally(3).update(score, raters, region)
+    assert 0 < expected.voxels < score.size
+    put = library.put(score), [library.put(r) for r in raters]
+    for value in (1, 3, -1):
+        if dtype == "?" or (dtype[0] == "u" and value < 0):
+            continue
+        mask = library.put((region * value).astype(dtype).transpose(2, 1, 0).copy().T)
+        assert tt.ScoreTally(3).update(*put, mask) == expected
+        assert CaseTally(3).update(*put, mask) == CaseTally(3).update(score, raters, region)
+
+
+def test_a_region_of_bfloat16(library):
+    score, raters, region = broken("region of f4")
+    mask = library.put(to_bfloat16(region))
+    put = library.put(score), [library.put(r) for r in raters]
+    expected = tt.ScoreTally(3).update(score, raters, region)
+    assert tt.ScoreTally(3).update(*put, mask) == expected
+    assert tt.ScoreTally(3).update(score, raters, to_bfloat16(region)) == expected
+    with pytest.raises(ValueError, match=r"region\[0, 0, 1\] is .* but a voxel before it is"):
+        tt.ScoreTally(3).update(*put, library.put(to_bfloat16(score)))
+
+
+def test_good_masks_of_torch_and_cupy_stay_on_the_device(emulation, monkeypatch):
+    monkeypatch.setattr(emulation, "fetch", None)
+    for kind in ("torch", "cupy"):
+        library = StandIn(kind, monkeypatch)
+        put = [library.put(a) for a in broken("region of u1")]
+        assert tt.ScoreTally(3).update(*put).voxels > 0
+
+
+def test_outputs_that_cannot_hold_the_result_are_refused(library):
+    score, _ = case()
+    row = np.zeros(score.shape[-1], np.float32)
+    members = [np.stack([1 - score, score])]
+    put = library.put(score)
+    for call in (
+        lambda out: a_map()(put, out=out),
+        lambda out: tt.ensemble_score([library.put(m) for m in members], out=out),
+    ):
+        room = library.put(np.zeros((*score.shape[:-1], 2 * score.shape[-1]), np.float32))
+        call(room[..., ::2])
+        expanded = library_expanded(library, row, score.shape)
+        with pytest.raises(ValueError, match="out has elements that share memory"):
+            call(expanded)
+        np.testing.assert_array_equal(library.get(expanded), 0)
+
+
+def library_expanded(library, row, shape):
+    array = library.put(row)
+    if hasattr(array, "expand"):
+        return array.expand(shape)
+    values = np.lib.stride_tricks.as_strided
+    if hasattr(array, "values"):
+        return type(array)(values(array.values, shape, (0, 0, row.itemsize)))
+    return sys.modules["cupy"].lib.stride_tricks.as_strided(array, shape, (0, 0, row.itemsize))
+
+
+def test_an_output_that_is_differentiated_is_refused(emulation, monkeypatch):
+    library = StandIn("torch", monkeypatch)
+    score, _ = case()
+    out = library.put(score)
+    out.requires_grad = True
+    with pytest.raises(ValueError, match=r"out requires a gradient, .* pass out.detach\(\)"):
+        a_map()(library.put(score), out=out)
 
 
 @pytest.mark.parametrize("what", ["nan", "range", "dtype"])

@@ -114,6 +114,30 @@ def test_apply_and_evaluate_follow_the_rule(calibrator, case, tmp_path, ending):
     assert found.rows["A"]["predicted_volume"] > 1.5 * volumes["record"]
 
 
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
+def test_a_map_of_labels_is_no_region(calibrator, case, tmp_path, ending):
+    _, region = arrays(case)
+    other = tmp_path / "other.nii"
+    given = replace(case, roi=other)
+    write_volume(other, region * 255, np.eye(4))
+    outcomes = []
+    for name, of in (("own", case), ("other", given)):
+        record(case)
+        job = ApplyJob(calibrator, tmp_path / f"{name}{ending}", ending=ending)
+        assert apply_cohort([of], job)[0].failure is None
+        outcomes.append(read_volume(job.place(of)).array)
+    np.testing.assert_array_equal(*outcomes)
+    labels = region.copy()
+    labels[4, 4, 7] = 2
+    write_volume(other, labels, np.eye(4))
+    job = ApplyJob(calibrator, tmp_path / f"wrong{ending}", ending=ending)
+    message = "other.nii: voxel (4, 4, 7) is 2 but a voxel before it is 1"
+    assert message in apply_cohort([given], job)[0].failure.message
+    assert not job.place(given).exists()
+    found = evaluate_cohort([given], EvaluateJob(calibrator=calibrator), tmp_path / "store")
+    assert message in found.failures[0].message
+
+
 def test_changed_region_is_calibrated_again(calibrator, case, tmp_path):
     record(case)
     job = ApplyJob(calibrator, tmp_path / "out")

@@ -308,7 +308,7 @@ def test_shapes_and_numbers_that_do_not_fit():
         tally(score.astype(int), labels)
     with pytest.raises(TypeError, match="complex64"):
         tally(score, [rater.astype(np.complex64) for rater in labels])
-    with pytest.raises(TypeError, match="boolean mask"):
+    with pytest.raises(ValueError, match=r"region\[0, 0, 1\] is 0\.2.* but a voxel"):
         tally(score, labels, score)
 
 

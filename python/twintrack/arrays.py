@@ -15,14 +15,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from twintrack.array_checks import as_numbers, mask_value, require_mask_dtype, require_output
+from twintrack.array_libraries import (
+    device_empty_like,
+    device_kind,
+    library_of,
+    plain_tensor,
+    refuse_gradient,
+)
 from twintrack.backend import VARIABLE, cuda_module, forced_backend
-from twintrack.device_arrays import device_empty_like, device_kind, library_of
 
 __all__ = [
     "empty_like",
     "on_device",
     "output_array",
     "rater_arrays",
+    "real_numbers",
     "refuse_masked",
     "region_array",
     "score_array",
@@ -82,9 +90,9 @@ def to_numpy(array: Any, name: str) -> NDArray[Any]:
     Raises
     ------
     TypeError
-        If the array lives on a device.
+        If the array lives on a device, or is none: ragged lists, structured dtypes, sparse tensors.
     ValueError
-        If it is a masked array with a masked element.
+        If it is a masked array with a masked element, or a list of arrays of which one is.
     """
     if device_kind(array) is not None:
         raise TypeError(
@@ -92,25 +100,19 @@ def to_numpy(array: Any, name: str) -> NDArray[Any]:
             f"pass {_host_copy(array, name)}"
         )
     if library_of(array) == "torch":
-        if array.device.type != "cpu":
-            raise TypeError(
-                f"{name} is on {array.device}, where TwinTrack does not compute: pass {name}.cpu()"
-            )
-        tensor = array.detach()
-        if str(tensor.dtype) == "torch.bfloat16":
-            import torch
-
-            bits: NDArray[Any] = tensor.view(torch.int16).numpy()
-            return bits.view("V2")
-        host: NDArray[Any] = tensor.numpy()
-        return host
+        return _of_torch(array, name)
     if _on_dlpack_device(array):
         raise TypeError(
             f"{name} is on a device and has DLPack alone: pass torch.from_dlpack({name}) or "
             f"cupy.from_dlpack({name}), which copy nothing"
         )
     refuse_masked(array, name)
-    view: NDArray[Any] = np.asarray(array)
+    try:
+        view: NDArray[Any] = np.asarray(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} is no array: {error}") from error
+    if view.dtype.names is not None:
+        raise TypeError(f"{name} has the structured dtype {view.dtype}; pass one of its fields")
     if not view.dtype.isnative:
         # Files of the other byte order: the one case in which a copy is made.
         view = view.astype(view.dtype.newbyteorder("="))
@@ -132,30 +134,55 @@ def output_array(out: Any, name: str = "out") -> NDArray[Any]:
     TypeError
         If it lives on a device, or is none of those: what is written would be lost.
     ValueError
-        If its numbers are of the other byte order.
+        If its numbers are of the other byte order, it is read-only, elements share memory, or torch
+        would have to know the gradient of what is written.
     """
     view = to_numpy(out, name)
-    if library_of(out) == "torch":
-        return view
-    if not hasattr(out, "__array_interface__"):
-        raise TypeError(f"{name} is a {type(out).__name__}; an array to write to is needed")
-    if not np.asarray(out).dtype.isnative:
-        raise ValueError(
-            f"{name} has dtype {np.asarray(out).dtype.str}; results are written in this machine's "
-            "byte order"
-        )
+    refuse_gradient(out, name)
+    if library_of(out) != "torch":
+        own = np.asarray(out) if hasattr(out, "__array_interface__") else None
+        if own is None or isinstance(out, np.generic):  # of a NumPy scalar every view is a copy
+            raise TypeError(f"{name} is a {type(out).__name__}; an array to write to is needed")
+        if not own.dtype.isnative:
+            raise ValueError(
+                f"{name} has dtype {own.dtype.str}; results are written in this machine's byte "
+                "order"
+            )
+    require_output(name, view.shape, view.strides, view.itemsize, view.flags.writeable)
     return view
 
 
+def real_numbers(values: ArrayLike | Any, name: str) -> NDArray[np.float64]:
+    """Return real numbers as float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For complex numbers, text and objects; and as `to_numpy`.
+    """
+    array = as_numbers(to_numpy(values, name))
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} has dtype {array.dtype}; real numbers are needed")
+    with np.errstate(over="ignore"):  # of what float64 does not hold comes infinity
+        return array.astype(np.float64, copy=False)
+
+
 def refuse_masked(array: Any, name: str) -> None:
-    """Raise ValueError for a NumPy masked array that masks anything: its mask would be lost."""
+    """Raise ValueError for a NumPy masked array that masks anything: its mask would be lost.
+
+    Also for one in a list.
+    """
+    if isinstance(array, (list, tuple)):
+        for i, entry in enumerate(array):
+            if isinstance(entry, (list, tuple, np.ma.MaskedArray)):
+                refuse_masked(entry, f"{name}[{i}]")
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         mask = np.ma.getmaskarray(array)
         first = [int(at) for at in np.unravel_index(np.argmax(mask), mask.shape)]
         raise ValueError(
-            f"{name}{first} is masked ({np.count_nonzero(mask):,} of {mask.size:,} elements are), "
-            f"but what lies under a mask would count: pass {name}.filled(VALUE), or {name}.data "
-            "and, where one is taken, a region without these voxels"
+            f"{name}{first or ''} is masked ({np.count_nonzero(mask):,} of {mask.size:,} elements "
+            f"are), but what lies under a mask would count: pass {name}.filled(VALUE), or "
+            f"{name}.data and, where one is taken, a region without these voxels"
         )
 
 
@@ -176,20 +203,31 @@ def rater_arrays(raters: ArrayLike | Sequence[ArrayLike] | Any) -> list[NDArray[
         arrays = [to_numpy(rater, f"raters[{i}]") for i, rater in enumerate(raters)]
     else:
         stacked = to_numpy(raters, "raters")
+        if stacked.ndim == 0:
+            raise TypeError(
+                f"raters is a single {type(raters).__name__}; it must be an array (N, *shape) or a "
+                "list of N arrays"
+            )
         # With the ellipsis an array, too, where a score has no axes.
-        arrays = [stacked[k, ...] for k in range(len(stacked))] if stacked.ndim > 0 else []
+        arrays = [stacked[k, ...] for k in range(len(stacked))]
     if not arrays:
         raise ValueError("raters is empty: at least one rater mask is needed")
     return arrays
 
 
 def region_array(region: ArrayLike | Any | None) -> NDArray[Any] | None:
-    """Return the region mask as boolean or integer array; None means that every voxel counts."""
+    """Return the mask of a region, as it is; None means that every voxel counts.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Unless it is False and True, or 0 and one other value (`mask_value`).
+    """
     if region is None:
         return None
     array = to_numpy(region, "region")
-    if array.dtype.kind not in "biu":
-        raise TypeError(f"region has dtype {array.dtype}; it must be a boolean mask")
+    require_mask_dtype("bfloat16" if array.dtype == "V2" else array.dtype.name, "region")
+    mask_value(array, lambda voxel: f"region{list(voxel)}")
     return array
 
 
@@ -202,6 +240,26 @@ def empty_like(array: Any) -> Any:
 
         return torch.empty_like(array)
     return np.empty_like(to_numpy(array, "score"))
+
+
+def _of_torch(tensor: Any, name: str) -> NDArray[Any]:
+    if tensor.device.type == "meta":
+        raise TypeError(f"{name} is on the device meta, where arrays have no values")
+    if tensor.device.type != "cpu":
+        raise TypeError(
+            f"{name} is on {tensor.device}, where TwinTrack does not compute: pass {name}.cpu()"
+        )
+    tensor = plain_tensor(tensor, name)
+    if str(tensor.dtype) == "torch.bfloat16":
+        import torch
+
+        bits: NDArray[Any] = tensor.view(torch.int16).numpy()
+        return bits.view("V2")
+    try:
+        host: NDArray[Any] = tensor.numpy()
+    except (TypeError, RuntimeError) as error:  # of a dtype or kind that NumPy lacks
+        raise TypeError(f"{name} is a tensor that NumPy cannot read: {error}") from error
+    return host
 
 
 def _on_dlpack_device(array: Any) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
-from twintrack.arrays import empty_like, on_device, output_array, refuse_masked, score_array
+from twintrack.arrays import empty_like, on_device, output_array, real_numbers, score_array
 from twintrack.backend import cuda_module
 from twintrack.device_arrays import device_result
 
@@ -37,10 +37,8 @@ def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> NDArray[np.
     -------
     (n,) float64
     """
-    refuse_masked(values, "values")
-    refuse_masked(weights, "weights")
-    y = np.ascontiguousarray(values, np.float64)
-    w = None if weights is None else np.ascontiguousarray(weights, np.float64)
+    y = np.ascontiguousarray(real_numbers(values, "values"))
+    w = None if weights is None else np.ascontiguousarray(real_numbers(weights, "weights"))
     if y.ndim != 1 or (w is not None and w.shape != y.shape):
         shapes = f"{y.shape}" + ("" if w is None else f" and {w.shape}")
         raise ValueError(
@@ -69,7 +67,7 @@ class CalibrationMap:
 
     def __init__(self, x: ArrayLike, y: ArrayLike) -> None:
         self._map = _core.CalibrationMap(
-            np.asarray(x, np.float64).ravel().tolist(), np.asarray(y, np.float64).ravel().tolist()
+            real_numbers(x, "x").ravel().tolist(), real_numbers(y, "y").ravel().tolist()
         )
         self._cuda_map: _cuda.CalibrationMap | None = None  # made when it is first needed
 
@@ -103,7 +101,8 @@ class CalibrationMap:
         ------
         ValueError
             For a score that is NaN or outside [0, 1], with its voxel. `out` is then unspecified,
-            unless it is `score`, which is left as it was.
+            unless it is `score`, which is left as it was. For an `out` that is read-only, requires
+            a gradient or has elements that share memory (expanded, broadcast).
         TypeError
             For arrays in different memories or of a dtype that is none of those above.
         """

@@ -7,15 +7,25 @@ made on are waited for by the device, not by the host.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.array_checks import mask_value, require_mask_dtype, require_output
+from twintrack.array_libraries import (
+    device_copy,
+    device_empty_like,
+    device_kind,
+    device_zeros,
+    library_of,
+    plain_tensor,
+    refuse_gradient,
+    surely_a_mask,
+)
 from twintrack.backend import cuda_module
 
 if TYPE_CHECKING:
@@ -64,23 +74,28 @@ class DeviceArray:
     writable: bool = True
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
+
+    @property
     def extent(self) -> tuple[int, int]:
         """First address and the one after the last, in bytes; equal if it is empty."""
         if 0 in self.shape:
             return self.pointer, self.pointer
         reach = [(n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True)]
-        size = 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
         low = self.pointer + sum(r for r in reach if r < 0)
-        return low, self.pointer + sum(r for r in reach if r > 0) + size
+        return low, self.pointer + sum(r for r in reach if r > 0) + self.itemsize
 
     @property
     def contiguous(self) -> bool:
         """Whether it is in C or in Fortran order without gaps."""
-        size = 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
         axes = [(n, step) for n, step in zip(self.shape, self.strides, strict=True) if n > 1]
 
         def dense(axes: list[tuple[int, int]]) -> bool:
-            steps = [size * math.prod(n for n, _ in axes[k + 1 :]) for k in range(len(axes))]
+            steps = [
+                self.itemsize * math.prod(n for n, _ in axes[k + 1 :]) for k in range(len(axes))
+            ]
             return steps == [step for _, step in axes]
 
         return 0 in self.shape or dense(axes) or dense(axes[::-1])
@@ -139,28 +154,6 @@ class DeviceCase:
         """Return score, raters and region as the compiled module takes them."""
         region = None if self.region is None else self.region.compiled()
         return self.score.compiled(), [rater.compiled() for rater in self.raters], region
-
-
-def library_of(array: Any) -> str | None:
-    """Return "torch" or "cupy" for an array of theirs or of a subclass, None for any other object.
-
-    Neither is imported, which takes seconds: either may not be there.
-    """
-    for base in type(array).__mro__:
-        library = base.__module__.split(".")[0]
-        if library in ("torch", "cupy") and hasattr(array, "device"):
-            return library
-    return None
-
-
-def device_kind(array: Any) -> str | None:
-    """Return "torch", "cupy" or "other" for an array on a device, None for any other object."""
-    library = library_of(array)
-    if library == "torch":
-        return "torch" if array.device.type == "cuda" else None
-    if hasattr(array, "__cuda_array_interface__"):
-        return "cupy" if library == "cupy" else "other"
-    return None
 
 
 def device_array(array: Any, name: str) -> DeviceArray:
@@ -226,8 +219,8 @@ def _case(
     if not masks:
         raise ValueError("raters is empty: at least one rater mask is needed")
     mask = given.get("region")
-    if mask is not None and not mask.dtype.startswith(("bool", "int", "uint")):
-        raise TypeError(f"region has dtype {mask.dtype}; it must be a boolean mask")
+    if mask is not None:
+        _require_mask(region, mask, stream)
     return DeviceCase(first, masks, mask, first.device, stream), given.get("vessels")
 
 
@@ -248,12 +241,11 @@ def device_result(score: Any, out: Any | None) -> tuple[DeviceArray, DeviceArray
         out = device_empty_like(score)
     source, target = _on_one_device([("score", score), ("out", out)])
     _require_scores(source)
-    if not target.writable:
-        raise ValueError("out is read-only")
+    _require_output(out, target)
     held = (out, score)
     same = source.pointer == target.pointer and source.strides == target.strides
     if not same and _overlap(source, target):
-        copied = _copy(score)
+        copied = device_copy(score)
         source = device_array(copied, "score")
         held = (out, copied)
     return source, target, held, _common_stream([source, target])
@@ -279,8 +271,7 @@ def device_members(members: Sequence[Any], out: Any) -> tuple[list[DeviceArray],
             raise ValueError(f"{view.name} is a single value; its first axis is that of channels")
         if _overlap(view, target):
             raise ValueError(f"out overlaps {view.name} in memory")
-    if not target.writable:
-        raise ValueError("out is read-only")
+    _require_output(out, target)
     return views, target, _common_stream([*views, target])
 
 
@@ -294,80 +285,10 @@ def device_part(array: DeviceArray, box: Sequence[tuple[int, int]]) -> DeviceArr
     )
 
 
-def device_empty_like(array: Any, float32: bool = False) -> Any:
-    """Return an uninitialised array of the same library, device, shape, dtype and memory order.
-
-    Its dtype is float32 instead if that is asked for.
-    """
-    kind = device_kind(array)
-    if kind == "torch":
-        import torch
-
-        like = array.detach()
-        with _memory_errors():
-            return torch.empty_like(like, dtype=torch.float32 if float32 else None)
-    if kind == "cupy":
-        import cupy
-
-        with array.device:
-            return cupy.empty_like(array, dtype="float32" if float32 else None)
-    library = _namespace(array, "pass out=, an array to write to")
-    return (
-        library.empty_like(array, dtype=library.float32) if float32 else library.empty_like(array)
-    )
-
-
-def device_zeros(array: Any, shape: Sequence[int]) -> Any:
-    """Return a float32 array of zeros of the same library and device as `array`."""
-    kind = device_kind(array)
-    if kind == "torch":
-        import torch
-
-        with _memory_errors():
-            return torch.zeros(tuple(shape), dtype=torch.float32, device=array.device)
-    if kind == "cupy":
-        import cupy
-
-        with array.device:
-            return cupy.zeros(tuple(shape), "float32")
-    library = _namespace(array, "pass out=, an array to write to")
-    return library.zeros(tuple(shape), dtype=library.float32, device=array.device)
-
-
-def _copy(array: Any) -> Any:
-    kind = device_kind(array)
-    if kind == "torch":
-        with _memory_errors():
-            return array.detach().clone()
-    if kind == "cupy":
-        with array.device:
-            return array.copy()
-    hint = "out overlaps score in part; pass one that does not"
-    return _namespace(array, hint).asarray(array, copy=True)
-
-
-@contextlib.contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Raise torch's OutOfMemoryError, a RuntimeError that says the size, as a MemoryError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":
-            raise
-        raise MemoryError(str(error)) from error
-
-
-def _namespace(array: Any, otherwise: str) -> Any:
-    if not hasattr(array, "__array_namespace__"):
-        raise TypeError(f"{type(array).__qualname__} says no way to make arrays: {otherwise}")
-    return array.__array_namespace__()
-
-
 def _of_torch(tensor: Any, name: str) -> DeviceArray:
     import torch
 
-    if tensor.layout is not torch.strided:
-        raise TypeError(f"{name} has layout {tensor.layout}; pass {name}.to_dense()")
+    tensor = plain_tensor(tensor, name)
     size = tensor.element_size()
     device = tensor.device.index
     return DeviceArray(
@@ -448,6 +369,19 @@ def _common_stream(arrays: Sequence[DeviceArray | None]) -> int:
 def _overlap(a: DeviceArray, b: DeviceArray) -> bool:
     (a_low, a_high), (b_low, b_high) = a.extent, b.extent
     return a_low < b_high and b_low < a_high
+
+
+def _require_mask(region: Any, view: DeviceArray, stream: int) -> None:
+    require_mask_dtype(view.dtype, "region")
+    if view.dtype == "bool" or 0 in view.shape or surely_a_mask(region, view.dtype):
+        return
+    # What is wrong, and where, is looked for in host memory.
+    mask_value(view.fetched(stream), lambda voxel: f"region{list(voxel)}")
+
+
+def _require_output(out: Any, view: DeviceArray) -> None:
+    refuse_gradient(out, view.name)
+    require_output(view.name, view.shape, view.strides, view.itemsize, view.writable)
 
 
 def _require_scores(score: DeviceArray) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.arrays import region_array
 from twintrack.calibration import Calibrator
 from twintrack.cohort import Case
 from twintrack.ensemble import check_ensemble
@@ -199,15 +200,17 @@ def calibrate_score(
     score
         Of any shape.
     region
-        Of the same shape, 0 outside the region of interest. A score of exactly 0 there means that
-        no network was asked: it stays 0, whatever the map makes of 0. Everything else is mapped.
+        Of the same shape, 0 outside the region of interest and one other value inside. A score of
+        exactly 0 outside means that no network was asked: it stays 0, whatever the map makes of 0.
+        Everything else is mapped.
 
     Raises
     ------
     ValueError
-        As `Calibrator.transform`.
+        As `Calibrator.transform`; and for a region that is no mask.
     """
-    unasked = None if region is None else (region == 0) & (score == 0)
+    mask = region_array(region)
+    unasked = None if mask is None else (mask == 0) & (score == 0)
     calibrator.transform(score, out=score)
     if unasked is not None:
         np.copyto(score, 0, where=unasked)

@@ -133,15 +133,15 @@ class ScoreTally:
         ----------
         score : array (*shape), float16, bfloat16, float32 or float64 in [0, 1]
         raters : array (N, *shape) or sequence of N arrays (*shape), 0 and 1 in any dtype
-        region : boolean array (*shape), optional
+        region : array (*shape), False and True or 0 and one other value in any dtype, optional
             Voxels that count; voxels outside are not looked at. All by default.
 
         Raises
         ------
         ValueError
-            Names the array, the voxel and the value for a score that is NaN or outside [0, 1] or a
-            label other than 0 and 1; also for shapes or numbers of raters that do not fit. The
-            tally is then as before the call.
+            Names the array, the voxel and the value for a score that is NaN or outside [0, 1], a
+            label other than 0 and 1 or a region that is no mask; also for shapes or numbers of
+            raters that do not fit. The tally is then as before the call.
         TypeError
             For a dtype that does not fit, or arrays some of which lie in host memory and some on a
             device.

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twintrack.arrays import refuse_masked
+from twintrack.arrays import real_numbers
 from twintrack.scalars import number_between, whole_number
 
 __all__ = [
@@ -158,11 +158,7 @@ def paired_bootstrap(
 
 
 def _as_table(values: ArrayLike, name: str) -> _Floats:
-    refuse_masked(values, name)
-    table = np.asarray(values)
-    if table.dtype.kind not in "biuf":
-        raise TypeError(f"{name}: dtype {table.dtype}; need real numbers, NaN where undefined")
-    table = table.astype(np.float64, copy=False)
+    table = real_numbers(values, name)
     if table.ndim == 0 or len(table) == 0:
         raise ValueError(
             f"{name}: shape {table.shape}; need at least one case along the first axis"

@@ -95,8 +95,10 @@ def test_unusable_masks_and_annotations_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"roi\.nii\.gz: the mask is empty"):
         load_case(case, "roi")
     mask[5, 0, 3] = 2
+    mask[4, 1, 3] = 1
     write_volume(case.roi, mask, AFFINE)
-    with pytest.raises(ValueError, match=r"roi\.nii\.gz: voxel \(5, 0, 3\) is 2"):
+    message = r"roi\.nii\.gz: voxel \(4, 1, 3\) is 1 but a voxel before it is 2; a region is 0"
+    with pytest.raises(ValueError, match=message):
         load_case(case, "roi")
     for rater in case.raters:
         write_volume(rater, np.zeros(SHAPE, "u1"), AFFINE)
@@ -140,7 +142,7 @@ def test_score_that_is_a_crop_is_0_outside(tmp_path):
     assert load_case(whole, "all").part is None
     # A mask of the same crop says nothing of what is outside; neither was any network asked.
     mask = read_score(whole.score).array[BOX] > 0.5
-    write_volume(whole.roi, mask.astype("u1"), read_score(case.score))
+    write_volume(whole.roi, mask.astype("u1") * 255, read_score(case.score))
     region = load_case(case, "roi").region
     np.testing.assert_array_equal(region[BOX], mask)
     assert region.sum() == mask.sum()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -127,6 +128,35 @@ def test_bad_values_are_placed_in_the_volume(case, file, voxel, value, message):
     job = TallyJob("roi" if file == "roi" else "all")
     with pytest.raises(ValueError, match=message):
         job.compute(job.read(case))
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".npy", ".npz"])
+def test_the_value_of_a_mask_is_one_over_all_slabs(case, tmp_path, suffix):
+    """0 and 255 is a mask; a map of labels is none, though no slab holds two of them."""
+    path = tmp_path / f"mask{suffix}"
+    masked = dataclasses.replace(case, roi=path)
+    mask = read_volume(case.roi).array
+    job = TallyJob("roi")
+    expected = job.compute(job.read(case)).tally
+
+    def write(array):
+        if suffix == ".npy":
+            np.save(path, array)
+        elif suffix == ".npz":
+            np.savez(path, mask=array)
+        else:
+            write_volume(path, array, AFFINE)
+
+    write(mask * 255)
+    assert job.compute(job.read(masked)).tally == expected
+    labels = mask.copy()
+    labels[..., 14:] *= 2
+    write(labels)
+    message = r": voxel \(1, 1, 14\) is 2 but a voxel before it is 1; a region is 0 where"
+    with pytest.raises(ValueError, match=rf"mask{suffix}{message}"):
+        job.compute(job.read(masked))
+    with pytest.raises(ValueError, match=rf"mask{suffix}{message}"):
+        load_case(masked, "roi")
 
 
 def test_truth_about_the_end_of_a_file_is_asked_for(case):
@@ -263,6 +293,25 @@ def test_bad_values_of_a_cropped_case_are_placed_in_their_own_files(cropped, fil
     job = TallyJob("roi" if file == "roi" else "all")
     with pytest.raises(ValueError, match=message):
         job.compute(job.read(case))
+
+
+@pytest.mark.parametrize("plane", [3, 28])  # before and behind the crop
+def test_a_map_of_labels_is_no_mask_of_a_crop_either(cropped, tmp_path, plane):
+    """Inside the crop it holds one label."""
+    case, _ = cropped
+
+    def change(array):
+        array[0, 0, plane] = 2
+
+    rewrite(case.roi, change)
+    message = rf"roi\.nii\.gz: voxel \(\d, \d, {max(plane, 5)}\) is . but a voxel before it is"
+    fit = TallyJob("roi")
+    for read in (lambda: fit.compute(fit.read(case)), lambda: load_case(case, "roi")):
+        with pytest.raises(ValueError, match=message):
+            read()
+    identity = Calibrator(target="none").fit(np.zeros(5, np.float32), [np.zeros(5)])
+    (outcome,) = apply_cohort([case], ApplyJob(identity, tmp_path / "out"))
+    assert re.match(message, outcome.failure.message)
 
 
 def test_crop_without_any_mark_is_named(cropped):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.cohort.case import Case
-from twintrack.cohort.region import RegionRule, annotated_box, as_mask, require_marked
+from twintrack.cohort.region import RegionRule, annotated_box, read_mask, require_marked
 from twintrack.threads import max_threads
 from twintrack.volumes import (
     HEADER_PARTS,
@@ -83,8 +83,8 @@ def load_case(
     ------
     FileNotFoundError, ValueError, OSError
         A file is missing, corrupt or on another grid, the rule is "roi" and there is no mask (or
-        it is empty, or not 0/1), or the rule is "box" and no rater marks any voxel. The message
-        names the file or the case.
+        it is empty, or holds more than 0 and one other value), or the rule is "box" and no rater
+        marks any voxel. The message names the file or the case.
     """
     if region_rule not in get_args(RegionRule):
         raise ValueError(f"region_rule={region_rule!r}: choose one of {get_args(RegionRule)}")
@@ -98,7 +98,7 @@ def load_case(
     if case.vessels:
         readers.append(functools.partial(read_label_map, case.vessels))
     if case.roi and region_rule == "roi":
-        readers.append(functools.partial(read_labels, case.roi))
+        readers.append(functools.partial(read_mask, case.roi))
     volumes = _read_all(readers)
     score, raters = volumes[0], volumes[1 : 1 + len(case.raters)]
     vessels = volumes[1 + len(raters)] if case.vessels else None
@@ -116,7 +116,7 @@ def load_case(
     arrays = [volume.array for volume in raters]
     region: NDArray[np.bool_] | None = None
     if roi:
-        region = as_mask(roi.array, roi)
+        region = roi.array
         require_marked(bool(region.any()), roi)
     elif region_rule == "box":
         try:

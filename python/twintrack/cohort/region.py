@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.volumes import Volume
+from twintrack.array_checks import mask_value
+from twintrack.volumes import Volume, read_labels
+from twintrack.volumes.slabs import VolumeSlabs, open_slabs
 
 RegionRule = Literal["roi", "box", "all"]
 
@@ -60,16 +63,41 @@ def annotated_box(
     return x, y, z
 
 
-def as_mask(
-    array: NDArray[Any], place: Volume, first: tuple[int, int, int] = (0, 0, 0)
-) -> NDArray[np.bool_]:
-    """Return 0 and 1 as booleans; an error names `place` and, from its `first` voxel, where."""
-    mask: NDArray[np.bool_] = array.astype(np.bool_, copy=False)
-    if not np.array_equal(array, mask):
-        found = tuple(np.argwhere(array != mask)[0].tolist())
-        voxel = tuple(a + b for a, b in zip(found, first, strict=True))
-        raise ValueError(f"{place}: voxel {voxel} is {array[found]}; a mask is 0 or 1")
-    return mask
+def read_mask(path: Path) -> Volume:
+    """Read the mask of a region: a boolean volume.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, OSError
+        As `read_volume`; and the file holds more than 0 and one other value. Names the voxel.
+    """
+    stored = read_labels(path)
+    (mask,) = _masks([stored.array], stored)
+    return Volume(mask, stored.affine, stored.path, stored.header)
+
+
+def open_mask(path: Path) -> VolumeSlabs:
+    """Open the mask of a region to be read in slabs; what `read_mask` refuses is found on the way.
+
+    All of the file is looked at, also where only a part of it is used.
+    """
+    stored = open_slabs(path, ())
+    return stored.changed(lambda slabs: _masks(slabs, stored.place), np.dtype(np.bool_))
+
+
+def _masks(slabs: Iterable[NDArray[Any]], place: Volume) -> Iterator[NDArray[np.bool_]]:
+    """Yield consecutive slabs of a mask as booleans."""
+    value = None
+    first = 0
+
+    def where(voxel: tuple[int, ...]) -> str:
+        z, y, x = voxel
+        return f"{place}: voxel {(x, y, z + first)}"
+
+    for slab in slabs:
+        value = mask_value(slab.T, where, value)  # the first voxel is then that of the file
+        yield slab.astype(np.bool_, copy=False)
+        first += slab.shape[2]
 
 
 def require_marked(marked: bool, place: Volume) -> None:

@@ -103,7 +103,7 @@ def evaluate(
         CRPS is the exact integral over the whole line and |V - μ| where raters agree, and where no
         rater marked anything the box is the whole volume. Figures that the official evaluator does
         not have are the same in both.
-    region : boolean array (X, Y, Z), optional
+    region : array (X, Y, Z), False and True or 0 and one other value in any dtype, optional
         Voxels that calibration errors and Brier score look at. By default the annotated box, the
         bounding box of all raters' marks with 20 voxels around it, as in the protocol.
 

@@ -45,7 +45,7 @@ def reliability_curve(
     score : array (*shape) in [0, 1]
     raters : array (N, *shape) or sequence of N arrays of 0 and 1
     bins : int
-    region : boolean array (*shape), optional
+    region : array (*shape), False and True or 0 and one other value in any dtype, optional
         Voxels that count; all by default.
     """
     masks = rater_arrays(raters)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from twintrack.calibration import Calibrator
 from twintrack.cohort import Case
+from twintrack.cohort.region import open_mask, read_mask
 from twintrack.predictions import calibrate_score, check_score, record_calibrated, region_of_case
 from twintrack.runs.engine import Outcome, Settings, run_cases
 from twintrack.runs.inputs import case_files
@@ -30,11 +31,10 @@ from twintrack.volumes import (
     Volume,
     check_same_geometry,
     find_part,
-    read_labels,
     read_score,
     write_volume,
 )
-from twintrack.volumes.slabs import VolumeSlabs, open_slabs, write_slabs
+from twintrack.volumes.slabs import VolumeSlabs, write_slabs
 
 __all__ = ["ApplyJob", "apply_cohort", "calibrator_content"]
 
@@ -131,7 +131,7 @@ class ApplyJob(Job[Opened]):
         region: Volume | VolumeSlabs | None
         if self.ending == ".mha":
             whole = read_score(case.score, self.tumour)
-            region = None if path is None else read_labels(path)
+            region = None if path is None else read_mask(path)
             if region is not None:
                 box = find_part(region, whole)
                 if box is not None:
@@ -141,7 +141,7 @@ class ApplyJob(Job[Opened]):
             return Opened(whole, region)
         score = open_score(case.score, self.tumour)
         _check_place(case.score, score.place)
-        region = None if path is None else open_slabs(path, ())
+        region = None if path is None else open_mask(path)
         if region is not None:
             box = find_part(region.place, score.place)
             if box is not None:
@@ -180,6 +180,7 @@ class ApplyJob(Job[Opened]):
                 calibrate_score(self.calibrator, slab, mask)
                 yield slab
                 first += slab.shape[2]
+            next(masks, None)  # reads on to the end of the file
         except ValueError as error:
             raise ValueError(moved(str(error), (0, 0, first))) from error
         except OSError as error:  # of reading, which is no reason to end the run as writing is

@@ -15,6 +15,7 @@ from twintrack import metrics
 from twintrack.calibration import Calibrator
 from twintrack.cohort import Case, LoadedCase, RegionRule, load_case
 from twintrack.cohort.loading import on_grid
+from twintrack.cohort.region import read_mask
 from twintrack.metrics import CaseMetrics, CaseTally, curve_of
 from twintrack.metrics.staple import staple_dice
 from twintrack.metrics.vascular import VESSELS
@@ -27,7 +28,6 @@ from twintrack.runs.results import Row, means, write_results
 from twintrack.runs.store import Entry, Failure, Store
 from twintrack.runs.streaming import moved
 from twintrack.version import __version__
-from twintrack.volumes import read_labels
 
 __all__ = [
     "FIGURES",
@@ -122,8 +122,9 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         path = None if self.calibrator is None else region_of_case(case)
         of_interest: NDArray[Any] | None = loaded.region
         if path is not None and of_interest is None:
-            mask = read_labels(path)
-            of_interest = on_grid(mask, loaded.score, loaded.part, self.ignore_header).array
+            of_interest = on_grid(
+                read_mask(path), loaded.score, loaded.part, self.ignore_header
+            ).array
         if self.calibrator is not None and loaded.part is not None:
             asked = np.zeros(loaded.score.array.shape, np.bool_)
             asked[loaded.part] = True if of_interest is None else of_interest[loaded.part] != 0

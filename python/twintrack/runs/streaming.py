@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.cohort import Case, RegionRule, annotated_box
-from twintrack.cohort.region import BOX_MARGIN, as_mask, require_marked
+from twintrack.cohort.region import BOX_MARGIN, open_mask, require_marked
 from twintrack.volumes import HEADER_PARTS, Volume, check_same_geometry, find_part
 from twintrack.volumes.slabs import VolumeSlabs, open_slabs
 
@@ -65,7 +65,6 @@ class StreamedCase:
     _whole_raters: list[VolumeSlabs]
     _raters: list[VolumeSlabs]
     _roi: VolumeSlabs | None
-    _roi_first: tuple[int, int, int]
 
     def for_each(self, work: Callable[[Slab], object]) -> None:
         """Call `work` on the slabs of the case, from its first plane to its last.
@@ -112,8 +111,7 @@ class StreamedCase:
             score, *raters = (next(part) for part in parts)
             region = None
             if self._roi is not None:
-                x0, y0, z0 = self._roi_first
-                region = as_mask(raters.pop(), self._roi.place, (x0, y0, z0 + first))
+                region = raters.pop()
                 marked = marked or bool(region.any())
             elif box is not None:
                 region = np.zeros(score.shape, np.bool_, "F")
@@ -167,21 +165,20 @@ def open_case(
     """
     score = open_score(case.score, tumour)
     raters = [open_slabs(path, ()) for path in case.raters]
-    roi = open_slabs(case.roi, ()) if region_rule == "roi" and case.roi is not None else None
+    roi = open_mask(case.roi) if region_rule == "roi" and case.roi is not None else None
     part = None if ignore_header or not raters else find_part(raters[0].place, score.place)
     whole = raters
-    roi_first = (0, 0, 0)
     if part is not None:
         for volume in raters:
             check_same_geometry(raters[0].place, volume.place)
         raters = [volume.cropped(part, score.place) for volume in raters]
         if roi is not None and find_part(roi.place, score.place) == part:
-            roi, roi_first = roi.cropped(part, score.place), _start(part)
+            roi = roi.cropped(part, score.place)
     places = [volume.place for volume in (score, *raters, *([roi] if roi else []))]
     reference = next((place for place in places if place.affine is not None), places[0])
     for place in places:
         check_same_geometry(reference, place, ignore=HEADER_PARTS if ignore_header else ())
-    return StreamedCase(case, score.place, region_rule, part, score, whole, raters, roi, roi_first)
+    return StreamedCase(case, score.place, region_rule, part, score, whole, raters, roi)
 
 
 def _start(box: Box | None) -> tuple[int, int, int]:

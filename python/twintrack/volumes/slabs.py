@@ -56,6 +56,16 @@ class VolumeSlabs:
         """
         return self._read(_depths(self.place.array.shape[2], planes))
 
+    def changed(
+        self,
+        change: Callable[[Iterator[NDArray[Any]]], Iterator[NDArray[Any]]],
+        dtype: np.dtype[Any],
+    ) -> VolumeSlabs:
+        """Return the volume of slabs that `change` makes of each reading; of the same sizes."""
+        own = self.place
+        place = Volume(_ghost(own.array.shape, dtype), own.affine, own.path, own.header)
+        return VolumeSlabs(place, lambda depths: change(self._read(depths)))
+
     def cropped(self, box: tuple[slice, slice, slice], place: Volume) -> VolumeSlabs:
         """Return the part of the volume inside `box`; `place` is another volume of that part.
 
