@@ -75,6 +75,9 @@ class Calibrator:
 
     Notes
     -----
+    Parameters that are set when the map is there hold for the next one, as scikit-learn has it:
+    what is saved or computed of the map goes by those it was made with (`made_with_`).
+
     A copy or pickle has tallies of its own; scikit-learn's ``clone`` has the parameters alone.
 
     Examples
@@ -96,6 +99,9 @@ class Calibrator:
     n_cases_: int
     n_voxels_: int
     n_bins_: int
+    # What the map was made with, and what is said of it: they come and go with it.
+    _made_with: dict[str, Any]
+    _provenance: dict[str, Any]
 
     def __init__(
         self,
@@ -179,6 +185,11 @@ class Calibrator:
         """Raise ValueError or TypeError for a parameter that cannot be; all fitting begins so."""
         if self.target not in TARGETS:
             raise ValueError(f"target is {self.target!r}; it must be one of {', '.join(TARGETS)}")
+        if self.ensemble is not None and not isinstance(self.ensemble, Mapping):
+            raise TypeError(
+                f"ensemble is {self.ensemble!r}; it must be a mapping such as "
+                "{'average': 'logits'}"
+            )
         if self.bins != "auto" and not (
             isinstance(self.bins, (int, np.integer)) and self.bins >= 1
         ):
@@ -336,6 +347,7 @@ class Calibrator:
         10
         """
         self.check_parameters()
+        self._tallies()
         if not self.exact:
             raise ValueError("refine places cuts exactly: make the Calibrator with exact=True")
         if iter(cases) is cases:
@@ -350,13 +362,15 @@ class Calibrator:
         Raises
         ------
         ValueError
-            If a case name occurs in both, or raters or parameters differ.
+            If a case name occurs in both, or raters or parameters differ: those of the next map
+            here from those that the other's map was made with, or is going to be.
         """
         if other is self:
             raise ValueError("a Calibrator merged with itself would count every voxel twice")
         if "_cases" not in other.__dict__:
             raise ValueError("the other Calibrator holds no tallies to merge")
-        mine, theirs = self.get_params(), other.get_params()
+        mine = self.get_params()
+        theirs = other.made_with_ if "map_" in other.__dict__ else other.get_params()
         differing = [name for name in mine if mine[name] != theirs[name]]
         if differing:
             name = differing[0]
@@ -401,13 +415,14 @@ class Calibrator:
         """
         at = np.linspace(0, 1, 1001) if scores is None else np.asarray(scores, np.float64)
         tallies = list(self._tallies().values())
+        made_with = self.made_with_
         return bootstrap_band(
             tallies,
             self.map_,
             at,
             self.n_bins_asked,
-            self.target,
-            self.rater,
+            made_with["target"],
+            made_with["rater"],
             resamples,
             level,
             seed,
@@ -416,9 +431,11 @@ class Calibrator:
     @property
     def n_bins_asked(self) -> int:
         """Number of bins asked for, or chosen by cross-validation."""
-        if self.bins != "auto":
-            return int(self.bins)
-        return 1 if self.target == "none" else self.bin_choice_.bins  # the identity needs none
+        made_with = self.made_with_ if "map_" in self.__dict__ else self.get_params()
+        if made_with["bins"] != "auto":
+            return int(made_with["bins"])
+        # The identity needs none.
+        return 1 if made_with["target"] == "none" else self.bin_choice_.bins
 
     # --- applying -----------------------------------------------------------------------------
 
@@ -454,6 +471,8 @@ class Calibrator:
     @property
     def region_(self) -> str:
         """Which voxels counted."""
+        if "map_" in self.__dict__:
+            return self._provenance.get("region") or "all"
         if "_regions" not in self.__dict__:
             return self.region_rule or "all"
         return "+".join(sorted(self._regions)) or self.region_rule or "all"
@@ -461,16 +480,19 @@ class Calibrator:
     @property
     def provenance_(self) -> dict[str, Any]:
         """What the calibrator file says of the map, knots aside."""
-        from twintrack.calibrator_file import describe
+        _ = self.map_
+        return copy.deepcopy(self._provenance)
 
-        return describe(self)
+    @property
+    def made_with_(self) -> dict[str, Any]:
+        """Parameters that the map was made with, by name; of a loaded one, as its file has them."""
+        _ = self.map_
+        return copy.deepcopy(self._made_with)
 
     def restore(self, fitted: CalibrationMap, provenance: Mapping[str, Any]) -> None:
         """Take over a map read from a file, and what the file says of it."""
-        self._set_map(fitted)
-        self._provenance = {
-            name: value for name, value in provenance.items() if name not in FILE_FIELDS
-        }
+        said = {name: value for name, value in provenance.items() if name not in FILE_FIELDS}
+        self._set_map(fitted, said)
         self.n_raters_ = provenance["raters"]
         self.n_cases_ = provenance["cases"]
         self.n_voxels_ = provenance["voxels"]
@@ -494,7 +516,6 @@ class Calibrator:
 
     def _reset(self) -> None:
         self._forget_map()
-        self.__dict__.pop("_provenance", None)
         self._cases: dict[str | None, ScoreTally] = {}
         self._numbers: dict[str | None, int] = {}  # of cases in each tally
         self._regions: set[str] = set()
@@ -527,7 +548,9 @@ class Calibrator:
         tallies = self._tallies()
         if not tallies:
             raise ValueError("no voxels were given")
+        self.check_parameters()  # they may have been set since the voxels were added
         first, *others = tallies.values()
+        self._check_raters(first.raters)
         total = first.copy() if others else first
         for tally in others:
             total += tally
@@ -538,7 +561,7 @@ class Calibrator:
         self.n_voxels_ = total.voxels
         if self.target == "none":
             self.n_bins_ = 0
-            self._set_map(IDENTITY)
+            self._set_map(IDENTITY, self._described())
             return
         if self.bins == "auto":
             self.bin_choice_ = choose_bins(
@@ -549,9 +572,17 @@ class Calibrator:
         else:
             self.bins_ = refined_bins(total, self.n_bins_asked, cases)
         self.n_bins_ = len(self.bins_)
-        self._set_map(fit_map(self.bins_, self.target, self.rater))
+        self._set_map(fit_map(self.bins_, self.target, self.rater), self._described())
 
-    def _set_map(self, fitted: CalibrationMap) -> None:
+    def _described(self) -> dict[str, Any]:
+        from twintrack.calibrator_file import describe
+
+        return describe(self)
+
+    def _set_map(self, fitted: CalibrationMap, provenance: Mapping[str, Any]) -> None:
+        """Keep the map with what is said of it: what is set from now on holds for the next."""
+        self._provenance = copy.deepcopy(dict(provenance))
+        self._made_with = {**self.get_params(), "ensemble": self._provenance.get("ensemble")}
         self.map_ = fitted
         self.X_thresholds_ = fitted.x
         self.y_thresholds_ = fitted.y

@@ -50,7 +50,7 @@ def write_calibrator(calibrator: Calibrator, path: Path) -> None:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "knots": {"x": fitted.x.tolist(), "y": fitted.y.tolist()},
-        **describe(calibrator),
+        **calibrator.provenance_,
     }
     text = json.dumps(content, indent=1, allow_nan=False)
     with replacing(path) as temporary:
@@ -58,10 +58,10 @@ def write_calibrator(calibrator: Calibrator, path: Path) -> None:
 
 
 def describe(calibrator: Calibrator) -> dict[str, Any]:
-    """Return the provenance of a fitted or loaded calibrator: the file's fields but the knots."""
-    loaded = calibrator.__dict__.get("_provenance")
-    if loaded is not None:
-        return dict(loaded)
+    """Return what the file says of the map that a calibrator is making: its fields but the knots.
+
+    It is asked when the bins are there; afterwards parameters may change and the map does not.
+    """
     bins = None
     if calibrator.target != "none":
         made = calibrator.bins_

@@ -15,6 +15,7 @@ from twintrack.cohort import load_case, read_manifest
 from twintrack.runs.engine import Settings
 from twintrack.runs.fit import (
     TallyJob,
+    band_over_cases,
     default_region,
     fit_cohort,
     fit_tallies,
@@ -113,6 +114,23 @@ def test_leaving_one_out_is_fitting_the_others(cases, store, parameters):
         assert fitted.provenance_ == expected.provenance_
     with pytest.raises(ValueError, match="needs at least two cases, here 1"):
         list(leave_one_out(whole, lambda: tallies(only=["*0"]), "roi"))
+
+
+def test_what_follows_a_fit_goes_by_what_its_map_was_made_with(cases, store):
+    """Parameters set afterwards would give a band, and calibrators, of another target and bins."""
+    fit_cohort(cases, Calibrator(), TallyJob("roi"), store)
+
+    def tallies():
+        return read_tallies(store)[1]
+
+    made = fit_tallies(Calibrator("single", bins=20, rater=2), tallies(), "roi")
+    expected = dict(leave_one_out(made, tallies, "roi")), band_over_cases(made, tallies())
+    made.set_params(target="mhr", bins=7, rater=0, ensemble={"members": 5})
+    found = dict(leave_one_out(made, tallies, "roi")), band_over_cases(made, tallies())
+    for case, fitted in found[0].items():
+        assert fitted.provenance_ == expected[0][case].provenance_
+        assert fitted.map_ == expected[0][case].map_
+    np.testing.assert_array_equal(found[1].low, expected[1].low)
 
 
 def test_tallies_of_several_regions_are_told_apart(cases, store):

@@ -59,6 +59,8 @@ def band_over_cases(
     resamples, level = whole_number(resamples, "resamples", 2), number_between(level, "level", 0, 1)
     seed = whole_number(seed, "seed", 0)
     at = np.linspace(0, 1, 1001) if scores is None else np.ascontiguousarray(scores, np.float64)
+    made_with = calibrator.made_with_
+    fitted_to, rater = made_with["target"], made_with["rater"]
     group_of, mean_score = _groups(tallies.total(), groups)
     made = len(mean_score)
 
@@ -70,7 +72,7 @@ def band_over_cases(
     sums: NDArray[np.float64] | None = None
     rows: list[NDArray[np.float64]] = []
     for number, (_, narrow) in enumerate(tallies.narrow(), start=1):
-        columns = _columns(narrow, calibrator.target, calibrator.rater)
+        columns = _columns(narrow, fitted_to, rater)
         index = _cells(narrow)
         rows.append(
             np.concatenate([np.bincount(group_of[index], c, minlength=made) for c in columns])
@@ -81,8 +83,8 @@ def band_over_cases(
             rows = []
     assert sums is not None  # noqa: S101 - there are cases
     # The votes of all raters together, out of N for each voxel, are those of one.
-    target: Target = "single" if calibrator.target == "mhr" else calibrator.target
-    answers = calibrator.n_raters_ if calibrator.target == "mhr" else 1
+    target: Target = "single" if fitted_to == "mhr" else fitted_to
+    answers = calibrator.n_raters_ if fitted_to == "mhr" else 1
     drawn = sums.reshape(resamples, -1, made)
     maps = np.stack(
         [_map(draw, mean_score, calibrator.n_bins_asked, target, answers, at) for draw in drawn]

@@ -295,7 +295,8 @@ def leave_one_out(
     Parameters
     ----------
     calibrator
-        Fitted; its parameters are taken over, and its number of bins where it was chosen.
+        Fitted; the parameters of its map are taken over, and its number of bins where it was
+        chosen.
     tallies
         Called twice: what `read_tallies` gives. A case is in memory at a time.
     region
@@ -319,7 +320,7 @@ def leave_one_out(
         if total is None or cases < 2:
             raise ValueError(f"leaving one case out needs at least two cases, here {cases}")
         dense = total.dense()
-    parameters = {**calibrator.get_params(), "bins": calibrator.n_bins_asked, "exact": False}
+    parameters = {**calibrator.made_with_, "bins": calibrator.n_bins_asked, "exact": False}
     for case, tally in tallies():
         cells, sums = tally.rows()
         rest = dense.copy()
