@@ -218,6 +218,9 @@ def test_save_and_load(tmp_path):
         ({"target": "median"}, "target is 'median'"),
         ({"raters": -1}, "raters is -1"),
         ({"bins": 250}, "bins and ensemble must be objects"),
+        ({"fitted_on": {}}, "fitted_on must be null or a list of objects with case and score"),
+        ({"fitted_on": [{"score": None}]}, "fitted_on must be null or a list"),
+        ({"fitted_on": [{"case": "0a", "score": 7}]}, "fitted_on must be null or a list"),
     ],
 )
 def test_a_broken_calibrator_file_is_named(tmp_path, change, message):

@@ -160,6 +160,7 @@ def edited(**changes: object) -> str:
         "region": "all",
         "bins": None,
         "ensemble": None,
+        "fitted_on": [{"case": "0a", "score": "1f-20", "patient": "2b"}],
     }
     return json.dumps({**content, **changes})
 
@@ -188,6 +189,12 @@ BROKEN = {
     "negative": (edited(raters=-1), "raters is -1; it must be a whole number", True),
     "fraction": (edited(cases=1.5), "cases is 1.5; it must be a whole number", True),
     "truth": (edited(cases=True), "it must be a whole number", False),
+    "cases": (
+        edited(fitted_on=["A"]),
+        "fitted_on must be null or a list of objects with case and score",
+        True,
+    ),
+    "score": (edited(fitted_on=[{"case": "0a", "score": 7}]), "fitted_on must be null or", True),
     "bins": (edited(bins=250), "bins and ensemble must be objects or null", True),
 }
 

@@ -33,7 +33,8 @@ const std::string good = R"({
  "bins": {"asked": "auto", "made": 5, "largest_share": 0.1, "exact": false},
  "cross_validation": {"folds": 5, "scores": {"10": 1.5e-3}},
  "ensemble": {"average": "logits", "tumour": [1, 2]},
- "versions": {"twintrack": "0.1.0"}
+ "versions": {"twintrack": "0.1.0"},
+ "fitted_on": [{"case": "0a", "score": "1f-20", "patient": "2b"}, {"case": "9c", "score": null}]
 }
 )";
 
@@ -54,6 +55,8 @@ void a_good_file_is_read_to_the_bit() {
   check(file.ensemble == R"({"average": "logits", "tumour": [1, 2]})", "ensemble is wrong");
   const CalibratorFile none = parse_calibrator(changed("\"rater\": 2", "\"rater\": null"), "null");
   check(!none.rater, "a rater of null is no rater");
+  parse_calibrator(changed("\"fitted_on\": [", "\"fitted_on\": null, \"more\": ["), "not known");
+  parse_calibrator(changed("\"fitted_on\"", "\"more\""), "of an earlier version");
 }
 
 void refused(const std::string& text, const std::string& why) {
@@ -93,13 +96,21 @@ void what_is_no_calibrator_is_refused() {
   refused(changed("123456789012", "null"), "voxels is null; it must be a whole number");
   refused(changed("\"bins\": {", "\"bins\": 3, \"more\": {"), "bins and ensemble must be objects");
   refused(changed("\"ensemble\": {", "\"ensemble\": \"\", \"more\": {"), "must be objects or null");
+  refused(changed("\"0a\"", "10"),
+          "fitted_on must be null or a list of objects with case and score");
+  refused(changed("\"1f-20\"", "{}"), "fitted_on must be null or a list of objects");
+  refused(changed("{\"case\": \"9c\", \"score\": null}", "\"9c\""),
+          "fitted_on must be null or a list");
+  refused(changed("\"case\": \"9c\", ", ""), "fitted_on must be null or a list");
+  refused(changed("\"fitted_on\": [", "\"fitted_on\": {}, \"more\": ["),
+          "fitted_on must be null or");
 }
 
 // Each of these breaks one rule of JSON.
 void what_is_not_json_is_refused() {
   for (std::size_t length = 0; length + 2 < good.size(); length += 7)
     refused(good.substr(0, length), "not a JSON file");
-  refused(good + "x", "something follows the end: line 19, column 1");
+  refused(good + "x", "something follows the end: line 20, column 1");
   for (const std::string number : {"NaN", "Infinity", "-", "+1", "01", "1.", ".5", "1e", "0x1",
                                    "1_0", "--1", "1e999", "1e-999"})
     refused(changed("0.25", number), "not a JSON file");

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from twintrack.calibration_map import CalibrationMap
 from twintrack.cross_validation import BinChoice, choose_bins
 from twintrack.cut_refinement import refined_bins
+from twintrack.fitted_on import FittedCase
 from twintrack.map_band import MapBand, bootstrap_band
 from twintrack.map_fit import IDENTITY, TARGETS, Target, fit_map
 from twintrack.scalars import whole_number
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Calibrator"]
 
-FILE_FIELDS = ("format", "format_version", "knots")  # of a calibrator file, not provenance
+# Of a calibrator file, but not provenance.
+FILE_FIELDS = ("format", "format_version", "knots", "fitted_on")
 
 
 class Calibrator:
@@ -72,6 +74,9 @@ class Calibrator:
     n_raters_, n_cases_, n_voxels_, n_bins_ : int
     bin_choice_ : BinChoice
         Score of every M tried, if ``bins="auto"``.
+    fitted_on_ : tuple of FittedCase, or None
+        Digests of the cases that have a name and of their scores, sorted, by which an evaluation
+        tells that it is on them; None if no case has a name, and for ``target="none"``.
 
     Notes
     -----
@@ -99,6 +104,7 @@ class Calibrator:
     n_cases_: int
     n_voxels_: int
     n_bins_: int
+    fitted_on_: tuple[FittedCase, ...] | None
     # What the map was made with, and what is said of it: they come and go with it.
     _made_with: dict[str, Any]
     _provenance: dict[str, Any]
@@ -272,6 +278,8 @@ class Calibrator:
         self.check_parameters()
         self._begin()
         self._add(score, raters, region, case)
+        if case is not None:
+            self._fitted_on.setdefault(*FittedCase.named(case))
         self._forget_map()
         return self
 
@@ -308,6 +316,21 @@ class Calibrator:
         self._cases[case].compact()
         if region is not None:
             self._regions.add(region)
+        if case is not None and cases == 1:
+            self._fitted_on.setdefault(*FittedCase.named(case))
+        self._forget_map()
+        return self
+
+    def record_cases(self, cases: Iterable[FittedCase]) -> Calibrator:
+        """Record which cases the voxels and tallies are of that are added: for `fitted_on_`.
+
+        `partial_fit` and `add_tally` record the names that they are given, but not the scores'
+        files, nor the cases of a sum of tallies.
+        """
+        self._begin()
+        for name, score in cases:
+            if score is not None or name not in self._fitted_on:
+                self._fitted_on[name] = score
         self._forget_map()
         return self
 
@@ -381,7 +404,7 @@ class Calibrator:
         for case, tally in other._cases.items():
             self.add_tally(tally, case, cases=other._numbers[case])
         self._regions |= other._regions
-        return self
+        return self.record_cases(FittedCase(*case) for case in other._fitted_on.items())
 
     @property
     def tallies_(self) -> dict[str | None, ScoreTally]:
@@ -493,6 +516,7 @@ class Calibrator:
         """Take over a map read from a file, and what the file says of it."""
         said = {name: value for name, value in provenance.items() if name not in FILE_FIELDS}
         self._set_map(fitted, said)
+        self.fitted_on_ = FittedCase.list_from_json(provenance.get("fitted_on"))
         self.n_raters_ = provenance["raters"]
         self.n_cases_ = provenance["cases"]
         self.n_voxels_ = provenance["voxels"]
@@ -519,6 +543,7 @@ class Calibrator:
         self._cases: dict[str | None, ScoreTally] = {}
         self._numbers: dict[str | None, int] = {}  # of cases in each tally
         self._regions: set[str] = set()
+        self._fitted_on: dict[str, str | None] = {}  # the items are those of `FittedCase`
 
     def _forget_map(self) -> None:
         for name in type(self).__annotations__:
@@ -559,6 +584,7 @@ class Calibrator:
         self.n_raters_ = total.raters
         self.n_cases_ = sum(self._numbers.values())
         self.n_voxels_ = total.voxels
+        self.fitted_on_ = None
         if self.target == "none":
             self.n_bins_ = 0
             self._set_map(IDENTITY, self._described())
@@ -572,6 +598,8 @@ class Calibrator:
         else:
             self.bins_ = refined_bins(total, self.n_bins_asked, cases)
         self.n_bins_ = len(self.bins_)
+        if self._fitted_on:
+            self.fitted_on_ = tuple(sorted(FittedCase(*case) for case in self._fitted_on.items()))
         self._set_map(fit_map(self.bins_, self.target, self.rater), self._described())
 
     def _described(self) -> dict[str, Any]:

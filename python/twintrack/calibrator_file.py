@@ -16,8 +16,14 @@ Version 1 of the format::
     cross_validation  {"folds": K, "scores": {"M": score}} or null
     ensemble          how the score was made, or null
     versions          {"twintrack": ..., "numpy": ...}
+    fitted_on         [{"case": ..., "score": ...}, ...], sorted, or null: the cases that the map
+                      was fitted on, by digests of name and score (`FittedCase`), as far as they
+                      are known. "score" may be null; further fields are passed over. Absent in
+                      files of earlier versions.
 
-Numbers are written so that they are read back to the same bits.
+Numbers are written so that they are read back to the same bits. A file may have 16 MiB: a case
+takes about 80 bytes and a knot about 50, so that there is room for 10,000 cases (0.8 MB) and for
+100,000.
 """
 
 from __future__ import annotations
@@ -45,14 +51,20 @@ LARGEST_FILE = 16 << 20  # bytes; 65000 knots take 3 MB
 
 def write_calibrator(calibrator: Calibrator, path: Path) -> None:
     """Write a fitted calibrator; the file appears whole or not at all."""
-    fitted = calibrator.map_
+    fitted, cases = calibrator.map_, calibrator.fitted_on_
     content: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "knots": {"x": fitted.x.tolist(), "y": fitted.y.tolist()},
         **calibrator.provenance_,
+        "fitted_on": None if cases is None else [case.to_json() for case in cases],
     }
     text = json.dumps(content, indent=1, allow_nan=False)
+    if len(text) >= LARGEST_FILE:  # all of it is ASCII
+        raise ValueError(
+            f"{path}: would take {len(text):,} bytes, but a calibrator file may have "
+            f"{LARGEST_FILE:,}: there are {len(cases or ()):,} cases with a name"
+        )
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -155,7 +167,10 @@ def read_calibrator(path: str | Path) -> Calibrator:
         region_rule=content.get("region"),
         ensemble=ensemble,
     )
-    calibrator.restore(fitted, content)
+    try:
+        calibrator.restore(fitted, content)
+    except ValueError as error:
+        raise fail(str(error)) from error
     return calibrator
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import subprocess
 from pathlib import Path
 
@@ -46,6 +47,13 @@ def saved(calibrator, path):
     return path.read_bytes()
 
 
+def saved_map(calibrator, path):
+    """The file without the cases: arrays have no names."""
+    content = json.loads(saved(calibrator, path))
+    del content["fitted_on"]
+    return content
+
+
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("region", ["roi", "box", "all"])
 def test_same_file_as_from_arrays(cases, store, tmp_path, region, exact):
@@ -54,7 +62,7 @@ def test_same_file_as_from_arrays(cases, store, tmp_path, region, exact):
     assert result.calibrator is streamed
     assert result.failures == []
     expected = in_memory(cases, region, bins=40, exact=exact)
-    assert saved(streamed, tmp_path / "a.json") == saved(expected, tmp_path / "b.json")
+    assert saved_map(streamed, tmp_path / "a.json") == saved_map(expected, tmp_path / "b.json")
 
 
 def test_cross_validation_does_not_depend_on_the_order_of_finishing(cases, store, tmp_path):
@@ -75,7 +83,7 @@ def test_refit_without_voxels_equals_fit(cases, store, tmp_path, parameters):
     options, tallies = read_tallies(store)
     fit_tallies(again, tallies, options["region"])
     expected = in_memory(cases, "roi", **parameters)
-    assert saved(again, tmp_path / "a.json") == saved(expected, tmp_path / "b.json")
+    assert saved_map(again, tmp_path / "a.json") == saved_map(expected, tmp_path / "b.json")
 
 
 def test_refit_to_a_subset(cases, store):

@@ -60,6 +60,7 @@ struct CalibratorFields {
   bool bins_valid = true;
   bool ensemble_valid = true;
   std::string ensemble = "null";
+  bool fitted_on_valid = true;
 };
 
 inline constexpr std::array<std::string_view, 3> count_names = {"raters", "cases", "voxels"};
@@ -138,6 +139,32 @@ inline bool skip_object_or_null(JsonReader& json) {
   return kind == JsonReader::Kind::object || kind == JsonReader::Kind::null;
 }
 
+// Whether the cases that the map was fitted on are listed as they should be; they are not kept.
+inline bool skip_fitted_cases(JsonReader& json) {
+  if (json.next() != JsonReader::Kind::array) {
+    const bool is_null = json.next() == JsonReader::Kind::null;
+    json.skip();
+    return is_null;
+  }
+  bool valid = true;
+  json.array([&] {
+    bool named = false;
+    bool scored = true;
+    if (json.next() != JsonReader::Kind::object)
+      json.skip();
+    else
+      json.object([&](const std::string& name) {
+        const JsonReader::Kind kind = json.next();
+        json.skip();
+        if (name == "case") named = kind == JsonReader::Kind::string;
+        if (name == "score")
+          scored = kind == JsonReader::Kind::string || kind == JsonReader::Kind::null;
+      });
+    valid = valid && named && scored;
+  });
+  return valid;
+}
+
 inline void read_field(JsonReader& json, const std::string& name, CalibratorFields& fields) {
   for (std::size_t i = 0; i < count_names.size(); ++i)
     if (name == count_names[i]) {
@@ -165,6 +192,8 @@ inline void read_field(JsonReader& json, const std::string& name, CalibratorFiel
     const std::size_t place = json.place();
     fields.ensemble_valid = skip_object_or_null(json);
     fields.ensemble = std::string(json.text_since(place));
+  } else if (name == "fitted_on") {
+    fields.fitted_on_valid = skip_fitted_cases(json);
   } else {
     json.skip();
   }
@@ -227,6 +256,7 @@ inline CalibratorFile parse_calibrator(std::string_view text, const std::string&
     check(fields.counts[i].has_value(), std::string(detail::count_names[i]) + " is " +
                                             fields.count_texts[i] + "; it must be a whole number");
   check(fields.bins_valid && fields.ensemble_valid, "bins and ensemble must be objects or null");
+  check(fields.fitted_on_valid, "fitted_on must be null or a list of objects with case and score");
   try {
     return {CalibrationMap(std::move(*fields.x), std::move(*fields.y)),
             target,

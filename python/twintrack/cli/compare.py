@@ -69,6 +69,10 @@ def print_comparison(comparison: Comparison, output: Path) -> None:
     console = Console()
     benchmark, _ = comparison.split_metrics()
     print_table(mean_table(comparison, benchmark), console)
+    for warning in comparison.warnings():
+        console.print(
+            f"warning: {one_line(warning)}", markup=False, style="bold red", highlight=False
+        )
     for case, why in comparison.left_out.items():
         console.print(
             f"left out: {one_line(case)} ({one_line(why)})", markup=False, highlight=False

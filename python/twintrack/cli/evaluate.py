@@ -120,6 +120,7 @@ def evaluate(
     """
     from twintrack.calibrator_file import read_calibrator
     from twintrack.files import check_folder_place
+    from twintrack.fitted_on import told
     from twintrack.runs import evaluate as runs
 
     report = telling.report()
@@ -138,6 +139,9 @@ def evaluate(
     cases = run.part_of(cohort)
     _check_examples(example or [], image, cohort, cases)
     store = output / "store"
+    fitted = runs.fitted_among(cases, job, store)
+    if fitted:
+        report.warn(f"{model}: {told(fitted, len(cases))}")
     if run.dry_run:
         run.print_plan(report, cases, job, store)
         return

@@ -262,6 +262,7 @@ def write_evaluation(report: Report, found: Evaluation, output: Path, method: st
         [
             ("cases", f"{len(found.rows)}"),
             *([("with notes", f"{with_notes}")] if with_notes else []),
+            *_fitted_on(found),
             *([("failed", f"{len(found.failures)}, see failures.csv")] if found.failures else []),
             ("written to", output),
         ],
@@ -270,6 +271,15 @@ def write_evaluation(report: Report, found: Evaluation, output: Path, method: st
         cases=len(found.rows),
         failed=len(found.failures),
     )
+
+
+def _fitted_on(found: Evaluation) -> list[tuple[str, str]]:
+    from twintrack.fitted_on import count
+
+    if found.fitted_on is None:
+        return [("map fitted on", "cases that its file does not name, perhaps these")]
+    fitted = count(found.fitted_on)
+    return [("map fitted on", f"{fitted} of the cases, see the notes")] if fitted else []
 
 
 def exit_by(failed: int, cases: int) -> None:

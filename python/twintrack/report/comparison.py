@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.fitted_on import Overlap, told
 from twintrack.report.metrics import Metric, in_order
 from twintrack.report.results import MethodResults
 from twintrack.statistics import (
@@ -51,6 +52,9 @@ class Comparison:
     undefined
         Metric key to the cases that do not count for it. A metric that is left with no case is not
         in `metrics`, but is here.
+    fitted_on
+        Method to those of `cases` that its map was fitted on; None if that is not known. Methods
+        without such cases are left out.
     """
 
     methods: tuple[str, ...]
@@ -62,6 +66,15 @@ class Comparison:
     differences: PairedBootstrapResult
     left_out: Mapping[str, str]
     undefined: Mapping[str, tuple[str, ...]]
+    fitted_on: Mapping[str, Overlap | None] = field(default_factory=dict)
+
+    def warnings(self) -> list[str]:
+        """Return what makes figures of a method too good, a sentence each."""
+        return [
+            f"{method}: {told(overlap, len(self.cases))}."
+            for method, overlap in self.fitted_on.items()
+            if overlap is not None
+        ]
 
     def split_metrics(self) -> tuple[tuple[Metric, ...], tuple[Metric, ...]]:
         """Separate the metrics of the paper's tables from others; without any, all are taken."""
@@ -163,7 +176,19 @@ def compare_methods(
             for j, metric in enumerate(metrics)
             if not counts[:, j].all()
         },
+        {
+            name: overlap
+            for name, results in methods.items()
+            if (overlap := _among(shared, results.fitted_on)) is None or overlap
+        },
     )
+
+
+def _among(cases: Collection[str], overlap: Overlap | None) -> Overlap | None:
+    if overlap is None:
+        return None
+    kept = {kind: tuple(name for name in names if name in cases) for kind, names in overlap.items()}
+    return {kind: names for kind, names in kept.items() if names}
 
 
 def default_reference(methods: Mapping[str, MethodResults]) -> str:

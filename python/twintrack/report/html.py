@@ -21,6 +21,7 @@ from twintrack.report.tables import (
     interval_table,
     mean_table,
     rounded_column,
+    signed,
 )
 from twintrack.version import __version__
 
@@ -88,12 +89,14 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["signed"] = lambda name: signed(comparison, name)
     environment.filters["minus"] = lambda text: text.replace("-", "−")
     benchmark, further = comparison.split_metrics()
     return environment.get_template("report.html").render(
         title=title,
         paragraphs=[text for text in introduction.split("\n\n") if text.strip()],
         comparison=comparison,
+        warnings=comparison.warnings(),
         findings=_findings(comparison),
         cautions=_cautions(comparison),
         means=mean_table(comparison, benchmark),
@@ -157,6 +160,12 @@ def _cautions(comparison: Comparison) -> list[str]:
             f"With {len(comparison.cases)} cases bootstrap intervals are too narrow, and "
             "differences are called significant too easily."
         )
+    cautions += [
+        f"{name}: the calibrator file does not say on which cases the map was fitted; if on these, "
+        "figures are too good."
+        for name, overlap in comparison.fitted_on.items()
+        if overlap is None
+    ]
     return cautions
 
 

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.fitted_on import Overlap, read_overlap
 from twintrack.report.examples import Example, read_examples
 
 __all__ = ["MethodResults", "Reliability", "read_results", "read_several"]
 
 # Columns and keys that are not metrics and not provenance.
 _CASE, _NOTES = "case", "notes"
-_NOT_PROVENANCE = ("method", "means", "reliability")
+_NOT_PROVENANCE = ("method", "means", "reliability", "fitted_on")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +95,8 @@ class MethodResults:
         What made the results: protocol, version, calibrator; JSON-like.
     examples
         Slices for the qualitative figure.
+    fitted_on
+        Cases that the method's map was fitted on; None if that is not known.
     """
 
     cases: tuple[str, ...]
@@ -103,6 +106,7 @@ class MethodResults:
     reliability: Reliability | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     examples: Sequence[Example] = ()
+    fitted_on: Overlap | None = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(set(self.cases)) < len(self.cases):
@@ -149,7 +153,8 @@ def read_results(folder: Path) -> tuple[str, MethodResults]:
     folder
         Holds ``cases.csv`` (column ``case``, one column per metric, optionally ``notes``; an empty
         cell or ``nan`` is undefined) and may hold ``summary.json`` (``method``, ``reliability``
-        with ``bin_count``, ``mean_score``, ``mean_mhr``; all else but ``means`` is provenance),
+        with ``bin_count``, ``mean_score``, ``mean_mhr``, and ``fitted_on``, as `Overlap`; all else
+        but ``means`` is provenance),
         ``failures.csv`` (``case`` and the reason) and ``examples/*.npz`` (as `write_example` writes
         them).
 
@@ -185,6 +190,7 @@ def read_results(folder: Path) -> tuple[str, MethodResults]:
         _reliability(folder / "summary.json", summary.get("reliability")),
         {key: value for key, value in summary.items() if key not in _NOT_PROVENANCE},
         read_examples(folder / "examples"),
+        _fitted_on(folder / "summary.json", summary.get("fitted_on", {})),
     )
     return name, results
 
@@ -262,6 +268,13 @@ def _read_summary(path: Path) -> dict[str, Any]:
     if not isinstance(summary, dict):
         raise ValueError(f"{path}: holds {type(summary).__name__}, not an object")
     return summary
+
+
+def _fitted_on(path: Path, content: Any) -> Overlap | None:
+    try:
+        return read_overlap(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _reliability(path: Path, curve: Any) -> Reliability | None:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape as escape_rich
 from rich.table import Table as RichTable
 
+from twintrack.fitted_on import count
 from twintrack.report.comparison import Comparison, Verdict
 from twintrack.report.metrics import Metric
 
@@ -35,12 +36,15 @@ __all__ = [
     "one_line",
     "print_table",
     "rounded_column",
+    "signed",
 ]
 
 Mark = Literal["best", "worst"]
 
 # The sign of a significant difference from the reference.
 FLAGS: dict[Verdict | None, str] = {"worse": "†", "better": "‡", None: ""}
+# The sign of a method whose map was fitted on some of the cases.
+FITTED = "§"
 _MISSING = "–"
 _SIGNIFICANT_DIGITS = 3
 
@@ -116,10 +120,11 @@ def difference_table(comparison: Comparison, metrics: Sequence[Metric] | None = 
                     verdict=comparison.verdict(i, j),
                 )
             )
-        rows.append((name, tuple(cells)))
+        rows.append((signed(comparison, name), tuple(cells)))
     caption = (
         f"Mean difference from {comparison.reference} over the same {len(comparison.cases)} cases, "
         f"with its {_level(comparison)} interval. {_flag_legend(comparison)}"
+        f"{_fitted_legend(comparison)}"
     )
     return Table(caption, chosen, tuple(rows))
 
@@ -144,12 +149,14 @@ def _table(comparison: Comparison, metrics: Sequence[Metric] | None, with_interv
                 for i in range(len(comparison.methods))
             ]
         )
-    rows = tuple(zip(comparison.methods, zip(*columns, strict=True), strict=True))
+    names = [signed(comparison, name) for name in comparison.methods]
+    rows = tuple(zip(names, zip(*columns, strict=True), strict=True))
     caption = (
         f"Bootstrap means over {result.resamples} resamples of {len(comparison.cases)} cases"
         f"{f', with {_level(comparison)} confidence intervals' if with_intervals else ''}. "
         f"{_flag_legend(comparison)}"
         f"{_count_legend(comparison, chosen)}"
+        f"{_fitted_legend(comparison)}"
     )
     return Table(caption, chosen, rows)
 
@@ -179,6 +186,23 @@ def _count_legend(comparison: Comparison, metrics: Iterable[Metric]) -> str:
         if metric.key in comparison.undefined
     ]
     return f" Fewer cases where a metric is undefined: {', '.join(fewer)}." if fewer else ""
+
+
+def signed(comparison: Comparison, method: str) -> str:
+    """Return the name of a method, with a sign if its map was fitted on some of the cases."""
+    return f"{method} {FITTED}" if comparison.fitted_on.get(method) else method
+
+
+def _fitted_legend(comparison: Comparison) -> str:
+    fitted = [
+        f"{name} on {count(overlap)}" for name, overlap in comparison.fitted_on.items() if overlap
+    ]
+    if not fitted:
+        return ""
+    return (
+        f" {FITTED} fitted on some of these {len(comparison.cases)} cases, which makes figures too "
+        f"good: {', '.join(fitted)}."
+    )
 
 
 def _decimals(values: NDArray[np.float64]) -> int:
@@ -243,6 +267,7 @@ _LATEX = {
     "*": "{*}",
     "†": r"$^{\dagger}$",
     "‡": r"$^{\ddagger}$",
+    "§": r"\textsection{}",
     "–": "--",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
@@ -331,7 +356,11 @@ def latex(table: Table) -> str:
 
 
 def mean_csv(comparison: Comparison) -> str:
-    """Table 1 at full precision: a row per method, a mean and a verdict per metric."""
+    """Table 1 at full precision: a row per method, a mean and a verdict per metric.
+
+    The last column is the number of cases that the method's map was fitted on, empty if that is
+    not known.
+    """
     head = ["method"]
     for metric in comparison.metrics:
         head += [escape_csv(metric.key), escape_csv(f"{metric.key} vs reference")]
@@ -340,8 +369,9 @@ def mean_csv(comparison: Comparison) -> str:
         row = [escape_csv(name)]
         for j in range(len(comparison.metrics)):
             row += [_number(comparison.intervals.mean[i, j]), comparison.verdict(i, j) or ""]
-        rows.append(row)
-    return _csv(head, rows)
+        overlap = comparison.fitted_on.get(name, {})
+        rows.append([*row, "" if overlap is None else str(count(overlap))])
+    return _csv([*head, "cases fitted on"], rows)
 
 
 def interval_csv(comparison: Comparison) -> str:

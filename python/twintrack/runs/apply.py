@@ -42,7 +42,11 @@ KIND = "calibrated"
 
 
 def calibrator_content(calibrator: Calibrator) -> dict[str, Any]:
-    """Return what a calibrator file holds: knots and provenance, by which a map is recognised."""
+    """Return knots and provenance, by which a map is recognised.
+
+    The cases that it was fitted on are left out: there may be thousands, and the same map is the
+    same whether they are known or not.
+    """
     fitted = calibrator.map_
     return {
         "knots": {"x": fitted.x.tolist(), "y": fitted.y.tolist()},

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,15 +17,17 @@ from twintrack.calibration import Calibrator
 from twintrack.cohort import Case, LoadedCase, RegionRule, load_case
 from twintrack.cohort.loading import on_grid
 from twintrack.cohort.region import read_mask
+from twintrack.fitted_on import NOTES, Overlap, find_overlap
 from twintrack.metrics import CaseMetrics, CaseTally, curve_of
 from twintrack.metrics.staple import staple_dice
 from twintrack.metrics.vascular import VESSELS
 from twintrack.predictions import calibrate_score, check_score, is_calibrated, region_of_case
 from twintrack.runs.apply import calibrator_content
 from twintrack.runs.engine import Settings, add_tallies, run_cases
+from twintrack.runs.fitted_cases import find_among, score_digest
 from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
-from twintrack.runs.results import Row, means, write_results
+from twintrack.runs.results import Row, cell_text, means, write_results
 from twintrack.runs.store import Entry, Failure, Store
 from twintrack.runs.streaming import moved
 from twintrack.version import __version__
@@ -36,6 +39,7 @@ __all__ = [
     "Evaluation",
     "default_method",
     "evaluate_cohort",
+    "fitted_among",
     "stored_evaluation",
 ]
 
@@ -220,6 +224,9 @@ class Evaluation(NamedTuple):
         What the figures depend on.
     calibrated
         Whether there were scores that are calibrated already, as the record beside them says.
+    fitted_on
+        Cases that the map was fitted on, which the notes name too; None if that is not known. Empty
+        without a map, and for the identity, which is fitted to nothing.
     """
 
     rows: Mapping[str, Row]
@@ -228,6 +235,7 @@ class Evaluation(NamedTuple):
     total: CaseTally | None
     options: Mapping[str, Any]
     calibrated: bool = False
+    fitted_on: Overlap | None = MappingProxyType({})
 
     def means(self) -> dict[str, tuple[float, int]]:
         """Return each figure's mean and the number of cases that have it."""
@@ -243,9 +251,12 @@ class Evaluation(NamedTuple):
                 "mean_score": curve.mean_score,
                 "mean_mhr": curve.mhr,
             }
-        write_results(
-            folder, method, self.options, self.rows, self.notes, self.failures, reliability
-        )
+        provenance = dict(self.options)
+        if _is_fitted(self.options):
+            provenance["fitted_on"] = self.fitted_on and {
+                kind: [cell_text(name) for name in names] for kind, names in self.fitted_on.items()
+            }
+        write_results(folder, method, provenance, self.rows, self.notes, self.failures, reliability)
 
 
 def evaluate_cohort(
@@ -278,11 +289,21 @@ def evaluate_cohort(
         The store cannot be written.
     """
     opened = Store(store, job.kind, job.options)
-    with opened.writing(case.name for case in cohort or cases):
+    known = None if job.calibrator is None else job.calibrator.fitted_on_
+    with opened.writing((case.name for case in cohort or cases), known):
         outcomes, total = run_cases(cases, job, opened, settings or Settings(), "Evaluating")
     entries = [outcome.entry for outcome in outcomes if outcome.entry is not None]
     failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
-    return _evaluation(entries, failures, total, job.options)
+    return _evaluation(entries, failures, total, opened)
+
+
+def fitted_among(cases: Sequence[Case], job: EvaluateJob, store: Path) -> Overlap:
+    """Find out before the work which cases the map was fitted on, as far as that is known."""
+    opened = Store(store, job.kind, job.options)
+    if job.calibrator is None or not _is_fitted(opened.options):
+        return {}
+    fitted_on = job.calibrator.fitted_on_ or opened.fitted_on() or ()
+    return find_among(cases, fitted_on, job.files, opened)
 
 
 def stored_evaluation(store: Store) -> Evaluation:
@@ -299,7 +320,7 @@ def stored_evaluation(store: Store) -> Evaluation:
         entries.append(store.tallied(case))
         tally = EvaluateJob().load_tally(store.tally_path(case))
         total = add_tallies(total, case, tally)
-    return _evaluation(entries, failures, total, store.options)
+    return _evaluation(entries, failures, total, store)
 
 
 def default_method(options: Mapping[str, Any], calibrated: bool = False) -> str:
@@ -316,20 +337,37 @@ def _evaluation(
     entries: Sequence[Entry],
     failures: Sequence[Failure],
     total: CaseTally | None,
-    options: Mapping[str, Any],
+    store: Store,
 ) -> Evaluation:
+    overlap: Overlap | None = {}
+    if _is_fitted(store.options):
+        known = store.fitted_on()
+        scores = {entry.case: score_digest(entry.inputs) for entry in entries}
+        overlap = None if known is None else find_overlap(known, scores)
+    fitted = {case: NOTES[kind] for kind, names in (overlap or {}).items() for case in names}
+
     def row(entry: Entry) -> Row:
         figures = entry.result["figures"]
         return {name: None if name not in figures else _number(figures[name]) for name in FIGURES}
 
     return Evaluation(
         {entry.case: row(entry) for entry in entries},
-        {entry.case: entry.result["notes"] for entry in entries},
+        {
+            entry.case: [*filter(None, [fitted.get(entry.case)]), *entry.result["notes"]]
+            for entry in entries
+        },
         failures,
         total,
-        options,
+        store.options,
         any(entry.result.get("calibrated", False) for entry in entries),
+        overlap,
     )
+
+
+def _is_fitted(options: Mapping[str, Any]) -> bool:
+    """Whether scores went through a map that was fitted to something."""
+    calibrator = options["calibrator"]
+    return calibrator is not None and calibrator["target"] != "none"
 
 
 def _number(value: float | None) -> float:

@@ -17,9 +17,11 @@ from twintrack.calibration import Calibrator
 from twintrack.cohort import Case, RegionRule
 from twintrack.cross_validation import deal
 from twintrack.files import split_suffix
+from twintrack.fitted_on import FittedCase
 from twintrack.predictions import ensemble_of_score, join_ensembles
 from twintrack.runs.case_band import band_over_cases
 from twintrack.runs.engine import Outcome, Settings, add_tallies, flow_through, run_cases
+from twintrack.runs.fitted_cases import score_digest
 from twintrack.runs.inputs import case_files, size_of
 from twintrack.runs.job import Job, Product
 from twintrack.runs.memory import case_bytes
@@ -194,16 +196,20 @@ def fit_cohort(
     outcomes, total = tally_cohort(cases, job, store, settings)
     failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
     check_failures(failures, len(cases), skip_broken)
-    entries = (outcome.entry for outcome in outcomes if outcome.entry is not None)
+    entries = [outcome.entry for outcome in outcomes if outcome.entry is not None]
     calibrator.set_params(ensemble=join_ensembles(_ensembles(entries), calibrator.ensemble))
     broken = {failure.case for failure in failures}
     whole = [case for case in cases if case.name not in broken]
     if calibrator.bins == "auto":
-        tallies = StoredTallies(Store(store, job.kind, job.options), [c.name for c in whole])
+        opened = Store(store, job.kind, job.options)
+        tallies = StoredTallies(opened, [case.name for case in whole], _scores(entries))
         fit_tallies(calibrator, tallies, job.region)
     else:
         if total is None:
             raise ValueError("there are no cases to fit")
+        calibrator.record_cases(
+            FittedCase.named(case, score) for case, score in _scores(entries).items()
+        )
         calibrator.add_tally(total, region=job.region, cases=len(whole))
         if calibrator.exact and calibrator.target != "none":
             calibrator.refine(_Voxels(whole, job, settings))
@@ -247,6 +253,8 @@ def fit_tallies(
     ValueError
         There is no tally, or the numbers of raters differ; names the case.
     """
+    if isinstance(tallies, StoredTallies):
+        calibrator.record_cases(tallies.fitted_cases().values())
     if isinstance(tallies, StoredTallies) and not keep:
         parts = [tallies]
         if calibrator.bins == "auto" and len(tallies) > 1:
@@ -254,7 +262,8 @@ def fit_tallies(
             dealt = deal(len(tallies), int(calibrator.folds), int(calibrator.seed))
             parts = [tallies.of([tallies.cases[k] for k in fold]) for fold in dealt]
         for number, part in enumerate(parts):
-            calibrator.add_tally(part.total(), f"fold {number}", region=region, cases=len(part))
+            name = part.cases[0] if len(part) == 1 else f"fold {number}"
+            calibrator.add_tally(part.total(), name, region=region, cases=len(part))
         return _fitted(calibrator)
     total: ScoreTally | None = None
     number = 0
@@ -264,6 +273,7 @@ def fit_tallies(
         keep = True
     for case, tally in tallies:
         number += 1
+        calibrator.record_cases([FittedCase.named(case)])
         try:
             if keep:
                 calibrator.add_tally(tally, case, region=region)
@@ -311,14 +321,14 @@ def leave_one_out(
     if isinstance(given, StoredTallies):
         if len(given) < 2:
             raise ValueError(f"leaving one case out needs at least two cases, here {len(given)}")
-        dense, cases = given.dense(), len(given)
+        dense, everyone = given.dense(), given.fitted_cases()
     else:
-        total, cases = None, 0
+        total, everyone = None, {}
         for case, tally in given:
             total = add_tallies(total, case, tally)
-            cases += 1
-        if total is None or cases < 2:
-            raise ValueError(f"leaving one case out needs at least two cases, here {cases}")
+            everyone[case] = FittedCase.named(case)
+        if total is None or len(everyone) < 2:
+            raise ValueError(f"leaving one case out needs at least two cases, here {len(everyone)}")
         dense = total.dense()
     parameters = {**calibrator.made_with_, "bins": calibrator.n_bins_asked, "exact": False}
     for case, tally in tallies():
@@ -326,7 +336,8 @@ def leave_one_out(
         rest = dense.copy()
         rest[:, cells] -= sums.T
         fitted = Calibrator(**parameters)
-        fitted.add_tally(ScoreTally.from_dense(rest), region=region, cases=cases - 1)
+        fitted.record_cases(known for other, known in everyone.items() if other != case)
+        fitted.add_tally(ScoreTally.from_dense(rest), region=region, cases=len(everyone) - 1)
         yield case, _fitted(fitted)
 
 
@@ -381,10 +392,14 @@ def read_tallies(
         case for case in cases if (not only or _matches(case, only)) and not _matches(case, without)
     ]
 
-    tallies = StoredTallies(opened, cases)
+    entries = [entry for case in cases if (entry := opened.find(case)) is not None]
+    tallies = StoredTallies(opened, cases, _scores(entries))
     tallies.pack()
-    entries = (entry for case in cases if (entry := opened.find(case)) is not None)
     return {**opened.options, "ensemble": join_ensembles(_ensembles(entries))}, tallies
+
+
+def _scores(entries: Iterable[Entry]) -> dict[str, str | None]:
+    return {entry.case: score_digest(entry.inputs) for entry in entries}
 
 
 def _ensembles(entries: Iterable[Entry]) -> Iterator[tuple[str, Mapping[str, Any]]]:

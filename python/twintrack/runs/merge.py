@@ -78,7 +78,8 @@ def merge_stores(parts: Sequence[Path], target: Path, kind: str) -> Store:
     taken = [(case, holder) for case, (_, holder, _) in chosen.items() if holder is not merged]
     for case, holder in taken:
         holder.tallied(case)  # reads it: a damaged one is told while nothing has been written
-    with merged.writing(cohort):
+    fitted_on = [cases for _, holder in holders if (cases := holder.fitted_on()) is not None]
+    with merged.writing(cohort, set().union(*fitted_on) if fitted_on else None):
         for case, holder in taken:
             merged.copy_from(holder, case)
         for failure in failures:

@@ -9,9 +9,12 @@ cases.csv
     why. Numbers are written so that they are read back to the same bits.
 summary.json
     ``format`` ("twintrack-results"), ``format_version``, ``method``, what the figures depend on
-    (``protocol``, ``calibrator`` and so on), ``cases``, ``failed``, ``means`` (figure to ``mean``
-    and ``cases``, the number of cases that have it) and ``reliability``, the curve pooled over all
-    cases: ``bin_count``, ``mean_score`` and ``mean_mhr`` per bin, null where a bin is empty.
+    (``protocol``, ``calibrator`` and so on), ``fitted_on`` (the cases that the calibrator's map was
+    fitted on, by kind, as `twintrack.fitted_on` tells them apart, and as the notes say; null if
+    that is not known, absent where no map was fitted), ``cases``, ``failed``, ``means`` (figure to
+    ``mean`` and ``cases``, the number of cases that have it) and ``reliability``, the curve pooled
+    over all cases: ``bin_count``, ``mean_score`` and ``mean_mhr`` per bin, null where a bin is
+    empty.
 failures.csv
     A row per case that could not be evaluated: ``case``, ``step``, ``file``, ``message``.
 
@@ -33,7 +36,7 @@ from numpy.typing import NDArray
 from twintrack.files import replacing
 from twintrack.runs.store import Failure, dump_json
 
-__all__ = ["means", "write_results"]
+__all__ = ["cell_text", "means", "write_results"]
 
 FORMAT = "twintrack-results"
 FORMAT_VERSION = 1
@@ -99,7 +102,7 @@ def write_results(
         folder / "cases.csv",
         ["case", *columns, "notes"],
         (
-            [_text(case), *(_number(rows[case][name]) for name in columns), _text(remarks)]
+            [cell_text(case), *(_number(rows[case][name]) for name in columns), cell_text(remarks)]
             for case in cases
             for remarks in ["; ".join(notes.get(case, ()))]
         ),
@@ -108,7 +111,10 @@ def write_results(
         folder / "failures.csv",
         ["case", "step", "file", "message"],
         (
-            [_text(cell) for cell in (failure.case, failure.step, failure.file, failure.message)]
+            [
+                cell_text(cell)
+                for cell in (failure.case, failure.step, failure.file, failure.message)
+            ]
             for failure in sorted(failures, key=lambda failure: failure.case)
         ),
     )
@@ -138,7 +144,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]])
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
 
 
-def _text(text: str) -> str:
+def cell_text(text: str) -> str:
     """Return a cell that no spreadsheet takes for a formula, without control characters."""
     clean = "".join(letter if letter.isprintable() else " " for letter in text).strip()
     return f"'{clean}" if clean.startswith(("=", "+", "-", "@")) else clean

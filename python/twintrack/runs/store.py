@@ -5,6 +5,7 @@ options::
 
     STORE/KIND-KEY/options.json        what decides the results besides the inputs
     STORE/KIND-KEY/cohort.json         names of all cases of the last run, finished or not
+    STORE/KIND-KEY/fitted_on.json      what the map of an evaluation was fitted on, if it is known
     STORE/KIND-KEY/cases/CASE.json     a finished case
     STORE/KIND-KEY/cases/CASE.npz      its tally, for kinds that have one
     STORE/KIND-KEY/failures/CASE.json  why a case could not be finished
@@ -12,7 +13,8 @@ options::
 
 KIND is "score-tally", "evaluation" or "calibrated"; KEY is the beginning of the SHA-256 of the
 options. options.json holds ``format`` ("twintrack-store"), ``format_version``, ``kind`` and
-``options``; cohort.json ``cases``. A record CASE.json holds ``format_version``, ``case``,
+``options``; cohort.json ``cases``; fitted_on.json ``fitted_on``, as in the calibrator file. A
+record CASE.json holds ``format_version``, ``case``,
 ``inputs`` (role to `FileStamp`), ``voxels``, ``result`` and ``outputs`` (the role "tally" or
 "volume" to `FileStamp`). ``result`` is ``voxels_in_region``, ``ensemble`` (what is known of how the
 score was made) and, where a score is a crop, ``marked_outside`` (voxels that raters mark outside of
@@ -39,6 +41,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from twintrack.fitted_on import FittedCase
 from twintrack.runs.stamps import FileStamp, read_stamp
 
 try:
@@ -207,6 +210,21 @@ class Store:
             raise ValueError(f"{path}: missing or damaged; repeat the run that made the store")
         return names
 
+    def fitted_on(self) -> tuple[FittedCase, ...] | None:
+        """Return what the map of the runs was fitted on; None if that is not known.
+
+        Raises
+        ------
+        ValueError
+            The list is damaged.
+        """
+        path = self.folder / "fitted_on.json"
+        if not path.exists():
+            return None
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            return FittedCase.list_from_json((_read_record(path) or {})["fitted_on"])
+        raise ValueError(f"{path}: damaged; repeat the run that made the store")
+
     def complete(self) -> tuple[list[str], list[Failure]]:
         """Return the finished cases of the cohort and those that failed.
 
@@ -234,13 +252,18 @@ class Store:
     # --- writing ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def writing(self, cohort: Iterable[str]) -> Iterator[Store]:
+    def writing(
+        self, cohort: Iterable[str], fitted_on: Iterable[FittedCase] | None = None
+    ) -> Iterator[Store]:
         """Prepare the folders; what is unfinished at the end of the block is removed.
 
         Parameters
         ----------
         cohort
             Names of all the cases that the store is going to have, also those that other runs do.
+        fitted_on
+            What the map was fitted on. If it is not known, what an earlier run knew is kept: it had
+            the same map, which is one of the options.
 
         Raises
         ------
@@ -256,6 +279,10 @@ class Store:
                 self._put_json(self.folder / "options.json", self._description())
                 names = {"format_version": FORMAT_VERSION, "cases": sorted(cohort)}
                 self._put_json(self.folder / "cohort.json", names)
+                if fitted_on is not None:
+                    known = [case.to_json() for case in sorted(fitted_on, key=_by_text)]
+                    content = {"format_version": FORMAT_VERSION, "fitted_on": known}
+                    self._put_json(self.folder / "fitted_on.json", content)
             yield self
 
     @contextlib.contextmanager
@@ -447,6 +474,10 @@ def dump_json(content: Any) -> str:
 def _key(kind: str, options: Mapping[str, Any]) -> str:
     text = json.dumps([kind, options], sort_keys=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _by_text(case: FittedCase) -> tuple[str, str]:
+    return case.case, case.score or ""
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack import _core
+from twintrack.fitted_on import FittedCase
+from twintrack.runs.fitted_cases import score_digest
 from twintrack.runs.store import Store
 from twintrack.runs.tally_pack import NAME, PackedTally, Stamp, TallyPack, write_pack
 from twintrack.score_tally import ScoreTally
@@ -31,11 +33,16 @@ class StoredTallies:
         Where they are.
     cases
         Names of finished cases.
+    scores
+        Case to `score_digest`, where the records have been read already.
     """
 
-    def __init__(self, store: Store, cases: Sequence[str]) -> None:
+    def __init__(
+        self, store: Store, cases: Sequence[str], scores: Mapping[str, str | None] | None = None
+    ) -> None:
         self.cases = sorted(cases)
         self._store = store
+        self._scores = scores
         self._pack: TallyPack | None = None
         with contextlib.suppress(OSError, ValueError):  # none, or to be written again
             self._pack = TallyPack(store.folder / NAME)
@@ -60,6 +67,14 @@ class StoredTallies:
         some = copy.copy(self)
         some.cases = list(cases)
         return some
+
+    def fitted_cases(self) -> dict[str, FittedCase]:
+        """Return by name what a map that is fitted to the tallies keeps of the cases."""
+        scores = self._scores
+        if scores is None:
+            entries = map(self._store.find, self.cases)
+            scores = {entry.case: score_digest(entry.inputs) for entry in entries if entry}
+        return {case: FittedCase.named(case, scores.get(case)) for case in self.cases}
 
     def pack(self) -> None:
         """Write the pack again if many tallies are not in it; nothing happens if it cannot be."""
