@@ -23,6 +23,7 @@ import numpy as np
 
 from twintrack import Calibrator, CaseTally, ScoreTally, _core, load_calibrator
 from twintrack.cohort import read_manifest
+from twintrack.fitted_on import FittedCase
 from twintrack.report.results import read_results
 from twintrack.runs.fit import KIND, read_tallies
 from twintrack.runs.memory import case_bytes
@@ -195,6 +196,10 @@ def calibrator(folder: Path) -> list[bytes]:
         Calibrator(**parameters).fit(scores, raters).save(path)
         found.append(path.read_bytes())
         path.unlink()
+    named = Calibrator(bins=5).partial_fit(scores[0], raters[0], case="A")
+    named.record_cases([FittedCase.named("B", "0123456789abcdef-480")]).save(path)
+    found.append(path.read_bytes())
+    path.unlink()
     return found
 
 
@@ -246,7 +251,7 @@ def store(folder: Path) -> Store:
     """A store of two cases, one finished and one failed."""
     (folder / "s.nii").write_bytes(b"score")
     made = Store(folder, KIND, OPTIONS)
-    with made.writing(["A", "B"]):
+    with made.writing(["A", "B"], [FittedCase.named("C"), FittedCase.named("D", "ab-12")]):
         from twintrack.runs.stamps import read_stamp
         from twintrack.runs.store import Failure
 
@@ -301,6 +306,7 @@ def use_store(path: Path) -> None:
                 _ = entry.nbytes
             found.failures()
             found.complete()
+            found.fitted_on()
         list(read_tallies(root)[1])
     except ValueError as error:
         # What is missing or unfit is told of the store, not always of the one file.
@@ -321,6 +327,7 @@ def summary(folder: Path) -> list[bytes]:
         "means": {"tdsc": {"mean": 0.75, "cases": 1}},
         "calibrator": {"target": "mhr"},
         "reliability": {"bin_count": [3, 0], "mean_score": [0.2, None], "mean_mhr": [0, None]},
+        "fitted_on": {"same_case": ["a"], "other_score": []},
     }
     return [json.dumps(content).encode()]
 
@@ -394,6 +401,13 @@ TARGETS = {
             "store-options", f"{_KEY}/options.json", use_store, store_file("options.json"), "text"
         ),
         Target("store-cohort", f"{_KEY}/cohort.json", use_store, store_file("cohort.json"), "text"),
+        Target(
+            "store-fitted-on",
+            f"{_KEY}/fitted_on.json",
+            use_store,
+            store_file("fitted_on.json"),
+            "text",
+        ),
         Target("store-tally", f"{_KEY}/cases/A.npz", use_store, store_file("cases/A.npz"), "zip"),
         Target("pack", f"{_KEY}/{NAME}", use_pack, pack, "plain"),
         Target("results", "cases.csv", use_results, results, "text"),

@@ -203,6 +203,13 @@ def test_save_and_load(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again.json", "c.json"]
 
 
+def deep(levels):
+    nested = []
+    for _ in range(levels):
+        nested = [nested]
+    return nested
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -218,6 +225,7 @@ def test_save_and_load(tmp_path):
         ({"target": "median"}, "target is 'median'"),
         ({"raters": -1}, "raters is -1"),
         ({"bins": 250}, "bins and ensemble must be objects"),
+        ({"versions": deep(500)}, "it is nested too deeply"),
         ({"fitted_on": {}}, "fitted_on must be null or a list of objects with case and score"),
         ({"fitted_on": [{"score": None}]}, "fitted_on must be null or a list"),
         ({"fitted_on": [{"case": "0a", "score": 7}]}, "fitted_on must be null or a list"),

@@ -169,6 +169,8 @@ def read_calibrator(path: str | Path) -> Calibrator:
     )
     try:
         calibrator.restore(fitted, content)
+    except RecursionError as error:
+        raise fail("it is nested too deeply") from error
     except ValueError as error:
         raise fail(str(error)) from error
     return calibrator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -74,12 +75,14 @@ def phantom(
     ] = Format.nifti,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the cohort.")] = 0,
     *,
+    context: typer.Context,
     telling: options.Telling,
 ) -> None:
     """Write a synthetic cohort: CTs with a tumour and five vessels, raters who differ, a score.
 
     The folder is laid out as CURVAS–PDACVI is, with the score of an imagined network and a manifest
-    for the other commands. The same options give the same files.
+    for the other commands. The same options give the same files. A map is measured on other
+    patients than it was fitted on: --first draws them.
     """
     from twintrack.datasets.phantom import PhantomSpec, write_cohort
     from twintrack.files import check_folder_place
@@ -106,16 +109,42 @@ def phantom(
         )
     finally:
         report.progress.stop()
+    other = _beside(output)
+    draw = ["phantom", "-o", other, "--first", first + cases, *_given(context)]
+    evaluate = ["evaluate", "-i", other / manifest.name, "-m", "calibrator.json", "-o", "results"]
     report.result(
         f"{cases} synthetic cases",
         [
             ("manifest", manifest),
-            ("then", f"twintrack fit -i {manifest} -o calibrator.json"),
-            ("", f"twintrack evaluate -i {manifest} -m calibrator.json -o results"),
+            ("to fit", _command("fit", "-i", manifest, "-o", "calibrator.json")),
+            ("other patients", _command(*draw)),
+            ("to evaluate", _command(*evaluate)),
         ],
         manifest=str(manifest),
         cases=cases,
     )
+
+
+def _beside(folder: Path) -> Path:
+    """Return a name for a second cohort, whatever the first is called."""
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    return named.with_name(f"{named.name}_other")
+
+
+def _given(context: typer.Context) -> list[str]:
+    """Return the options that were given, but those that another cohort of the kind has its own."""
+    given: list[str] = []
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        own = option.name in ("output", "first", "quiet", "log_json", "verbose")
+        if not own and source is not None and source.name == "COMMANDLINE":
+            value = context.params[option.name or ""]
+            given += [option.opts[0], str(value.value if isinstance(value, Enum) else value)]
+    return given
+
+
+def _command(*words: object) -> str:
+    return shlex.join(["twintrack", *map(str, words)])
 
 
 def _shape(text: str) -> tuple[int, int, int]:
