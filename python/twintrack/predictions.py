@@ -30,6 +30,7 @@ __all__ = [
     "ensemble_of_score",
     "is_calibrated",
     "join_ensembles",
+    "record_beside",
     "record_calibrated",
     "region_of_case",
 ]
@@ -39,6 +40,16 @@ RECORD = "prediction.json"
 
 REGIONS = "rois"
 """Folder beside it with the masks of what the networks were asked about."""
+
+
+def record_beside(score: Path) -> Path | None:
+    """Return the file that says how a score was made, None if there is none.
+
+    `ensemble_of_score`, `is_calibrated` and `check_score` read it and, of an ``.npz``, what
+    `twintrack.volumes.files_read` names: nothing else.
+    """
+    record = score.with_name(RECORD)
+    return record if record.is_file() else None
 
 
 def ensemble_of_score(score: Path, tumour: Sequence[int] = (1,)) -> dict[str, Any]:
@@ -60,8 +71,8 @@ def ensemble_of_score(score: Path, tumour: Sequence[int] = (1,)) -> dict[str, An
         The score is calibrated already, or the record or the archive cannot be read; names the
         file.
     """
-    record = score.with_name(RECORD)
-    if record.is_file():
+    record = record_beside(score)
+    if record is not None:
         content = _read_record(record)
         ensemble: dict[str, Any] = content["ensemble"]
         if content["calibrator"] is not None:
@@ -84,8 +95,8 @@ def is_calibrated(score: Path) -> bool:
     ValueError
         The record cannot be read; names it.
     """
-    record = score.with_name(RECORD)
-    return record.is_file() and _read_record(record)["calibrator"] is not None
+    record = record_beside(score)
+    return record is not None and _read_record(record)["calibrator"] is not None
 
 
 def join_ensembles(
@@ -185,7 +196,7 @@ def region_of_case(case: Case) -> Path | None:
     if case.roi is not None:
         return case.roi
     beside = case.score.parent / REGIONS / case.score.name
-    return beside if case.score.with_name(RECORD).is_file() and beside.is_file() else None
+    return beside if record_beside(case.score) is not None and beside.is_file() else None
 
 
 def calibrate_score(

@@ -188,7 +188,7 @@ def test_nnunet_probabilities_take_their_geometry_from_beside(cohort, calibrator
     (outcome,) = apply_cohort([case], job)
     assert outcome.state == "done"
     assert np.allclose(nib.load(job.place(case)).affine, score.affine)
-    assert set(outcome.entry.inputs) == {"score", "geometry"}
+    assert set(outcome.entry.inputs) == {"score", "score.nii.gz"}
 
 
 @pytest.mark.parametrize(

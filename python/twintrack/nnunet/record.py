@@ -16,6 +16,7 @@ import numpy as np
 
 from twintrack.files import replacing
 from twintrack.nnunet.pipeline import Pipeline
+from twintrack.runs.inputs import with_files_read
 from twintrack.runs.stamps import FileStamp, read_stamp
 from twintrack.version import __version__
 
@@ -49,14 +50,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def stamp_images(files: Sequence[Path]) -> dict[str, Any]:
-    """Return the content of ``inputs/CASE.json``; reads the images.
+    """Return the content of ``inputs/CASE.json``; reads the images, whatever files they are in.
 
     Raises
     ------
     OSError, ValueError
         As `read_stamp`.
     """
-    return {f"image_{k}": read_stamp(file).to_json() for k, file in enumerate(files)}
+    return {role: read_stamp(file).to_json() for role, file in _by_role(files).items()}
 
 
 def changed_image(record: Path, files: Sequence[Path]) -> Path | None:
@@ -66,11 +67,17 @@ def changed_image(record: Path, files: Sequence[Path]) -> Path | None:
     """
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
-        stamps = [FileStamp.from_json(content[f"image_{k}"]) for k in range(len(files))]
-    except (KeyError, TypeError, ValueError):
+        now = _by_role(files)
+        stamps = {role: FileStamp.from_json(stamp) for role, stamp in content.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
         return files[0]
-    pairs = zip(stamps, files, strict=True)
-    return next((file for stamp, file in pairs if not stamp.matches(file)), None)
+    if set(stamps) != set(now):
+        return files[0]
+    return next((file for role, file in now.items() if not stamps[role].matches(file)), None)
+
+
+def _by_role(files: Sequence[Path]) -> dict[str, Path]:
+    return with_files_read({f"image_{k}": file for k, file in enumerate(files)})
 
 
 def check_same(record: Path, settings: Mapping[str, Any], folders: Sequence[Path]) -> None:

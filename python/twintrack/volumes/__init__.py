@@ -5,7 +5,13 @@ never unpickles, and answers a bad file with a ValueError or OSError that names 
 """
 
 from twintrack.volumes.geometry import HEADER_PARTS, Volume, check_same_geometry, find_part, paste
-from twintrack.volumes.reading import read_label_map, read_labels, read_score, read_volume
+from twintrack.volumes.reading import (
+    files_read,
+    read_label_map,
+    read_labels,
+    read_score,
+    read_volume,
+)
 from twintrack.volumes.writing import QUANTISATION_ERROR, write_volume
 
 __all__ = [
@@ -13,6 +19,7 @@ __all__ = [
     "QUANTISATION_ERROR",
     "Volume",
     "check_same_geometry",
+    "files_read",
     "find_part",
     "paste",
     "read_label_map",

@@ -77,6 +77,13 @@ def read_metaimage_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float
     return _read_header(path)[:2]
 
 
+def files_read(path: Path) -> list[Path]:
+    """Return the file that holds the voxels, if it is another one and there."""
+    with naming(path):
+        data = path.with_name(_read_fields(path)[0]["ElementDataFile"])
+    return [data] if data.name.upper() != "LOCAL" and is_file(data) else []
+
+
 def _read_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64], np.dtype[Any]]:
     sitk = _simpleitk(path)
     with naming(path):

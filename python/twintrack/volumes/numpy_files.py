@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.files import naming
+from twintrack.files import naming, split_suffix
 from twintrack.volumes.streams import (
     MAX_DEFLATE_RATIO,
     MAX_TRAILING,
@@ -106,16 +106,29 @@ def holds_regions(path: Path) -> bool | None:
     ValueError
         The ``dataset.json`` is damaged; the message names it.
     """
-    dataset = path.with_name("dataset.json")
-    if not dataset.is_file() and path.parent.name == "validation":
-        dataset = path.absolute().parent.parent.parent / "dataset.json"
-    if not dataset.is_file():
+    dataset = _dataset_of(path)
+    if dataset is None:
         return None
     try:
         labels = json.loads(dataset.read_text(encoding="utf-8"))["labels"].values()
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{dataset}: not nnU-Net's description of labels ({error!r})") from error
     return any(isinstance(label, list) and len(label) > 1 for label in labels)
+
+
+def files_read(path: Path) -> list[Path]:
+    """Return the segmentation that lends its geometry and nnU-Net's ``dataset.json``, if any."""
+    stem = split_suffix(path.name)[0]
+    beside = (path.with_name(stem + suffix) for suffix in (".nii.gz", ".nii", ".mha"))
+    found = [next((file for file in beside if file.exists()), None), _dataset_of(path)]
+    return [file for file in found if file is not None]
+
+
+def _dataset_of(path: Path) -> Path | None:
+    dataset = path.with_name("dataset.json")
+    if not dataset.is_file() and path.parent.name == "validation":
+        dataset = path.absolute().parent.parent.parent / "dataset.json"
+    return dataset if dataset.is_file() else None
 
 
 def merge_rule(

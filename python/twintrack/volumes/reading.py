@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.files import SUFFIXES, split_suffix
+from twintrack.volumes import metaimage, numpy_files
 from twintrack.volumes.geometry import Volume
 from twintrack.volumes.metaimage import read_metaimage, read_metaimage_header
 from twintrack.volumes.nifti import read_nifti, read_nifti_header
@@ -65,6 +67,23 @@ def read_volume(
         array = read_npz(path, tumour, key)
         return _with_geometry_beside(array, path)
     raise ValueError(f"{path}: unknown volume format; known are {', '.join(SUFFIXES)}")
+
+
+def files_read(path: str | os.PathLike[str]) -> list[Path]:
+    """Return the files besides `path` that decide what `read_volume` makes of it.
+
+    Of a MetaImage file those that hold its voxels, of an ``.npz`` the segmentation and the JSON
+    files of nnU-Net beside it; only files that are there. Of a file that cannot be read none: who
+    reads it is told what is wrong.
+    """
+    path = Path(path)
+    suffix = split_suffix(path.name)[1]
+    with contextlib.suppress(OSError, ValueError):
+        if suffix in (".mha", ".mhd"):
+            return metaimage.files_read(path)
+        if suffix == ".npz":
+            return numpy_files.files_read(path)
+    return []
 
 
 def read_score(
