@@ -582,7 +582,9 @@ def test_spacing_and_voxel_volume():
     volume = volume_at(np.diag([-0.5, 0.8, 3.0, 1.0]), "a.nii")
     assert volume.spacing == pytest.approx((0.5, 0.8, 3.0))
     assert volume.voxel_volume == pytest.approx(1.2)
-    assert volume_at(None, "a.npy").voxel_volume == 1
+    for unknown in ("voxel_volume", "spacing"):  # 1 would pass for millimetres
+        with pytest.raises(ValueError, match=r"a\.npy: states no voxel size"):
+            getattr(volume_at(None, "a.npy"), unknown)
 
 
 # --- writing ----------------------------------------------------------------------------------

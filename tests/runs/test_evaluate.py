@@ -82,6 +82,46 @@ def test_options_reach_the_figures(cases, tmp_path):
         assert row(region=region)["brier"] == expected.brier
 
 
+def test_millimetres_are_those_of_the_first_file_that_states_them(cohort, tmp_path):
+    """A score without geometry once silently counted voxels."""
+    case = read_manifest(cohort / "manifest.csv")[0]
+    job = EvaluateJob("corrected", millimetres=True)
+    expected = evaluate_cohort([case], job, tmp_path / "plain")
+    raters = [read_volume(path).array for path in case.raters]
+    vessels, scale = read_volume(case.vessels).array, read_score(case.score).voxel_volume
+    assert expected.rows[case.name]["rater_volume"] == pytest.approx(
+        scale * np.mean([rater.sum() for rater in raters])
+    )
+    bare = dataclasses.replace(case, score=tmp_path / "score.npz", roi=None)
+    score = read_score(case.score).array.T
+    np.savez(bare.score, probabilities=np.stack([1 - score, score]))
+    found = evaluate_cohort([bare], job, tmp_path / "bare")
+    assert (found.failures, found.rows) == ([], expected.rows)
+    files = [tmp_path / f"{name}.npy" for name in ("v", *range(len(raters)))]
+    for path, array in zip(files, (vessels, *raters), strict=True):
+        np.save(path, array)
+    nowhere = dataclasses.replace(bare, raters=tuple(files[1:]), vessels=files[0])
+    found = evaluate_cohort([nowhere], job, tmp_path / "nowhere")
+    (failure,) = found.failures
+    assert failure.step == "read"
+    assert failure.message.startswith("volumes in mm³ need a voxel size, which none of its files")
+    assert "without --mm3" in failure.message
+    assert not evaluate_cohort([nowhere], EvaluateJob(), tmp_path / "voxels").failures
+
+
+def test_millimetres_that_two_files_state_differently_are_refused(cohort, tmp_path):
+    """As --ignore-header lets through; which header is wrong is not for us to say."""
+    case = read_manifest(cohort / "manifest.csv")[0]
+    affine = np.eye(4)
+    write_volume(tmp_path / "score.nii.gz", read_score(case.score).array, affine)
+    other = dataclasses.replace(case, score=tmp_path / "score.nii.gz", roi=None)
+    job = EvaluateJob("corrected", millimetres=True, ignore_header=True)
+    (failure,) = evaluate_cohort([other], job, tmp_path / "store").failures
+    assert "score.nii.gz has voxels of 1 mm³ but annotation_1.nii.gz of " in failure.message
+    job = dataclasses.replace(job, millimetres=False)
+    assert not evaluate_cohort([other], job, tmp_path / "voxels").failures
+
+
 def test_cohort_without_vessels_has_no_such_columns(cases, tmp_path):
     bare = [dataclasses.replace(case, vessels=None) for case in cases[:2]]
     found = evaluate_cohort(bare, EvaluateJob(), tmp_path / "store")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -45,6 +46,9 @@ class LoadedCase:
     part
         Where the file of the score is a crop of the annotations' grid, the box that it covers; else
         None.
+    voxel_volumes
+        mm³ of a voxel by each file that states its voxel size, in the order score, raters, vessels,
+        region.
     """
 
     case: Case
@@ -53,6 +57,31 @@ class LoadedCase:
     region: NDArray[np.bool_] | None
     vessels: NDArray[np.uint8] | None
     part: tuple[slice, slice, slice] | None = None
+    voxel_volumes: Mapping[str, float] = field(default_factory=dict)
+
+    def voxel_volume(self) -> float:
+        """Return the mm³ of a voxel.
+
+        Raises
+        ------
+        ValueError
+            No file states its voxel size, or two state different ones, whose headers were ignored.
+        """
+        if not self.voxel_volumes:
+            raise ValueError(
+                f"case {self.case.name!r}: volumes in mm³ need a voxel size, which none of its "
+                "files states; put nnU-Net's segmentation beside the .npz, name one file of the "
+                "case as NIfTI or MetaImage, or measure in voxels (without --mm3)"
+            )
+        (first, known), *others = self.voxel_volumes.items()
+        for file, found in others:
+            if not math.isclose(found, known, rel_tol=0.01):
+                raise ValueError(
+                    f"case {self.case.name!r}: {first} has voxels of {known:.6g} mm³ but {file} "
+                    f"of {found:.6g} mm³; correct the header that is wrong, or measure in voxels "
+                    "(without --mm3)"
+                )
+        return known
 
 
 def load_case(
@@ -127,7 +156,15 @@ def load_case(
         order: Literal["F", "C"] = "F" if score.array.flags.f_contiguous else "C"
         region = np.zeros(score.array.shape, np.bool_, order)
         region[box] = True
-    return LoadedCase(case, score, arrays, region, vessels.array if vessels else None, part)
+    return LoadedCase(
+        case,
+        score,
+        arrays,
+        region,
+        vessels.array if vessels else None,
+        part,
+        {str(v): v.voxel_volume for v in volumes if v.affine is not None},
+    )
 
 
 def on_grid(

@@ -95,7 +95,8 @@ def as_image(array: NDArray[Any], affine: NDArray[np.float64] | None) -> Image:
     Raises
     ------
     ValueError
-        Wrong number of axes, an empty array, an unusable affine, a voxel that is not finite.
+        Wrong number of axes, an empty array, no affine or an unusable one, a voxel that is not
+        finite.
     """
     refuse_masked(array, "image")
     array = np.asarray(array)
@@ -105,7 +106,12 @@ def as_image(array: NDArray[Any], affine: NDArray[np.float64] | None) -> Image:
             "(x, y, z), or (C, x, y, z) for several channels"
         )
     channels = tuple(array) if array.ndim == 4 else (array,)
-    matrix = np.eye(4) if affine is None else np.asarray(affine, np.float64)
+    if affine is None:
+        raise ValueError(
+            "affine is None; an array needs it, for the networks look at voxels of a known size: "
+            "numpy.eye(4) are voxels of 1 mm"
+        )
+    matrix = np.asarray(affine, np.float64)
     if not _usable(matrix):
         raise ValueError(f"affine is {matrix.tolist()}; it must be an invertible (4, 4) matrix")
     for channel in channels:
@@ -115,7 +121,12 @@ def as_image(array: NDArray[Any], affine: NDArray[np.float64] | None) -> Image:
 
 def check_place(volume: Volume) -> None:
     """Raise if the header says no place at all: distances in it would mean nothing."""
-    if volume.affine is not None and not _usable(volume.affine):
+    if volume.affine is None:
+        raise ValueError(
+            f"{volume}: says nothing of the voxels' size and place, which the networks need; give "
+            "the image as NIfTI or MetaImage"
+        )
+    if not _usable(volume.affine):
         raise ValueError(
             f"{volume}: its header maps voxels to millimetres by {volume.affine[:3].tolist()}, "
             "which no image can have; mend its sform and qform (MetaImage: spacing and direction)"

@@ -123,6 +123,8 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         # The protocol's box is not quite `annotated_box`: it is left to `evaluate`.
         rule: RegionRule = "roi" if self.region == "roi" else "all"
         loaded = load_case(case, rule, self.ignore_header, self.tumour)
+        if self.millimetres:
+            loaded.voxel_volume()  # an error of the files, not of the measuring
         path = None if self.calibrator is None else region_of_case(case)
         of_interest: NDArray[Any] | None = loaded.region
         if path is not None and of_interest is None:
@@ -157,7 +159,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
             score,
             loaded.raters,
             loaded.vessels,
-            loaded.score.voxel_volume if self.millimetres else 1.0,
+            loaded.voxel_volume() if self.millimetres else 1.0,
             self.protocol,
             region,
         )

@@ -39,16 +39,22 @@ class Volume:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Distance in mm between neighbouring voxels along each axis; (1, 1, 1) if unknown."""
-        if self.affine is None:
-            return (1.0, 1.0, 1.0)
-        x, y, z = (float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
+        """Distance in mm between neighbouring voxels along each axis; ValueError if unknown."""
+        x, y, z = (float(length) for length in np.linalg.norm(self._axes(), axis=0))
         return (x, y, z)
 
     @property
     def voxel_volume(self) -> float:
-        """Volume of a voxel in mm³; 1 if unknown."""
-        return 1.0 if self.affine is None else float(abs(np.linalg.det(self.affine[:3, :3])))
+        """Volume of a voxel in mm³; ValueError if unknown."""
+        return float(abs(np.linalg.det(self._axes())))
+
+    def _axes(self) -> NDArray[np.float64]:
+        if self.affine is None:
+            raise ValueError(
+                f"{self}: states no voxel size; .npy files do not, nor do .npz files without a "
+                "segmentation beside them"
+            )
+        return self.affine[:3, :3]
 
     def __str__(self) -> str:
         return "an array without a file" if self.path is None else str(self.path)
