@@ -128,3 +128,20 @@ def test_what_cannot_be_compared_is_refused(methods):
     methods["None"] = replace(methods["None"], provenance={"protocol": "corrected"})
     with pytest.raises(ValueError, match=r"different protocols .*None: corrected, .*MHR: official"):
         compare_methods(methods)
+
+
+def test_figures_by_different_formulas_are_not_compared():
+    def made_by(**provenance):
+        return one([0.1, 0.2], provenance=provenance)
+
+    new = made_by(twintrack="2", editions={"tdsc": 2, "crps": 1, "staple": 3})
+    without_staple = made_by(twintrack="2", editions={"tdsc": 2, "crps": 1})
+    before_editions = made_by(twintrack="0.1.0")
+    first = made_by(twintrack="1", editions={"tdsc": 1, "crps": 1})
+    for alike in ([new, without_staple], [before_editions, first], [new, one([0.3, 0.4])]):
+        compare_methods(dict(zip("ab", alike, strict=True)), resamples=20)
+    for older in (before_editions, first):
+        with pytest.raises(
+            ValueError, match=r"figures of tdsc are by .* editions .*\(a: 2, b: 1\)"
+        ):
+            compare_methods({"a": new, "b": older}, resamples=20)

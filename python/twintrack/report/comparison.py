@@ -113,8 +113,8 @@ def compare_methods(
     Raises
     ------
     ValueError
-        No method, an unknown reference, methods evaluated by different protocols, no case that all
-        methods have, or no metric.
+        No method, an unknown reference, methods evaluated by different protocols or different
+        editions of a formula, no case that all methods have, or no metric.
     """
     if not methods:
         raise ValueError("no methods to compare")
@@ -123,6 +123,7 @@ def compare_methods(
     if reference not in methods:
         raise ValueError(f"reference is {reference!r}; choose from {', '.join(map(repr, methods))}")
     _check_protocols(methods)
+    _check_editions(methods)
 
     shared = set.intersection(*(set(results.cases) for results in methods.values()))
     left_out = {
@@ -216,3 +217,29 @@ def _check_protocols(methods: Mapping[str, MethodResults]) -> None:
             f"the methods were evaluated by different protocols ({listed}); their figures cannot "
             "be compared, evaluate them again by one"
         )
+
+
+def _check_editions(methods: Mapping[str, MethodResults]) -> None:
+    """Refuse figures of one name that are of different formulas (`twintrack.runs.editions`).
+
+    Evaluations of before there were editions name a version of TwinTrack and are of the first.
+    """
+    stated = {name: results.provenance.get("editions") for name, results in methods.items()}
+    kinds = {
+        kind for editions in stated.values() if isinstance(editions, Mapping) for kind in editions
+    }
+    for kind in sorted(kinds):
+        numbers = {}
+        for name, results in methods.items():
+            editions, made_of = stated[name], results.provenance
+            if isinstance(editions, Mapping):
+                if kind in editions:
+                    numbers[name] = editions[kind]
+            elif "twintrack" in made_of and (kind != "staple" or made_of.get("staple")):
+                numbers[name] = 1
+        if len(set(map(str, numbers.values()))) > 1:
+            listed = ", ".join(f"{name}: {number}" for name, number in numbers.items())
+            raise ValueError(
+                f"the methods' figures of {kind} are by different editions of its formula "
+                f"({listed}); they cannot be compared, evaluate the older ones again"
+            )

@@ -23,6 +23,7 @@ from twintrack.metrics.staple import staple_dice
 from twintrack.metrics.vascular import VESSELS
 from twintrack.predictions import calibrate_score, check_score, is_calibrated, region_of_case
 from twintrack.runs.apply import calibrator_content
+from twintrack.runs.editions import editions_of_figures
 from twintrack.runs.engine import Settings, add_tallies, run_cases
 from twintrack.runs.fitted_cases import find_among, score_digest
 from twintrack.runs.inputs import case_files
@@ -30,7 +31,6 @@ from twintrack.runs.job import Job, Product
 from twintrack.runs.results import Row, cell_text, means, write_results
 from twintrack.runs.store import Entry, Failure, Store
 from twintrack.runs.streaming import moved
-from twintrack.version import __version__
 
 __all__ = [
     "FIGURES",
@@ -96,7 +96,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What decides the figures besides the files; a new version may have mended a formula."""
+        """What decides the figures besides the files."""
         calibrator = self.calibrator
         return {
             "protocol": self.protocol,
@@ -106,7 +106,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
             "tumour": list(self.tumour),
             "ignore_header": self.ignore_header,
             "calibrator": None if calibrator is None else calibrator_content(calibrator),
-            "twintrack": __version__,
+            "editions": editions_of_figures(self.staple),
         }
 
     def files(self, case: Case) -> dict[str, Path]:

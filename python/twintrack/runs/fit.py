@@ -20,6 +20,7 @@ from twintrack.files import split_suffix
 from twintrack.fitted_on import FittedCase
 from twintrack.predictions import ensemble_of_score, join_ensembles
 from twintrack.runs.case_band import band_over_cases
+from twintrack.runs.editions import edition
 from twintrack.runs.engine import Outcome, Settings, add_tallies, flow_through, run_cases
 from twintrack.runs.fitted_cases import score_digest
 from twintrack.runs.inputs import case_files, size_of
@@ -65,6 +66,7 @@ class TallyJob(Job[StreamedCase]):
             "tumour": list(self.tumour),
             "ignore_header": self.ignore_header,
             "grid_cells": _core.GRID_CELLS,
+            **edition("score_tally"),
         }
 
     def files(self, case: Case) -> dict[str, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from twintrack.runs.editions import differing_options, newest
 from twintrack.runs.store import Entry, Store, check_finished, open_stores
 
 __all__ = ["kind_of", "merge_stores", "store_of"]
@@ -48,9 +49,13 @@ def merge_stores(parts: Sequence[Path], target: Path, kind: str) -> Store:
             )
     (first, (model,)), *others = opened
     for part, (store,) in others:
-        differing = [
-            name for name, value in model.options.items() if store.options.get(name) != value
-        ]
+        differing = differing_options(model.options, store.options)
+        if not differing and store.options != model.options:
+            older = part if newest([model, store]) == [model] else first
+            raise ValueError(
+                f"{older}: its figures are of an earlier edition, by formulas that have changed; "
+                "repeat the run that made it"
+            )
         if differing:
             name = differing[0]
             raise ValueError(

@@ -8,13 +8,13 @@ cases.csv
     figure that the case does not have (no vessels), ``nan`` one that is not defined; the notes say
     why. Numbers are written so that they are read back to the same bits.
 summary.json
-    ``format`` ("twintrack-results"), ``format_version``, ``method``, what the figures depend on
-    (``protocol``, ``calibrator`` and so on), ``fitted_on`` (the cases that the calibrator's map was
-    fitted on, by kind, as `twintrack.fitted_on` tells them apart, and as the notes say; null if
-    that is not known, absent where no map was fitted), ``cases``, ``failed``, ``means`` (figure to
-    ``mean`` and ``cases``, the number of cases that have it) and ``reliability``, the curve pooled
-    over all cases: ``bin_count``, ``mean_score`` and ``mean_mhr`` per bin, null where a bin is
-    empty.
+    ``format`` ("twintrack-results"), ``format_version``, ``method``, ``twintrack`` (the version
+    that wrote it), what the figures depend on (``protocol``, ``calibrator``, ``editions`` and so
+    on), ``fitted_on`` (the cases that the calibrator's map was fitted on, by kind, as
+    `twintrack.fitted_on` tells them apart, and as the notes say; null if that is not known, absent
+    where no map was fitted), ``cases``, ``failed``, ``means`` (figure to ``mean`` and ``cases``,
+    the number of cases that have it) and ``reliability``, the curve pooled over all cases:
+    ``bin_count``, ``mean_score`` and ``mean_mhr`` per bin, null where a bin is empty.
 failures.csv
     A row per case that could not be evaluated: ``case``, ``step``, ``file``, ``message``.
 
@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from twintrack.files import replacing
 from twintrack.runs.store import Failure, dump_json
+from twintrack.version import __version__
 
 __all__ = ["cell_text", "means", "write_results"]
 
@@ -87,6 +88,7 @@ def write_results(
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "method": method,
+        "twintrack": __version__,
         **provenance,
         "cases": len(cases),
         "failed": len(failures),

@@ -14,14 +14,15 @@ options::
 KIND is "score-tally", "evaluation" or "calibrated"; KEY is the beginning of the SHA-256 of the
 options. options.json holds ``format`` ("twintrack-store"), ``format_version``, ``kind`` and
 ``options``; cohort.json ``cases``; fitted_on.json ``fitted_on``, as in the calibrator file. A
-record CASE.json holds ``format_version``, ``case``,
-``inputs`` (role to `FileStamp`), ``voxels``, ``result`` and ``outputs`` (the role "tally" or
-"volume" to `FileStamp`). ``result`` is ``voxels_in_region``, ``ensemble`` (what is known of how the
-score was made) and, where a score is a crop, ``marked_outside`` (voxels that raters mark outside of
-it, over all raters) for score tallies, and for evaluations ``figures`` (name to number, null where
-not defined, absent where the case does not have it) and ``notes``. CASE.npz holds plain arrays:
-those of `ScoreTally.save`, or the integer sums of a `CaseTally` by name (``votes``, ``score_bins``,
-``confidence_bins``, ``squares``, ``rater_scores``). All text is UTF-8.
+record CASE.json holds ``format_version``, ``case``, ``inputs`` (role, see `twintrack.runs.inputs`,
+to `FileStamp`), ``voxels``, ``result`` and ``outputs`` (the role "tally" or "volume" to
+`FileStamp`). ``result`` is ``voxels_in_region``, ``ensemble`` (what is known of how the score was
+made) and, where a score is a crop, ``marked_outside`` (voxels that raters mark outside of it, over
+all raters) for score tallies, and for evaluations ``figures`` (name to number, null where not
+defined, absent where the case does not have it); and for all kinds, where there are any, ``notes``,
+what to tell of the case. CASE.npz holds plain arrays: those of `ScoreTally.save`, or the integer
+sums of a `CaseTally` by name (``votes``, ``score_bins``, ``confidence_bins``, ``squares``,
+``rater_scores``). All text is UTF-8.
 
 Why a run can be killed at any moment, and two runs can share a folder: a file is written in a
 folder of its own and renamed into its place when whole; CASE.json comes last and names the content
@@ -42,6 +43,7 @@ from pathlib import Path
 from typing import Any
 
 from twintrack.fitted_on import FittedCase
+from twintrack.runs.editions import newest
 from twintrack.runs.stamps import FileStamp, read_stamp
 
 try:
@@ -422,6 +424,8 @@ class Store:
 def open_stores(root: Path, kind: str | None = None) -> list[Store]:
     """Return the stores in a folder, which may itself be the folder of one kind and its options.
 
+    Of stores that differ in their editions alone the newest: the others are out of date.
+
     Raises
     ------
     FileNotFoundError
@@ -450,7 +454,7 @@ def open_stores(root: Path, kind: str | None = None) -> list[Store]:
     if not stores:
         wanted = "finished work" if kind is None else f"finished work of kind {kind}"
         raise ValueError(f"{root}: holds no {wanted}; name the folder that the run wrote")
-    return stores
+    return newest(stores)
 
 
 def check_finished(
