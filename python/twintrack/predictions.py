@@ -29,6 +29,7 @@ __all__ = [
     "check_score",
     "ensemble_of_score",
     "is_calibrated",
+    "is_calibrated_by",
     "join_ensembles",
     "record_beside",
     "record_calibrated",
@@ -151,28 +152,50 @@ def check_score(calibrator: Calibrator, score: Path, tumour: Sequence[int] = (1,
         raise ValueError(f"{score}: {error}") from error
 
 
-def record_calibrated(folder: Path, calibrator: Calibrator) -> None:
-    """Write beside calibrated volumes that they are: so that nothing maps or fits them again.
+def is_calibrated_by(folder: Path, calibrator: Calibrator) -> bool | None:
+    """Whether the record of a folder says that its volumes are calibrated by this map.
+
+    None if there is no record.
 
     Raises
     ------
     ValueError
-        The folder has the record of ``twintrack predict``, which speaks of other volumes.
+        It is that of ``twintrack predict``, which speaks of other volumes, or cannot be read.
     """
     record = folder / RECORD
-    if record.is_file() and "members" in _read_record(record):
+    if not record.is_file():
+        return None
+    content = _read_record(record)
+    if "members" in content:
         raise ValueError(
             f"{record}: is of predictions by networks; name another folder for calibrated volumes"
         )
-    knots = {"x": calibrator.map_.x.tolist(), "y": calibrator.map_.y.tolist()}
-    content = {
-        "twintrack": __version__,
-        "ensemble": calibrator.provenance_["ensemble"] or {},
-        "calibrator": knots,
-    }
+    return all(content[name] == value for name, value in _calibration(calibrator).items())
+
+
+def record_calibrated(folder: Path, calibrator: Calibrator) -> None:
+    """Write beside calibrated volumes that they are: so that nothing maps or fits them again.
+
+    A record that says so already stays as it is: whatever was made from it is not made anew.
+
+    Raises
+    ------
+    ValueError
+        As `is_calibrated_by`.
+    """
+    if is_calibrated_by(folder, calibrator):
+        return
+    content = {"twintrack": __version__, **_calibration(calibrator)}
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(record) as temporary:
+    with replacing(folder / RECORD) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _calibration(calibrator: Calibrator) -> dict[str, Any]:
+    return {
+        "ensemble": calibrator.provenance_["ensemble"] or {},
+        "calibrator": {"x": calibrator.map_.x.tolist(), "y": calibrator.map_.y.tolist()},
+    }
 
 
 def _read_record(record: Path) -> dict[str, Any]:

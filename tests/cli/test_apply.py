@@ -68,15 +68,17 @@ def test_what_is_there_is_refused_kept_or_replaced(apply, pristine_cohort, tmp_p
     status, _, err = apply(source, "--dtype", "uint16")
     assert status == 2
     assert "--continue_prediction" in err
-    assert "--overwrite" in err
+    assert "--force" in err
+    assert apply(source, "--dtype", "uint16", "--dry-run")[0] == 2
     status, out, _ = apply(source, "--dtype", "uint16", "--continue_prediction")
     assert status == 0
     assert "kept as found  6" in out
-    status, _, _ = apply(source, "--dtype", "uint16", "--overwrite")
+    status, _, _ = apply(source, "--dtype", "uint16", "--force")
     assert status == 0
     written = nib.load(tmp_path / "out" / CASES[0])
     assert written.header.get_data_dtype() == np.uint16
-    assert apply(source, "--overwrite", "--continue_prediction")[0] == 2
+    assert apply(source, "--force", "--continue_prediction")[0] == 2
+    assert "--overwrite" in apply(source, "--overwrite")[2]  # one name in all commands: --force
 
 
 def test_parts_share_a_folder(apply, pristine_cohort, tmp_path):

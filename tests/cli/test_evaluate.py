@@ -150,6 +150,55 @@ def test_merge_refuses_what_it_cannot_merge(evaluate, twintrack, pristine_cohort
         assert not target.exists()
 
 
+def test_results_of_another_method_are_replaced_by_force_alone(
+    evaluate, twintrack, pristine_cohort, tmp_path
+):
+    manifest = pristine_cohort / "manifest.csv"
+    *_, folder = evaluate("-i", manifest, "-q")
+    tt.Calibrator("none").fit(np.zeros(1), [np.zeros(1)]).save(tmp_path / "c.json")
+    before = content(folder)
+    for other in (("--protocol", "corrected"), ("--method", "x"), ("-m", tmp_path / "c.json")):
+        for dry in ((), ("--dry-run",)):
+            status, _, err, _ = evaluate("-i", manifest, *other, *dry)
+            assert (status, "is of another method" in err, "--force" in err) == (2, True, True)
+    assert content(folder) == before
+    # More cases of the same method are welcome, and so is the same command.
+    few = tmp_path / "few.csv"
+    lines = manifest.read_text().splitlines(keepends=True)
+    absolute = [line.replace("cases/", f"{pristine_cohort}/cases/") for line in lines[:3]]
+    few.write_text("".join(absolute).replace("predictions/", f"{pristine_cohort}/predictions/"))
+    assert evaluate("-i", few, name="grown")[0] == 0
+    assert evaluate("-i", manifest, name="grown")[0] == 0
+    assert content(tmp_path / "grown", "*.*") == content(folder, "*.*")
+    example = next((folder / "examples").iterdir())
+    (folder / "examples" / "other.npz").write_bytes(example.read_bytes())
+    part = ("-num_parts", 2, "-part_id")
+    status, *_ = evaluate("-i", manifest, "--protocol", "corrected", "--force", *part, 0)
+    assert status == 0
+    # Nothing of the other method is left to pass for this one's, nor keeps its other parts away.
+    assert content(folder, "*.*") == content(folder / "examples") == {}
+    assert evaluate("-i", manifest, "--protocol", "corrected", *part, 1)[0] == 0
+
+
+def test_merge_replaces_another_method_by_force_alone(
+    evaluate, twintrack, pristine_cohort, tmp_path
+):
+    manifest = pristine_cohort / "manifest.csv"
+    *_, corrected = evaluate("-i", manifest, "--protocol", "corrected", name="corrected")
+    shown = ("--example", "PHANTOM_00001", "--example", "PHANTOM_00004")
+    *_, folder = evaluate("-i", manifest, *shown)
+    before = content(folder)
+    status, _, err = twintrack("merge", corrected, "-o", folder)
+    assert (status, 'protocol is "official", here "corrected"' in err) == (2, True)
+    assert content(folder) == before
+    assert twintrack("merge", corrected, "-o", folder, "--force")[0] == 0
+    assert content(folder, "*.*") == content(corrected, "*.*")
+    assert content(folder / "examples") == content(corrected / "examples")
+    assert twintrack("merge", corrected, "-o", folder)[0] == 0  # the same once more
+    status, _, err = twintrack("merge", corrected, "-o", folder, "--method", "x")
+    assert (status, 'here "x"' in err) == (2, True)
+
+
 def test_the_case_of_median_volume_is_shown_as_raters_and_both_scores_see_it(
     evaluate, twintrack, pristine_cohort, tmp_path
 ):

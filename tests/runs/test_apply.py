@@ -103,11 +103,38 @@ def test_volumes_of_others_are_not_touched_unasked(cases, job):
     with pytest.raises(ValueError, match=rf"{cases[1].name}\.nii\.gz: is there already, and was"):
         apply_cohort(cases, job)
     assert content(job.folder, "*.nii*") == {foreign.name: b"not ours"}
-    kept = apply_cohort(cases, job, existing="keep")
-    assert len(kept) == len(cases) - 1
-    assert foreign.read_bytes() == b"not ours"
+    # Kept it would lie beside a record that says that it is calibrated.
+    with pytest.raises(ValueError, match="is there already") as refused:
+        apply_cohort(cases, job, existing="keep")
+    assert "--continue_prediction" not in str(refused.value)
+    assert content(job.folder, "*") == {foreign.name: b"not ours"}
     apply_cohort(cases, job, existing="overwrite")
     assert foreign.read_bytes() != b"not ours"
+
+
+def test_volumes_that_nobody_knows_never_come_to_lie_beside_calibrated_ones(cases, job):
+    """A CT, say, which the folder's record would call a calibrated score."""
+    job.folder.mkdir()
+    (job.folder / "ct.nii.gz").write_bytes(b"not ours")
+    for existing in ("refuse", "keep", "overwrite"):
+        with pytest.raises(ValueError, match=r"ct\.nii\.gz: nobody knows what made it"):
+            apply_cohort(cases, job, existing=existing)
+    assert content(job.folder) == {"ct.nii.gz": b"not ours"}
+    (job.folder / "ct.nii.gz").unlink()
+    apply_cohort(cases[:2], job)
+    (job.folder / "prediction.json").unlink()  # the store still knows its volumes
+    assert {outcome.state for outcome in apply_cohort(cases[1:3], job)} == {"done", "stored"}
+    assert sorted(content(job.folder, "*.nii*")) == [job.place(case).name for case in cases[:3]]
+
+
+def test_volumes_of_this_calibrator_are_kept_however_they_are_stored(cases, job):
+    apply_cohort(cases[:2], job)
+    before = content(job.folder, "*.nii*")
+    small = dataclasses.replace(job, dtype="uint8")
+    with pytest.raises(ValueError, match="keep what is there with --continue_prediction"):
+        apply_cohort(cases[:3], small)
+    assert [o.case for o in apply_cohort(cases[:3], small, existing="keep")] == [cases[2].name]
+    assert content(job.folder, "*.nii*") == before | content(job.folder, f"{cases[2].name}.nii*")
 
 
 def test_another_calibrator_is_another_work(cases, job, tmp_path):
@@ -116,13 +143,42 @@ def test_another_calibrator_is_another_work(cases, job, tmp_path):
         np.zeros((2, 2, 2), np.float32), np.zeros((1, 2, 2, 2))
     )
     other = ApplyJob(identity, job.folder)
-    with pytest.raises(ValueError, match=r"is there already, and so are 5 others"):
-        apply_cohort(cases, other)
+    before = content(job.folder)
+    # Whatever the cases and the format: the folder's record would speak of all its volumes.
+    for changed in ({}, {"ending": ".nii"}, {"dtype": "uint8"}):
+        for existing in ("refuse", "keep"):
+            for some in (cases, [dataclasses.replace(cases[0], name="new")]):
+                with pytest.raises(ValueError, match=r"prediction\.json: .* by another map"):
+                    apply_cohort(some, dataclasses.replace(other, **changed), existing=existing)
+    assert content(job.folder) == before
     outcomes = apply_cohort(cases, other, existing="overwrite")
     assert {outcome.state for outcome in outcomes} == {"done"}
     # The first calibrator's volumes are gone, so its records must not count any more.
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="by another map"):
         apply_cohort(cases, job)
+
+
+def test_volumes_of_another_calibrator_go_before_the_first_of_this_one(cases, job, monkeypatch):
+    """All of them: those of other cases too, for the record speaks of all volumes of a folder."""
+    apply_cohort(cases[:3], job)
+    identity = Calibrator(target="none").fit(np.zeros(1), [np.zeros(1)])
+    other = ApplyJob(identity, job.folder, ending=".nii")
+    monkeypatch.setattr(runs, "run_cases", lambda *_: ([], None))  # killed before the first
+    apply_cohort(cases[2:4], other, existing="overwrite")
+    assert content(job.folder, "*.nii*") == {}
+    monkeypatch.undo()
+    apply_cohort(cases[2:4], other)
+    assert sorted(content(job.folder, "*.nii*")) == [f"{case.name}.nii" for case in cases[2:4]]
+
+
+def test_record_of_the_same_calibrator_stays_as_it_is(cases, job, calibrator):
+    """Else all that was made from the volumes would be made anew with every version."""
+    apply_cohort(cases[:1], job)
+    record = job.folder / "prediction.json"
+    text = json.dumps({**json.loads(record.read_text()), "twintrack": "0.0.1"})
+    record.write_text(text)
+    apply_cohort(cases[:2], job)
+    assert record.read_text() == text
 
 
 def test_calibrator_from_a_file_is_the_same_calibrator(cases, job, calibrator, tmp_path):

@@ -255,6 +255,16 @@ def test_tallies_of_before_there_were_editions_stay_valid(cases, tmp_path, monke
     assert fit_tallies(Calibrator(bins=4), tallies, "roi").n_cases_ == 2
 
 
+def test_calibrated_volumes_of_an_earlier_edition_are_ours_to_replace(cases, tmp_path, monkeypatch):
+    fitted = Calibrator(bins=5).fit(np.linspace(0, 1, 99), [np.arange(99) > 60])
+    job = ApplyJob(fitted, tmp_path / "out")
+    assert "edition" not in job.options
+    apply_cohort(cases[:2], job)
+    monkeypatch.setitem(EDITIONS, "calibrated", 2)
+    for state in ("done", "stored"):
+        assert {outcome.state for outcome in apply_cohort(cases[:2], job)} == {state}
+
+
 def test_evaluations_that_name_a_version_instead_are_older_than_any(tmp_path, cases):
     found = evaluate_cohort(cases[:1], EvaluateJob(), tmp_path)
     (store,) = open_stores(tmp_path)

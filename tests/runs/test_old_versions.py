@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from twintrack import Calibrator
-from twintrack.runs.evaluate import stored_evaluation
+from twintrack.report import compare_methods, read_results
+from twintrack.runs.earlier_results import check_results
+from twintrack.runs.evaluate import EvaluateJob, stored_evaluation
 from twintrack.runs.fit import fit_tallies, read_tallies
+from twintrack.runs.merge import merge_stores
 from twintrack.runs.store import open_stores
 
 STORES = Path(__file__).parent / "stores"
@@ -38,3 +41,15 @@ def test_evaluation_of_version_1_is_read(stores):
     assert found.means()["tdsc"] == (pytest.approx(0.7980671437239077, abs=1e-15), 2)
     assert (found.total.voxels, found.total.raters, found.total.bins) == (96, 2, 50)
     assert found.total.predicted_voxels == 2 * 22.9375
+
+
+def test_evaluation_of_version_1_is_merged_and_compared(stores, tmp_path):
+    merged = merge_stores([stores / "version-1.evaluation"], tmp_path / "store", "evaluation")
+    stored_evaluation(merged).write(tmp_path, "old")
+    name, results = read_results(tmp_path)
+    assert (name, results.cases) == ("old", ("A", "B"))
+    assert results.provenance["twintrack"] == "0+unknown"  # which it was measured by
+    # The same options are the same method, to be measured anew: by which formulas, nobody knows.
+    assert check_results(tmp_path, "old", EvaluateJob().options) == []
+    assert merged.options != EvaluateJob().options
+    compare_methods({"old": results, "new": results}, resamples=20)

@@ -37,19 +37,12 @@ def apply(
     ],
     dtype: options.Stored = options.StoredType.float32,
     ending: options.FileEnding = options.Ending.nii_gz,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="Replace volumes that are there but were not made by this very command.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = False,
     keep: Annotated[
         bool,
         typer.Option(
             "--continue_prediction",
-            help="Keep volumes that are there, whatever made them.",
+            help="Keep volumes of this calibrator that are there but not of these very options, "
+            "such as of another --dtype.",
             rich_help_panel=_OUTPUT,
         ),
     ] = False,
@@ -61,7 +54,8 @@ def apply(
     """Apply a calibrator to score volumes; their geometry is kept.
 
     Volumes that this command has finished before are not made again unless the score, the
-    calibrator or the options have changed: an interrupted run goes on where it was.
+    calibrator or the options have changed: an interrupted run goes on where it was. A folder holds
+    the volumes of one calibrator: what another one has left is replaced with --force alone.
     """
     from twintrack.calibrator_file import read_calibrator
     from twintrack.files import check_folder_place
@@ -69,18 +63,19 @@ def apply(
     from twintrack.volumes import QUANTISATION_ERROR
 
     report = telling.report()
-    if overwrite and keep:
-        raise ValueError("--overwrite replaces what --continue_prediction keeps: give one of them")
+    if run.force and keep:
+        raise ValueError("--force replaces what --continue_prediction keeps: give one of them")
     if not run.dry_run:
         check_folder_place(output)
     calibrator = read_calibrator(model)
     cases = run.part_of(_scores(inputs))
     job = runs.ApplyJob(calibrator, output, dtype.value, ending.value, options.classes(tumour))
+    existing: Literal["refuse", "keep", "overwrite"]
+    existing = "overwrite" if run.force else "keep" if keep else "refuse"
     if run.dry_run:
+        runs.check_folder(cases, job, existing)
         run.print_plan(report, cases, job, output / "store")
         return
-    existing: Literal["refuse", "keep", "overwrite"]
-    existing = "overwrite" if overwrite else "keep" if keep else "refuse"
     with run.settings(report) as settings:
         outcomes = runs.apply_cohort(cases, job, existing=existing, settings=settings)
     failed = sum(outcome.failure is not None for outcome in outcomes)

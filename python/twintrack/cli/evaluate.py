@@ -115,13 +115,15 @@ def evaluate(
 
     The figures of each case are kept as soon as they are there: an interrupted run goes on where it
     was. A case that cannot be read is listed in failures.csv and the others are finished. The same
-    command twice gives the same bytes. twintrack compare makes tables and figures of several such
+    command twice gives the same bytes. A folder holds the results of one method: those of another
+    one are replaced with --force alone. twintrack compare makes tables and figures of several such
     folders.
     """
     from twintrack.calibrator_file import read_calibrator
     from twintrack.files import check_folder_place
     from twintrack.fitted_on import told
     from twintrack.runs import evaluate as runs
+    from twintrack.runs.earlier_results import check_results
 
     report = telling.report()
     if not run.dry_run:
@@ -139,12 +141,16 @@ def evaluate(
     cases = run.part_of(cohort)
     _check_examples(example or [], image, cohort, cases)
     store = output / "store"
+    name = method or runs.default_method(job.options, runs.any_calibrated(cohort))
+    outdated = check_results(output, name, job.options, force=run.force)
     fitted = runs.fitted_among(cases, job, store)
     if fitted:
         report.warn(f"{model}: {told(fitted, len(cases))}")
     if run.dry_run:
         run.print_plan(report, cases, job, store)
         return
+    for path in outdated:
+        path.unlink(missing_ok=True)
     with run.settings(report) as settings:
         found = runs.evaluate_cohort(cases, job, store, settings=settings, cohort=cohort)
     if run.parts > 1:
@@ -156,7 +162,7 @@ def evaluate(
             failed=len(found.failures),
         )
     else:
-        options.write_evaluation(report, found, output, method)
+        options.write_evaluation(report, found, output, name)
     _write_examples(report, output / "examples", found, cases, job, example, image, run.parts > 1)
     options.exit_by(len(found.failures), len(cases))
 

@@ -33,6 +33,10 @@ def merge(
         ),
     ],
     method: options.Method = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace what another method has left in -o."),
+    ] = False,
     *,
     telling: options.Telling,
 ) -> None:
@@ -43,7 +47,9 @@ def merge(
     made with the same options; it is an error if one was not finished.
     """
     from twintrack.runs import evaluate, fit
+    from twintrack.runs.earlier_results import check_results
     from twintrack.runs.merge import kind_of, merge_stores, store_of
+    from twintrack.runs.store import open_stores
 
     report = telling.report()
     check_folder_place(output)
@@ -53,9 +59,13 @@ def merge(
         raise ValueError(f"parts of different kinds ({', '.join(sorted(kinds))}): merge each kind")
     (kind,) = kinds
     if kind == evaluate.KIND:
+        opened = [store for part in stores for store in open_stores(part, kind)]
+        calibrated = any(map(evaluate.stored_calibrated, opened))
+        name = method or evaluate.default_method(opened[0].options, calibrated)
+        check_results(output, name, opened[0].options, force=force)
         merged = merge_stores(stores, output / "store", kind)
         found = evaluate.stored_evaluation(merged)
-        options.write_evaluation(report, found, output, method)
+        options.write_evaluation(report, found, output, name)
         _copy_examples(parts, output)
         options.exit_by(len(found.failures), len(found.rows) + len(found.failures))
         return
@@ -81,8 +91,12 @@ def merge(
 
 
 def _copy_examples(parts: list[Path], output: Path) -> None:
-    """Take over the slices that parts of an evaluation were asked to keep."""
-    for path in sorted(path for part in parts for path in (part / "examples").glob("*.npz")):
+    """Take over the slices that parts of an evaluation were asked to keep; others go."""
+    found = sorted(path for part in parts for path in (part / "examples").glob("*.npz"))
+    for path in set((output / "examples").glob("*.npz")):
+        if path.name not in {part.name for part in found}:
+            path.unlink()
+    for path in found:
         place = output / "examples" / path.name
         if place.exists() and place.samefile(path):
             continue

@@ -239,16 +239,14 @@ def lengths(text: str, option: str) -> tuple[float, float, float]:
     return a, b, c
 
 
-def write_evaluation(report: Report, found: Evaluation, output: Path, method: str | None) -> None:
+def write_evaluation(report: Report, found: Evaluation, output: Path, method: str) -> None:
     """Write a result folder and tell the means."""
     from twintrack.report.metrics import describe
-    from twintrack.runs.evaluate import default_method
 
-    name = method or default_method(found.options, found.calibrated)
-    found.write(output, name)
+    found.write(output, method)
     if found.rows:
         report.table(
-            f"{name}, {found.options['protocol']} protocol",
+            f"{method}, {found.options['protocol']} protocol",
             ("", "mean", "cases"),
             [
                 (describe(figure).heading.replace("_", " "), f"{mean:.6g}", f"{count}")
@@ -267,7 +265,7 @@ def write_evaluation(report: Report, found: Evaluation, output: Path, method: st
             ("written to", output),
         ],
         output=str(output),
-        method=name,
+        method=method,
         cases=len(found.rows),
         failed=len(found.failures),
     )

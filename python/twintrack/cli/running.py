@@ -91,7 +91,12 @@ class Running:
     part: Part = 0
     force: Annotated[
         bool,
-        typer.Option("--force", help="Do finished cases again.", rich_help_panel=RUNNING),
+        typer.Option(
+            "--force",
+            help="Do finished cases again, and replace what another method or calibrator has left "
+            "in -o.",
+            rich_help_panel=RUNNING,
+        ),
     ] = False
     dry_run: Annotated[
         bool,

@@ -18,12 +18,21 @@ from numpy.typing import NDArray
 from twintrack.calibration import Calibrator
 from twintrack.cohort import Case
 from twintrack.cohort.region import open_mask, read_mask
-from twintrack.predictions import calibrate_score, check_score, record_calibrated, region_of_case
+from twintrack.files import split_suffix
+from twintrack.predictions import (
+    RECORD,
+    calibrate_score,
+    check_score,
+    is_calibrated_by,
+    record_calibrated,
+    region_of_case,
+)
+from twintrack.runs.editions import differing_options, edition
 from twintrack.runs.engine import Outcome, Settings, run_cases
 from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
 from twintrack.runs.memory import case_bytes
-from twintrack.runs.store import Entry, Store, dump_json
+from twintrack.runs.store import Entry, Store, dump_json, open_stores
 from twintrack.runs.streaming import SLAB_VOXELS, moved, open_score, planes_of
 from twintrack.volumes import (
     HEADER_PARTS,
@@ -36,7 +45,7 @@ from twintrack.volumes import (
 )
 from twintrack.volumes.slabs import VolumeSlabs, write_slabs
 
-__all__ = ["ApplyJob", "apply_cohort", "calibrator_content"]
+__all__ = ["ApplyJob", "apply_cohort", "calibrator_content", "check_folder"]
 
 KIND = "calibrated"
 
@@ -109,6 +118,7 @@ class ApplyJob(Job[Opened]):
             "dtype": self.dtype,
             "ending": self.ending,
             "tumour": list(self.tumour),
+            **edition("calibrated"),
         }
 
     def place(self, case: Case) -> Path:
@@ -214,8 +224,11 @@ def apply_cohort(
     job
         The calibrator, and where and how volumes are written.
     existing
-        What to do about a volume that is there and is not the result of this very work: "refuse"
-        to begin, "keep" it and leave out the case, or "overwrite" it.
+        What to do about volumes that are there and are not the result of this very work: "refuse"
+        to begin; "keep" those of this calibrator, however they are stored, and leave out the case;
+        or "overwrite" them, also those of another calibrator, all of which go before the first
+        volume is written: a folder never holds volumes that its ``prediction.json`` does not
+        describe.
     settings
         How to go about it.
 
@@ -227,10 +240,40 @@ def apply_cohort(
     Raises
     ------
     ValueError
-        A volume would be written over the score it is made from, or beside it, or over one that is
-        there, or into a folder of predictions.
+        As `check_folder`.
     StoreError
         The folder cannot be written.
+    """
+    store = Store(job.folder / "store", job.kind, job.options)
+    foreign, outdated = check_folder(cases, job, existing)
+    if existing == "keep":
+        kept = {case.name for case in foreign}
+        cases = [case for case in cases if case.name not in kept]
+    for path in outdated:
+        path.unlink(missing_ok=True)
+    record_calibrated(job.folder, job.calibrator)
+    with store.writing(case.name for case in cases):
+        outcomes, _ = run_cases(cases, job, store, settings or Settings(), "Calibrating")
+    return outcomes
+
+
+def check_folder(
+    cases: Sequence[Case], job: ApplyJob, existing: Literal["refuse", "keep", "overwrite"]
+) -> tuple[list[Case], list[Path]]:
+    """Find out before the work what of a folder would be lost, or pass for what it is not.
+
+    Returns
+    -------
+    foreign, outdated
+        Cases whose volume is there and is not of this very work; volumes that have to go because
+        they are not of this calibrator.
+
+    Raises
+    ------
+    ValueError
+        A volume would be written over the score it is made from, or beside it, or into a folder of
+        predictions; volumes are there, as `existing` does not allow; or nobody knows what made
+        volumes that would stay.
     """
     for case in cases:
         for path in job.files(case).values():
@@ -243,22 +286,44 @@ def apply_cohort(
                 f"{job.folder}: is the folder of the scores, which would count as calibrated too; "
                 "name another folder"
             )
-    store = Store(job.folder / "store", job.kind, job.options)
-    foreign = [case for case in cases if _foreign(case, job, store)]
-    if foreign and existing == "refuse":
+    # Before the record, which another process with a part of the cases writes before its volumes.
+    volumes = [path for path in sorted(job.folder.glob("[!.]*")) if split_suffix(path.name)[1]]
+    ours = is_calibrated_by(job.folder, job.calibrator)
+    record = job.folder / RECORD
+    if ours is False and existing != "overwrite":
+        raise ValueError(
+            f"{record}: the volumes that are there were calibrated by another map; name another "
+            "folder, or replace them all with --force"
+        )
+    found = _stores(job.folder / "store")
+    same = [store for store in found if not differing_options(store.options, job.options)]
+    foreign = [
+        case
+        for case in cases
+        if job.place(case).exists() and not _made_by(same, case.name, job.place(case))
+    ]
+    if foreign and not (existing == "overwrite" or (existing == "keep" and ours)):
+        keep = "keep what is there with --continue_prediction, " if ours else ""
         raise ValueError(
             f"{job.place(foreign[0])}: is there already"
             + (f", and so are {len(foreign) - 1} others" if len(foreign) > 1 else "")
-            + ", and was not written with this calibrator and these options; keep what is there "
-            "with --continue_prediction, replace it with --overwrite, or name another folder"
+            + f", and was not written with this calibrator and these options; {keep}replace it "
+            "with --force, or name another folder"
         )
-    if existing == "keep":
-        kept = {case.name for case in foreign}
-        cases = [case for case in cases if case.name not in kept]
-    record_calibrated(job.folder, job.calibrator)
-    with store.writing(case.name for case in cases):
-        outcomes, _ = run_cases(cases, job, store, settings or Settings(), "Calibrating")
-    return outcomes
+    if ours:
+        return foreign, []
+    outdated = [job.place(case) for case in foreign]
+    for path in set(volumes).difference(job.place(case) for case in cases):
+        name = split_suffix(path.name)[0]
+        if _made_by(same, name, path):
+            continue
+        if not _made_by(found, name, path):
+            raise ValueError(
+                f"{path}: nobody knows what made it, and beside calibrated volumes it would pass "
+                "for one of them; name another folder, or delete it"
+            )
+        outdated.append(path)
+    return foreign, sorted(outdated)
 
 
 def _check_place(path: Path, place: Volume) -> None:
@@ -269,9 +334,14 @@ def _check_place(path: Path, place: Volume) -> None:
         )
 
 
-def _foreign(case: Case, job: ApplyJob, store: Store) -> bool:
-    """Whether a volume is there that no run with this calibrator and these options has written."""
-    if not job.place(case).exists():
-        return False
-    entry = store.find(case.name)
-    return entry is None or not job.written(case, entry)
+def _stores(root: Path) -> list[Store]:
+    try:
+        return open_stores(root, KIND)
+    except (FileNotFoundError, ValueError):
+        return []
+
+
+def _made_by(stores: Sequence[Store], case: str, path: Path) -> bool:
+    """Whether a volume is what one of the stores has recorded of a case."""
+    entries = [entry for store in stores if (entry := store.find(case)) is not None]
+    return any("volume" in e.outputs and e.outputs["volume"].matches(path) for e in entries)

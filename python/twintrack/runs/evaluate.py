@@ -37,9 +37,11 @@ __all__ = [
     "KIND",
     "EvaluateJob",
     "Evaluation",
+    "any_calibrated",
     "default_method",
     "evaluate_cohort",
     "fitted_among",
+    "stored_calibrated",
     "stored_evaluation",
 ]
 
@@ -224,8 +226,6 @@ class Evaluation(NamedTuple):
         Tally of all cases' voxels, for the pooled reliability curve.
     options
         What the figures depend on.
-    calibrated
-        Whether there were scores that are calibrated already, as the record beside them says.
     fitted_on
         Cases that the map was fitted on, which the notes name too; None if that is not known. Empty
         without a map, and for the identity, which is fitted to nothing.
@@ -236,7 +236,6 @@ class Evaluation(NamedTuple):
     failures: Sequence[Failure]
     total: CaseTally | None
     options: Mapping[str, Any]
-    calibrated: bool = False
     fitted_on: Overlap | None = MappingProxyType({})
 
     def means(self) -> dict[str, tuple[float, int]]:
@@ -325,6 +324,25 @@ def stored_evaluation(store: Store) -> Evaluation:
     return _evaluation(entries, failures, total, store)
 
 
+def any_calibrated(cases: Sequence[Case]) -> bool:
+    """Whether records beside scores say that they are calibrated; asks one score a folder."""
+    scores = {case.score.parent: case.score for case in cases}.values()
+    return any(map(_says_calibrated, scores))
+
+
+def _says_calibrated(score: Path) -> bool:
+    try:
+        return is_calibrated(score)
+    except (OSError, ValueError):  # of which the run will tell
+        return False
+
+
+def stored_calibrated(store: Store) -> bool:
+    """Whether a store has figures of scores that were calibrated already."""
+    entries = map(store.find, store.cases())
+    return any(entry.result.get("calibrated", False) for entry in entries if entry is not None)
+
+
 def default_method(options: Mapping[str, Any], calibrated: bool = False) -> str:
     """Name a method after its calibrator, as the paper does.
 
@@ -361,7 +379,6 @@ def _evaluation(
         failures,
         total,
         store.options,
-        any(entry.result.get("calibrated", False) for entry in entries),
         overlap,
     )
 
