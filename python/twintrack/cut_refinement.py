@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from twintrack import _core
 from twintrack.arrays import on_device, rater_arrays, region_array, score_array
+from twintrack.case_arguments import check_one_case
 from twintrack.device_arrays import device_case
 from twintrack.score_tally import EqualMassBins, ScoreTally
 
@@ -41,6 +42,7 @@ def refined_bins(
     refinement = _core.CutRefinement(*tally.rows(), bins)
     while not refinement.done:
         for score, raters, region in cases:
+            check_one_case(score, raters, region)
             if on_device(score=score, raters=raters, region=region):
                 refinement.update(*device_case(score, raters, region).fetched())
             else:

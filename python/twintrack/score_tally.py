@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from twintrack import _core
 from twintrack.arrays import on_device, rater_arrays, region_array, score_array
 from twintrack.backend import cuda_module
+from twintrack.case_arguments import check_one_case
 from twintrack.device_arrays import device_case
 from twintrack.files import naming, replacing
 from twintrack.scalars import whole_number
@@ -141,7 +142,8 @@ class ScoreTally:
         ValueError
             Names the array, the voxel and the value for a score that is NaN or outside [0, 1], a
             label other than 0 and 1 or a region that is no mask; also for shapes or numbers of
-            raters that do not fit. The tally is then as before the call.
+            raters that do not fit, and for arrays of four axes or more that may be a stack of
+            cases. The tally is then as before the call.
         TypeError
             For a dtype that does not fit, or arrays some of which lie in host memory and some on a
             device.
@@ -152,6 +154,7 @@ class ScoreTally:
         for since an invalid voxel must be reported. The sums stay on the device until they are
         asked for.
         """
+        check_one_case(score, raters, region)
         there = on_device(score=score, raters=raters, region=region)
         with self._lock:
             dense = self._dense_table()

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from twintrack import _core
 from twintrack.arrays import on_device, rater_arrays, region_array, score_array
 from twintrack.backend import cuda_module
+from twintrack.case_arguments import check_one_case
 from twintrack.device_arrays import device_case
 from twintrack.files import naming, replacing
 from twintrack.scalars import whole_number
@@ -144,6 +145,7 @@ class CaseTally:
 
         Arrays in CUDA memory are tallied there; some kilobytes of sums come back at once.
         """
+        check_one_case(score, raters, region)
         if on_device(score=score, raters=raters, region=region):
             self._update_on_device(score, raters, region, find_marked=False)
             return self
@@ -152,6 +154,7 @@ class CaseTally:
 
     def update_and_overview(self, score: ArrayLike, raters: ArrayLike) -> CaseOverview:
         """Add a whole case, and return what was seen of it besides."""
+        check_one_case(score, raters)
         if on_device(score=score, raters=raters):
             ranges, scored = self._update_on_device(score, raters, None, find_marked=True), None
         else:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack.arrays import on_device, rater_arrays, score_array
+from twintrack.case_arguments import check_one_case
 from twintrack.device_arrays import device_array, device_kind
 from twintrack.metrics.brier import Murphy, brier, murphy
 from twintrack.metrics.case_tally import Bins, CaseTally
@@ -121,6 +122,7 @@ def evaluate(
     if protocol not in get_args(Protocol):
         raise ValueError(f"protocol is {protocol!r}; it must be official or corrected")
     voxel_volume = number_between(voxel_volume, "voxel_volume", 0)
+    check_one_case(score, raters, region)
     p: Any
     masks: list[Any]
     if on_device(score=score, raters=raters, region=region, vessels=vessels):

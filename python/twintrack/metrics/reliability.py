@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack.arrays import rater_arrays
+from twintrack.case_arguments import check_one_case
 from twintrack.metrics.case_tally import BINS, CaseTally
 
 __all__ = ["ReliabilityCurve", "curve_of", "reliability_curve"]
@@ -48,6 +49,7 @@ def reliability_curve(
     region : array (*shape), False and True or 0 and one other value in any dtype, optional
         Voxels that count; all by default.
     """
+    check_one_case(score, raters, region)
     masks = rater_arrays(raters)
     return curve_of(CaseTally(len(masks), bins).update(score, masks, region))
 
