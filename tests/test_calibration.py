@@ -78,7 +78,7 @@ def test_streaming_merging_and_fitting_are_one_and_the_same():
     merged = tt.Calibrator(bins=50)
     for index in (4, 0, 5, 2, 1, 3):
         part = tt.Calibrator(bins=50).partial_fit(scores[index], labels[index], case=str(index))
-        merged = merged.merge(part) if "_cases" in vars(merged) else part
+        merged.merge(part)
     assert stream.map_ == whole.map_ == merged.map_
     assert merged.n_cases_ == whole.n_cases_ == 6
     assert stream.n_cases_ == 1

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack.calibration_map import CalibrationMap
+from twintrack.case_arguments import naming_case, read_cases
+from twintrack.case_gatherer import CaseGatherer
+from twintrack.case_tallies import CaseTallies
 from twintrack.cross_validation import BinChoice, choose_bins
 from twintrack.cut_refinement import refined_bins
 from twintrack.fitted_on import FittedCase
 from twintrack.map_band import MapBand, bootstrap_band
-from twintrack.map_fit import IDENTITY, TARGETS, Target, fit_map
-from twintrack.scalars import whole_number
-from twintrack.score_tally import EqualMassBins, ScoreTally
+from twintrack.map_cases import map_cases
+from twintrack.map_fit import IDENTITY, fit_map
+from twintrack.score_tally import EqualMassBins
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +31,7 @@ __all__ = ["Calibrator"]
 FILE_FIELDS = ("format", "format_version", "knots", "fitted_on")
 
 
-class Calibrator:
+class Calibrator(CaseGatherer):
     """Calibrates segmentation scores to the response of several expert raters.
 
     Voxels are sorted by score into equal-mass bins; isotonic regression, weighted by the bins'
@@ -46,7 +48,8 @@ class Calibrator:
         - ``"hard"``: one map per rater's binary answers, averaged.
         - ``"none"``: nothing; the map is the identity.
     bins : int or "auto"
-        Number M of equal-mass bins. ``"auto"`` chooses M by K-fold cross-validation over the cases.
+        Number M of equal-mass bins. ``"auto"`` chooses M by K-fold cross-validation over the cases,
+        and over the sums of several that `add_tally` was given.
     rater : int
         Which rater ``"single"`` follows, 0-based.
     exact : bool
@@ -83,7 +86,10 @@ class Calibrator:
     Parameters that are set when the map is there hold for the next one, as scikit-learn has it:
     what is saved or computed of the map goes by those it was made with (`made_with_`).
 
-    A copy or pickle has tallies of its own; scikit-learn's ``clone`` has the parameters alone.
+    Several threads may call `partial_fit` and `add_tally`: cases are tallied in parallel, and all
+    sums, the map and the band are those of one thread. What is read meanwhile is the state of some
+    moment. A copy or pickle has tallies of its own; scikit-learn's ``clone`` has the parameters
+    alone.
 
     Examples
     --------
@@ -109,229 +115,75 @@ class Calibrator:
     _made_with: dict[str, Any]
     _provenance: dict[str, Any]
 
-    def __init__(
-        self,
-        target: Target = "mhr",
-        bins: int | Literal["auto"] = 250,
-        rater: int = 0,
-        *,
-        exact: bool = False,
-        folds: int = 5,
-        seed: int = 0,
-        region_rule: str | None = None,
-        ensemble: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.target = target
-        self.bins = bins
-        self.rater = rater
-        self.exact = exact
-        self.folds = folds
-        self.seed = seed
-        self.region_rule = region_rule
-        self.ensemble = ensemble
-
-    # --- scikit-learn's conventions -----------------------------------------------------------
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 - no nested parts
-        """Return the parameters by name."""
-        return {name: getattr(self, name) for name in self._parameter_names()}
-
-    def set_params(self, **params: Any) -> Calibrator:
-        """Set parameters by name; ValueError for a name that is none."""
-        names = self._parameter_names()
-        for name, value in params.items():
-            if name not in names:
-                raise ValueError(f"Calibrator has no parameter {name!r}; it has {', '.join(names)}")
-            setattr(self, name, value)
-        return self
-
-    @classmethod
-    def _parameter_names(cls) -> list[str]:
-        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
-
-    def __repr__(self) -> str:
-        defaults = inspect.signature(type(self).__init__).parameters
-        shown = [
-            f"{name}={value!r}"
-            for name, value in self.get_params().items()
-            if value != defaults[name].default
-        ]
-        return f"Calibrator({', '.join(shown)})"
-
-    def __copy__(self) -> Calibrator:
-        """Return a Calibrator of its own: voxels added to one do not come into the other."""
-        return copy.deepcopy(self)
-
     def __sklearn_is_fitted__(self) -> bool:
         return bool(self.__dict__.get("_cases")) or "map_" in self.__dict__
 
-    def __sklearn_tags__(self) -> Any:
-        # Only scikit-learn calls this, so it is there; it is no dependency of ours.
-        from sklearn.base import BaseEstimator
-
-        return BaseEstimator.__sklearn_tags__(self)
-
     def __getattr__(self, name: str) -> Any:
         # Streaming fits compute the map when it is first asked for, not at every partial_fit.
-        if name.endswith("_") and not name.startswith("__") and name in type(self).__annotations__:
-            if self.__dict__.get("_cases") and "map_" not in self.__dict__:
-                if self.exact and self.target != "none":
-                    raise AttributeError(
-                        f"no {name} yet: exact=True places the cuts in a second pass over the "
-                        "voxels; call refine"
-                    )
-                self._fit_map()
-                if name in self.__dict__:
+        if name.endswith("_") and not name.startswith("__") and name in Calibrator.__annotations__:
+            with self._lock:
+                if self.__dict__.get("_cases") and "map_" not in self.__dict__:
+                    if self.exact and self.target != "none":
+                        raise AttributeError(
+                            f"no {name} yet: exact=True places the cuts in a second pass over the "
+                            "voxels; call refine"
+                        )
+                    self._fit_map()
+                if name in self.__dict__:  # made here, or by another thread meanwhile
                     return self.__dict__[name]
             if not self.__sklearn_is_fitted__():
                 raise AttributeError(f"this Calibrator is not fitted yet: it has no {name}")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def check_parameters(self) -> None:
-        """Raise ValueError or TypeError for a parameter that cannot be; all fitting begins so."""
-        if self.target not in TARGETS:
-            raise ValueError(f"target is {self.target!r}; it must be one of {', '.join(TARGETS)}")
-        if self.ensemble is not None and not isinstance(self.ensemble, Mapping):
-            raise TypeError(
-                f"ensemble is {self.ensemble!r}; it must be a mapping such as "
-                "{'average': 'logits'}"
-            )
-        if self.bins != "auto" and not (
-            isinstance(self.bins, (int, np.integer)) and self.bins >= 1
-        ):
-            raise ValueError(f"bins is {self.bins!r}; it must be a positive whole number or 'auto'")
-        if self.target == "single" and not isinstance(self.rater, (int, np.integer)):
-            raise ValueError(f"rater is {self.rater!r}; it must be a number, counted from 0")
-        if self.bins == "auto":
-            whole_number(self.folds, "folds", 2)
-            whole_number(self.seed, "seed", 0)
-        if self.bins == "auto" and self.exact:
-            raise ValueError(
-                "bins='auto' chooses from tallies alone; give a number with exact=True"
-            )
 
     # --- fitting ------------------------------------------------------------------------------
 
     def fit(
         self,
         score: ArrayLike | Sequence[ArrayLike],
-        raters: ArrayLike | Sequence[ArrayLike],
+        raters: ArrayLike | Sequence[Any],
         region: ArrayLike | Sequence[ArrayLike | None] | None = None,
+        *,
+        stacked: bool | None = None,
     ) -> Calibrator:
         """Fit the map.
 
         Parameters
         ----------
         score : array (*shape) of one case, or a list with one array per case
-            Probabilities in [0, 1]: float16, bfloat16, float32 or float64.
+            Probabilities in [0, 1]: float16, bfloat16, float32 or float64. Lists of numbers serve
+            as arrays: one list of numbers is one case.
         raters : (N, *shape) array or list of N arrays of one case, or a list of these, one per case
-            Labels 0 and 1 in any dtype.
+            Labels 0 and 1 in any dtype. The first axis counts raters: ``[mask]`` is one rater.
         region : boolean array (*shape) of one case, or a list of these, optional
             Voxels that count; all by default.
+        stacked : bool, optional
+            True: the first axes of score (C, *shape), raters (C, N, *shape) and region (C, *shape)
+            count cases, none of which is copied. False: an array of scores is one case. By default
+            it is one case, and what is, or may as well be, a stack of cases is an error.
 
         Raises
         ------
         ValueError
             Names the case, array, voxel and value that break a rule, or says that no voxel counts.
             The Calibrator is then as it was before.
+        TypeError
+            For a dtype that does not fit, or a generator.
         """
         self.check_parameters()
-        cases = _as_cases(score, raters, region)
-        before = dict(self.__dict__)
-        self._reset()
-        try:
-            for index, (one_score, one_raters, one_region) in enumerate(cases):
-                try:
-                    self._add(one_score, one_raters, one_region, str(index))
-                except (TypeError, ValueError) as error:
-                    if len(cases) == 1:
-                        raise
-                    raise type(error)(f"case {index}: {error}") from error
-            self._fit_map(cases if self.exact else None)
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
-        return self
-
-    def partial_fit(
-        self,
-        score: ArrayLike,
-        raters: ArrayLike,
-        region: ArrayLike | None = None,
-        case: str | None = None,
-    ) -> Calibrator:
-        """Add the voxels of a case, or of a part of one; memory does not grow with their number.
-
-        The map is as `fit` would make it from all voxels so far, in any order; with ``exact=True``
-        it is there after `refine`.
-
-        Parameters
-        ----------
-        score, raters, region
-            As in `fit`, one case.
-        case : str, optional
-            Name of the case. Voxels given under one name belong together when cases are resampled
-            (`bootstrap_band`) or held out (``bins="auto"``); a named case takes about 1 MB. Unnamed
-            voxels are all counted as one case.
-        """
-        self.check_parameters()
-        self._begin()
-        self._add(score, raters, region, case)
-        if case is not None:
-            self._fitted_on.setdefault(*FittedCase.named(case))
-        self._forget_map()
-        return self
-
-    def add_tally(
-        self,
-        tally: ScoreTally,
-        case: str | None = None,
-        *,
-        region: str | None = None,
-        cases: int = 1,
-    ) -> Calibrator:
-        """Add a tally made elsewhere, as `partial_fit` adds voxels.
-
-        Parameters
-        ----------
-        tally : ScoreTally
-        case : str, optional
-            Name of the case; see `partial_fit`.
-        region : str, optional
-            Which voxels it counted ("roi", "box", …): recorded with the map.
-        cases : int
-            Number of cases whose sum it is.
-        """
-        self.check_parameters()
-        self._begin()
-        self._check_raters(tally.raters)
-        if case in self._cases:
-            self._cases[case] += tally
-            # More of the unnamed voxels is no further case, unless it is said to be.
-            self._numbers[case] += cases - 1
-        else:
-            self._cases[case] = tally.copy()
-            self._numbers[case] = cases
-        self._cases[case].compact()
-        if region is not None:
-            self._regions.add(region)
-        if case is not None and cases == 1:
-            self._fitted_on.setdefault(*FittedCase.named(case))
-        self._forget_map()
-        return self
-
-    def record_cases(self, cases: Iterable[FittedCase]) -> Calibrator:
-        """Record which cases the voxels and tallies are of that are added: for `fitted_on_`.
-
-        `partial_fit` and `add_tally` record the names that they are given, but not the scores'
-        files, nor the cases of a sum of tallies.
-        """
-        self._begin()
-        for name, score in cases:
-            if score is not None or name not in self._fitted_on:
-                self._fitted_on[name] = score
-        self._forget_map()
+        cases = read_cases(score, raters, region, stacked)
+        with self._lock:
+            before = dict(self.__dict__)
+            self._reset()
+            try:
+                for index, case in enumerate(cases):
+                    with naming_case(index, len(cases)):
+                        self._add(self._cases, *case, str(index))
+                self._fit_map(cases if self.exact else None)
+            except BaseException:
+                for name in self.__dict__.keys() - before.keys():
+                    del self.__dict__[name]
+                self.__dict__.update(before)
+                raise
         return self
 
     def refine(
@@ -370,13 +222,13 @@ class Calibrator:
         10
         """
         self.check_parameters()
-        self._tallies()
         if not self.exact:
             raise ValueError("refine places cuts exactly: make the Calibrator with exact=True")
         if iter(cases) is cases:
             raise TypeError("cases is an iterator, which can be gone through once; give a list")
-        self._forget_map()
-        self._fit_map(cases)
+        with self._lock:
+            self._forget_map()
+            self._fit_map(cases)
         return self
 
     def merge(self, other: Calibrator) -> Calibrator:
@@ -385,8 +237,9 @@ class Calibrator:
         Raises
         ------
         ValueError
-            If a case name occurs in both, or raters or parameters differ: those of the next map
-            here from those that the other's map was made with, or is going to be.
+            If a case name occurs in both, or raters or parameters differ (those of the next map
+            here from those that the other's map was made with, or is going to be); nothing is added
+            then.
         """
         if other is self:
             raise ValueError("a Calibrator merged with itself would count every voxel twice")
@@ -398,18 +251,10 @@ class Calibrator:
         if differing:
             name = differing[0]
             raise ValueError(f"{name} is {mine[name]!r} here but {theirs[name]!r} in the other")
-        both = [case for case in other._cases if case is not None and case in self._tallies()]
-        if both:
-            raise ValueError(f"case {both[0]!r} is in both calibrators")
-        for case, tally in other._cases.items():
-            self.add_tally(tally, case, cases=other._numbers[case])
-        self._regions |= other._regions
-        return self.record_cases(FittedCase(*case) for case in other._fitted_on.items())
-
-    @property
-    def tallies_(self) -> dict[str | None, ScoreTally]:
-        """Tally of each case by name; unnamed voxels are under None."""
-        return dict(self._tallies())
+        gathered = self._begun()
+        gathered.merge(other._cases)
+        self._added_to(gathered)
+        return self
 
     def bootstrap_band(
         self,
@@ -434,16 +279,25 @@ class Calibrator:
         Raises
         ------
         ValueError
-            If there are fewer than two named cases.
+            There are fewer than two cases, or some are there in sums of several alone, which cannot
+            be drawn one by one: `twintrack.runs.fit.band_over_cases` reads them from a store.
         """
         at = np.linspace(0, 1, 1001) if scores is None else np.asarray(scores, np.float64)
-        tallies = list(self._tallies().values())
-        made_with = self.made_with_
+        with self._lock:
+            cases, fitted, bins = self._tallies().copy(), self.map_, self.n_bins_asked
+            made_with = self.made_with_
+        if cases.in_sums:
+            raise ValueError(
+                f"a band draws single cases, but {cases.in_sums} of {cases.cases} cases are there "
+                "in sums of several alone: use `twintrack fit --band` or "
+                "twintrack.runs.fit.band_over_cases, which read stored tallies, or add each case "
+                "by name"
+            )
         return bootstrap_band(
-            tallies,
-            self.map_,
+            cases.tallies(),
+            fitted,
             at,
-            self.n_bins_asked,
+            bins,
             made_with["target"],
             made_with["rater"],
             resamples,
@@ -462,17 +316,42 @@ class Calibrator:
 
     # --- applying -----------------------------------------------------------------------------
 
-    def transform(self, score: ArrayLike, out: Any = None) -> Any:
-        """Calibrate scores; see `CalibrationMap.__call__`."""
-        return self.map_(score, out)
+    def transform(self, score: ArrayLike | Sequence[ArrayLike], out: Any = None) -> Any:
+        """Calibrate scores: of an array, or of a list with one array per case, as `fit` takes them.
+
+        Parameters
+        ----------
+        score : array of any shape, or a list of such arrays
+            As `CalibrationMap.__call__` takes them. An array may be a stack of cases, which are
+            mapped alike. One list of numbers is one array.
+        out : array, or a list of as many arrays, optional
+            Where to write, of the score's shape and dtype; may be `score` itself.
+
+        Returns
+        -------
+        `out` or a new array like the score; for a list a list of these.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `CalibrationMap.__call__`; in a list with the number of the case, and before anything
+            is written to `out` (for which its scores are read twice). Also if an array of `out`
+            shares memory with another case's.
+        """
+        return map_cases(self.map_, score, out)
 
     predict = transform
 
     def fit_transform(
-        self, score: ArrayLike, raters: ArrayLike, region: ArrayLike | None = None
+        self,
+        score: ArrayLike | Sequence[ArrayLike],
+        raters: ArrayLike | Sequence[Any],
+        region: ArrayLike | Sequence[ArrayLike | None] | None = None,
+        *,
+        stacked: bool | None = None,
     ) -> Any:
-        """Fit to one case and return its calibrated scores."""
-        return self.fit(score, raters, region).transform(score)
+        """Fit and return the calibrated scores; arguments as in `fit`."""
+        return self.fit(score, raters, region, stacked=stacked).transform(score)
 
     def torch_module(self) -> torch.nn.Module:
         """Return the map as a torch module; see `CalibrationMap.torch_module`."""
@@ -496,9 +375,8 @@ class Calibrator:
         """Which voxels counted."""
         if "map_" in self.__dict__:
             return self._provenance.get("region") or "all"
-        if "_regions" not in self.__dict__:
-            return self.region_rule or "all"
-        return "+".join(sorted(self._regions)) or self.region_rule or "all"
+        regions = self._cases.regions if "_cases" in self.__dict__ else ()
+        return "+".join(sorted(regions)) or self.region_rule or "all"
 
     @property
     def provenance_(self) -> dict[str, Any]:
@@ -524,65 +402,23 @@ class Calibrator:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _check_raters(self, raters: int) -> None:
-        known = next(iter(self._cases.values()), None)
-        if known is not None and known.raters != raters:
-            raise ValueError(f"it has {raters} raters but the cases before it have {known.raters}")
-        if self.target == "single" and not 0 <= self.rater < raters:
-            raise ValueError(f"rater is {self.rater} but there are {raters} raters, counted from 0")
-
-    def _begin(self) -> None:
-        """Be ready for a case to be added to those that are there."""
-        if "_cases" not in self.__dict__:
-            if "map_" in self.__dict__:
-                raise ValueError("this Calibrator was loaded from a file, which holds no tallies")
-            self._reset()
-
     def _reset(self) -> None:
         self._forget_map()
-        self._cases: dict[str | None, ScoreTally] = {}
-        self._numbers: dict[str | None, int] = {}  # of cases in each tally
-        self._regions: set[str] = set()
-        self._fitted_on: dict[str, str | None] = {}  # the items are those of `FittedCase`
+        self._cases = CaseTallies()
 
     def _forget_map(self) -> None:
-        for name in type(self).__annotations__:
+        for name in Calibrator.__annotations__:
             self.__dict__.pop(name, None)
 
-    def _tallies(self) -> dict[str | None, ScoreTally]:
-        if "_cases" not in self.__dict__:
-            raise ValueError("this Calibrator holds no tallies: it is not fitted or was loaded")
-        return self._cases
-
-    def _add(
-        self, score: ArrayLike, raters: ArrayLike, region: ArrayLike | None, case: str | None
-    ) -> None:
-        masks = raters if isinstance(raters, (list, tuple)) else list(raters)  # type: ignore[arg-type]
-        if not masks:
-            raise ValueError("raters is empty: at least one rater mask is needed")
-        self._check_raters(len(masks))
-        tally = self._cases.get(case) or ScoreTally(len(masks))
-        tally.update(score, masks, region)
-        if case is not None:
-            tally.compact()  # one case among many; an unnamed stream keeps its table at hand
-        self._cases[case] = tally
-        self._numbers.setdefault(case, 1)
-        self._regions.add(self.region_rule or ("all" if region is None else "mask"))
-
     def _fit_map(self, cases: Iterable[tuple[Any, Any, Any]] | None = None) -> None:
-        tallies = self._tallies()
-        if not tallies:
-            raise ValueError("no voxels were given")
+        gathered = self._tallies().copy()  # other threads may add to what it is a copy of
+        total = gathered.total()
         self.check_parameters()  # they may have been set since the voxels were added
-        first, *others = tallies.values()
-        self._check_raters(first.raters)
-        total = first.copy() if others else first
-        for tally in others:
-            total += tally
+        self._check_raters(total.raters)
         if total.voxels == 0:
             raise ValueError("no voxel lies in the region: there is nothing to fit")
         self.n_raters_ = total.raters
-        self.n_cases_ = sum(self._numbers.values())
+        self.n_cases_ = gathered.cases
         self.n_voxels_ = total.voxels
         self.fitted_on_ = None
         if self.target == "none":
@@ -590,16 +426,20 @@ class Calibrator:
             self._set_map(IDENTITY, self._described())
             return
         if self.bins == "auto":
+            if len(gathered) == 1 and gathered.in_sums:
+                raise ValueError(
+                    f"bins='auto' holds out cases, but all {gathered.cases} are there in one sum "
+                    "alone: add each case, or sums of some of them, or give a number of bins"
+                )
             self.bin_choice_ = choose_bins(
-                list(tallies.values()), self.target, self.rater, int(self.folds), int(self.seed)
+                gathered.tallies(), self.target, self.rater, int(self.folds), int(self.seed)
             )
         if cases is None:
             self.bins_ = total.equal_mass_bins(self.n_bins_asked)
         else:
             self.bins_ = refined_bins(total, self.n_bins_asked, cases)
         self.n_bins_ = len(self.bins_)
-        if self._fitted_on:
-            self.fitted_on_ = tuple(sorted(FittedCase(*case) for case in self._fitted_on.items()))
+        self.fitted_on_ = gathered.fitted_on
         self._set_map(fit_map(self.bins_, self.target, self.rater), self._described())
 
     def _described(self) -> dict[str, Any]:
@@ -614,20 +454,3 @@ class Calibrator:
         self.map_ = fitted
         self.X_thresholds_ = fitted.x
         self.y_thresholds_ = fitted.y
-
-
-def _as_cases(
-    score: Any, raters: Any, region: Any
-) -> list[tuple[ArrayLike, ArrayLike, ArrayLike | None]]:
-    if not isinstance(score, (list, tuple)):
-        return [(score, raters, region)]
-    regions = [None] * len(score) if region is None else list(region)
-    if len(raters) != len(score) or len(regions) != len(score):
-        raise ValueError(
-            f"there are {len(score)} scores but {len(raters)} sets of raters"
-            + ("" if region is None else f" and {len(regions)} regions")
-            + "; lists must have one entry per case"
-        )
-    if not score:
-        raise ValueError("score is an empty list: at least one case is needed")
-    return list(zip(score, raters, regions, strict=True))

@@ -260,12 +260,12 @@ def fit_tallies(
     if isinstance(tallies, StoredTallies) and not keep:
         parts = [tallies]
         if calibrator.bins == "auto" and len(tallies) > 1:
-            # The cross-validation needs the sum of each fold, which then is a case by itself.
+            # The cross-validation needs no more than the sum of each fold.
             dealt = deal(len(tallies), int(calibrator.folds), int(calibrator.seed))
             parts = [tallies.of([tallies.cases[k] for k in fold]) for fold in dealt]
-        for number, part in enumerate(parts):
-            name = part.cases[0] if len(part) == 1 else f"fold {number}"
-            calibrator.add_tally(part.total(), name, region=region, cases=len(part))
+        for part in parts:
+            case = part.cases[0] if len(part) == 1 else None
+            calibrator.add_tally(part.total(), case, region=region, cases=len(part))
         return _fitted(calibrator)
     total: ScoreTally | None = None
     number = 0
