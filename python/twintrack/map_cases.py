@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from twintrack.arrays import to_numpy
+from twintrack.arrays import output_array, to_numpy
 from twintrack.calibration_map import CalibrationMap
 from twintrack.case_arguments import holds_cases, naming_case, refuse_iterator, shape_of
-from twintrack.device_arrays import device_array, device_kind
+from twintrack.device_arrays import device_array, device_kind, device_result
 
 __all__ = ["map_cases"]
 
@@ -48,7 +48,11 @@ def _check_outs(fitted: CalibrationMap, scores: Sequence[Any], outs: Sequence[An
                 raise ValueError(
                     f"out has shape {shape_of(out)} but score has shape {shape_of(score)}"
                 )
-            fitted(score[:0], out[:0])  # their dtypes and memory
+            if device_kind(out) is None:
+                output_array(out)
+            else:
+                device_result(score, out)
+            fitted(score[:0], out[:0])  # their dtypes
     _refuse_shared(scores, outs)
     for number, score in enumerate(scores):
         with naming_case(number, len(outs)):

@@ -130,6 +130,9 @@ class ScoreTally:
     ) -> ScoreTally:
         """Add the voxels of a case, or of a part of one.
 
+        Arrays of four axes or more that may be a stack of several cases are an error; a list of one
+        array per rater says that they are one case.
+
         Parameters
         ----------
         score : array (*shape), float16, bfloat16, float32 or float64 in [0, 1]
@@ -142,8 +145,7 @@ class ScoreTally:
         ValueError
             Names the array, the voxel and the value for a score that is NaN or outside [0, 1], a
             label other than 0 and 1 or a region that is no mask; also for shapes or numbers of
-            raters that do not fit, and for arrays of four axes or more that may be a stack of
-            cases. The tally is then as before the call.
+            raters that do not fit. The tally is then as before the call.
         TypeError
             For a dtype that does not fit, or arrays some of which lie in host memory and some on a
             device.
