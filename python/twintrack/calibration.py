@@ -227,6 +227,7 @@ class Calibrator(CaseGatherer):
         if iter(cases) is cases:
             raise TypeError("cases is an iterator, which can be gone through once; give a list")
         with self._lock:
+            self._tallies()  # a map that was loaded has none, and stays
             self._forget_map()
             self._fit_map(cases)
         return self
@@ -423,7 +424,7 @@ class Calibrator(CaseGatherer):
         self.fitted_on_ = None
         if self.target == "none":
             self.n_bins_ = 0
-            self._set_map(IDENTITY, self._described())
+            self._set_map(IDENTITY)
             return
         if self.bins == "auto":
             if len(gathered) == 1 and gathered.in_sums:
@@ -440,16 +441,13 @@ class Calibrator(CaseGatherer):
             self.bins_ = refined_bins(total, self.n_bins_asked, cases)
         self.n_bins_ = len(self.bins_)
         self.fitted_on_ = gathered.fitted_on
-        self._set_map(fit_map(self.bins_, self.target, self.rater), self._described())
+        self._set_map(fit_map(self.bins_, self.target, self.rater))
 
-    def _described(self) -> dict[str, Any]:
+    def _set_map(self, fitted: CalibrationMap, said: Mapping[str, Any] | None = None) -> None:
+        """Keep the map with what is said of it: what is set from now on holds for the next."""
         from twintrack.calibrator_file import describe
 
-        return describe(self)
-
-    def _set_map(self, fitted: CalibrationMap, provenance: Mapping[str, Any]) -> None:
-        """Keep the map with what is said of it: what is set from now on holds for the next."""
-        self._provenance = copy.deepcopy(dict(provenance))
+        self._provenance = copy.deepcopy(dict(describe(self) if said is None else said))
         self._made_with = {**self.get_params(), "ensemble": self._provenance.get("ensemble")}
         self.map_ = fitted
         self.X_thresholds_ = fitted.x
