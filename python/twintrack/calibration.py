@@ -421,7 +421,7 @@ class Calibrator(CaseGatherer):
         self.n_raters_ = total.raters
         self.n_cases_ = gathered.cases
         self.n_voxels_ = total.voxels
-        self.fitted_on_ = None
+        self.fitted_on_ = None if self.target == "none" else gathered.fitted_on
         if self.target == "none":
             self.n_bins_ = 0
             self._set_map(IDENTITY)
@@ -440,7 +440,6 @@ class Calibrator(CaseGatherer):
         else:
             self.bins_ = refined_bins(total, self.n_bins_asked, cases)
         self.n_bins_ = len(self.bins_)
-        self.fitted_on_ = gathered.fitted_on
         self._set_map(fit_map(self.bins_, self.target, self.rater))
 
     def _set_map(self, fitted: CalibrationMap, said: Mapping[str, Any] | None = None) -> None:
