@@ -145,6 +145,20 @@ def test_reading_while_others_add():
     assert calibrator.n_voxels_ == 200 * 50
 
 
+def test_a_map_is_made_of_one_moment(monkeypatch):
+    given = [tt.ScoreTally(3).update(*part) for part in parts(2)]
+    calibrator = tt.Calibrator(bins=5).add_tally(given[0], "A")
+    total = CaseTallies.total
+
+    def meanwhile(cases):
+        found = total(cases)
+        calibrator._cases.add_tally(given[1], "B")
+        return found
+
+    monkeypatch.setattr(CaseTallies, "total", meanwhile)
+    assert (calibrator.n_cases_, calibrator.n_voxels_) == (1, 50)
+
+
 def test_cases_are_tallied_in_parallel():
     """One case's voxels wait for another's to be counted: a lock held meanwhile would never end."""
     met = threading.Barrier(2)
@@ -343,7 +357,10 @@ def test_merging_is_whole_or_not_at_all():
         first.merge(second)
     assert list(first.tallies_) == ["A", "B"]
     assert first.map_ is before
-    assert tt.Calibrator(bins=5).merge(first).map_ == before
+    fresh = tt.Calibrator(bins=5).merge(first)
+    assert fresh.map_ == before
+    third = tt.Calibrator(bins=5).add_tally(given[2], "C", region="roi")
+    assert fresh.add_tally(given[2], "D", region="box").merge(third).region_ == "box+roi"
 
 
 def test_merging_each_with_the_other_at_once():
