@@ -268,6 +268,51 @@ def test_auto_bins_are_chosen_by_cross_validation():
         tt.Calibrator(bins="auto").fit(scores[0], labels[0])
 
 
+def test_of_several_numbers_of_bins_with_one_score_the_least_is_chosen():
+    rng = np.random.default_rng(0)
+    scores = [rng.choice([0.125, 0.5, 0.75], 3000).astype(np.float32) for _ in range(3)]
+    labels = [[rng.random(score.size) < score**2] for score in scores]
+    choice = tt.Calibrator(bins="auto").fit(scores, labels).bin_choice_
+    assert len(set(choice.scores.values())) == 1  # three scores make three bins, however many are
+    assert choice.bins == min(choice.scores)
+
+
+@pytest.mark.parametrize(("target", "rater"), [("mhr", 0), ("single", 2), ("hard", 0)])
+def test_folds_and_their_scores_by_hand(target, rater):
+    """Every target has its own maps and answers; cases without voxels say nothing."""
+    scores, labels = cohort(6, dtype=np.float16)  # of which every cell holds a single value
+    labels = [[first, second, first | third] for first, second, third in labels]
+    regions = [None] * 5 + [np.zeros(scores[5].shape, bool)]
+    parameters = {"target": target, "rater": rater}
+    fitted = tt.Calibrator(bins="auto", folds=3, seed=7, **parameters).fit(scores, labels, regions)
+    order = np.random.default_rng(7).permutation(6)
+    loss = voxels = 0
+    for fold in range(3):
+        held = set(order[fold::3])
+        rest = [k for k in range(6) if k not in held]
+        part = tt.Calibrator(bins=50, **parameters)
+        part.fit(*([of[k] for k in rest] for of in (scores, labels, regions)))
+        for case in held - {5}:
+            m = part.transform(scores[case].astype(np.float64))
+            answers = labels[case] if target != "single" else [labels[case][rater]]
+            loss += sum(np.mean([(m - answer) ** 2 for answer in answers], axis=0).ravel())
+            voxels += m.size
+    assert fitted.bin_choice_.scores[50] == pytest.approx(loss / voxels, rel=1e-9)
+    assert fitted.bin_choice_.folds == 3
+
+
+def test_more_folds_than_cases_leave_one_out():
+    scores, labels = cohort(3)
+    five, three = (tt.Calibrator(bins="auto", folds=k).fit(scores, labels) for k in (5, 3))
+    assert five.bin_choice_ == three.bin_choice_
+    assert five.bin_choice_.folds == 3
+    # One of two cases without voxels: its fold has nothing to be scored on, the other no map.
+    with pytest.raises(ValueError, match="only one case has voxels in the region"):
+        tt.Calibrator(bins="auto").fit(
+            scores[:2], labels[:2], [None, np.zeros(scores[1].shape, bool)]
+        )
+
+
 def test_band_holds_the_map_and_narrows_with_cases():
     few = tt.Calibrator(bins=10).fit(*cohort(4))
     many = tt.Calibrator(bins=10).fit(*cohort(24))
@@ -287,23 +332,37 @@ def test_band_of_the_identity_is_the_identity():
     assert np.array_equal(band.high, GRID)
 
 
-def test_band_resamples_are_fits_to_the_drawn_cases():
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999999])
+def test_band_resamples_are_fits_to_the_drawn_cases(level):
     scores, labels = cohort(3)
     band = (
         tt.Calibrator(bins=10)
         .fit(scores, labels)
-        .bootstrap_band(GRID[::100], resamples=2, level=0.999999)
+        .bootstrap_band(GRID[::100], resamples=5, level=level)
     )
     rng = np.random.default_rng(0)
-    drawn = [rng.integers(3, size=3) for _ in range(2)]
+    drawn = [rng.integers(3, size=3) for _ in range(5)]
     maps = [
         tt.Calibrator(bins=10)
         .fit([scores[i] for i in d], [labels[i] for i in d])
         .transform(GRID[::100])
         for d in drawn
     ]
-    np.testing.assert_allclose(band.low, np.min(maps, axis=0), atol=1e-6)
-    np.testing.assert_allclose(band.high, np.max(maps, axis=0), atol=1e-6)
+    low, high = np.quantile(maps, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    np.testing.assert_allclose(band.low, low, atol=1e-6)
+    np.testing.assert_allclose(band.high, high, atol=1e-6)
+
+
+def test_a_draw_of_cases_without_voxels_changes_no_score():
+    """Nothing is known then, so that no map may be made up: the score stays as it is."""
+    scores, labels = cohort(2)
+    nothing = np.zeros(scores[1].shape, bool)
+    made = tt.Calibrator(bins=10).fit(scores, labels, [None, nothing])
+    assert made.n_cases_ == 2
+    band = made.bootstrap_band(GRID[::100], resamples=40)
+    alone = tt.Calibrator(bins=10).fit(scores[:1], labels[:1]).transform(GRID[::100])
+    assert np.array_equal(band.low, np.minimum(alone, GRID[::100]))
+    assert np.array_equal(band.high, np.maximum(alone, GRID[::100]))
 
 
 @pytest.mark.parametrize(
@@ -421,6 +480,18 @@ def test_tallies_and_a_second_pass_give_the_exact_map(dtype):
     # More voxels ask for another second pass.
     streamed.partial_fit(scores[0], labels[0], case="again")
     assert not hasattr(streamed, "map_")
+
+
+def test_parts_of_a_case_are_one_case():
+    scores, labels = cohort(4)
+    tallies = [tt.ScoreTally(3).update(s, r) for s, r in zip(scores, labels, strict=True)]
+    for name in (None, "A"):
+        pieces = tt.Calibrator(bins=20).add_tally(tallies[0], name).add_tally(tallies[1], name)
+        pieces.partial_fit(scores[2], labels[2], case=name)
+        pieces.add_tally(tallies[3], name)
+        assert pieces.n_cases_ == 1
+        assert pieces.n_voxels_ == 4 * scores[0].size
+    assert pieces.add_tally(tallies[0], "B").n_cases_ == 2
 
 
 def test_sum_of_several_cases_is_counted_and_named():

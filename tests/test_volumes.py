@@ -371,6 +371,41 @@ def test_sum_beyond_rounding_is_left_for_the_range_check(tmp_path):
     assert (read_score(tmp_path / "a.npz", tumour=(0, 1)).array == 1.5).all()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "steps"),
+    # So many times the rounding of the type, 2^-23 or 2^-10, beyond 1.
+    [("float32", 2**-23), ("float64", 2**-23), ("float16", 2**-10)],
+)
+def test_only_what_rounding_explains_is_set_to_one(tmp_path, dtype, steps):
+    """Three terms are off by a rounding each; a limit a few times wider would hide a wrong sum."""
+    over = np.array([0, 1, 2, 10, 300]) * steps
+    shape = (3, 1, 1, len(over))
+    probabilities = np.full(shape, 0.25, dtype)
+    probabilities[0] = (0.5 + over).astype(dtype)
+    np.savez(tmp_path / "a.npz", probabilities=probabilities)
+    describe_labels(tmp_path)
+    whole = read_score(tmp_path / "a.npz", tumour=(0, 1, 2)).array.ravel()
+    sums = probabilities.astype("f8").sum(axis=0).ravel()
+    assert (np.diff(sums) > 0).all()
+    np.testing.assert_array_equal(whole, [1, 1, 1, *sums[3:]])
+    slabs = open_slabs(tmp_path / "a.npz", (0, 1, 2)).slabs(1)
+    np.testing.assert_array_equal(np.concatenate(list(slabs), axis=2).ravel(), whole)
+    # A single class is as it is stored.
+    np.testing.assert_array_equal(
+        read_score(tmp_path / "a.npz", (0,)).array.ravel(), probabilities[0].ravel()
+    )
+
+
+def test_classes_of_16_bits_are_added_with_more(tmp_path):
+    """In float16 100 small terms beside a large one would add up to nothing."""
+    probabilities = np.full((101, 1, 1, 2), 1e-4, "f2")
+    probabilities[0] = 0.9
+    np.savez(tmp_path / "a.npz", probabilities=probabilities)
+    describe_labels(tmp_path)
+    score = read_score(tmp_path / "a.npz", tumour=range(101)).array
+    np.testing.assert_allclose(score, probabilities.sum(axis=0, dtype="f8").T, atol=1e-6)
+
+
 @pytest.mark.parametrize("layout", ["", "fold_0/validation"])
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -576,6 +611,26 @@ def test_geometry_tolerates_rounding_and_unknown_places_but_never_another_shape(
             check_same_geometry(reference, other, ignore=("spacing", "origin", "direction"))
     with pytest.raises(ValueError, match="orign"):
         check_same_geometry(reference, reference, ignore=("orign",))
+
+
+@pytest.mark.parametrize("part", ["spacing", "origin", "direction"])
+def test_geometry_tolerates_a_thousandth_and_no_more(part):
+    """Of a millimetre, or of a unit vector: a hundredth would hide a wrong slice distance."""
+    spacing, origin, angle = np.diag([0.7, 0.8, 2.5]), np.array([90.5, -40.25, 12.0]), 0.3
+
+    def placed(off: float) -> np.ndarray:
+        turn = angle + off * (part == "direction")
+        c, s = np.cos(turn), np.sin(turn)
+        longer = spacing + np.diag([0, 0, off * (part == "spacing")])
+        turned = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ longer
+        return nib.affines.from_matvec(turned, origin + [0, off * (part == "origin"), 0])
+
+    reference = volume_at(placed(0), "ct.nii")
+    for off in (0.9e-3, -0.9e-3):
+        check_same_geometry(reference, volume_at(placed(off), "rater.nii"))
+    for off in (1.2e-3, -1.2e-3, 0.01):
+        with pytest.raises(ValueError, match=rf"geometry differs from ct\.nii: {part} "):
+            check_same_geometry(reference, volume_at(placed(off), "rater.nii"))
 
 
 def test_spacing_and_voxel_volume():

@@ -219,3 +219,37 @@ def test_a_float16_volume_is_summed_as_numpy_sums_it():
     corrected = evaluate(score, raters, protocol="corrected")
     assert corrected.crps < found.crps
     assert corrected.notes == ()
+
+
+def voxels_of_one(voxels, dtype, rater_volumes):
+    """A score of so many ones, and raters who mark so many voxels each."""
+    score = np.zeros((60, 50, 40), dtype)
+    score.flat[:voxels] = 1
+    raters = np.zeros((len(rater_volumes), *score.shape), bool)
+    for rater, volume in zip(raters, rater_volumes, strict=True):
+        rater.flat[:volume] = True
+    return score, raters
+
+
+@pytest.mark.parametrize(
+    ("voxels", "noted"),
+    # As float16 2049 is 2048, off by 5 of 10 000; 40 003 is 40 000, off by 0.75 of 10 000; and
+    # 4096 is itself.
+    [(2049, True), (40_003, False), (4096, False)],
+)
+def test_a_volume_that_is_summed_wrongly_is_noted_from_1_of_10_000_on(voxels, noted):
+    score, raters = voxels_of_one(voxels, np.float16, [voxels - 9, voxels, voxels + 9])
+    notes = evaluate(score, raters).notes
+    assert any("summed in float16" in note for note in notes) == noted
+    assert not any("summed" in note for note in evaluate(score, raters, protocol="corrected").notes)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize(("off", "noted"), [(0, False), (24, False), (25, True)])
+def test_a_volume_beyond_3_standard_deviations_is_noted(off, noted, sign):
+    # The standard deviation of 490, 500 and 510 is 8.165 voxels: 24 are 2.94 of them, 25 are 3.06.
+    score, raters = voxels_of_one(500 + sign * off, np.float32, [490, 500, 510])
+    for unit in (1.0, 0.25):
+        notes = evaluate(score, raters, voxel_volume=unit).notes
+        assert any("3 standard deviations" in note for note in notes) == noted
+    assert not any("standard" in n for n in evaluate(score, raters, protocol="corrected").notes)

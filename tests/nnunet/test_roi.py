@@ -51,6 +51,54 @@ def test_box_margin_and_clamping() -> None:
     assert corner.box == (slice(0, 4), slice(52, 60), slice(64, 80))
 
 
+@pytest.mark.parametrize(
+    ("margin", "box"),
+    # Of voxels of 2, 1 and 0.5 mm. The organ's own box is 16 to 24, 24 to 36 and 32 to 48.
+    [
+        (0.1, ((15, 25), (23, 37), (31, 49))),  # a voxel of which a tenth belongs to it counts
+        (1.9, ((15, 25), (22, 38), (28, 52))),
+        (2.0, ((15, 25), (22, 38), (28, 52))),
+        (2.1, ((14, 26), (21, 39), (27, 53))),
+        (0.02, ((15, 25), (23, 37), (31, 49))),
+        # Rounding noise is no part of a voxel.
+        (1e-8, ((16, 24), (24, 36), (32, 48))),
+        (2 + 1e-8, ((15, 25), (22, 38), (28, 52))),
+    ],
+)
+def test_a_voxel_counts_if_any_of_it_does(margin, box) -> None:
+    rule = RoiRule(minimum_volume=0)
+    found = region(blob(MIDDLE), rule, margins=(margin,) * 3)
+    assert found is not None
+    assert tuple((part.start, part.stop) for part in found.box) == box
+    # The same of a grid that begins within a voxel, by a quarter of its side.
+    shifted = region(blob(MIDDLE), rule, margins=(0, 0, 0), starts=(0.25, 0.25, -0.25))
+    assert shifted is not None
+    assert shifted.box == (slice(16, 25), slice(24, 37), slice(31, 48))
+
+
+def test_what_is_as_large_as_the_least_volume_is_an_organ() -> None:
+    """Coarse voxels of 4 mm a side are 0.064 ml each."""
+    organ = blob(((8, 10), (6, 8), (4, 8)))  # 16 of them: 1.024 ml
+
+    def found(minimum_volume: float) -> bool:
+        return region(organ, RoiRule(margins=NO_MARGIN, minimum_volume=minimum_volume)) is not None
+
+    assert found(16 * 0.064)
+    assert not found(16 * 0.0641)
+    # By default 1 ml: of specks there are many, and a pancreas has 40 at least.
+    assert region(organ, RoiRule(margins=NO_MARGIN)) is not None
+    organ[9, 7, 7] = False  # 0.96 ml
+    assert region(organ, RoiRule(margins=NO_MARGIN)) is None
+
+
+def test_parts_that_touch_at_a_corner_are_one() -> None:
+    # Each is too small by itself: an organ that bends leaves such stairs on a coarse grid.
+    stairs = blob(*(((k, k + 1), (k, k + 1), (k, k + 1)) for k in range(2, 10)))
+    found = region(stairs, RoiRule(margins=NO_MARGIN, minimum_volume=8 * 0.064 - 1e-9))
+    assert found is not None
+    assert found.box == (slice(4, 20), slice(8, 40), slice(16, 80))
+
+
 def test_largest_all_and_what_is_too_small() -> None:
     speck = ((1, 2), (1, 2), (1, 2))  # 4 mm cubed: 0.064 ml
     organ = blob(MIDDLE, speck)

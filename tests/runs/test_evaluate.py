@@ -305,11 +305,15 @@ def cropped(cases, tmp_path):
     return crop, around, box
 
 
-@pytest.mark.parametrize("calibrated", [False, True])
-def test_score_that_is_a_crop_counts_as_0_outside(cropped, calibrator, tmp_path, calibrated):
+@pytest.mark.parametrize("at_0", [None, 0, 0.5])
+def test_score_that_is_a_crop_counts_as_0_outside(cropped, calibrator, tmp_path, at_0):
     """Else volumes, and Dice at each threshold, would lose what raters mark outside."""
     crop, around, box = cropped
-    job = EvaluateJob("corrected", calibrator if calibrated else None)
+    if at_0:  # a map that would lift what was never asked, all over the CT
+        score = np.linspace(0, 1, 1000, dtype=np.float32)
+        calibrator = Calibrator(bins=5).fit(score, [score > 0.4, np.ones_like(score)])
+    assert at_0 in (None, calibrator.transform(np.zeros(1))[0])
+    job = EvaluateJob("corrected", None if at_0 is None else calibrator)
     found, expected = (
         evaluate_cohort([case], job, tmp_path / case.score.name[:4]) for case in (crop, around)
     )

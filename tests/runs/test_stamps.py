@@ -84,3 +84,30 @@ def test_json_round_trip(file):
     for broken in ({}, {**stamp.to_json(), "size": "large"}, {**stamp.to_json(), "mtime_ns": 0.5}):
         with pytest.raises((KeyError, TypeError)):
             FileStamp.from_json(broken)
+
+
+def test_another_file_of_the_same_size_or_time_is_seen(file):
+    """As ``cp -p`` or ``rsync -t`` leave it: of the time that the other one had, or older."""
+    stamp = read_stamp(file)
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
+    set_time(file, stamp.mtime_ns)
+    assert not stamp.matches(file)
+    file.write_bytes(content[::-1])
+    for time in (stamp.mtime_ns - 10**9, stamp.mtime_ns + 10**9):
+        set_time(file, time)
+        assert not stamp.matches(file)
+
+
+def test_file_that_is_overwritten_while_it_is_read_is_refused(file, monkeypatch):
+    digest = stamps._digest
+
+    def overwriting(path):
+        found, time = digest(path), path.stat().st_mtime_ns
+        path.write_bytes(path.read_bytes()[::-1])
+        set_time(path, time + 1)
+        return found
+
+    monkeypatch.setattr(stamps, "_digest", overwriting)
+    with pytest.raises(ValueError, match="changed while it was read"):
+        read_stamp(file)

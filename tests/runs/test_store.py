@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import subprocess
@@ -59,8 +60,15 @@ def test_other_inputs_or_options_are_other_work(store, source, tmp_path):
     assert Store(tmp_path / "store", "evaluation", OPTIONS).find("A") is None
     found = store.find("A")
     assert not found.made_from({"score": source, "rater_1": source})
+    assert not found.made_from({})  # a file less, such as the vessels, is another case too
     source.write_bytes(b"another")
     assert not found.made_from({"score": source})
+
+
+def test_options_are_the_same_in_any_order(tmp_path, store):
+    """Else a version that lists them otherwise would do everything again."""
+    turned = dict(reversed(OPTIONS.items()))
+    assert Store(tmp_path / "store", "score-tally", turned).folder == store.folder
 
 
 def test_equal_work_leaves_equal_bytes(tmp_path, source):
@@ -152,6 +160,38 @@ def test_newer_record_is_refused(store, source):
         store.find("A")
 
 
+@pytest.mark.parametrize("renames", range(4))
+def test_a_record_never_promises_what_is_not_there(
+    store, source, tmp_path, monkeypatch, renames
+):
+    """Killed between two renames: the tally comes before its record, the volume after it."""
+    replace, left = Path.replace, renames
+
+    def killed(self, target):
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        return replace(self, target)
+
+    tally, volume = store.tally_path("A"), tmp_path / "A.nii.gz"
+    with store.writing(["A"]):
+        files = {store.staged(place.name): place for place in (volume, tally)}
+        outputs = {}
+        for (staged, place), role in zip(files.items(), ("volume", "tally"), strict=True):
+            staged.write_bytes(b"of " + role.encode())
+            outputs[role] = store.stamp_staged(staged.name, place)
+        entry = Entry("A", {"score": read_stamp(source)}, 7, {}, outputs)
+        monkeypatch.setattr(Path, "replace", killed)
+        with contextlib.suppress(KeyboardInterrupt):
+            store.save(entry, files)
+        monkeypatch.undo()
+    there = [tally.exists(), store.find("A") is not None, volume.exists()]
+    assert there == [k < renames for k in range(3)]
+    if store.find("A") is not None:
+        store.tallied("A")
+
+
 def test_success_takes_the_place_of_failure(store, source):
     with store.writing(["A", "B"]):
         store.save_failure(Failure("A", "read", "score", "is broken"))
@@ -173,6 +213,22 @@ def test_failure_takes_the_place_of_an_earlier_success(store, source):
     assert finished == ["B"]
     assert [failure.case for failure in failed] == ["A"]
     assert not store.tally_path("A").exists()
+
+
+def test_only_the_cohort_of_the_last_run_counts(store, source):
+    """A case that was left out since, and a failure that a killed run did not clear away."""
+    with store.writing(["A", "B"]):
+        finish(store, "B", source)
+        store.save_failure(Failure("A", "read", "score", "is broken"))
+        left = store.folder / "failures" / "A.json"
+        told = left.read_bytes()
+        finish(store, "A", source)
+        left.write_bytes(told)
+    assert store.complete() == (["A", "B"], [])
+    with store.writing(["A"]):
+        pass
+    assert store.complete() == (["A"], [])
+    assert store.cases() == ["A", "B"]
 
 
 def test_unfinished_cohort_is_noticed(store, source):

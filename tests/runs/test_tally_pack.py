@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import os
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twintrack import Calibrator, ScoreTally
-from twintrack.runs import stored_tallies
+from twintrack.cohort import read_manifest
+from twintrack.runs import case_band, stored_tallies
 from twintrack.runs.engine import Settings
 from twintrack.runs.fit import (
     TallyJob,
@@ -20,7 +22,9 @@ from twintrack.runs.fit import (
     read_tallies,
     tally_cohort,
 )
+from twintrack.runs.store import Entry, Store
 from twintrack.runs.tally_pack import NAME, TallyPack, write_pack
+from twintrack.volumes import read_score, write_volume
 
 STAMP = (1, 2, 3, 4)
 
@@ -44,6 +48,21 @@ def test_packed_tallies_are_the_tallies(tmp_path_factory, cases):
         sums = np.zeros((one.raters + 2, stored_tallies._core.GRID_CELLS), np.uint64)
         packed.add_to(sums)
         assert ScoreTally.from_dense(sums) == one
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+@pytest.mark.parametrize("gap", [1, 5000])
+def test_sums_at_the_limit_of_a_type_are_kept(tmp_path, bits, gap):
+    """One more than a type holds would come back as 0: voxels, or votes, would be lost."""
+    sums = np.zeros((3, 4), np.uint64)
+    sums[:, 0] = np.array([-1, 0, 1]) + 2**bits
+    for rater, by in enumerate((1, 0)):  # the largest votes fit just so, or not any more
+        sums[:, 2 + rater] = sums[:, 0] - np.uint64(by)
+    cells = np.arange(3, dtype=np.uint32) * gap + 7
+    for rows in (slice(1), slice(2), slice(3)):
+        one = ScoreTally.from_rows(cells[rows], sums[rows])
+        write_pack(tmp_path / NAME, [("A", STAMP, one)])
+        assert TallyPack(tmp_path / NAME).read("A").tally() == one
 
 
 def test_every_cell_occupied_is_stored_without_cells(tmp_path):
@@ -102,6 +121,59 @@ def test_pack_is_not_believed_when_a_tally_has_changed(store):
         list(read_tallies(store)[1])
 
 
+def test_pack_is_not_believed_when_a_record_has_changed(store):
+    names = read_tallies(store)[1].cases
+    record = next(store.rglob(f"cases/{names[2]}.json"))
+    content = json.loads(record.read_text())
+    content["outputs"]["tally"]["digest"] = "0" * 16
+    record.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"{names[2]}\.npz: damaged, or not the tally"):
+        list(read_tallies(store)[1])
+
+
+def sum_of_files(store, names):
+    files = [next(store.rglob(f"cases/{name}.npz")) for name in names]
+    return functools.reduce(ScoreTally.__add__, map(ScoreTally.load, files))
+
+
+def test_sum_of_a_pack_is_not_taken_for_that_of_more_or_other_tallies(
+    cohort, tmp_path, monkeypatch
+):
+    """The pack is written again only when many tallies are missing in it."""
+    cases, store = read_manifest(cohort / "manifest.csv"), tmp_path / "t"
+    names = [case.name for case in cases]
+
+    def total(number):
+        tally_cohort(cases[:number], TallyJob("roi"), store, Settings())
+        return read_tallies(store)[1].total()
+
+    monkeypatch.setattr(stored_tallies, "_WORTH_PACKING", 1)
+    assert total(4) == sum_of_files(store, names[:4])
+    packed = next(store.rglob(NAME)).read_bytes()
+    monkeypatch.setattr(stored_tallies, "_WORTH_PACKING", 1000)
+    assert total(5) == sum_of_files(store, names[:5])
+    score = read_score(cases[1].score)
+    write_volume(cases[1].score, 1 - score.array, score)
+    assert total(4) == sum_of_files(store, names[:4])
+    assert next(store.rglob(NAME)).read_bytes() == packed
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 99])
+def test_many_tallies_are_added_up_by_threads(tmp_path, monkeypatch, threads):
+    store = Store(tmp_path, "score-tally", {"region": "all"})
+    names = [f"case_{k:02d}" for k in range(50)]
+    with store.writing(names):
+        for k, name in enumerate(names):
+            place = store.tally_path(name)
+            tally(k, 40).save(store.staged(place.name))
+            outputs = {"tally": store.stamp_staged(place.name, place)}
+            store.save(Entry(name, {}, 40, {}, outputs), {store.staged(place.name): place})
+    monkeypatch.setattr(stored_tallies._core, "max_threads", lambda: threads)
+    found = stored_tallies.StoredTallies(store, names).total()
+    assert found.voxels == 50 * 40
+    assert found == sum_of_files(tmp_path, names)
+
+
 def test_a_pack_that_cannot_be_read_or_written_costs_nothing_but_time(store, monkeypatch):
     expected = dict(read_tallies(store)[1])
     next(store.rglob(NAME)).write_bytes(b"TWTPACK1" + bytes(20))
@@ -131,7 +203,7 @@ def test_cases_of_other_raters_are_refused_by_name(store):
 
 @pytest.mark.parametrize("target", ["mhr", "single", "hard"])
 def test_band_over_stored_cases_is_that_of_the_calibrator(store, target):
-    kept = Calibrator(target, bins=12)
+    kept = Calibrator(target, bins=12, rater=2)
     tallies = read_tallies(store)[1]
     fit_tallies(kept, tallies, "roi", keep=True)
     expected = kept.bootstrap_band(resamples=40, seed=3)
@@ -143,6 +215,16 @@ def test_band_over_stored_cases_is_that_of_the_calibrator(store, target):
     width = np.mean(expected.high - expected.low)
     assert np.mean(np.abs(rough.low - expected.low)) < 0.15 * width
     assert np.mean(np.abs(rough.high - expected.high)) < 0.15 * width
+
+
+def test_band_does_not_depend_on_how_many_cases_are_read_at_a_time(store, monkeypatch):
+    tallies = read_tallies(store)[1]
+    fitted = fit_tallies(Calibrator(bins=12), tallies, "roi")
+    whole = band_over_cases(fitted, tallies, resamples=30)
+    for chunk in (1, 4, 6):
+        monkeypatch.setattr(case_band, "_CHUNK", chunk)
+        band = band_over_cases(fitted, tallies, resamples=30)
+        np.testing.assert_array_equal([band.low, band.high], [whole.low, whole.high])
 
 
 def test_band_of_the_identity_is_the_identity(store):
