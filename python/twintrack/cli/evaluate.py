@@ -114,9 +114,10 @@ def evaluate(
     """Measure scores against several raters, as the CURVAS-PDACVI benchmark does.
 
     The figures of each case are kept as soon as they are there: an interrupted run goes on where it
-    was. A case that cannot be read is listed in failures.csv and the others are finished. The same
-    command twice gives the same bytes. A folder holds the results of one method: those of another
-    one are replaced with --force alone. twintrack compare makes tables and figures of several such
+    was. A case that cannot be read is listed in failures.csv and the others are finished. Cases
+    that the calibrator was fitted on are warned of and noted. The same command twice gives the same
+    bytes. A folder holds the results of one method: those of another one are replaced with --force
+    alone. twintrack compare makes tables and figures of several such
     folders.
     """
     from twintrack.calibrator_file import read_calibrator

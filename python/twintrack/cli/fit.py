@@ -175,7 +175,8 @@ def fit(
     """Fit a calibrator: the map from score to the fraction of experts who would mark the voxel.
 
     Every case is read once and reduced to a tally, which is kept: a run that was interrupted goes
-    on where it was, and twintrack fit --tallies fits again without reading a voxel.
+    on where it was, and twintrack fit --tallies fits again without reading a voxel. The calibrator
+    has digests of the cases' names and scores, by which twintrack evaluate knows them again.
     """
     from twintrack.calibration import Calibrator
     from twintrack.files import check_file_place, check_folder_place

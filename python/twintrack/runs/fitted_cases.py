@@ -62,22 +62,20 @@ def find_among(
     known_scores = (case.score for case in fitted_on if case.score is not None)
     sizes = {file.rpartition("-")[2] for score in known_scores for file in score.split("+")}
 
-    def digest(case: Case) -> str | None:
-        stamps = {}
+    def stamp(case: Case, role: str, path: Path) -> FileStamp:
+        size = path.stat().st_size
+        if str(size) not in sizes:  # another score, whatever it holds
+            return FileStamp(path.name, size, None, "")
         entry = store.find(case.name)
-        for role, path in files(case).items():
-            if not role.startswith(_SCORE):
-                continue
-            known = None if entry is None else entry.inputs.get(role)
-            if known is not None and known.matches(path):
-                stamps[role] = known
-            else:
-                size = path.stat().st_size
-                # Of another size it is another score, whatever it holds.
-                alike = str(size) in sizes
-                stamps[role] = read_stamp(path) if alike else FileStamp(path.name, size, None, "")
-        return score_digest(stamps)
+        known = None if entry is None else entry.inputs.get(role)
+        return known if known is not None and known.matches(path) else read_stamp(path)
 
+    def digest(case: Case) -> str | None:
+        of_score = ((role, path) for role, path in files(case).items() if role.startswith(_SCORE))
+        return score_digest({role: stamp(case, role, path) for role, path in of_score})
+
+    if not fitted_on:
+        return {}
     scores: dict[str, str | None] = {}
     for case in cases:
         scores[case.name] = None
