@@ -31,8 +31,13 @@ def read(monkeypatch):
 def test_a_score_in_several_files_is_known_by_all_of_them():
     header, voxels = FileStamp("A.mhd", 200, 1, "aa"), FileStamp("A.raw", 900, 2, "bb")
     assert score_digest({"score": voxels, "rater_1": header, "vessels": header}) == "bb-900"
-    both = {"rater_1": header, "score voxels": voxels, "score": header}
+    both = {"rater_1": header, "score.raw": voxels, "score": header}
     assert score_digest(both) == "aa-200+bb-900"
+    # What only tells of a score may come and go.
+    told = FileStamp("dataset.json", 30, 3, "cc")
+    assert score_digest({**both, "score.dataset.json": told}) == "aa-200+bb-900"
+    beside = FileStamp("A.nii.gz", 70, 3, "dd")
+    assert score_digest({"score": FileStamp("A.npz", 9, 1, "ee"), "score.nii.gz": beside}) == "ee-9"
     # The headers of two scores can be equal: without the voxels nothing is known.
     assert score_digest({"score": header}) is None
     assert score_digest({"rater_1": voxels}) is None

@@ -13,7 +13,7 @@ from twintrack.runs.store import Store
 
 __all__ = ["find_among", "score_digest"]
 
-_SCORE = "score"  # begins the roles of the files that a score is in
+_SCORE = "score"  # role of its file; those of files that are read with it begin with "score."
 
 
 def score_digest(stamps: Mapping[str, FileStamp]) -> str | None:
@@ -27,14 +27,31 @@ def score_digest(stamps: Mapping[str, FileStamp]) -> str | None:
     Returns
     -------
     digest
-        ``DIGEST-BYTES``, joined by "+" of several files; None if there is no score, or if its
-        voxels are in a file that was not stamped, for headers (``.mhd``) of different scores can
-        be equal.
+        ``DIGEST-BYTES``, joined by "+" of the header and the data of an ``.mhd``; None if there is
+        no score, or if the data of its header were not stamped, for headers of different scores can
+        be equal. Files that only tell of a score (``dataset.json`` and the like) do not count: they
+        may come and go.
     """
-    files = [stamps[role] for role in sorted(stamps) if role.startswith(_SCORE)]
-    if all(file.name.lower().endswith(".mhd") for file in files):
+    roles = _roles_of_voxels(stamps)
+    if roles == [_SCORE] and _is_header(stamps[_SCORE].name):
         return None
-    return "+".join(f"{file.digest}-{file.size}" for file in files)
+    return "+".join(f"{stamps[role].digest}-{stamps[role].size}" for role in roles) or None
+
+
+def _roles_of_voxels(files: Mapping[str, FileStamp] | Mapping[str, Path]) -> list[str]:
+    score = files.get(_SCORE)
+    if score is None:
+        return []
+    data = [role for role in files if role.startswith(f"{_SCORE}.") and _holds_data(files[role])]
+    return [_SCORE, *(sorted(data) if _is_header(score.name) else [])]
+
+
+def _is_header(name: str) -> bool:
+    return name.lower().endswith(".mhd")
+
+
+def _holds_data(file: FileStamp | Path) -> bool:
+    return not file.name.lower().endswith(".json")
 
 
 def find_among(
@@ -71,8 +88,9 @@ def find_among(
         return known if known is not None and known.matches(path) else read_stamp(path)
 
     def digest(case: Case) -> str | None:
-        of_score = ((role, path) for role, path in files(case).items() if role.startswith(_SCORE))
-        return score_digest({role: stamp(case, role, path) for role, path in of_score})
+        found = files(case)
+        roles = _roles_of_voxels(found)
+        return score_digest({role: stamp(case, role, found[role]) for role in roles})
 
     if not fitted_on:
         return {}
