@@ -209,17 +209,6 @@ class Calibrator(CaseGatherer):
             ``exact`` is False, or there was no first pass.
         RuntimeError
             These are not the voxels of the first pass.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from twintrack import Calibrator, ScoreTally
-        >>> score = np.random.default_rng(0).random(1000, np.float32)
-        >>> raters = [score > 0.4, score > 0.6]
-        >>> tally = ScoreTally(2).update(score, raters)
-        >>> calibrator = Calibrator(bins=10, exact=True).add_tally(tally, "A")
-        >>> calibrator.refine([(score, raters, None)]).n_bins_
-        10
         """
         self.check_parameters()
         if not self.exact:
@@ -285,26 +274,10 @@ class Calibrator(CaseGatherer):
         """
         at = np.linspace(0, 1, 1001) if scores is None else np.asarray(scores, np.float64)
         with self._lock:
-            cases, fitted, bins = self._tallies().copy(), self.map_, self.n_bins_asked
+            cases, fitted, bins = self._tallies().each_case(), self.map_, self.n_bins_asked
             made_with = self.made_with_
-        if cases.in_sums:
-            raise ValueError(
-                f"a band draws single cases, but {cases.in_sums} of {cases.cases} cases are there "
-                "in sums of several alone: use `twintrack fit --band` or "
-                "twintrack.runs.fit.band_over_cases, which read stored tallies, or add each case "
-                "by name"
-            )
-        return bootstrap_band(
-            cases.tallies(),
-            fitted,
-            at,
-            bins,
-            made_with["target"],
-            made_with["rater"],
-            resamples,
-            level,
-            seed,
-        )
+        target, rater = made_with["target"], made_with["rater"]
+        return bootstrap_band(cases, fitted, at, bins, target, rater, resamples, level, seed)
 
     @property
     def n_bins_asked(self) -> int:
@@ -427,13 +400,8 @@ class Calibrator(CaseGatherer):
             self._set_map(IDENTITY)
             return
         if self.bins == "auto":
-            if len(gathered) == 1 and gathered.in_sums:
-                raise ValueError(
-                    f"bins='auto' holds out cases, but all {gathered.cases} are there in one sum "
-                    "alone: add each case, or sums of some of them, or give a number of bins"
-                )
             self.bin_choice_ = choose_bins(
-                gathered.tallies(), self.target, self.rater, int(self.folds), int(self.seed)
+                gathered.each_part(), self.target, self.rater, int(self.folds), int(self.seed)
             )
         if cases is None:
             self.bins_ = total.equal_mass_bins(self.n_bins_asked)

@@ -47,12 +47,6 @@ class CaseTallies:
         return sum(tally.voxels for tally in self.tallies())
 
     @property
-    def in_sums(self) -> int:
-        """Number of cases that are there in sums of several alone."""
-        with self._lock:
-            return sum(self._sums.values())
-
-    @property
     def regions(self) -> frozenset[str]:
         """Which voxels counted, as recorded with what was added."""
         with self._lock:
@@ -154,6 +148,40 @@ class CaseTallies:
 
         with self._lock:
             return [self._tallies[key] for key in sorted(self._tallies, key=place)]
+
+    def each_case(self) -> list[ScoreTally]:
+        """Return copies of the cases' tallies in the order of `tallies`, to be drawn one by one.
+
+        Raises
+        ------
+        ValueError
+            Some cases are there in sums of several alone.
+        """
+        held = self.copy()
+        if held._sums:
+            raise ValueError(
+                f"a band draws single cases, but {sum(held._sums.values())} of {held.cases} cases "
+                "are there in sums of several alone: use `twintrack fit --band` or "
+                "twintrack.runs.fit.band_over_cases, which read stored tallies, or add each case "
+                "by name"
+            )
+        return held.tallies()
+
+    def each_part(self) -> list[ScoreTally]:
+        """Return the tallies in their order, to be held out one by one, sums of cases among them.
+
+        Raises
+        ------
+        ValueError
+            There is one sum of all cases alone.
+        """
+        with self._lock:
+            if len(self._tallies) == 1 and self._sums:
+                raise ValueError(
+                    f"bins='auto' holds out cases, but all {self.cases} are there in one sum "
+                    "alone: add each case, or sums of some of them, or give a number of bins"
+                )
+            return self.tallies()
 
     def by_case(self) -> dict[str | None, ScoreTally]:
         """Return copies of the cases' tallies by name; under None the sum of all that are no case.
