@@ -272,6 +272,13 @@ def test_functions_of_one_case_name_them_too(take):
             take(LINE, raters)
 
 
+def test_the_only_case_has_no_number():
+    broken = np.array([0.1, np.nan])
+    for score, raters in ((broken, [[0, 1]]), ([broken], [[[0, 1]]])):
+        with pytest.raises(ValueError, match=r"^score\[1\] is nan"):
+            fitted(score, raters)
+
+
 def test_an_empty_stack_has_no_case():
     with pytest.raises(ValueError, match="at least one case is needed"):
         fitted(np.zeros((0, 3)), np.zeros((0, 2, 3)), stacked=True)
