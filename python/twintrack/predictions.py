@@ -20,7 +20,8 @@ from twintrack.cohort import Case
 from twintrack.ensemble import check_ensemble
 from twintrack.files import replacing, split_suffix
 from twintrack.version import __version__
-from twintrack.volumes.numpy_files import count_classes, holds_regions
+from twintrack.volumes.nnunet_files import holds_regions
+from twintrack.volumes.numpy_files import count_classes
 
 __all__ = [
     "RECORD",

@@ -60,6 +60,7 @@ def apply(
     from twintrack.calibrator_file import read_calibrator
     from twintrack.files import check_folder_place
     from twintrack.runs import apply as runs
+    from twintrack.runs.engine import notes_of
     from twintrack.volumes import QUANTISATION_ERROR
 
     report = telling.report()
@@ -78,6 +79,7 @@ def apply(
         return
     with run.settings(report) as settings:
         outcomes = runs.apply_cohort(cases, job, existing=existing, settings=settings)
+    report.warn_of_notes(notes_of(outcomes))
     failed = sum(outcome.failure is not None for outcome in outcomes)
     kept = len(cases) - len(outcomes)
     before = sum(outcome.state == "stored" for outcome in outcomes)

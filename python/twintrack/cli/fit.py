@@ -182,6 +182,7 @@ def fit(
     from twintrack.files import check_file_place, check_folder_place
     from twintrack.predictions import join_ensembles
     from twintrack.runs import fit as runs
+    from twintrack.runs.engine import notes_of
 
     report = telling.report()
     if (source is None) == (tallies is None):
@@ -262,6 +263,7 @@ def fit(
                 outcomes, _ = runs.tally_cohort(cases, job, store, settings, cohort)
             failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
             _warn_of_marks(report, runs.marked_outside(outcomes))
+            report.warn_of_notes(notes_of(outcomes))
             runs.check_failures(failures, len(cases), skip_broken)
             report.result(
                 f"Part {run.part} of {run.parts} is tallied",
@@ -275,6 +277,7 @@ def fit(
             )
         failures = fitted.failures
         _warn_of_marks(report, fitted.marked_outside)
+        report.warn_of_notes(fitted.notes)
         _check_number(len(cases) - len(failures), among_cases)
     # The calibrator comes last: where it is, everything is that was asked for with it.
     if leave_one_out is not None or band is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,6 +53,13 @@ class Report:
     def warn(self, message: str) -> None:
         """Tell what the user should know."""
         self.progress.warn(message)
+
+    def warn_of_notes(self, notes: Mapping[str, Sequence[str]]) -> None:
+        """Tell what was noted of cases that were used: of the first three, and how many more."""
+        for case in list(notes)[:3]:
+            self.warn(f"{case}: {'; '.join(notes[case])}")
+        if len(notes) > 3:
+            self.warn(f"such notes on {len(notes) - 3} more cases are left out here")
 
     def result(self, title: str, rows: Iterable[tuple[str, Any]], **fields: Any) -> None:
         """Tell a result: rows of label and text, or the fields as a JSON line."""

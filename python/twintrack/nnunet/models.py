@@ -21,6 +21,7 @@ from twintrack.ensemble import ANISOTROPY_LIMIT, ExportGeometry
 from twintrack.files import natural_order
 from twintrack.nnunet.patches import Patches
 from twintrack.runs.stamps import read_stamp
+from twintrack.volumes.nnunet_files import READERS
 
 __all__ = [
     "Folder",
@@ -42,13 +43,6 @@ _USUAL: dict[str, dict[str, Any]] = {
         "mode": "linear",
         "aniso_axis_mode": "nearest-exact",
     },
-}
-# Whether a reader turns images to RAS.
-_READERS = {
-    "SimpleITKIO": False,
-    "SimpleITKIOWithReorient": True,
-    "NibabelIO": False,
-    "NibabelIOWithReorient": True,
 }
 
 
@@ -119,10 +113,10 @@ def inspect_folder(
     key = "modality" if "modality" in dataset else "channel_names"
     channels = _entry(dataset, key, path / "dataset.json")
     reader = plans.get("image_reader_writer", "SimpleITKIO")
-    if not isinstance(reader, str) or reader not in _READERS:
+    if not isinstance(reader, str) or reader not in READERS:
         raise ValueError(
             f"{path / 'plans.json'}: images are read by {reader!r}; supported are "
-            f"{', '.join(_READERS)}"
+            f"{', '.join(READERS)}"
         )
     regions = any(isinstance(label, list) and len(label) > 1 for label in labels.values())
     return Folder(
@@ -133,7 +127,7 @@ def inspect_folder(
         channels=tuple(str(channels[number]) for number in sorted(channels, key=natural_order)),
         regions=regions,
         outputs=_outputs(labels, regions, path / "dataset.json"),
-        canonical=_READERS[reader],
+        canonical=READERS[reader],
     )
 
 

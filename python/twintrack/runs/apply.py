@@ -167,10 +167,11 @@ class ApplyJob(Job[Opened]):
         """Calibrate in place: the array is ours, or a copy-on-write mapping of the file."""
         score, region = loaded.score, loaded.region
         if isinstance(score, VolumeSlabs):
-            return Product(score.place.array.size, {})
+            # Its notes come while the volume is written, which is before the record is.
+            return Product(score.place.array.size, {"notes": score.notes})
         mask = region.array if isinstance(region, Volume) else None
         calibrate_score(self.calibrator, score.array, mask)
-        return Product(score.array.size, {})
+        return Product(score.array.size, {"notes": list(score.notes)})
 
     def write(self, case: Case, loaded: Opened, store: Store) -> dict[str, tuple[str, Path]]:
         """Write the volume into the staging folder."""

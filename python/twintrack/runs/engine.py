@@ -28,7 +28,16 @@ from twintrack.runs.stamps import read_stamp
 from twintrack.runs.store import Entry, Failure, Store, StoreError
 from twintrack.threads import max_threads, set_max_threads
 
-__all__ = ["Outcome", "Plan", "Settings", "plan_cases", "process_case", "run_cases", "work_through"]
+__all__ = [
+    "Outcome",
+    "Plan",
+    "Settings",
+    "notes_of",
+    "plan_cases",
+    "process_case",
+    "run_cases",
+    "work_through",
+]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -168,6 +177,13 @@ def run_cases(
     finally:
         settings.progress.stop()
     return [outcomes[case.name] for case in cases], total
+
+
+def notes_of(outcomes: Iterable[Outcome]) -> dict[str, list[str]]:
+    """Return, by case, what to tell of its files though they were used, where there is any."""
+    entries = [outcome.entry for outcome in outcomes if outcome.entry is not None]
+    told = {entry.case: list(entry.result.get("notes", ())) for entry in entries}
+    return {case: notes for case, notes in told.items() if notes}
 
 
 def add_tallies(total: Any, case: str, tally: Any) -> Any:

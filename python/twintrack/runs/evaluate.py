@@ -181,19 +181,20 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
 
 
 def _notes(loaded: LoadedCase) -> list[str]:
-    """Return what there is to say of a score that is a crop."""
+    """Return what there is to say of the file of the score, and of one that is a crop."""
+    notes = list(loaded.score.notes)
     if loaded.part is None:
-        return []
+        return notes
     outside = sum(
         int(np.count_nonzero(rater)) - int(np.count_nonzero(rater[loaded.part]))
         for rater in loaded.raters
     )
-    if not outside:
-        return []
-    return [
-        f"raters mark {outside} voxels, over all of them, outside of what the score covers; its "
-        "score is 0 there"
-    ]
+    if outside:
+        notes.append(
+            f"raters mark {outside} voxels, over all of them, outside of what the score covers; "
+            "its score is 0 there"
+        )
+    return notes
 
 
 def _figures(found: CaseMetrics) -> dict[str, float]:

@@ -6,7 +6,7 @@ import contextlib
 import fnmatch
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,14 @@ from twintrack.fitted_on import FittedCase
 from twintrack.predictions import ensemble_of_score, join_ensembles
 from twintrack.runs.case_band import band_over_cases
 from twintrack.runs.editions import edition
-from twintrack.runs.engine import Outcome, Settings, add_tallies, flow_through, run_cases
+from twintrack.runs.engine import (
+    Outcome,
+    Settings,
+    add_tallies,
+    flow_through,
+    notes_of,
+    run_cases,
+)
 from twintrack.runs.fitted_cases import score_digest
 from twintrack.runs.inputs import case_files, size_of
 from twintrack.runs.job import Job, Product
@@ -90,6 +97,8 @@ class TallyJob(Job[StreamedCase]):
         result = {"voxels_in_region": counted, "ensemble": ensemble}
         if loaded.part is not None:
             result["marked_outside"] = loaded.marked_outside()
+        if loaded.notes:
+            result["notes"] = loaded.notes
         return Product(loaded.place.array.size, result, tally)
 
     def load_tally(self, path: Path) -> ScoreTally:
@@ -110,11 +119,14 @@ class FitResult:
     marked_outside
         Case to the number of voxels, over all raters, that are marked outside of what its score
         covers, and so do not count; cases without any are left out.
+    notes
+        Case to what else to tell of its score though it was used; cases without any are left out.
     """
 
     calibrator: Calibrator
     failures: list[Failure]
     marked_outside: dict[str, int]
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
 
 def default_region(cases: Sequence[Case]) -> RegionRule:
@@ -215,7 +227,7 @@ def fit_cohort(
         calibrator.add_tally(total, region=job.region, cases=len(whole))
         if calibrator.exact and calibrator.target != "none":
             calibrator.refine(_Voxels(whole, job, settings))
-    return FitResult(calibrator, failures, marked_outside(outcomes))
+    return FitResult(calibrator, failures, marked_outside(outcomes), notes_of(outcomes))
 
 
 def marked_outside(outcomes: Iterable[Outcome]) -> dict[str, int]:

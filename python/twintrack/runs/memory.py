@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from twintrack.files import naming, split_suffix
+from twintrack.volumes.class_probabilities import place_probabilities
 from twintrack.volumes.metaimage import read_metaimage_header
 from twintrack.volumes.nifti import read_nifti_header
 from twintrack.volumes.numpy_files import _find_entry, open_entry, read_npy
@@ -126,8 +127,8 @@ def _volume_bytes(path: Path) -> tuple[int, int, bool]:
     with naming(path):
         if suffix == ".npy":
             return read_npy(path).size, 0, True
-        if suffix == ".npz":
-            return _npz_bytes(path)
+    if suffix == ".npz":
+        return _npz_bytes(path)
     if suffix in (".mha", ".mhd"):
         voxels = math.prod(read_metaimage_header(path)[0])
         return voxels, 8 * voxels, False  # the type is not asked for: at most float64
@@ -136,9 +137,10 @@ def _volume_bytes(path: Path) -> tuple[int, int, bool]:
 
 def _npz_bytes(path: Path) -> tuple[int, int, bool]:
     """As `_volume_bytes`, of the array that is read: no more than two classes are in memory."""
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with naming(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
         _, shape, fortran_order, dtype = open_entry(file, _find_entry(archive, None))
     classes = shape[0] if len(shape) == 4 else 1
     voxels = math.prod(shape) // max(classes, 1)
     streamable = len(shape) == 4 and not fortran_order
+    streamable = streamable and place_probabilities(path, shape[:0:-1]).keeps_planes
     return voxels, voxels * dtype.itemsize * min(classes, 2), streamable

@@ -66,6 +66,11 @@ class StreamedCase:
     _raters: list[VolumeSlabs]
     _roi: VolumeSlabs | None
 
+    @property
+    def notes(self) -> list[str]:
+        """What to tell of the score though it can be used, once all slabs have been read."""
+        return list(self._score.notes)
+
     def for_each(self, work: Callable[[Slab], object]) -> None:
         """Call `work` on the slabs of the case, from its first plane to its last.
 

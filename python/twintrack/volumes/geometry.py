@@ -30,12 +30,15 @@ class Volume:
         The file it was read from; used in messages.
     header
         The NIfTI header it was read with, kept so that an output can repeat its codes and units.
+    notes
+        What to tell of the file though it can be used.
     """
 
     array: NDArray[Any]
     affine: NDArray[np.float64] | None = None
     path: Path | None = None
     header: Any = None
+    notes: tuple[str, ...] = ()
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -165,7 +168,7 @@ def paste(part: Volume, box: tuple[slice, slice, slice], whole: Volume) -> Volum
     # numpy.zeros takes no memory for pages that nothing is written to.
     array = np.zeros(whole.array.shape, part.array.dtype, order)
     array[box] = part.array
-    return Volume(array, whole.affine, part.path, whole.header)
+    return Volume(array, whole.affine, part.path, whole.header, part.notes)
 
 
 def _stated_affine(volume: Volume) -> NDArray[np.float64] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import zipfile
@@ -13,7 +12,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.files import naming, split_suffix
+from twintrack.files import naming
+from twintrack.volumes.nnunet_files import holds_regions
 from twintrack.volumes.streams import (
     MAX_DEFLATE_RATIO,
     MAX_TRAILING,
@@ -94,43 +94,6 @@ def read_npz(path: Path, classes: Sequence[int], key: str | None = None) -> NDAr
         return array
 
 
-def holds_regions(path: Path) -> bool | None:
-    """Return whether the channels of nnU-Net's probabilities are regions, which may overlap.
-
-    nnU-Net's ``dataset.json`` says so, which lies beside the file, or for ``fold_k/validation`` in
-    the folder of the model; None where there is none. The probabilities of classes are a softmax
-    and add up to 1; those of regions are a sigmoid each, and background has no channel.
-
-    Raises
-    ------
-    ValueError
-        The ``dataset.json`` is damaged; the message names it.
-    """
-    dataset = _dataset_of(path)
-    if dataset is None:
-        return None
-    try:
-        labels = json.loads(dataset.read_text(encoding="utf-8"))["labels"].values()
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{dataset}: not nnU-Net's description of labels ({error!r})") from error
-    return any(isinstance(label, list) and len(label) > 1 for label in labels)
-
-
-def files_read(path: Path) -> list[Path]:
-    """Return the segmentation that lends its geometry and nnU-Net's ``dataset.json``, if any."""
-    stem = split_suffix(path.name)[0]
-    beside = (path.with_name(stem + suffix) for suffix in (".nii.gz", ".nii", ".mha"))
-    found = [next((file for file in beside if file.exists()), None), _dataset_of(path)]
-    return [file for file in found if file is not None]
-
-
-def _dataset_of(path: Path) -> Path | None:
-    dataset = path.with_name("dataset.json")
-    if not dataset.is_file() and path.parent.name == "validation":
-        dataset = path.absolute().parent.parent.parent / "dataset.json"
-    return dataset if dataset.is_file() else None
-
-
 def merge_rule(
     path: Path, classes: Sequence[int]
 ) -> Callable[[Iterator[NDArray[Any]]], NDArray[Any]]:
@@ -162,9 +125,14 @@ def count_classes(path: Path) -> int | None:
     ValueError
         Corrupt, or several arrays of which none is nnU-Net's; the message names `path`.
     """
+    shape = shape_of(path)
+    return shape[0] if len(shape) == 4 else None
+
+
+def shape_of(path: Path, key: str | None = None) -> tuple[int, ...]:
+    """Return the stored shape of the array that `read_npz` reads; raises as `count_classes`."""
     with naming(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        shape = open_entry(file, _find_entry(archive, None))[1]
-        return shape[0] if len(shape) == 4 else None
+        return open_entry(file, _find_entry(archive, key))[1]
 
 
 def read_arrays(path: Path, largest: int) -> dict[str, NDArray[Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.files import SUFFIXES, split_suffix
-from twintrack.volumes import metaimage, numpy_files
+from twintrack.volumes import metaimage, nnunet_files
+from twintrack.volumes.class_probabilities import (
+    compare_with_segmentation,
+    header_beside,
+    place_probabilities,
+)
 from twintrack.volumes.geometry import Volume
-from twintrack.volumes.metaimage import read_metaimage, read_metaimage_header
-from twintrack.volumes.nifti import read_nifti, read_nifti_header
-from twintrack.volumes.numpy_files import read_npy, read_npz
+from twintrack.volumes.metaimage import read_metaimage
+from twintrack.volumes.nifti import read_nifti
+from twintrack.volumes.numpy_files import read_npy, read_npz, shape_of
 
 _CHUNK = 1 << 20
 
@@ -35,7 +40,9 @@ def read_volume(
         Classes to add up if `path` is an ``.npz`` of class probabilities (class, z, y, x) as
         nnU-Net writes them; of several regions the highest counts, as its ``dataset.json`` tells
         (see `merge_rule`). The geometry is that of the segmentation beside it (``CASE.nii.gz``
-        beside ``CASE.npz``); the ``.pkl`` beside it is never opened.
+        beside ``CASE.npz``), with which the score is compared. The order of its axes is that of
+        nnU-Net's reader (see `reader_of`), turned back here to the axes of the segmentation. The
+        ``.pkl`` beside it is never opened.
     key
         Name of the array in an ``.npz``; see `read_npz`.
 
@@ -50,8 +57,9 @@ def read_volume(
     FileNotFoundError
         No such file.
     ValueError
-        Truncated or corrupt, an unknown format, not one 3-D volume of real numbers. The message
-        names the file.
+        Truncated or corrupt, an unknown format, not one 3-D volume of real numbers; class
+        probabilities whose axes run in an order that is not known, or that fit their segmentation
+        clearly better in another one. The message names the file.
     ImportError
         A MetaImage file, and SimpleITK is not installed.
     """
@@ -64,8 +72,7 @@ def read_volume(
     if suffix == ".npy":
         return Volume(read_npy(path), path=path)
     if suffix == ".npz":
-        array = read_npz(path, tumour, key)
-        return _with_geometry_beside(array, path)
+        return _read_npz(path, tumour, key)
     raise ValueError(f"{path}: unknown volume format; known are {', '.join(SUFFIXES)}")
 
 
@@ -82,7 +89,7 @@ def files_read(path: str | os.PathLike[str]) -> list[Path]:
         if suffix in (".mha", ".mhd"):
             return metaimage.files_read(path)
         if suffix == ".npz":
-            return numpy_files.files_read(path)
+            return nnunet_files.files_read(path)
     return []
 
 
@@ -154,25 +161,55 @@ def _first_fault(array: NDArray[Any]) -> str:
     raise AssertionError("called without a fault")
 
 
+def _read_npz(path: Path, tumour: Sequence[int], key: str | None) -> Volume:
+    stored = shape_of(path, key)
+    if len(stored) != 4:
+        return _with_geometry_beside(read_npz(path, tumour, key), path)
+    placement = place_probabilities(path, stored[:0:-1])
+    array = placement.turned(read_npz(path, tumour, key))
+    comparison = compare_with_segmentation(
+        path,
+        placement,
+        tumour,
+        stored[0],
+        slices_of(array),
+        lambda segmentation: slices_of(read_volume(segmentation).array),
+    )
+    notes: tuple[str, ...] = ()
+    if comparison is not None:
+        planes = array.shape[2]
+        for _ in comparison.slabs(depths_of(planes, max(1, _CHUNK * planes // array.size))):
+            pass
+        notes = tuple(comparison.notes)
+    return Volume(array, placement.affine, path, placement.header, notes)
+
+
+def depths_of(planes: int, most: int) -> list[int]:
+    """Divide planes into slabs of `most` planes and one of what is left."""
+    return [min(most, planes - first) for first in range(0, planes, most)]
+
+
+def slices_of(array: NDArray[Any]) -> Callable[[Sequence[int]], Iterator[NDArray[Any]]]:
+    """Return what yields consecutive slabs (x, y, planes) of an array, of so many planes each."""
+
+    def slices(depths: Sequence[int]) -> Iterator[NDArray[Any]]:
+        first = 0
+        for depth in depths:
+            yield array[..., first : first + depth]
+            first += depth
+
+    return slices
+
+
 def _with_geometry_beside(array: NDArray[Any], path: Path) -> Volume:
-    """Give nnU-Net probabilities the geometry of the segmentation that nnU-Net wrote with them."""
-    stem = split_suffix(path.name)[0]
-    for suffix in (".nii.gz", ".nii", ".mha"):
-        beside = path.with_name(stem + suffix)
-        if not beside.exists():
-            continue
-        header = None
-        shape: tuple[int, ...]
-        if suffix == ".mha":
-            shape, affine = read_metaimage_header(beside)
-        else:
-            nifti = read_nifti_header(beside)
-            shape, affine, header = nifti.shape, nifti.affine, nifti.nifti
-        if shape != array.shape:
-            raise ValueError(
-                f"{path}: shape {array.shape} (x, y, z) differs from {shape} of the segmentation "
-                f"{beside}; nnU-Net version 1 saves a cropped or resampled softmax, which must be "
-                "put back on the image's grid first"
-            )
-        return Volume(array, affine, path, header)
-    return Volume(array, path=path)
+    """Give a score that is stored as (x, y, z) the geometry of a segmentation beside it."""
+    found = header_beside(path)
+    if found is None:
+        return Volume(array, path=path)
+    beside, shape, affine, header = found
+    if shape != array.shape:
+        raise ValueError(
+            f"{path}: shape {array.shape} (x, y, z) differs from {shape} of the segmentation "
+            f"{beside}; resample one onto the other's grid"
+        )
+    return Volume(array, affine, path, header)

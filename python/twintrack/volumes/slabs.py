@@ -7,7 +7,7 @@ import math
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.files import naming, split_suffix
+from twintrack.volumes.class_probabilities import compare_with_segmentation, place_probabilities
 from twintrack.volumes.geometry import Volume
 from twintrack.volumes.nifti import _check_size, _scaled, read_nifti_header, write_nifti
 from twintrack.volumes.numpy_files import (
@@ -23,7 +24,7 @@ from twintrack.volumes.numpy_files import (
     merge_rule,
     open_entry,
 )
-from twintrack.volumes.reading import _with_geometry_beside, read_volume
+from twintrack.volumes.reading import depths_of, read_volume, slices_of
 from twintrack.volumes.streams import MAX_TRAILING, ByteStream, gunzip, plain
 from twintrack.volumes.writing import _blocks, _storage
 
@@ -41,10 +42,14 @@ class VolumeSlabs:
     ----------
     place
         Shape, dtype and geometry; its array has no values of its own and takes no memory.
+    notes
+        What to tell of the file though it can be used, as far as it has been read: all of it when
+        the last slab has been taken and asked for another one.
     """
 
     place: Volume
     _read: Read
+    notes: list[str] = field(default_factory=list)
 
     def slabs(self, planes: int) -> Iterator[NDArray[Any]]:
         """Yield arrays (x, y, `planes`), the last one with what is left.
@@ -54,7 +59,7 @@ class VolumeSlabs:
         ValueError
             Truncated or corrupt; found out when the place is reached, checksums at the end.
         """
-        return self._read(_depths(self.place.array.shape[2], planes))
+        return self._read(depths_of(self.place.array.shape[2], planes))
 
     def changed(
         self,
@@ -77,7 +82,7 @@ class VolumeSlabs:
 
         def read(depths: Sequence[int]) -> Iterator[NDArray[Any]]:
             most = max(depths)
-            first, last = _depths(before, most), _depths(behind, most)
+            first, last = depths_of(before, most), depths_of(behind, most)
             slabs = self._read([*first, *depths, *last])
             for number, slab in enumerate(slabs):
                 if len(first) <= number < len(first) + len(depths):
@@ -94,7 +99,8 @@ def open_slabs(path: str | os.PathLike[str], tumour: Sequence[int] = (1,)) -> Vo
     """Open a volume to be read in slabs, with the values that `read_volume` gives.
 
     NIfTI, compressed or not, and nnU-Net's class probabilities take the memory of a slab; an .npy
-    file is mapped. Other files are read whole.
+    file is mapped. Other files are read whole, and so are class probabilities if nnU-Net's reader
+    has stored other planes than the file, or in another order.
 
     Raises
     ------
@@ -110,14 +116,7 @@ def open_slabs(path: str | os.PathLike[str], tumour: Sequence[int] = (1,)) -> Vo
         if found is not None:
             return found
     volume = read_volume(path, tumour)
-
-    def slices(depths: Sequence[int]) -> Iterator[NDArray[Any]]:
-        first = 0
-        for depth in depths:
-            yield volume.array[..., first : first + depth]
-            first += depth
-
-    return VolumeSlabs(volume, slices)
+    return VolumeSlabs(volume, slices_of(volume.array), list(volume.notes))
 
 
 def write_slabs(
@@ -183,7 +182,10 @@ def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | 
             return None
         _check_classes(shape, dtype, classes)
         merge = merge_rule(path, classes)
-    z, y, x = shape[1:]
+    placement = place_probabilities(path, shape[:0:-1])
+    if not placement.keeps_planes:
+        return None
+    y, x = shape[2:]
 
     def open_class(label: int, files: contextlib.ExitStack) -> ByteStream:
         stream = _open_array(path, files)[0]
@@ -198,11 +200,17 @@ def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | 
                     stream.read_array(depth * y * x, dtype).reshape(depth, y, x)
                     for stream in streams
                 )
-                yield merge(terms).T
+                yield placement.turned(merge(terms).T)
             streams[-1].drain()  # the furthest; its checksum is that of the whole entry
 
     merged = merge(np.zeros((1, 1, 1), dtype.newbyteorder("=")) for _ in classes)
-    return VolumeSlabs(_with_geometry_beside(_ghost((x, y, z), merged.dtype), path), read)
+    place = Volume(_ghost(placement.shape, merged.dtype), placement.affine, path, placement.header)
+    comparison = compare_with_segmentation(
+        path, placement, classes, shape[0], read, lambda beside: open_slabs(beside)._read
+    )
+    if comparison is None:
+        return VolumeSlabs(place, read)
+    return VolumeSlabs(place, comparison.slabs, comparison.notes)
 
 
 def _open_array(
@@ -211,11 +219,6 @@ def _open_array(
     file = files.enter_context(path.open("rb"))
     archive = files.enter_context(zipfile.ZipFile(file))
     return open_entry(file, _find_entry(archive, None))
-
-
-def _depths(planes: int, most: int) -> list[int]:
-    """Divide planes into slabs of `most` planes and one of what is left."""
-    return [min(most, planes - first) for first in range(0, planes, most)]
 
 
 def _ghost(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

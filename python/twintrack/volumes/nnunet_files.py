@@ -1,0 +1,183 @@
+"""What the files that nnU-Net leaves beside its class probabilities tell of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twintrack.files import split_suffix
+
+__all__ = [
+    "READERS",
+    "Channels",
+    "Reader",
+    "describe_channels",
+    "files_read",
+    "holds_regions",
+    "reader_of",
+    "segmentation_beside",
+]
+
+READERS: Mapping[str, bool] = {
+    "SimpleITKIO": False,
+    "SimpleITKIOWithReorient": True,
+    "NibabelIO": False,
+    "NibabelIOWithReorient": True,
+}
+"""Whether a reader of nnU-Net turns volumes to RAS; without it arrays keep the file's axes."""
+
+# Readers of files that say nothing of the patient's axes; they keep the order of the file.
+_PICTURE_READERS = ("Tiff3DIO", "NaturalImage2DIO")
+_PICTURE_ENDINGS = (".tif", ".tiff", ".png", ".bmp")
+
+_SEGMENTATIONS = (".nii.gz", ".nii", ".mha", ".mhd")  # those that TwinTrack reads too
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How nnU-Net read the image of some class probabilities, and so the order of their axes.
+
+    Attributes
+    ----------
+    turns
+        Whether it turned the image to RAS. If not, the axes are those of the file.
+    pictures
+        Whether it reads TIFF or other pictures, of which TwinTrack reads none.
+    named
+        Who says so, for messages.
+    """
+
+    turns: bool
+    pictures: bool
+    named: str
+
+
+@dataclass(frozen=True)
+class Channels:
+    """What the channels of class probabilities are.
+
+    Attributes
+    ----------
+    regions
+        Whether they are regions, which may overlap: a sigmoid each. If not, they are classes, whose
+        softmax adds up to 1, and channel k has the label k.
+    order
+        Label that nnU-Net gives where region k is the last one above 1/2; () if not told.
+    """
+
+    regions: bool
+    order: tuple[int, ...]
+
+
+def segmentation_beside(path: Path) -> Path | None:
+    """Return the segmentation that nnU-Net wrote with an .npz, if there is one that can be read."""
+    stem = split_suffix(path.name)[0]
+    places = (path.with_name(stem + suffix) for suffix in _SEGMENTATIONS)
+    return next((place for place in places if place.exists()), None)
+
+
+def files_read(path: Path) -> list[Path]:
+    """Return the existing files besides an .npz that are opened when it is read as a score."""
+    found = (
+        segmentation_beside(path),
+        *(_description(path, name) for name in ("dataset.json", "plans.json")),
+    )
+    return [place for place in found if place is not None]
+
+
+def reader_of(path: Path) -> Reader:
+    """Return how nnU-Net read the image of the class probabilities in `path`.
+
+    ``plans.json`` names the reader, as nnU-Net itself goes by it. ``nnUNetv2_ensemble`` writes only
+    ``dataset.json`` into its folder, which decides where there are no plans: it names the reader,
+    or nnU-Net has chosen one by the ending of its files. Both are looked for beside `path`, or for
+    ``fold_k/validation`` in the folder of the model. Where nothing tells, the axes are those of the
+    file, as with nnU-Net's own choice for every ending.
+
+    Raises
+    ------
+    ValueError
+        A reader whose order of axes is not known, or a damaged file; the message names it.
+    """
+    plans = _description(path, "plans.json")
+    if plans is not None:
+        name = _read_object(plans, "plans").get("image_reader_writer")
+        if name is not None:
+            return _reader(name, "image_reader_writer", plans, path)
+    dataset = _description(path, "dataset.json")
+    if dataset is None:
+        return Reader(False, False, "nothing beside it names nnU-Net's reader")
+    content = _read_object(dataset, "description of a data set")
+    name = content.get("overwrite_image_reader_writer")
+    if name not in (None, "None"):
+        return _reader(name, "overwrite_image_reader_writer", dataset, path)
+    ending = content.get("file_ending")
+    pictures = isinstance(ending, str) and ending.lower() in _PICTURE_ENDINGS
+    if pictures:
+        return Reader(False, True, f"{dataset} says that its files end in {ending}")
+    return Reader(False, False, f"{dataset} names no reader of its own")
+
+
+def describe_channels(path: Path) -> Channels | None:
+    """Return what the channels of the class probabilities in `path` are.
+
+    nnU-Net's ``dataset.json`` says so, which lies beside the file, or for ``fold_k/validation`` in
+    the folder of the model; None where there is none.
+
+    Raises
+    ------
+    ValueError
+        The ``dataset.json`` is damaged; the message names it.
+    """
+    dataset = _description(path, "dataset.json")
+    if dataset is None:
+        return None
+    content = _read_object(dataset, "description of labels")
+    labels = content.get("labels")
+    if not isinstance(labels, dict):
+        raise ValueError(f"{dataset}: not nnU-Net's description of labels: labels is {labels!r}")
+    order = content.get("regions_class_order")
+    told = isinstance(order, list) and all(isinstance(label, int) for label in order)
+    return Channels(
+        any(isinstance(label, list) and len(label) > 1 for label in labels.values()),
+        tuple(order) if isinstance(order, list) and told else (),
+    )
+
+
+def holds_regions(path: Path) -> bool | None:
+    """Return whether the channels of class probabilities are regions; see `describe_channels`."""
+    channels = describe_channels(path)
+    return None if channels is None else channels.regions
+
+
+def _description(path: Path, name: str) -> Path | None:
+    """Return the file `name` that describes `path`, if there is one."""
+    places = [path.with_name(name)]
+    if path.parent.name == "validation":
+        places.append(path.absolute().parent.parent.parent / name)
+    return next((place for place in places if place.is_file()), None)
+
+
+def _reader(name: Any, entry: str, source: Path, path: Path) -> Reader:
+    known = (*READERS, *_PICTURE_READERS)
+    if name not in known:
+        raise ValueError(
+            f"{path}: {source} says that its reader is {name!r} ({entry}), and in which order of "
+            f"axes that one writes is not known; known are {', '.join(known)}. Copy plans.json "
+            "beside the scores and name in it the one that has the same order: SimpleITKIO if the "
+            "arrays keep the axes of the files, SimpleITKIOWithReorient if they are turned to RAS"
+        )
+    return Reader(READERS.get(name, False), name in _PICTURE_READERS, f"{source} names {name}")
+
+
+def _read_object(file: Path, what: str) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: not nnU-Net's {what} ({error!r})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: not nnU-Net's {what}: it holds no object")
+    return content
