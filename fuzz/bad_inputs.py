@@ -210,6 +210,8 @@ BAD_INPUTS = (
     BadInput("count of 10⁴⁰", "summary", edited(reliability={
         "bin_count": [10**40], "mean_score": [0.5], "mean_mhr": [0.5]})),
     BadInput("no labels", "nnunet-dataset", edited(labels=[])),
+    BadInput("unknown reader", "score-plans", edited(image_reader_writer="OwnIO")),
+    BadInput("labels that are no object", "score-dataset", edited(labels=3)),
 )  # fmt: skip
 
 __all__ = ["BAD_INPUTS", "TRACE", "BadInput"]

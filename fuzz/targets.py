@@ -365,6 +365,35 @@ def use_network(path: Path) -> None:
     inspect_folder(path.parent)
 
 
+def described_score(name: str) -> Callable[[Path], list[bytes]]:
+    """What describes nnU-Net's class probabilities, which lie beside it with their segmentation."""
+    files = {
+        "dataset.json": {
+            "labels": {"background": 0, "organ": [1, 2], "tumour": 2},
+            "regions_class_order": [1, 2],
+            "overwrite_image_reader_writer": "NibabelIOWithReorient",
+            "file_ending": ".nii.gz",
+        },
+        "plans.json": {"image_reader_writer": "NibabelIOWithReorient"},
+    }
+
+    def make(folder: Path) -> list[bytes]:
+        probabilities = np.stack([example().T, example().T / 2])
+        np.savez(folder / "v.npz", probabilities=probabilities)
+        labels = np.where(probabilities[1] > 0.5, 2, probabilities[0] > 0.5).T.astype(np.uint8)
+        write_volume(folder / "v.nii.gz", labels, np.diag([-0.7, 0.8, 2.5, 1.0]))
+        if name == "dataset.json":
+            return [json.dumps(files[name]).encode()]
+        (folder / "dataset.json").write_text(json.dumps(files["dataset.json"]))
+        return [json.dumps(files[name]).encode()]
+
+    return make
+
+
+def use_described_score(path: Path) -> None:
+    volume(path.with_name("v.npz"))
+
+
 def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     """A zip archive of the same bytes for the same members."""
     file = io.BytesIO()
@@ -414,6 +443,16 @@ TARGETS = {
         Target("summary", "summary.json", use_results, summary, "text"),
         Target("nnunet-dataset", "dataset.json", use_network, network("dataset.json"), "text"),
         Target("nnunet-plans", "plans.json", use_network, network("plans.json"), "text"),
+        Target(
+            "score-dataset",
+            "dataset.json",
+            use_described_score,
+            described_score("dataset.json"),
+            "text",
+        ),
+        Target(
+            "score-plans", "plans.json", use_described_score, described_score("plans.json"), "text"
+        ),
     )
 }
 if importlib.util.find_spec("SimpleITK"):

@@ -11,7 +11,7 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy.spatial.transform import Rotation
 
-SPACING = (0.8, 1.1, 2.5)
+SPACING = (0.8, 1.1, 2.6)
 
 
 def affine_of(codes: str, oblique: bool = False) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -21,8 +22,9 @@ from twintrack.runs.engine import Settings
 from twintrack.runs.evaluate import EvaluateJob, evaluate_cohort
 from twintrack.runs.fit import TallyJob, fit_cohort, tally_cohort
 from twintrack.runs.memory import case_bytes
-from twintrack.volumes import read_score, read_volume, write_volume
+from twintrack.volumes import Volume, agreement, paste, read_score, read_volume, write_volume
 from twintrack.volumes.nnunet_files import READERS, files_read
+from twintrack.volumes.numpy_files import merge_rule
 from twintrack.volumes.slabs import open_slabs
 
 SHAPE = (14, 12, 10)
@@ -84,6 +86,28 @@ def test_turned_metaimages(tmp_path, codes):
     write_volume(tmp_path / "a.mha", found.argmax(0).astype("u1"), affine)
     np.testing.assert_array_equal(read_score(path).array, found[1])
     np.testing.assert_array_equal(in_slabs(path)[0], found[1])
+
+
+def test_memory_is_that_of_the_whole_where_planes_are_turned_over(placed, monkeypatch):
+    monkeypatch.setattr("twintrack.runs.memory._OVERHEAD", 0)
+    voxels = int(np.prod(SHAPE))
+    for reader, codes, whole in (
+        ("NibabelIO", "LPI", False),
+        ("NibabelIOWithReorient", "LPS", False),
+        ("NibabelIOWithReorient", "LPI", True),
+        ("NibabelIOWithReorient", "PIR", True),
+    ):
+        path, *_ = placed(reader, codes=codes)
+        estimate = case_bytes({"score": path}, 10)
+        assert (estimate >= 8 * voxels) == whole
+        values = open_slabs(path).place.array
+        assert (values.strides != (0, 0, 0)) == whole  # or an array without memory
+
+
+def test_a_pasted_crop_keeps_its_notes():
+    whole = Volume(np.zeros((4, 4, 4), np.float32))
+    part = Volume(np.ones((2, 2, 2), np.float32), notes=("told",))
+    assert paste(part, (slice(2),) * 3, whole).notes == ("told",)
 
 
 @settings(max_examples=60)
@@ -149,6 +173,13 @@ def test_reader_is_found_where_nnunet_leaves_it(tmp_path, where):
     np.testing.assert_array_equal(in_slabs(path)[0], found[1])
 
 
+def test_plans_further_up_are_of_something_else(tmp_path):
+    describe(tmp_path, "NibabelIOWithReorient")
+    found, affine = probabilities(SHAPE), affine_of("LPS")
+    path = write_case(tmp_path / "all" / "scores", "a", found, affine, "SimpleITKIO")
+    np.testing.assert_array_equal(read_score(path).array, found[1])
+
+
 def test_plans_beat_the_data_set_as_in_nnunet(tmp_path):
     found, affine = probabilities(SHAPE), affine_of("LPS")
     path = write_case(tmp_path, "a", found, affine, "NibabelIOWithReorient")
@@ -209,7 +240,7 @@ def test_turned_scores_without_their_segmentation_are_refused(placed, reader):
             read(path)
 
 
-@pytest.mark.parametrize("reader", ["Tiff3DIO", "NaturalImage2DIO", ".tif", ".png"])
+@pytest.mark.parametrize("reader", ["Tiff3DIO", "NaturalImage2DIO", ".TIF", ".png"])
 def test_pictures_are_refused_unless_their_segmentation_was_converted(tmp_path, reader):
     found, affine = probabilities(SHAPE), affine_of("RAS")
     path = write_case(tmp_path, "a", found, affine, "SimpleITKIO")
@@ -279,16 +310,20 @@ def test_every_file_that_is_opened_is_declared(tmp_path, monkeypatch):
         ("SimpleITKIO", "NibabelIOWithReorient"),
     ],
 )
-def test_wrong_reader_is_refused(placed, written, said, codes):
+def test_wrong_reader_is_refused(placed, written, said, codes, monkeypatch):
     path, *_ = placed(written, said, codes)
+    monkeypatch.setattr("twintrack.volumes.agreement._SAMPLE", 50)  # of 100 voxels or so
     file, ras = ", ".join(codes), "R, A, S"
     taken, fits = (file, ras) if said != "NibabelIOWithReorient" else (ras, file)
     message = rf"a\.npz: its axes \(x, y, z\) were taken to point to {taken} .*to {fits} it would"
     with pytest.raises(ValueError, match=message):
         read_score(path)
-    for planes in (1, 4):
-        with pytest.raises(ValueError, match=message):
+    told = set()
+    for planes in (1, 4, 100):
+        with pytest.raises(ValueError, match=message) as refused:
             in_slabs(path, planes=planes)
+        told.add(str(refused.value))
+    assert len(told) == 1  # the sample does not depend on how thick the slabs are
 
 
 def test_any_other_order_is_refused_too(tmp_path):
@@ -325,6 +360,39 @@ def test_symmetric_tumours_and_empty_ones_say_nothing(placed):
     empty[1] = 0
     path, *_ = placed("NibabelIOWithReorient", "SimpleITKIO", found=empty)
     assert read_score(path).notes == ()
+
+
+@pytest.mark.parametrize(("codes", "shape"), [("LPS", SHAPE), ("PIR", (9, 9, 9))])
+def test_of_several_orders_that_fit_the_one_of_a_reader_is_named(placed, codes, shape):
+    found = probabilities(shape)
+    for axis in range(1, 4):
+        alike = (found + np.flip(found, axis)) / 2  # any order could turn this axis over too
+        path, *_ = placed("NibabelIOWithReorient", "SimpleITKIO", codes, found=alike)
+        with pytest.raises(ValueError, match=r"pointing to R, A, S it would be 0%"):
+            read_score(path)
+        path, *_ = placed("SimpleITKIO", "NibabelIOWithReorient", codes, found=alike)
+        with pytest.raises(ValueError, match=rf"pointing to {', '.join(codes)} it would be 0%"):
+            read_score(path)
+
+
+def test_a_few_voxels_are_no_reason_to_doubt_the_order(placed):
+    found = probabilities(SHAPE)
+    found[1] *= 0.1
+    found[0] = 1 - found[1] - found[2]
+    few = found.copy()
+    few[:, 2, 3, 1:8] = np.array([0.1, 0.8, 0.1]).reshape(3, 1)
+    elsewhere = few[:, ::-1, ::-1].argmax(0)
+    path, *_ = placed("SimpleITKIO", found=few, segmentation=elsewhere)
+    assert " in 14 voxels" in noted(path)[0]
+
+
+def test_a_sample_is_the_same_of_any_slabs():
+    labels = np.random.default_rng(0).integers(0, 3, (9, 8, 7))
+    tumour = np.argwhere(labels.T == 1)[:, ::-1]
+    for planes in (1, 2, 3, 7):
+        slabs = [labels[..., k : k + planes] for k in range(0, 7, planes)]
+        found = agreement._sample(slabs, (1,), 20 * 4096 - 1)
+        np.testing.assert_array_equal(found, tumour[::20])
 
 
 def noted(path, tumour=(1,)):
@@ -372,6 +440,19 @@ def test_what_may_be_true_of_merged_classes_is_no_contradiction(placed):
         assert noted(path, tumour) == []
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rounding_of_equal_probabilities_is_no_contradiction(dtype):
+    # All alike, the first is taken for the highest; the others' sum is rounded up for some numbers.
+    labels = np.zeros((1, 1, 1), np.uint8)
+    for classes in range(2, 40):
+        each = np.full((1, 1, 1), 1 / classes, dtype)
+        for merged in ((0,), tuple(range(1, classes)), tuple(range(classes))):
+            found = agreement.Agreement(agreement.expectation(None, classes, merged))
+            add_up = merge_rule(Path(), merged[:1])
+            found.add(add_up(each.copy() for _ in merged), labels)
+            assert (found.missing, found.surplus) == (0, 0), (classes, merged)
+
+
 def test_labels_of_regions(tmp_path):
     # Sigmoids of their own; nnU-Net labels the last region above 1/2.
     rng = np.random.default_rng(3)
@@ -387,12 +468,13 @@ def test_labels_of_regions(tmp_path):
         assert noted(path, tumour) == []
     labels[np.unravel_index(regions[2].argmax(), SHAPE)] = 1  # it can be nothing but 3
     write_case(tmp_path, "a", regions, affine_of("LPS"), "SimpleITKIO", labels)
-    assert " in 1 voxels" in noted(path, (2,))[0]
+    assert " in 1 voxel" in noted(path, (2,))[0]
     labels[np.unravel_index(regions[1].argmin(), SHAPE)] = 1
     write_case(tmp_path, "a", regions, affine_of("LPS"), "SimpleITKIO", labels)
-    assert " in 1 voxels" in noted(path, (1,))[0]
-    describe(tmp_path, labels=told)  # nothing tells the labels of regions
-    assert noted(path, (2,)) == []
+    assert " in 1 voxel" in noted(path, (1,))[0]
+    for unknown in (None, [2, 1], [2, 1, 10**400]):  # nothing tells the labels of regions
+        describe(tmp_path, labels=told, regions_class_order=unknown)
+        assert noted(path, (2,)) == []
 
 
 def test_wrong_order_of_regions_is_refused(tmp_path):
@@ -477,7 +559,7 @@ def test_wrong_readers_and_notes_reach_the_user(cohorts, tmp_path):
     voxel = np.unravel_index(read_score(turned[1].score).array.argmax(), SHAPE)
     labels[voxel] = 2
     nib.save(nib.Nifti1Image(labels, image.affine), folder / "case1.nii.gz")
-    told = "the segmentation case1.nii.gz contradicts the class probabilities in 1 voxels"
+    told = "the segmentation case1.nii.gz contradicts the class probabilities in 1 voxel"
 
     calibrator = Calibrator(bins=20)
     fitted = fit_cohort(turned, calibrator, TallyJob("all"), tmp_path / "fit")

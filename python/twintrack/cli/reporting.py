@@ -58,8 +58,9 @@ class Report:
         """Tell what was noted of cases that were used: of the first three, and how many more."""
         for case in list(notes)[:3]:
             self.warn(f"{case}: {'; '.join(notes[case])}")
-        if len(notes) > 3:
-            self.warn(f"such notes on {len(notes) - 3} more cases are left out here")
+        more = len(notes) - 3
+        if more > 0:
+            self.warn(f"such notes on {more} more case{'s' * (more > 1)} are left out here")
 
     def result(self, title: str, rows: Iterable[tuple[str, Any]], **fields: Any) -> None:
         """Tell a result: rows of label and text, or the fields as a JSON line."""

@@ -197,8 +197,8 @@ class Comparison:
         contradicted = agreement.missing + agreement.surplus
         told = (
             f"the segmentation {segmentation.name} contradicts the class probabilities in "
-            f"{contradicted:,} voxels: it was changed since, as by post-processing, or is of "
-            "another prediction; only its geometry is used"
+            f"{contradicted:,} voxel{'s' * (contradicted > 1)}: it was changed since, as by "
+            "post-processing, or is of another prediction; only its geometry is used"
         )
         self.notes[:] = [told] if contradicted else []
 

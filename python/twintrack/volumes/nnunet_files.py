@@ -140,11 +140,10 @@ def describe_channels(path: Path) -> Channels | None:
     if not isinstance(labels, dict):
         raise ValueError(f"{dataset}: not nnU-Net's description of labels: labels is {labels!r}")
     order = content.get("regions_class_order")
-    told = isinstance(order, list) and all(isinstance(label, int) for label in order)
-    return Channels(
-        any(isinstance(label, list) and len(label) > 1 for label in labels.values()),
-        tuple(order) if isinstance(order, list) and told else (),
-    )
+    regions = any(isinstance(label, list) and len(label) > 1 for label in labels.values())
+    told = order if isinstance(order, list) else []
+    known = all(isinstance(label, int) and 0 <= label < 1 << 16 for label in told)
+    return Channels(regions, tuple(told) if known else ())
 
 
 def holds_regions(path: Path) -> bool | None:
@@ -165,9 +164,9 @@ def _reader(name: Any, entry: str, source: Path, path: Path) -> Reader:
     known = (*READERS, *_PICTURE_READERS)
     if name not in known:
         raise ValueError(
-            f"{path}: {source} says that its reader is {name!r} ({entry}), and in which order of "
-            f"axes that one writes is not known; known are {', '.join(known)}. Copy plans.json "
-            "beside the scores and name in it the one that has the same order: SimpleITKIO if the "
+            f"{path}: {source} says that its reader is {name!r} ({entry}), whose order of axes is "
+            f"not known; known are {', '.join(known)}. Copy plans.json beside the scores and name "
+            "in it, as image_reader_writer, the one that has the same order: SimpleITKIO if the "
             "arrays keep the axes of the files, SimpleITKIOWithReorient if they are turned to RAS"
         )
     return Reader(READERS.get(name, False), name in _PICTURE_READERS, f"{source} names {name}")
