@@ -89,7 +89,8 @@ def files_read(path: str | os.PathLike[str]) -> list[Path]:
         if suffix in (".mha", ".mhd"):
             return metaimage.files_read(path)
         if suffix == ".npz":
-            return nnunet_files.files_read(path)
+            beside = nnunet_files.files_read(path)
+            return beside + [file for opened in beside for file in files_read(opened)]
     return []
 
 
