@@ -8,8 +8,10 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from nibabel.orientations import axcodes2ornt, io_orientation
 from scipy.spatial.transform import Rotation
+
+from twintrack.volumes.slabs import open_slabs
 
 SPACING = (0.8, 1.1, 2.6)
 
@@ -34,10 +36,6 @@ def as_read(array: np.ndarray, affine: np.ndarray, reader: str) -> np.ndarray:
         array = image.as_reoriented(io_orientation(affine)).get_fdata().astype(array.dtype)
         assert nib.aff2axcodes(image.as_reoriented(io_orientation(affine)).affine) == tuple("RAS")
     return array.transpose(2, 1, 0)
-
-
-def codes_after(codes: str, orientation: np.ndarray) -> np.ndarray:
-    return ornt_transform(axcodes2ornt(tuple(codes)), orientation)
 
 
 def probabilities(shape: tuple[int, int, int], seed: int = 0, classes: int = 3) -> np.ndarray:
@@ -77,3 +75,33 @@ def describe(folder: Path, plans: str | None = None, **dataset: Any) -> None:
     labels = {"background": 0, "tumour": 1, "pancreas": 2}
     content = {"labels": labels, "file_ending": ".nii.gz", **dataset}
     (folder / "dataset.json").write_text(json.dumps(content))
+
+
+def in_slabs(path: Path, tumour: tuple[int, ...] = (1,), planes: int = 3) -> Any:
+    """The array of `open_slabs`, and what it returned."""
+    opened = open_slabs(path, tumour)
+    array = np.concatenate(list(opened.slabs(planes)), axis=2)
+    assert opened.place.array.shape == array.shape
+    assert opened.place.array.dtype == array.dtype
+    return array, opened
+
+
+class Placed:
+    """Writes the case "a" as `reader` does, and that it was read by `said`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(
+        self,
+        reader: str,
+        said: str | None = "the same",
+        codes: str = "LPS",
+        oblique: bool = False,
+        found: np.ndarray | None = None,
+        segmentation: np.ndarray | None = None,
+    ) -> tuple[Path, np.ndarray, np.ndarray]:
+        affine = affine_of(codes, oblique)
+        found = probabilities((14, 12, 10)) if found is None else found
+        describe(self.folder, reader if said == "the same" else said)
+        return write_case(self.folder, "a", found, affine, reader, segmentation), found, affine

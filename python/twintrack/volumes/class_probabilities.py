@@ -116,19 +116,19 @@ def place_probabilities(path: Path, stored: tuple[int, ...]) -> Placement:
             ) from error
         ras = AS_IT_IS
     back = ras if reader.turns else AS_IT_IS
-    if _shape_after(stored, back) != shape:
-        found_shape = _shape_after(stored, back)
-        hint = (
-            f"; it fits if nnU-Net's reader has turned the image to RAS, but {reader.named}: put "
-            "the plans.json of the networks beside it, which names their reader"
-        )
-        raise ValueError(
+    found_shape = _shape_after(stored, back)
+    if found_shape != shape:
+        message = (
             f"{path}: shape {found_shape} (x, y, z) differs from {shape} of the segmentation "
             f"{beside}; nnU-Net version 1 saves a cropped or resampled softmax, which must be put "
             "back on the image's grid first"
-            + hint
-            * (not reader.turns and _shape_after(stored, ras) == shape)
         )
+        if not reader.turns and _shape_after(stored, ras) == shape:
+            message += (
+                f". It fits if nnU-Net's reader has turned the image to RAS, but {reader.named}: "
+                "put the plans.json of the networks beside it, which names their reader"
+            )
+        raise ValueError(message)
     return Placement(shape, affine, header, beside, reader, back)
 
 
