@@ -19,6 +19,8 @@ __all__ = ["Image", "as_image", "read_image", "resample_image", "resample_labels
 
 Triple = tuple[float, float, float]
 
+_SPACING_ROUNDING = 1e-5  # of float32 numbers, nine of which make the affine
+
 
 @dataclass(frozen=True, eq=False)
 class Image:
@@ -43,8 +45,20 @@ class Image:
 
     @property
     def spacing(self) -> Triple:
-        """Voxel size in mm along x, y, z."""
-        return self.place.spacing
+        """Voxel size in mm along x, y, z, to the last bit as nnU-Net has it.
+
+        The affine's, up to rounding: an oblique one does not give back the number that it was made
+        from. Where a length × spacing ÷ network spacing lies at a half, that decides between two
+        sizes of the network's grid, and so between two scores.
+        """
+        size = self.place.spacing
+        if self.place.header is not None:
+            stated = tuple(float(length) for length in self.place.header.get_zooms()[:3])
+            if np.allclose(stated, size, rtol=_SPACING_ROUNDING, atol=0):  # stored as float32
+                x, y, z = stated
+                return x, y, z
+        x, y, z = (float(f"{length:.12g}") for length in size)  # MetaImage: written as text
+        return x, y, z
 
     def patient_axes(self) -> tuple[int, int, int]:
         """Return which patient axis each array axis runs along.
