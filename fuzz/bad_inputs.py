@@ -171,6 +171,7 @@ BAD_INPUTS = (
     BadInput("damaged compressed voxels", "mha", lambda g: g[:-12] + bytes(12)),
     BadInput("size of 27 trillion voxels", "mha", text("= 5 4 3", "= 30000 30000 30000")),
     BadInput("voxels in a file that is not there", "mha", text("LOCAL", "gone.raw")),
+    BadInput("-1 axes", "mha", text("NDims = 3", "NDims = -1")),
     BadInput("voxels in a file with a name of 300 letters", "mha", text("LOCAL", "x" * 300)),
     BadInput("semicolons", "manifest", lambda g: g.replace(b",", b";")),
     BadInput("not UTF-8", "manifest", lambda g: g.replace(b"A,", b"\xff,")),

@@ -13,6 +13,7 @@ import io
 import json
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +167,25 @@ def npz(folder: Path) -> list[bytes]:
 def mha(folder: Path) -> list[bytes]:
     labels = (example() > 0.5).astype(np.uint8)
     return [written("a.mha", folder, example()), written("a.mha", folder, labels)]
+
+
+def mhd(folder: Path) -> list[bytes]:
+    """Headers of voxels in other files, which stay as they are."""
+    lines = b"NDims = 3\nDimSize = 5 4 3\nElementType = MET_FLOAT\n"
+    raw = example().tobytes(order="F")
+    slices = [raw[start : start + 80] for start in (0, 80, 160)]
+    for name, data in {"a.raw": raw, "b.raw": b"1234" + raw, "c.zraw": zlib.compress(raw)}.items():
+        (folder / name).write_bytes(data)
+    for number, data in enumerate(slices):
+        (folder / f"s{number}.raw").write_bytes(data)
+    return [
+        lines + b"ElementDataFile = a.raw\n",
+        lines + b"Offset = 1 2 3\nHeaderSize = 4\nElementDataFile = b.raw\n",
+        lines + b"HeaderSize = -1\nElementDataFile = b.raw\n",
+        lines + b"CompressedData = True\nElementDataFile = c.zraw\n",
+        lines + b"ElementDataFile = s%d.raw 0 2 1\n",
+        lines + b"ElementDataFile = LIST\ns0.raw\ns1.raw\ns2.raw\n",
+    ]
 
 
 def saved(save: Callable[[io.BytesIO], object]) -> bytes:
@@ -457,5 +477,6 @@ TARGETS = {
 }
 if importlib.util.find_spec("SimpleITK"):
     TARGETS["mha"] = Target("mha", "v.mha", volume, mha, "plain")
+    TARGETS["mhd"] = Target("mhd", "v.mhd", volume, mhd, "plain")
 
 __all__ = ["TARGETS", "Finding", "Target", "zipped"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,97 +29,319 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 _LONGEST_LINE, _LARGEST_HEADER = 1 << 16, 1 << 20  # bytes
 
+# What decides voxels and geometry. ITK passes over a key in other letters without a word.
+_KEYS = {
+    key.lower(): key
+    for key in (
+        *("NDims", "DimSize", "ElementType", "ElementNumberOfChannels", "ElementDataFile"),
+        *("HeaderSize", "BinaryData", "CompressedData"),
+        *("ElementByteOrderMSB", "BinaryDataByteOrderMSB", "ElementSpacing", "ElementSize"),
+        *("Offset", "Position", "Origin", "TransformMatrix", "Orientation", "Rotation"),
+        *("FileFormatVersion", "ElementOrigin", "ElementDirection", "ImagePosition"),
+    )
+}
+
+# Tried by ITK where a file is not there under its own name; it takes them to be compressed.
+_PACKED = (".gz", ".Z")
+
+# name%03d.raw first last step: a file for each number, written as C's printf writes it.
+_NUMBERED = re.compile(
+    r"(?P<name>(?:[^%]|%%)*%[-+ 0]*\d{0,2}[diuxXo](?:[^%]|%%)*?)(?P<numbers>(?: +\d{1,9}){0,3})"
+)
+
+# Bytes that may follow the voxels of a small file; more of them are another type or size.
+_SMALL_TRAILING = 1 << 16
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What the header says of the voxels.
+
+    Attributes
+    ----------
+    fields
+        Key to value, as written.
+    end
+        The byte at which the header ends.
+    shape
+        (x, y, z).
+    """
+
+    fields: dict[str, str]
+    end: int
+    shape: tuple[int, ...]
+
+    @property
+    def place(self) -> str:
+        """What ElementDataFile says."""
+        return self.fields["ElementDataFile"]
+
+    @property
+    def local(self) -> bool:
+        """Whether the voxels follow the header."""
+        return self.place in ("LOCAL", "Local", "local")
+
+    def says(self, *keys: str) -> bool:
+        """Whether the first of these fields that is there is true."""
+        value = next((self.fields[key] for key in keys if key in self.fields), "")
+        return value[:1] in ("T", "t", "1")  # as ITK asks
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The `nbytes` bytes of voxels that are in one file, from the byte `start` on.
+
+    `name` is what messages call the file, "" for that of the header.
+    """
+
+    file: Path
+    name: str
+    start: int
+    nbytes: int
+    compressed: bool
+
+    @property
+    def most(self) -> int:
+        """How many bytes may follow the voxels; of twice as many the header tells nothing true."""
+        return min(MAX_TRAILING, max(self.nbytes - 1, _SMALL_TRAILING))
+
 
 def read_metaimage(path: Path) -> Volume:
     """Read a MetaImage file; axes (x, y, z), x fastest in memory, affine in RAS+.
 
-    The voxels are inflated here: ITK returns whatever is in memory when they are damaged.
+    The voxels are where ITK looks for them: behind the header or in another file, at its start,
+    behind the bytes of HeaderSize or (-1) at its end, in a file for each slice (LIST) or number
+    (``name%03d.raw 1 20 1``), as they are or compressed. They are inflated here: ITK returns
+    whatever is in memory when they are damaged.
 
     Raises
     ------
     ImportError
         SimpleITK is not installed.
     ValueError
-        Truncated, corrupt, not three axes or not real numbers; the message names `path`.
+        Truncated, corrupt, contradictory, not three axes or not real numbers; the message names
+        `path`.
     """
-    shape, affine, dtype = _read_header(path)
+    header, affine, dtype = _read_header(path)
     with naming(path):
-        fields, start = _read_fields(path)
-        place = fields["ElementDataFile"]
-        if fields.get("BinaryData", "True").lower() == "false":
+        if "BinaryData" in header.fields and not header.says("BinaryData"):
             raise ValueError("its numbers are written as text; save it with BinaryData = True")
-        data = path if place.upper() == "LOCAL" else path.with_name(place)
-        if not is_file(data):
-            raise ValueError(f"its voxels are in another file, {place!r}, which is not there")
-        nbytes = math.prod(shape) * dtype.itemsize
-        size = data.stat().st_size
-        skipped = int(fields.get("HeaderSize", 0))
-        if skipped and data != path:
-            start = size - nbytes if skipped < 0 else skipped
-        msb = fields.get("BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False"))
-        compressed = fields.get("CompressedData", "False").lower() == "true"
-        if not 0 <= start <= size - (nbytes if not compressed else 0):
-            raise ValueError(f"truncated: {nbytes:,} bytes of voxels are not in {data.name}")
-        if compressed and nbytes > size * MAX_DEFLATE_RATIO:
-            raise ValueError(
-                f"corrupt: {nbytes:,} bytes cannot be in {size:,} bytes of {data.name}"
-            )
-        with data.open("rb") as file:
-            file.seek(start)
-            stream = ByteStream(zlib_inflate(file) if compressed else plain(file))
-            array = stream.read_array(
-                math.prod(shape), dtype.newbyteorder(">" if msb.lower() == "true" else "<")
-            )
-            if compressed:
-                stream.drain(MAX_TRAILING)
-        return Volume(array.reshape(shape, order="F"), affine, path)
+        most_first = header.says("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
+        pieces = _pieces(path, header, dtype.itemsize)
+        there = sum(file.stat().st_size for file in {piece.file for piece in pieces})
+        _check_room(header.shape, dtype.itemsize, there)
+        stream = ByteStream(part for piece in pieces for part in _voxels(piece))
+        stored = dtype.newbyteorder(">" if most_first else "<")
+        array = stream.read_array(math.prod(header.shape), stored)
+        stream.drain()  # to the checksum of the last file
+        return Volume(array.reshape(header.shape, order="F"), affine, path)
 
 
 def read_metaimage_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64]]:
     """Read shape and affine (RAS+, mm) without the voxels."""
-    return _read_header(path)[:2]
+    header, affine, _ = _read_header(path)
+    return header.shape, affine
 
 
 def files_read(path: Path) -> list[Path]:
-    """Return the file that holds the voxels, if it is another one and there."""
-    with naming(path):
-        data = path.with_name(_read_fields(path)[0]["ElementDataFile"])
-    return [data] if data.name.upper() != "LOCAL" and is_file(data) else []
+    """Return the files besides `path` that reading it opens, up to the first that is not there.
+
+    Empty where the voxels follow the header, or it cannot be read. SimpleITK is not needed.
+    """
+    found: dict[Path, None] = {}
+    with contextlib.suppress(OSError, ValueError):
+        for file, _ in _named(path, _parse_header(path)):
+            if not is_file(file):
+                break
+            found[file] = None
+    return [file for file in found if file != path]
 
 
-def _read_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64], np.dtype[Any]]:
+def _read_header(path: Path) -> tuple[_Header, NDArray[np.float64], np.dtype[Any]]:
     sitk = _simpleitk(path)
     with naming(path):
-        file_size = path.stat().st_size  # a missing file is named by this, not by ITK
+        header = _parse_header(path)
         reader = sitk.ImageFileReader()
+        reader.SetImageIO("MetaImageIO")  # which by itself does not know A.MHD
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
         shape = tuple(int(length) for length in reader.GetSize())
+        if shape != header.shape:
+            raise ValueError(f"corrupt: DimSize is {header.shape}, which ITK takes for {shape}")
         pixel = sitk.GetPixelIDValueAsString(reader.GetPixelID())
         number = re.fullmatch(r"(\d+)-bit (unsigned integer|signed integer|float)", pixel)
-        if len(shape) != 3 or min(shape) < 1 or reader.GetNumberOfComponents() != 1 or not number:
+        if reader.GetNumberOfComponents() != 1 or not number:
             raise ValueError(f"{shape} pixels of type {pixel!r}; one 3-D volume is needed")
-        # One byte a voxel at least. An .mhd keeps its voxels in another file.
-        if path.suffix.lower() == ".mha" and math.prod(shape) > file_size * MAX_DEFLATE_RATIO:
-            raise ValueError(f"corrupt: {shape} voxels do not fit into {file_size:,} bytes")
+        kind = {"unsigned integer": "u", "signed integer": "i", "float": "f"}[number[2]]
+        dtype = np.dtype(f"{kind}{int(number[1]) // 8}")
+        if header.local:
+            _check_room(shape, dtype.itemsize, path.stat().st_size)
         affine = np.eye(4)
         affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
         affine[:3, 3] = reader.GetOrigin()
-        kind = {"unsigned integer": "u", "signed integer": "i", "float": "f"}[number[2]]
-        return shape, _LPS_TO_RAS @ affine, np.dtype(f"{kind}{int(number[1]) // 8}")
+        return header, _LPS_TO_RAS @ affine, dtype
 
 
-def _read_fields(path: Path) -> tuple[dict[str, str], int]:
-    """Return the header's lines ``key = value`` and the byte at which they end."""
+def _parse_header(path: Path) -> _Header:
+    """Read the lines ``key = value``.
+
+    ITK reads them again for the geometry; what it would misread is refused here.
+    """
+    fields: dict[str, str] = {}
+    loose = ""
     with path.open("rb") as file:
-        fields: dict[str, str] = {}
         while "ElementDataFile" not in fields:
             line = file.readline(_LONGEST_LINE)
-            if not line.endswith(b"\n") or file.tell() > _LARGEST_HEADER:
+            if not line or len(line) == _LONGEST_LINE or file.tell() > _LARGEST_HEADER:
                 raise ValueError("corrupt: its header does not end with ElementDataFile = …")
-            key, _, value = line.decode("utf-8", "replace").partition("=")
-            fields[key.strip()] = value.strip()
-        return fields, file.tell()
+            text = line.decode("utf-8", "surrogateescape").strip()
+            separator = re.search("[=:]", text)
+            if separator is None:
+                loose = loose or text
+                continue
+            key = text[: separator.start()].rstrip(" \t")
+            if key not in _KEYS.values() and key.lower() in _KEYS:
+                raise ValueError(f"ITK passes over {key!r}; write {_KEYS[key.lower()]!r}")
+            if loose and key in _KEYS.values():
+                raise ValueError(
+                    f"the line {loose[:80]!r} has no '=', and ITK passes over {key!r} after it; "
+                    "write it as Comment = …"
+                )
+            loose = ""
+            fields[key] = text[separator.start() :].lstrip("=: \t")
+        end = file.tell()
+    dimensions, sizes = fields.get("NDims", ""), fields.get("DimSize", "")
+    if not all(re.fullmatch(r"\d{1,10}", number) for number in (dimensions, *sizes.split())):
+        raise ValueError(f"corrupt: NDims = {dimensions!r}, DimSize = {sizes!r}")
+    shape = tuple(int(number) for number in sizes.split())
+    if len(shape) != int(dimensions):
+        raise ValueError(f"corrupt: NDims = {dimensions}, but DimSize = {sizes}")
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"has {shape} voxels; one 3-D volume is needed")
+    if not fields["ElementDataFile"]:
+        raise ValueError("corrupt: nothing follows ElementDataFile =")
+    return _Header(fields, end, shape)
+
+
+def _named(path: Path, header: _Header) -> Iterator[tuple[Path, bool]]:
+    """Yield the files that the voxels are in, and whether each is compressed for its name alone.
+
+    One after the other, each with as many voxels, and whether they are there or not. ITK reads the
+    same files, but cannot read numbers without a step, or names with Windows' separators.
+    """
+    if header.local:
+        yield path, False
+        return
+    place, slices = header.place, header.shape[2]
+    if re.fullmatch(r"LIST( .*)?", place):
+        rank = re.fullmatch(r"LIST(?: +([12])[dD]?)? *", place)
+        if rank is None:
+            raise ValueError(f"ElementDataFile = {place!r}; LIST 2D names a file for each slice")
+        count = slices * (header.shape[1] if rank[1] == "1" else 1)
+        with path.open("rb") as lines:
+            lines.seek(header.end)
+            for number in range(count):
+                name = lines.readline(_LONGEST_LINE).decode("utf-8", "surrogateescape").strip()
+                if not name:
+                    raise ValueError(f"truncated: lists {number} files, but DimSize asks {count}")
+                yield _beside(path, name), False
+    elif numbered := _NUMBERED.fullmatch(place):
+        numbers = [int(number) for number in numbered["numbers"].split()]
+        first = numbers[0] if numbers else 1
+        last = numbers[1] if len(numbers) > 1 else first + slices - 1
+        # Without a step ITK takes this one, or divides by zero.
+        step = numbers[2] if len(numbers) > 2 else max(1, (last - first) // slices)
+        count = (last - first) // step + 1 if step > 0 else 0
+        if count < slices:
+            raise ValueError(f"{place!r} names {count} files, but DimSize asks {slices}")
+        for number in range(slices):  # ITK passes over the others, too
+            yield _beside(path, numbered["name"] % (first + number * step)), False
+    else:
+        file = _beside(path, place)
+        others = (file.with_name(file.name + suffix) for suffix in _PACKED)
+        other = None if is_file(file) else next(filter(is_file, others), None)
+        yield other or file, other is not None
+
+
+def _beside(path: Path, name: str) -> Path:
+    """Return the file of that name, which may have been written with Windows' separators."""
+    file = path.parent / name
+    return file if is_file(file) else path.parent / name.replace("\\", "/")
+
+
+def _pieces(path: Path, header: _Header, itemsize: int) -> list[_Piece]:
+    """Find the voxels, all of which are there unless they are compressed."""
+    found: list[tuple[Path, str, bool]] = []
+    for file, packed in _named(path, header):
+        within = path.parent in file.parents
+        name = str(file.relative_to(path.parent) if within else file)
+        if not is_file(file):
+            raise ValueError(f"its voxels are in another file, {name!r}, which is not there")
+        found.append((file, name, packed or header.says("CompressedData")))
+    nbytes = math.prod(header.shape) * itemsize // len(found)
+    return [_piece(header, file, name, nbytes, packed) for file, name, packed in found]
+
+
+def _piece(header: _Header, file: Path, name: str, nbytes: int, compressed: bool) -> _Piece:
+    size = file.stat().st_size
+    given = header.fields.get("HeaderSize", "0")
+    number = re.match(r"[+-]?\d{1,18}(?![\w.])", given)
+    skipped = int(number[0]) if number else -2
+    if skipped < -1:
+        raise ValueError(
+            f"HeaderSize = {given!r}; it is the bytes before the voxels, or -1 for voxels at the "
+            "end of the file"
+        )
+    if skipped == -1 and compressed:
+        raise ValueError(
+            "HeaderSize = -1 does not tell where compressed voxels start; give the bytes before "
+            "them"
+        )
+    start = size - nbytes if skipped == -1 else skipped or (header.end if header.local else 0)
+    piece = _Piece(file, "" if header.local else name, start, nbytes, compressed)
+    if header.local and start < header.end:
+        raise ValueError(f"truncated or corrupt: {nbytes:,} bytes of voxels do not follow it")
+    if compressed:
+        return piece
+    if not 0 <= start <= size - nbytes:
+        raise ValueError(f"truncated: {nbytes:,} bytes of voxels are not in {name!r}")
+    follow = size - nbytes - start
+    if follow > piece.most and "HeaderSize" not in header.fields:
+        raise ValueError(
+            f"{follow:,} bytes follow the {nbytes:,} bytes of voxels in {name!r}: correct "
+            "ElementType and DimSize, or say where the voxels are: HeaderSize = 0 at the start of "
+            "the file, HeaderSize = -1 at its end"
+        )
+    return piece
+
+
+def _voxels(piece: _Piece) -> Iterator[bytes]:
+    """Yield the bytes of voxels, and read on to the checksum if there is one."""
+    left = piece.nbytes
+    with piece.file.open("rb") as file:
+        file.seek(piece.start)
+        try:
+            for part in zlib_inflate(file) if piece.compressed else plain(file):
+                if left > 0:
+                    yield part[:left]
+                left -= len(part)
+                if left <= 0 and not piece.compressed:
+                    return
+                if left < -piece.most:  # it may be endless
+                    raise ValueError(f"corrupt: more than {piece.most:,} bytes follow the voxels")
+            if left > 0:
+                raise ValueError(
+                    f"truncated: holds {piece.nbytes - left:,} of the {piece.nbytes:,} bytes its "
+                    "header announces"
+                )
+        except ValueError as error:
+            raise ValueError(f"{piece.name!r}: {error}" if piece.name else str(error)) from error
+
+
+def _check_room(shape: tuple[int, ...], itemsize: int, size: int) -> None:
+    """Raise if files of `size` bytes cannot hold the voxels, before memory is taken for them."""
+    if math.prod(shape) * itemsize > size * MAX_DEFLATE_RATIO:
+        raise ValueError(f"corrupt: {shape} voxels do not fit into {size:,} bytes")
 
 
 def write_metaimage(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> None:
