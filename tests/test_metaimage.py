@@ -294,6 +294,15 @@ def test_what_is_damaged_or_may_be_misread_is_refused(tmp_path, form):
     assert str(path) in str(refused.value)
 
 
+@pytest.mark.parametrize("form", ["another file", "LIST", "zlib"])
+def test_probabilities_lie_where_the_segmentation_beside_them_lies(tmp_path, form):
+    path = FORMS[form].write(tmp_path)
+    np.savez(path.with_suffix(".npz"), probabilities=np.stack([1 - ARRAY.T, ARRAY.T]))
+    volume = read_volume(path.with_suffix(".npz"))
+    np.testing.assert_array_equal(volume.array, ARRAY)
+    np.testing.assert_array_equal(volume.affine, read_volume(path).affine)
+
+
 TYPES = {
     **{"MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2"},
     **{"MET_INT": "i4", "MET_UINT": "u4", "MET_LONG": "i4", "MET_ULONG": "u4"},

@@ -17,7 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-SUFFIXES = (".nii.gz", ".nii", ".npz", ".npy", ".mha", ".mhd")
+# Volumes that say where their voxels lie, preferred first, and those of them that are written.
+PLACED_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd")
+WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".mha")
+SUFFIXES = (*PLACED_SUFFIXES, ".npz", ".npy")
 
 
 def split_suffix(name: str) -> tuple[str, str]:

@@ -52,6 +52,17 @@ def test_spellings_of_rater_files(tmp_path, pattern, names):
     }
 
 
+def test_scores_of_every_format(tmp_path):
+    """1.2 of the names is no suffix, and what lies beside a score is none."""
+    suffixes = (".npz", ".nii.gz", ".nii", ".npy", ".mha", ".mhd")
+    names = {suffix: f"1.2.{number}" for number, suffix in enumerate(suffixes)}
+    touch(tmp_path, *(name + suffix for suffix, name in names.items()))
+    touch(tmp_path, "1.2.5.raw", "1.2.5.zraw", "1.2.0.nii.gz", "1.2.3.mha", "1.2.4.mhd", "a.txt")
+    assert find_scores(tmp_path) == {
+        name: tmp_path / (name + suffix) for suffix, name in names.items()
+    }
+
+
 def test_missing_rater_is_named_with_its_case(tmp_path):
     touch(tmp_path / "in", *(f"{case}/annotation_{k}.nii.gz" for case in "abc" for k in (1, 2, 3)))
     touch(tmp_path / "out", "a.npz", "b.npz", "c.npz")

@@ -419,6 +419,15 @@ def test_finding_images(tmp_path: Path) -> None:
     (tmp_path / "b2.mha").touch()
     with pytest.raises(ValueError, match="is the same case as"):
         find_images(tmp_path)
+    with_raw = tmp_path / "with_raw"
+    for name in ("a.mhd", "a.raw", "b_0000.mhd", "b_0000.zraw", "c/image.mhd", "c/image.raw"):
+        (with_raw / name).parent.mkdir(parents=True, exist_ok=True)
+        (with_raw / name).touch()
+    assert {case: files[0].name for case, files in find_images(with_raw).items()} == {
+        "a": "a.mhd",
+        "b": "b_0000.mhd",
+        "c": "image.mhd",
+    }
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no images"):
         find_images(tmp_path / "empty")
@@ -439,6 +448,10 @@ def test_finding_images(tmp_path: Path) -> None:
     assert [len(files) for files in find_images(two, 2).values()] == [2]
     with pytest.raises(ValueError, match="needs .nii.gz"):
         Outputs(tmp_path, ".mha", "uint8")
+    with pytest.raises(
+        ValueError, match=r"ending is '\.mhd'; it is one of \.nii\.gz, \.nii, \.mha"
+    ):
+        Outputs(tmp_path, ".mhd")
 
 
 def test_grand_challenge(

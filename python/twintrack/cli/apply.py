@@ -24,7 +24,7 @@ def apply(
         typer.Option(
             "-i",
             help="What to calibrate: a folder of scores (nnU-Net's CASE.npz, or CASE.nii.gz, .nii, "
-            ".npy, .mha), a manifest (CSV), or a single file. May be repeated.",
+            ".npy, .mha, .mhd), a manifest (CSV), or a single file. May be repeated.",
             show_default=False,
         ),
     ],

@@ -13,7 +13,7 @@ from twintrack.cohort.case import Case, check_same_raters, not_found
 from twintrack.files import natural_order, split_suffix
 
 # Preferred first: beside nnU-Net's CASE.npz lies CASE.nii.gz, its segmentation.
-_SCORE_SUFFIXES = (".npz", ".nii.gz", ".nii", ".npy", ".mha")
+_SCORE_SUFFIXES = (".npz", ".nii.gz", ".nii", ".npy", ".mha", ".mhd")
 
 _IN_SAMPLE = ("fold_all", "validation")
 
@@ -31,9 +31,9 @@ def read_folders(
     """Find a cohort in a folder of annotations and folders of predictions.
 
     The predictions decide which cases there are: every ``CASE.npz`` (nnU-Net's probabilities) or,
-    where there is none, ``CASE.nii.gz``, ``.nii``, ``.npy`` or ``.mha`` is one. So a validation
-    fold is a cohort of its own, and all of them are the cohort of a trained model. Annotated cases
-    without a prediction are left out.
+    where there is none, ``CASE.nii.gz``, ``.nii``, ``.npy``, ``.mha`` or ``.mhd`` is one. So a
+    validation fold is a cohort of its own, and all of them are the cohort of a trained model.
+    Annotated cases without a prediction are left out.
 
     Parameters
     ----------
@@ -127,9 +127,9 @@ def find_scores(*folders: str | os.PathLike[str]) -> dict[str, Path]:
     """Return the score file of each case in folders of predictions, in natural order of the names.
 
     Where a case has several, ``CASE.npz`` (nnU-Net's probabilities, beside which lies its
-    segmentation, ``CASE.nii.gz``) comes before ``CASE.nii.gz``, ``.nii``, ``.npy`` and ``.mha``. A
-    folder of a trained model stands for its ``fold_k/validation``, k a number: fold ``all`` is
-    validated on the cases that it was trained on.
+    segmentation, ``CASE.nii.gz``) comes before ``CASE.nii.gz``, ``.nii``, ``.npy``, ``.mha`` and
+    ``.mhd``. A folder of a trained model stands for its ``fold_k/validation``, k a number: fold
+    ``all`` is validated on the cases that it was trained on.
 
     Raises
     ------

@@ -12,8 +12,7 @@ import numpy as np
 
 from twintrack.cohort import Case, write_manifest
 from twintrack.cohort.case import check_name
-from twintrack.files import natural_order, replacing
-from twintrack.nnunet.folder import IMAGE_SUFFIXES
+from twintrack.files import WRITTEN_SUFFIXES, natural_order, replacing
 from twintrack.nnunet.prepared import Fault, Prepared, message_without, read_predictable
 from twintrack.volumes import (
     HEADER_PARTS,
@@ -74,8 +73,8 @@ def prepare_curvas(
         No case can be used, a case's name is no file name, two files are of one rater, `raters` is
         not positive, or `ending` is none of the three.
     """
-    if ending not in IMAGE_SUFFIXES:
-        raise ValueError(f"ending is {ending!r}; it is one of {', '.join(IMAGE_SUFFIXES)}")
+    if ending not in WRITTEN_SUFFIXES:
+        raise ValueError(f"ending is {ending!r}; it is one of {', '.join(WRITTEN_SUFFIXES)}")
     if raters is not None and raters < 1:
         raise ValueError(f"raters is {raters}; a case needs at least one")
     root, target = Path(cases), Path(manifest)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from twintrack.files import natural_order, split_suffix
+from twintrack.files import PLACED_SUFFIXES, WRITTEN_SUFFIXES, natural_order, split_suffix
 from twintrack.nnunet.images import Image, read_image
 from twintrack.nnunet.pipeline import Pipeline, Prediction
 from twintrack.nnunet.record import (
@@ -26,8 +26,6 @@ from twintrack.predictions import RECORD, REGIONS
 from twintrack.volumes import write_volume
 
 __all__ = ["Done", "Outputs", "find_images", "predict_folder"]
-
-IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mha")
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,9 @@ class Outputs:
     rois: bool = False
 
     def __post_init__(self) -> None:
-        if self.ending not in IMAGE_SUFFIXES:
-            raise ValueError(f"ending is {self.ending!r}; it is one of {', '.join(IMAGE_SUFFIXES)}")
+        if self.ending not in WRITTEN_SUFFIXES:
+            known = ", ".join(WRITTEN_SUFFIXES)
+            raise ValueError(f"ending is {self.ending!r}; it is one of {known}")
         if self.ending == ".mha" and self.dtype != "float32":
             raise ValueError(f"MetaImage has no scale factor: {self.dtype} needs .nii.gz or .nii")
 
@@ -168,7 +167,7 @@ def find_images(source: str | os.PathLike[str], channels: int = 1) -> dict[str, 
             file
             for folder in source.iterdir()
             if folder.is_dir()
-            for suffix in IMAGE_SUFFIXES
+            for suffix in PLACED_SUFFIXES
             if (file := folder / f"image{suffix}").is_file()
         ]
     else:
@@ -176,7 +175,7 @@ def find_images(source: str | os.PathLike[str], channels: int = 1) -> dict[str, 
     cases: dict[str, dict[int, Path]] = {}
     for file in found:
         stem, suffix = split_suffix(file.name)
-        if suffix not in IMAGE_SUFFIXES:
+        if suffix not in PLACED_SUFFIXES:
             continue
         nested = file.parent != source and source.is_dir()
         case, channel = file.parent.name if nested else stem, 0
@@ -189,7 +188,7 @@ def find_images(source: str | os.PathLike[str], channels: int = 1) -> dict[str, 
             raise ValueError(f"{file}: is the same case as {other}; keep one of them")
     if not cases:
         raise FileNotFoundError(
-            2, f"no images ({', '.join(IMAGE_SUFFIXES)}) in this folder", str(source)
+            2, f"no images ({', '.join(PLACED_SUFFIXES)}) in this folder", str(source)
         )
     for case, files in cases.items():
         second = cases.get(f"{case}_0001")

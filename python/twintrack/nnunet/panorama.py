@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.datasets.phantom import ANATOMY_LABELS
-from twintrack.files import natural_order, replacing, split_suffix
-from twintrack.nnunet.folder import IMAGE_SUFFIXES
+from twintrack.files import PLACED_SUFFIXES, natural_order, replacing, split_suffix
 from twintrack.nnunet.images import Image, resample_image, resample_labels
 from twintrack.nnunet.pipeline import COARSE_SPACING
 from twintrack.nnunet.prepared import Fault, Prepared, message_without, read_predictable
@@ -163,7 +162,7 @@ def _by_case(folder: Path, channel: bool) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in folder.iterdir():
         stem, suffix = split_suffix(file.name)
-        if suffix in IMAGE_SUFFIXES and not stem.startswith("."):
+        if suffix in PLACED_SUFFIXES and not stem.startswith("."):
             case = stem.removesuffix("_0000") if channel else stem
             other = found.setdefault(case, file)
             if other != file:

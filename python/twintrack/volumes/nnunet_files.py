@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twintrack.files import split_suffix
+from twintrack.files import PLACED_SUFFIXES, split_suffix
 
 __all__ = [
     "READERS",
@@ -32,8 +32,6 @@ READERS: Mapping[str, bool] = {
 # Readers of files that say nothing of the patient's axes; they keep the order of the file.
 _PICTURE_READERS = ("Tiff3DIO", "NaturalImage2DIO")
 _PICTURE_ENDINGS = (".tif", ".tiff", ".png", ".bmp")
-
-_SEGMENTATIONS = (".nii.gz", ".nii", ".mha", ".mhd")  # those that TwinTrack reads too
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Channels:
 def segmentation_beside(path: Path) -> Path | None:
     """Return the segmentation that nnU-Net wrote with an .npz, if there is one that can be read."""
     stem = split_suffix(path.name)[0]
-    places = (path.with_name(stem + suffix) for suffix in _SEGMENTATIONS)
+    places = (path.with_name(stem + suffix) for suffix in PLACED_SUFFIXES)
     return next((place for place in places if place.exists()), None)
 
 

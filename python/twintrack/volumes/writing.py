@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.arrays import refuse_masked
-from twintrack.files import split_suffix
+from twintrack.files import WRITTEN_SUFFIXES, split_suffix
 from twintrack.volumes.geometry import Volume
 from twintrack.volumes.metaimage import write_metaimage
 from twintrack.volumes.nifti import write_nifti
@@ -64,7 +64,7 @@ def write_volume(
     refuse_masked(array, "array")
     path = Path(path)
     suffix = split_suffix(path.name)[1]
-    if suffix not in (".nii", ".nii.gz", ".mha"):
+    if suffix not in WRITTEN_SUFFIXES:
         raise ValueError(f"{path}: volumes are written as .nii.gz, .nii or .mha")
     place = like if isinstance(like, Volume) else Volume(array, np.asarray(like, np.float64))
     if place.affine is None:
