@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from twintrack.cohort.case import Case, check_same_raters, not_found
+from twintrack.cohort.patterns import (
+    Found,
+    Pattern,
+    check_other_cases,
+    check_suggested,
+    check_suggested_raters,
+)
 from twintrack.files import natural_order, split_suffix
 
 # Preferred first: beside nnU-Net's CASE.npz lies CASE.nii.gz, its segmentation.
@@ -46,7 +52,9 @@ def read_folders(
         number, ``{k:02d}`` with leading zeros; ``*`` any text. A pattern without ``{case}`` is
         meant inside the case's own folder. Raters are ordered naturally (2 before 10), and a
         STAPLE consensus is no rater. `vessels` and `roi` may find no file. For example
-        ``"labelsTr/{case}_ann{k}.nii.gz"`` or ``"{case}_{k:02d}.nii.gz"``.
+        ``"labelsTr/{case}_ann{k}.nii.gz"`` or ``"{case}_{k:02d}.nii.gz"``. A file that fits a
+        longer case name as well, such as P1_2_a.nii.gz for P1 and ``"{case}_*.nii.gz"``, is an
+        error, where there is a prediction of P1_2 or the names of the files suggest such a case.
     select
         Gets the names of all predictions, and returns those to be used, before any annotation is
         looked for.
@@ -61,8 +69,8 @@ def read_folders(
         One of the folders does not exist, or a prediction has no annotations; with `left_out`, if
         none has any.
     ValueError
-        No predictions, or in-sample ones (see `find_scores`), a rater missing in one case, or
-        several files where one is meant.
+        No predictions, or in-sample ones (see `find_scores`), a rater missing in one case,
+        several files where one is meant, or a file that may be of another case.
     """
     cases_dir = Path(cases_dir)
     if isinstance(predictions_dir, (str, os.PathLike)):
@@ -70,37 +78,25 @@ def read_folders(
     for folder in predictions_dir:
         if Path(folder).absolute().parts[-2:] == _IN_SAMPLE:
             raise _in_sample(Path(folder))
-    scores = find_scores(*predictions_dir)
-    scores = {name: scores[name] for name in select(list(scores))}
+    known = find_scores(*predictions_dir)
+    scores = {name: known[name] for name in select(list(known))}
 
     @functools.cache
     def listing(folder: Path) -> list[str]:
         return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
 
-    def find(pattern: str, case: str) -> dict[str, Path]:
-        """Return the files that match, in natural order of what the wildcards stand for."""
-        found = {"": cases_dir}
-        for component in _components(pattern):
-            prefix, regex = _compile(component, case)
-            found = {
-                key + "".join(match.groups()): folder / name
-                for key, folder in found.items()
-                for name in _starting_with(listing(folder), prefix)
-                if (match := regex.fullmatch(name)) and (prefix or not name.startswith("."))
-            }
-        return dict(sorted(found.items(), key=lambda item: natural_order(item[0])))
+    def find(text: str) -> tuple[Pattern, dict[str, list[Found]]]:
+        """Find the files of every prediction, also of those that are not selected."""
+        pattern = Pattern(text, cases_dir, listing)
+        found = {name: pattern.find(name) for name in known}
+        check_other_cases(pattern, found, scores)
+        return pattern, found
 
-    def find_one(pattern: str | None, case: str) -> Path | None:
-        found = list(find(pattern, case).values()) if pattern else []
-        if len(found) > 1:
-            names = ", ".join(file.name for file in found)
-            raise ValueError(f"case {case!r}: {pattern!r} finds several files: {names}")
-        return found[0] if found else None
-
-    found_raters = {
-        name: {k: file for k, file in find(raters, name).items() if "staple" not in k.lower()}
-        for name in scores
-    }
+    annotations, annotated = find(raters)
+    for name, files in annotated.items():
+        annotated[name] = [one for one in files if "staple" not in "".join(one.texts).lower()]
+    check_suggested_raters(annotations, annotated, scores)
+    found_raters = {name: annotated[name] for name in scores}
     missing = [name for name, files in found_raters.items() if not files]
     if missing and (left_out is None or len(missing) == len(scores)):
         places = [f"case {n!r}: {cases_dir / raters.replace('{case}', n)}" for n in missing]
@@ -110,14 +106,35 @@ def read_folders(
         left_out(missing)
         for name in missing:
             del scores[name], found_raters[name]
-    check_same_raters({name: tuple(files) for name, files in found_raters.items()})
+    check_same_raters(
+        {name: tuple("/".join(one.texts) for one in files) for name, files in found_raters.items()}
+    )
+    called = {one.texts for files in found_raters.values() for one in files}
+
+    @functools.cache
+    def is_annotated(case: str) -> bool:
+        return not called.isdisjoint(one.texts for one in annotations.find(case))
+
+    def find_one(text: str | None) -> dict[str, Path]:
+        """Return the one file of each case that has one."""
+        if not text:
+            return {}
+        pattern, found = find(text)
+        check_suggested(pattern, found, scores, is_annotated)
+        for name in scores:
+            if len(found[name]) > 1:
+                names = ", ".join(one.path.name for one in found[name])
+                raise ValueError(f"case {name!r}: {text!r} finds several files: {names}")
+        return {name: found[name][0].path for name in scores if found[name]}
+
+    found_vessels, found_rois = find_one(vessels), find_one(roi)
     return [
         Case(
             name,
             score,
-            tuple(found_raters[name].values()),
-            find_one(vessels, name),
-            find_one(roi, name),
+            tuple(one.path for one in found_raters[name]),
+            found_vessels.get(name),
+            found_rois.get(name),
         )
         for name, score in scores.items()
     ]
@@ -173,32 +190,3 @@ def _scores_in(folder: Path) -> list[tuple[str, Path]]:
         (case, next(files[suffix] for suffix in _SCORE_SUFFIXES if suffix in files))
         for case, files in found.items()
     ]
-
-
-def _components(pattern: str) -> list[str]:
-    return (pattern if "{case}" in pattern else "{case}/" + pattern).split("/")
-
-
-def _compile(component: str, case: str) -> tuple[str, re.Pattern[str]]:
-    """Return what a matching name starts with, and the expression that it matches."""
-    prefix, regex, wild = "", "", False
-    for part in re.split(r"(\{[^}]*\}|\*)", component):
-        number = re.fullmatch(r"\{k(?::0(\d)d)?\}", part)
-        if number or part == "*":
-            wild = True
-            regex += rf"(\d{{{number[1] or 1},}})" if number else "(.*)"
-            continue
-        if part.startswith("{") and part != "{case}":
-            raise ValueError(f"{component!r}: {part} is not one of {{case}}, {{k}} and {{k:02d}}")
-        literal = case if part == "{case}" else part
-        regex += re.escape(literal)
-        prefix += "" if wild else literal
-    return prefix, re.compile(regex)
-
-
-def _starting_with(names: list[str], prefix: str) -> Iterator[str]:
-    """Yield those of the sorted `names` that start with `prefix`, without looking at the rest."""
-    for index in range(bisect.bisect_left(names, prefix), len(names)):
-        if not names[index].startswith(prefix):
-            return
-        yield names[index]
