@@ -623,7 +623,7 @@ def test_geometry_tolerates_a_thousandth_and_no_more(part):
         c, s = np.cos(turn), np.sin(turn)
         longer = spacing + np.diag([0, 0, off * (part == "spacing")])
         turned = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ longer
-        return nib.affines.from_matvec(turned, origin + [0, off * (part == "origin"), 0])
+        return nib.affines.from_matvec(turned, origin + np.array([0, off * (part == "origin"), 0]))
 
     reference = volume_at(placed(0), "ct.nii")
     for off in (0.9e-3, -0.9e-3):

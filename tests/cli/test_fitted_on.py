@@ -13,7 +13,6 @@ from twintrack.fitted_on import NOTES
 from twintrack.report import compare_methods, read_several
 
 # The official CRPS silences this warning, but not for other threads that compute at the same time.
-pytestmark = pytest.mark.filterwarnings("ignore:The maximum number of subdivisions")
 
 NAMES = [f"PHANTOM_0000{k}" for k in range(6)]
 

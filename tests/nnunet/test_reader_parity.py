@@ -26,11 +26,7 @@ from twintrack.volumes import read_score, read_volume, write_volume
 from twintrack.volumes.nnunet_files import READERS
 from twintrack.volumes.slabs import open_slabs
 
-pytestmark = [
-    pytest.mark.nnunet,
-    # The official CRPS silences this warning, but not for other threads that compute as well.
-    pytest.mark.filterwarnings("ignore:The maximum number of subdivisions"),
-]
+pytestmark = pytest.mark.nnunet
 
 SHAPE = (22, 20, 14)
 CASES = {"LPS": False, "LPI": False, "PIR": True}  # axes, and whether they are oblique

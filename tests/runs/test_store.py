@@ -161,9 +161,7 @@ def test_newer_record_is_refused(store, source):
 
 
 @pytest.mark.parametrize("renames", range(4))
-def test_a_record_never_promises_what_is_not_there(
-    store, source, tmp_path, monkeypatch, renames
-):
+def test_a_record_never_promises_what_is_not_there(store, source, tmp_path, monkeypatch, renames):
     """Killed between two renames: the tally comes before its record, the volume after it."""
     replace, left = Path.replace, renames
 
