@@ -355,14 +355,16 @@ class Calibrator(CaseGatherer):
     @property
     def provenance_(self) -> dict[str, Any]:
         """What the calibrator file says of the map, knots aside."""
-        _ = self.map_
-        return copy.deepcopy(self._provenance)
+        with self._lock:
+            _ = self.map_
+            return copy.deepcopy(self._provenance)
 
     @property
     def made_with_(self) -> dict[str, Any]:
         """Parameters that the map was made with, by name; of a loaded one, as its file has them."""
-        _ = self.map_
-        return copy.deepcopy(self._made_with)
+        with self._lock:
+            _ = self.map_
+            return copy.deepcopy(self._made_with)
 
     def restore(self, fitted: CalibrationMap, provenance: Mapping[str, Any]) -> None:
         """Take over a map read from a file, and what the file says of it."""
