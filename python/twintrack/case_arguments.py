@@ -48,9 +48,9 @@ def read_cases(
         The arrays may be one case and a stack of them, or are a stack and `stacked` is not True;
         there is no case; numbers of entries or shapes do not fit. Names the case.
     TypeError
-        An argument is of no kind that can be gone through more than once.
+        An argument is neither an array nor a list.
     """
-    _refuse_iterators(score, raters, region)
+    refuse_iterator(score, "score")
     if holds_cases(score):
         if stacked is False:
             raise ValueError(
@@ -75,7 +75,7 @@ def read_cases(
     return [(score, rater_list(raters) if stacked is False else raters, region)]
 
 
-def check_one_case(score: Any, raters: Any, region: Any | None = None) -> None:
+def check_one_case(score: Any, raters: Any) -> None:
     """Raise an error if these may be several cases, where one at a time is taken.
 
     A score of four axes or more is a stack of volumes if its shape and that of the raters can be
@@ -88,9 +88,9 @@ def check_one_case(score: Any, raters: Any, region: Any | None = None) -> None:
         The score is a list of arrays, or the arrays are, or may be, a stack; or the axes of raters
         are in another order, which the message names.
     TypeError
-        An argument is of no kind that can be gone through more than once.
+        An argument is neither an array nor a list.
     """
-    _refuse_iterators(score, raters, region)
+    refuse_iterator(score, "score")
     if _holds_arrays(score):
         raise ValueError(
             f"score is a {type(score).__name__} of {len(score)} arrays, but one case at a time is "
@@ -163,11 +163,6 @@ def refuse_iterator(value: Any, name: str) -> None:
         )
 
 
-def _refuse_iterators(score: Any, raters: Any, region: Any | None) -> None:
-    for name, value in (("score", score), ("raters", raters), ("region", region)):
-        refuse_iterator(value, name)
-
-
 def _entries(score: Any, raters: Any, region: Any | None, stacked: bool) -> list[Case]:
     """Return case by case what lies along the first axis, or in the lists."""
     rule = "with stacked=True first axes count cases" if stacked else "lists have an entry per case"
@@ -190,7 +185,7 @@ def _entries(score: Any, raters: Any, region: Any | None, stacked: bool) -> list
         with naming_case(k, numbers[0]):
             masks = rater_list(raters[k]) if stacked else raters[k]
             cases.append((score[k], masks, None if region is None else region[k]))
-            check_one_case(*cases[-1])
+            check_one_case(score[k], masks)
     return cases
 
 
@@ -206,8 +201,8 @@ def _fitting_shapes(score: Any, raters: Any, if_stacked: str) -> tuple[Shape, Sh
     s, r = shape_of(score), shape_of(raters)
     if r == ():
         raise TypeError(
-            f"raters is a single {type(raters).__name__}; an (N, *shape) array or a list of one "
-            "mask per rater is needed"
+            f"raters is a single {type(raters).__name__}; it must be an array (N, *shape) or a "
+            "list of N arrays"
         )
     if s is None:
         raise ValueError("score is a list of lists of unequal lengths, which are no array")

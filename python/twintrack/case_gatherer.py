@@ -80,7 +80,7 @@ class CaseGatherer(CalibratorParameters):
             As `fit`; nothing is added then.
         """
         self.check_parameters()
-        check_one_case(score, raters, region)
+        check_one_case(score, raters)
         cases = self._begun()
         self._add(cases, score, raters, region, case)
         if case is not None:

@@ -42,7 +42,7 @@ def refined_bins(
     refinement = _core.CutRefinement(*tally.rows(), bins)
     while not refinement.done:
         for score, raters, region in cases:
-            check_one_case(score, raters, region)
+            check_one_case(score, raters)
             if on_device(score=score, raters=raters, region=region):
                 refinement.update(*device_case(score, raters, region).fetched())
             else:

@@ -156,7 +156,7 @@ class ScoreTally:
         for since an invalid voxel must be reported. The sums stay on the device until they are
         asked for.
         """
-        check_one_case(score, raters, region)
+        check_one_case(score, raters)
         there = on_device(score=score, raters=raters, region=region)
         with self._lock:
             dense = self._dense_table()

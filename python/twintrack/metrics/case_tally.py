@@ -145,7 +145,7 @@ class CaseTally:
 
         Arrays in CUDA memory are tallied there; some kilobytes of sums come back at once.
         """
-        check_one_case(score, raters, region)
+        check_one_case(score, raters)
         if on_device(score=score, raters=raters, region=region):
             self._update_on_device(score, raters, region, find_marked=False)
             return self

@@ -122,7 +122,7 @@ def evaluate(
     if protocol not in get_args(Protocol):
         raise ValueError(f"protocol is {protocol!r}; it must be official or corrected")
     voxel_volume = number_between(voxel_volume, "voxel_volume", 0)
-    check_one_case(score, raters, region)
+    check_one_case(score, raters)
     p: Any
     masks: list[Any]
     if on_device(score=score, raters=raters, region=region, vessels=vessels):

@@ -49,7 +49,7 @@ def reliability_curve(
     region : array (*shape), False and True or 0 and one other value in any dtype, optional
         Voxels that count; all by default.
     """
-    check_one_case(score, raters, region)
+    check_one_case(score, raters)
     masks = rater_arrays(raters)
     return curve_of(CaseTally(len(masks), bins).update(score, masks, region))
 
