@@ -123,7 +123,9 @@ def library_transpose(array):
 def test_empty_arrays(library):
     score = np.zeros((0, 4), np.float32)
     tally = tt.ScoreTally(2)
-    tally.update(library.put(score), [library.put(score.astype(np.uint8))] * 2)
+    mask = library.put(score.astype(np.uint8))
+    tally.update(library.put(score), [mask] * 2)
+    tally.update(library.put(score), [mask] * 2, mask)
     assert tally.voxels == 0
     assert library.get(a_map()(library.put(score))).shape == (0, 4)
 

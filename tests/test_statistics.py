@@ -235,6 +235,9 @@ def test_the_largest_doubles_are_numbers(method):
     result = bootstrap([LARGEST, LARGEST, np.nextafter(LARGEST, 0)], 50, method=method)
     assert np.nextafter(LARGEST, 0) <= result.low <= result.mean <= result.high <= LARGEST
     assert bootstrap([-LARGEST, LARGEST], method=method).high == LARGEST
+    # The median and the difference to it, both rounded up, add up to more than the largest double.
+    quarter = np.ldexp(-(0.25 + 2**-54), 1024)
+    assert bootstrap([quarter, quarter, LARGEST], level=1 - 1e-9, method=method).high == LARGEST
     assert bootstrap([5e-324, 5e-324, 0], method=method).high == 5e-324
     with pytest.raises(ValueError, match=r"\(a - b\)\[1\] is inf"):
         paired_bootstrap([0, LARGEST], [0, -LARGEST], method=method)
