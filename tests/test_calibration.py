@@ -190,6 +190,7 @@ def test_save_and_load(tmp_path):
             fitted.ensemble,
             fitted.region_,
         )
+        assert loaded.rater == (fitted.rater if fitted.target == "single" else 0)
         loaded.save(tmp_path / "again.json")
         assert (tmp_path / "again.json").read_bytes() == (tmp_path / "c.json").read_bytes()
         with pytest.raises(ValueError, match="loaded"):
@@ -374,6 +375,7 @@ def test_a_draw_of_cases_without_voxels_changes_no_score():
         ({"bins": 2.5}, "bins is 2.5"),
         ({"target": "single", "rater": 0.5}, "rater is 0.5"),
         ({"target": "single", "rater": 3}, "rater is 3 but there are 3 raters"),
+        ({"target": "single", "rater": -1}, "rater is -1 but there are 3 raters"),
         ({"bins": "auto", "exact": True}, "exact=True"),
     ],
 )
@@ -396,6 +398,22 @@ def test_a_fit_that_fails_leaves_the_map_as_it_was():
         calibrator.fit(wrong, labels[:2])
     assert calibrator.map_ is fitted
     assert list(calibrator.tallies_) == ["0", "1", "2"]
+
+
+def test_merged_calibrators_tell_of_the_regions_of_both():
+    scores, labels = cohort(2)
+    tallies = [tt.ScoreTally(3).update(s, r) for s, r in zip(scores, labels, strict=True)]
+    one = tt.Calibrator(bins=20).add_tally(tallies[0], "A", region="roi")
+    other = tt.Calibrator(bins=20).add_tally(tallies[1], "B", region="box")
+    assert one.merge(other).region_ == "box+roi"
+    assert other.region_ == "box"
+
+
+def test_share_of_the_largest_bin_is_that_of_the_largest():
+    score = np.repeat(np.array([0.25, 0.5, 0.75], np.float32), [700, 200, 100])
+    made = tt.Calibrator(bins=10).fit(score, [score > 0.4])
+    assert made.bins_.count.tolist() == [700, 200, 100]
+    assert made.provenance_["bins"]["largest_share"] == 0.7
 
 
 def test_bad_cohorts_are_named():

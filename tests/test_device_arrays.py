@@ -115,6 +115,19 @@ def test_out_that_overlaps_is_written_from_a_copy(library):
     assert_same(library.get(square), a_map()(line[:256].reshape(16, 16).T))
 
 
+def test_out_that_overlaps_backwards_is_written_from_a_copy(emulation):
+    line = np.linspace(0, 1, 301, dtype=np.float32)
+    for score, out in (
+        (slice(0, 300), slice(300, 0, -1)),
+        (slice(299, None, -1), slice(1, 301)),
+        (slice(0, 300), slice(299, None, -1)),
+    ):
+        shared = line.copy()
+        expected = a_map()(shared[score].copy())
+        a_map()(InterfaceArray(shared[score]), out=InterfaceArray(shared[out]))
+        assert_same(shared[out], expected)
+
+
 def library_transpose(array):
     values = getattr(array, "values", None)
     return array.T if values is None else type(array)(values.T)

@@ -15,7 +15,13 @@ from scipy.ndimage import map_coordinates
 from scipy.special import expit, softmax
 
 from twintrack import CalibrationMap, Calibrator, _core
-from twintrack.ensemble import ExportGeometry, ensemble_record, ensemble_score, export_score
+from twintrack.ensemble import (
+    ExportGeometry,
+    check_ensemble,
+    ensemble_record,
+    ensemble_score,
+    export_score,
+)
 
 quick = settings(
     max_examples=40,
@@ -217,6 +223,15 @@ def test_calibrator_of_another_ensemble_is_refused(tmp_path):
             ensemble_score(members, calibrator=calibrator)
         with pytest.raises(ValueError, match="members = 3"):
             export_score(members[:2], WHOLE, (1, 2), calibrator=calibrator)
+
+
+def test_what_is_not_known_of_a_score_is_not_compared():
+    recorded = {"tumour": (1, 2), "average": "logits"}
+    calibrator = SimpleNamespace(provenance_={"ensemble": recorded})
+    for made in ({}, {"tumour": [1, 2]}, {"average": "logits", "members": 5}):
+        check_ensemble(calibrator, made)
+    with pytest.raises(ValueError, match=r"tumour = \(1, 2\), but this one has tumour = \[2, 1\]"):
+        check_ensemble(calibrator, {"tumour": [2, 1]})
 
 
 # --- export: resampling -----------------------------------------------------------------------

@@ -149,6 +149,21 @@ def test_changed_region_is_calibrated_again(calibrator, case, tmp_path):
     assert (read_volume(job.place(case)).array > 0).all()
 
 
+def test_changed_region_is_measured_again(calibrator, case, tmp_path):
+    """Which scores of 0 are lifted decides the volume."""
+    record(case)
+    job = EvaluateJob(calibrator=calibrator)
+
+    def volume():
+        return evaluate_cohort([case], job, tmp_path / "store").rows["A"]["predicted_volume"]
+
+    before = volume()
+    assert volume() == before
+    everywhere = np.ones(SHAPE, np.uint8, order="F")
+    write_volume(case.score.parent / "rois" / "A.nii.gz", everywhere, np.eye(4))
+    assert volume() > 1.5 * before
+
+
 def test_region_of_another_shape_is_an_error(calibrator, case, tmp_path):
     write_volume(tmp_path / "roi.nii", np.ones((14, 12, 9), np.uint8), np.eye(4))
     wrong = replace(case, roi=tmp_path / "roi.nii")

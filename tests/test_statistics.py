@@ -258,6 +258,15 @@ def test_a_higher_level_has_a_wider_interval():
     assert [whole.low, whole.high] == [means.min(), means.max()]
 
 
+@pytest.mark.parametrize("resamples", [1, 2, 5])
+def test_bca_of_draws_that_are_all_on_one_side_is_defined(resamples):
+    # The bias would be infinite, and the ends of the interval nowhere.
+    sample = skewed(12, 9)
+    for seed in range(20):
+        result = bootstrap(sample, resamples=resamples, seed=seed, method="bca")
+        assert sample.min() <= result.low <= result.high <= sample.max()
+
+
 def test_chunks_of_draws_do_not_change_them(monkeypatch):
     # Memory is bounded by drawing in pieces; the draws must not know.
     sample = skewed(11, 50, 2)

@@ -442,6 +442,28 @@ def test_several_channels_of_unknown_kind_are_refused(tmp_path):
             read_score(path, (1, 2))
 
 
+def test_order_in_which_classes_are_named_changes_no_bit(tmp_path):
+    probabilities = class_probabilities(4)
+    np.savez(tmp_path / "a.npz", probabilities=probabilities)
+    describe_labels(tmp_path)
+    expected = ((probabilities[1] + probabilities[2]) + probabilities[3]).T
+    other = ((probabilities[3] + probabilities[1]) + probabilities[2]).T
+    assert (expected != other).any()
+    for classes in itertools.permutations((1, 2, 3)):
+        slabs = open_slabs(tmp_path / "a.npz", classes).slabs(2)
+        np.testing.assert_array_equal(np.concatenate(list(slabs), axis=2), expected)
+        np.testing.assert_array_equal(read_score(tmp_path / "a.npz", classes).array, expected)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii"])
+def test_segmentation_beside_probabilities_may_be_compressed_or_not(tmp_path, suffix):
+    probabilities = class_probabilities()
+    np.savez(tmp_path / "a.npz", probabilities=probabilities)
+    write_volume(tmp_path / f"a{suffix}", probabilities.argmax(0).T.astype("u1"), AFFINE)
+    for volume in (read_score(tmp_path / "a.npz"), open_slabs(tmp_path / "a.npz").place):
+        np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-6)
+
+
 @pytest.mark.parametrize("tumour", [(3,), (-1,), (), (1, 1)])
 def test_tumour_classes_that_do_not_exist_or_repeat_are_refused(tmp_path, tumour):
     np.savez(tmp_path / "a.npz", probabilities=class_probabilities())
@@ -616,14 +638,14 @@ def test_geometry_tolerates_rounding_and_unknown_places_but_never_another_shape(
 @pytest.mark.parametrize("part", ["spacing", "origin", "direction"])
 def test_geometry_tolerates_a_thousandth_and_no_more(part):
     """Of a millimetre, or of a unit vector: a hundredth would hide a wrong slice distance."""
-    spacing, origin, angle = np.diag([0.7, 0.8, 2.5]), np.array([90.5, -40.25, 12.0]), 0.3
+    spacing, origin, angle = np.diag([0.7, 0.8, 2.5]), [90.5, -40.25, 12.0], 0.3
 
     def placed(off: float) -> np.ndarray:
         turn = angle + off * (part == "direction")
         c, s = np.cos(turn), np.sin(turn)
         longer = spacing + np.diag([0, 0, off * (part == "spacing")])
         turned = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ longer
-        return nib.affines.from_matvec(turned, origin + np.array([0, off * (part == "origin"), 0]))
+        return nib.affines.from_matvec(turned, np.add(origin, [0, off * (part == "origin"), 0]))
 
     reference = volume_at(placed(0), "ct.nii")
     for off in (0.9e-3, -0.9e-3):
@@ -640,6 +662,10 @@ def test_spacing_and_voxel_volume():
     for unknown in ("voxel_volume", "spacing"):  # 1 would pass for millimetres
         with pytest.raises(ValueError, match=r"a\.npy: states no voxel size"):
             getattr(volume_at(None, "a.npy"), unknown)
+    # Of the array's axes, wherever these point: sagittal slices, a little aslant.
+    slices = nib.affines.from_matvec([[0, 0, 3.0], [-0.4, 0, 0], [0.3, -0.8, 0]])
+    assert volume_at(slices, "a.nii").spacing == pytest.approx((0.5, 0.8, 3.0))
+    assert volume_at(slices, "a.nii").voxel_volume == pytest.approx(0.4 * 0.8 * 3)
 
 
 # --- writing ----------------------------------------------------------------------------------
@@ -922,3 +948,12 @@ def test_part_of_a_grid_is_told_by_every_corner(tmp_path):
         nib.save(image, files[-1])
     guessed = [read_volume(file) for file in files]
     assert find_part(*guessed) is None
+    # One code is enough: a file may have a qform alone, or an sform.
+    part = part_at((10, 5, 3), shape)
+    for code in ("qform", "sform"):
+        placed = []
+        for volume, of in zip((whole, part), guessed, strict=True):
+            header = of.header.copy()
+            header[f"{code}_code"] = 1
+            placed.append(Volume(volume.array, volume.affine, header=header))
+        assert find_part(*placed) == box

@@ -70,6 +70,18 @@ def test_faulty_manifest_names_file_row_and_column(tmp_path, text, message):
         read_manifest(manifest(tmp_path, text))
 
 
+def test_raters_are_in_the_order_of_their_numbers(tmp_path):
+    """10 after 9, not after 1, and wherever their columns stand: else raters change places."""
+    numbers = [3, 11, 1, 10, 2, 9, 4, 8, 5, 7, 6]
+    touch(tmp_path, *(f"r{k}.nii" for k in numbers))
+    header = ",".join(f"rater_{k}" for k in numbers)
+    row = ",".join(f"r{k}.nii" for k in numbers)
+    (case,) = read_manifest(manifest(tmp_path, f"case,score,{header}\na,s.npz,{row}\n"))
+    assert case.raters == tuple(tmp_path / f"r{k}.nii" for k in range(1, 12))
+    write_manifest(tmp_path / "again.csv", [case])
+    assert read_manifest(tmp_path / "again.csv") == [case]
+
+
 def test_manifest_lists_missing_files_with_row_and_column(tmp_path):
     text = "case,score,rater_1,roi\na,s.npz,r1.nii,x.nii\nb,y.npz,r1.nii,\n"
     with pytest.raises(FileNotFoundError) as caught:

@@ -66,6 +66,12 @@ def test_a_mask_is_the_same_read_whole_and_in_slabs(
         list(open_mask(path).slabs(planes))
 
 
+def test_annotated_box_has_the_margin_of_the_benchmark():
+    rater = np.zeros((60, 61, 62), np.uint8)
+    rater[30, 5, 41] = 1
+    assert annotated_box([rater]) == (slice(10, 51), slice(0, 26), slice(21, 62))
+
+
 def test_annotated_box_without_annotation_or_of_two_shapes():
     with pytest.raises(ValueError, match="no rater marks any voxel"):
         annotated_box([np.zeros(SHAPE), np.zeros(SHAPE)])

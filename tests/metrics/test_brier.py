@@ -75,3 +75,12 @@ def test_errors_by_bin_and_rater():
     empty = CaseTally(3).score_bins.closed()
     assert np.isnan([expected_error(empty), average_error(empty)]).all()
     assert np.isnan(expected_error_per_rater(empty)).all()
+
+
+def test_a_bin_of_one_voxel_counts_as_much_as_any_other():
+    # Of background, which is right, and of a voxel that is wrong by 0.9.
+    score = np.append(np.full(1000, 0.1), 0.9)
+    marks = np.append(np.arange(1000) < 100, False)
+    bins = CaseTally(1).update(score, [marks]).score_bins.closed()
+    assert average_error(bins) == pytest.approx(0.45, abs=1e-9)
+    assert expected_error(bins) == pytest.approx(0.9 / 1001, abs=1e-9)

@@ -246,6 +246,14 @@ def test_sums_of_cases_stay_exact():
     assert tally.squared_scores == once.squared_scores * times
 
 
+def test_tallies_of_other_raters_or_bins_are_not_equal():
+    # These two hold equally many sums, all 0.
+    one, other = CaseTally(1, 6), CaseTally(2, 4)
+    assert len(one._tally.__getstate__()[2]) == len(other._tally.__getstate__()[2])
+    assert one != other
+    assert one == CaseTally(1, 6)
+
+
 def test_adding_refuses_other_raters_or_bins():
     for other in (CaseTally(4), CaseTally(5, 49)):
         tally = CaseTally(5)

@@ -153,6 +153,39 @@ def test_ece_by_brute_force(dtype, protocol):
     )
 
 
+@pytest.mark.parametrize("protocol", ["official", "corrected"])
+@pytest.mark.parametrize("axis", range(3))
+def test_box_that_ends_a_plane_before_the_volume_leaves_that_plane_out(protocol, axis):
+    # From 20 - 20 to before 20 + 20: all of 40 voxels, and all but the last of 41.
+    shape = [40, 40, 40]
+    shape[axis] = 41
+    rng = np.random.default_rng(axis)
+    score = rng.random(shape, np.float32)
+    raters = [np.zeros(shape, bool) for _ in range(2)]
+    raters[0][20, 20, 20] = True
+    found = evaluate(score, raters, protocol=protocol)
+    np.testing.assert_allclose(
+        found.ece_per_rater, brute_force(score, raters, protocol), rtol=0, atol=1e-12
+    )
+    assert found.calibration.voxels == 40**3
+    mhr = np.mean(raters, axis=0)[:40, :40, :40]
+    assert found.brier == pytest.approx(np.mean((score[:40, :40, :40] - mhr) ** 2), abs=1e-9)
+
+
+@pytest.mark.parametrize("missed", [0, 40])
+def test_a_bin_of_its_own_for_certainty_is_noted_where_it_matters(missed):
+    # All of 0.99 is tumour, which is more than it says. Of what is certain to be background some is
+    # tumour, which is less: together the two bins would make up for each other.
+    score = np.zeros((60, 60, 60), np.float32)
+    score[25:35, 25:35, 25:35] = 0.99
+    rater = score > 0
+    rater[35, 25 : 25 + missed // 10, 25:35] = True
+    official, corrected = (evaluate(score, [rater], protocol=p) for p in ("official", "corrected"))
+    assert (official.ece > corrected.ece) == (missed > 0)
+    assert any("a confidence of exactly 1" in note for note in official.notes) == (missed > 0)
+    assert not any("confidence" in note for note in corrected.notes)
+
+
 def test_a_region_replaces_the_box():
     score, raters, _ = golden("typical_a")
     region = score > 0
@@ -200,6 +233,8 @@ def test_a_tumour_at_the_border_is_noted_and_corrected(position):
         corner[-20:, -20:, -20:] = True
         assert official.ece == evaluate(score, raters, region=corner).ece
     assert not any("border" in note for note in corrected.notes)
+    # Without voxels nothing is said of their confidences.
+    assert not (position == "low" and any("confidence" in note for note in official.notes))
     # What the official evaluator does not have is measured in the clamped box.
     assert official.brier == pytest.approx(corrected.brier, rel=0.2)
 
@@ -253,3 +288,10 @@ def test_a_volume_beyond_3_standard_deviations_is_noted(off, noted, sign):
         notes = evaluate(score, raters, voxel_volume=unit).notes
         assert any("3 standard deviations" in note for note in notes) == noted
     assert not any("standard" in n for n in evaluate(score, raters, protocol="corrected").notes)
+
+
+def test_raters_who_differ_by_a_voxel_do_not_agree():
+    for volumes, agree in (([500, 500], True), ([500, 501], False)):
+        score, raters = voxels_of_one(500, np.float32, volumes)
+        notes = evaluate(score, raters).notes
+        assert any("all raters agree on volume" in note for note in notes) == agree

@@ -22,6 +22,16 @@ def test_float16_sums_at_a_tie_are_left_to_numpy():
         assert numpy_sum(score, float(score.sum(dtype=np.float64))) == float(score.sum())
 
 
+def test_float16_sums_near_a_tie_are_left_to_numpy():
+    # A hair below 2051, which NumPy's float32 sum cannot tell from it: 2051 rounds to 2052, the
+    # exact sum to 2050.
+    parts = [1 - 2.0**-11, 2.0**-12, 2.0**-13, 2.0**-14, 2.0**-15]
+    score = np.append(np.ones(2050, np.float16), np.array(parts, np.float16))
+    exact = float(score.sum(dtype=np.float64))
+    assert (float(np.float16(exact)), float(score.sum())) == (2050, 2052)
+    assert numpy_sum(score, exact) == 2052
+
+
 def test_float16_sums_overflow_as_numpy_does():
     score = np.ones(70_000, np.float16)
     assert numpy_sum(score, 70_000.0) == np.inf
@@ -70,6 +80,15 @@ def test_blocks_of_zeros_are_left_out_of_a_sum_without_a_change():
         assert numpy_sum(score, -1.0, scored) == float(score.sum())
         # Told that all is 0, it does not look.
         assert numpy_sum(score, -1.0, np.zeros_like(scored)) == 0
+
+
+def test_float32_at_an_odd_address_is_summed_as_numpy_does():
+    score = scores(np.float32, 2, 3001)
+    room = np.empty(score.nbytes + 1, np.uint8)
+    odd = room[1:].view(np.float32)
+    odd[:] = score
+    assert not odd.flags.aligned
+    assert numpy_sum(odd, -1.0) == float(score.sum())
 
 
 def test_flags_must_be_those_of_the_scores():

@@ -105,6 +105,15 @@ def test_unanimous_raters():
     assert staple_dice(full[0], full) == pytest.approx(1, abs=1e-8)
 
 
+def test_a_half_is_not_above_a_half():
+    # Two raters who never agree are as likely right as wrong: a probability of exactly 1/2.
+    raters = np.array([[1, 0], [0, 1]], np.uint8)
+    assert not staple_consensus(raters).any()
+    whole = np.ones((2, 8), np.uint8)
+    score = np.repeat([0.5, np.nextafter(0.5, 1)], 4)
+    assert staple_dice(score, whole) == pytest.approx(2 * 4 / (4 + 8), abs=1e-6)
+
+
 def test_bad_input_is_named():
     score, raters = np.zeros((3, 4, 5), np.float32), np.zeros((2, 3, 4, 5))
     wrong = raters.copy()

@@ -107,6 +107,9 @@ def test_map_is_constant_beyond_its_knots_and_its_mass_adds_up():
     np.testing.assert_array_equal(line[0], [0, 0])
     np.testing.assert_array_equal(line[-1], [1, 0.8])
     assert top.get_xlim() == top.get_ylim() == (0, 1)
+    (band,) = (found for found in top.collections if found.get_alpha() == 0.22)
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices}
+    assert {(x, x) for x in grid} | {(x, x * 0.8) for x in grid} <= corners
     assert bottom.patches[0].get_data().values.sum() == pytest.approx(voxels.sum())
     assert bottom.get_yscale() == "log"
     assert len(f.map_figure([MapPlot("MHR", score, value)]).axes) == 1

@@ -190,6 +190,15 @@ def test_csv_keeps_full_precision_and_harmless_names(methods):
     assert (porta["cases"], porta["better"]) == ("13", "lower")
     # Negative figures stay numbers.
     assert float(tall[0]["difference mean"]) == comparison.differences.mean[0, 0] < 0
+    # Every figure stands under its own name.
+    for at, row in enumerate(tall):
+        place = divmod(at, len(comparison.metrics))
+        for prefix, result, parts in (
+            ("", comparison.intervals, ("observed", "mean", "low", "high")),
+            ("difference ", comparison.differences, ("mean", "low", "high")),
+        ):
+            for part in parts:
+                assert float(row[prefix + part]) == getattr(result, part)[place]
 
 
 def test_csv_leaves_undefined_figures_empty(methods):

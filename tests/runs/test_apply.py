@@ -137,6 +137,16 @@ def test_volumes_of_this_calibrator_are_kept_however_they_are_stored(cases, job)
     assert content(job.folder, "*.nii*") == before | content(job.folder, f"{cases[2].name}.nii*")
 
 
+@pytest.mark.parametrize(
+    "changed", [{"dtype": "uint16"}, {"ending": ".nii"}, {"tumour": (2,)}, {"tumour": (1, 2)}]
+)
+def test_everything_that_decides_a_volume_is_in_its_options(job, changed):
+    """Else volumes that were made in another way would pass for those asked for."""
+    assert dataclasses.replace(job, **changed).options != job.options
+    fields = {field.name for field in dataclasses.fields(job)}
+    assert fields - {"folder"} <= set(job.options)
+
+
 def test_another_calibrator_is_another_work(cases, job, tmp_path):
     apply_cohort(cases, job)
     identity = Calibrator(target="none").fit(

@@ -198,6 +198,34 @@ def test_calibrator_and_protocol_have_stores_of_their_own(cases, calibrator, tmp
     assert again.rows == plain.rows
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"protocol": "corrected"}, {"region": "all"}, {"millimetres": True}, {"staple": True}),
+        *({"tumour": (2,)}, {"tumour": (1, 2)}, {"ignore_header": True}),
+    ],
+)
+def test_everything_that_decides_a_figure_is_in_the_options(calibrator, changed):
+    """Else figures of one way of measuring would be found, and shown, as another's."""
+    plain = EvaluateJob()
+    assert dataclasses.replace(plain, **changed).options != plain.options
+    assert EvaluateJob(calibrator=calibrator).options != plain.options
+
+
+@pytest.mark.parametrize(("protocol", "dice"), [("official", 0), ("corrected", 1)])
+def test_nothing_predicted_and_nothing_marked_has_the_dice_of_its_protocol(
+    cases, tmp_path, protocol, dice
+):
+    whole = read_score(cases[0].score)
+    write_volume(tmp_path / "score.nii.gz", np.zeros_like(whole.array), whole)
+    for k in range(2):
+        write_volume(tmp_path / f"r{k}.nii.gz", np.zeros(whole.array.shape, np.uint8), whole)
+    files = {"raters": tuple(tmp_path / f"r{k}.nii.gz" for k in range(2)), "vessels": None}
+    case = dataclasses.replace(cases[0], score=tmp_path / "score.nii.gz", **files)
+    found = evaluate_cohort([case], EvaluateJob(protocol, staple=True), tmp_path / "store")
+    assert found.rows[case.name]["dice_staple"] == dice
+
+
 def test_method_is_named_after_the_target(calibrator):
     assert default_method(EvaluateJob().options) == "None (uncalibrated)"
     assert default_method(EvaluateJob(calibrator=calibrator).options) == "MHR (TwinTrack)"

@@ -11,7 +11,7 @@ import pytest
 from folders import content
 from killed_runs import kill_and_finish
 
-from twintrack import Calibrator, ScoreTally
+from twintrack import Calibrator, ScoreTally, _core
 from twintrack.cohort import load_case, read_manifest
 from twintrack.runs.engine import Settings
 from twintrack.runs.fit import (
@@ -217,6 +217,40 @@ def test_damaged_tally_is_made_again_by_a_run_and_refused_by_a_refit(cases, stor
     outcomes, _ = tally_cohort(cases, TallyJob("roi"), store, Settings())
     assert [outcome.case for outcome in outcomes if outcome.state == "done"] == [cases[0].name]
     assert path.read_bytes() == whole
+
+
+def test_tally_of_another_case_is_not_taken_for_that_of_its_record(cases, store):
+    """Whole, and of the right raters, but not what the record names: as after a mixed-up copy."""
+    fit_cohort(cases, Calibrator(), TallyJob("roi"), store)
+    (opened,) = open_stores(store)
+    path, other = (opened.tally_path(case.name) for case in cases[:2])
+    whole = path.read_bytes()
+    path.write_bytes(other.read_bytes())
+    outcomes, total = tally_cohort(cases, TallyJob("roi"), store, Settings())
+    assert [outcome.case for outcome in outcomes if outcome.state == "done"] == [cases[0].name]
+    assert path.read_bytes() == whole
+    assert total == read_tallies(store)[1].total()
+
+
+@pytest.mark.parametrize(
+    "changed", [{"region": "box"}, {"tumour": (2,)}, {"tumour": (1, 2)}, {"ignore_header": True}]
+)
+def test_everything_that_decides_a_tally_is_in_its_options(changed):
+    """Else the tallies of one way of counting would be found, and taken, for another's."""
+    plain = TallyJob("roi")
+    assert dataclasses.replace(plain, **changed).options != plain.options
+    assert plain.options["grid_cells"] == _core.GRID_CELLS
+    assert {field.name for field in dataclasses.fields(plain)} <= set(plain.options)
+
+
+def test_order_in_which_tallies_come_does_not_decide_the_folds(cases, store):
+    fit_cohort(cases, Calibrator(), TallyJob("roi"), store)
+    pairs = list(read_tallies(store)[1])
+    choices = [
+        fit_tallies(Calibrator(bins="auto", folds=2), iter(order), "roi").bin_choice_
+        for order in (pairs, pairs[::-1], [*pairs[3:], *pairs[:3]])
+    ]
+    assert choices[0] == choices[1] == choices[2]
 
 
 def test_full_disk_while_tallies_are_written(cases, store, monkeypatch):

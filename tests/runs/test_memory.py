@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,6 +99,56 @@ def test_scaled_integers_count_as_what_they_become(tmp_path):
     score = np.zeros(SHAPE, np.float32)
     write_volume(tmp_path / "s.nii.gz", score, AFFINE, dtype="uint8")
     assert case_bytes({"score": tmp_path / "s.nii.gz"}) - OVERHEAD == (1 + 4 + 5) * score.size
+
+
+def test_slabs_of_every_file_are_counted(tmp_path):
+    """What a volume takes that is gone through in slabs does not depend on its size."""
+    score, slab = np.zeros(SHAPE, np.float32), 10_000
+    files = {}
+    sizes = []
+    for role in ("score", "rater_1", "rater_2"):
+        files[role] = tmp_path / f"{role}.nii.gz"
+        write_volume(files[role], score, AFFINE)
+        sizes.append(case_bytes(files, slab) - OVERHEAD)
+    assert sizes[0] >= (4 + 5) * slab
+    assert sizes[1] - sizes[0] == sizes[2] - sizes[1] >= 4 * slab
+    assert sizes[2] < case_bytes({"score": files["score"]}) - OVERHEAD
+    large = np.zeros((70, 60, 500), np.float32)
+    write_volume(tmp_path / "large.nii.gz", large, AFFINE)
+    assert case_bytes({"score": tmp_path / "large.nii.gz"}, slab) - OVERHEAD == sizes[0]
+
+
+def test_the_largest_file_decides_in_any_order(tmp_path):
+    write_volume(tmp_path / "large.nii.gz", np.zeros(SHAPE, np.uint8), AFFINE)
+    write_volume(tmp_path / "small.nii.gz", np.zeros((7, 6, 5), np.uint8), AFFINE)
+    names = ["large.nii.gz", "small.nii.gz"]
+    one, other = (
+        case_bytes({name: tmp_path / name for name in order}) for order in (names, names[::-1])
+    )
+    assert one == other
+
+
+def test_metaimage_is_taken_for_its_largest_type(tmp_path):
+    pytest.importorskip("SimpleITK")
+    score = np.zeros(SHAPE, np.float64)
+    write_volume(tmp_path / "s.mha", score, AFFINE, dtype="float64")
+    held = read_volume(tmp_path / "s.mha").array.nbytes
+    assert case_bytes({"score": tmp_path / "s.mha"}) - OVERHEAD >= held + 5 * score.size
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "expected"),
+    [("max", 0, 8 << 30), (6 << 30, 1 << 30, 5 << 30), (2 << 30, 3 << 30, 0)],
+)
+def test_limit_of_a_container_bounds_what_is_available(monkeypatch, limit, used, expected):
+    """A run that believes the machine's memory is its own would be killed."""
+    files = {
+        "/proc/meminfo": f"MemTotal: {16 << 20} kB\nMemAvailable: {8 << 20} kB\n",
+        "/sys/fs/cgroup/memory.max": f"{limit}\n",
+        "/sys/fs/cgroup/memory.current": f"{used}\n",
+    }
+    monkeypatch.setattr(Path, "read_text", lambda path: files[str(path)])
+    assert available_memory() == expected
 
 
 @pytest.mark.parametrize("name", ["s.nii.gz", "s.npz", "s.npy"])

@@ -71,6 +71,22 @@ def test_numbers_have_three_digits(value, text):
     assert scaled(value) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *[(0.04, "0.0 s"), (9.94, "9.9 s"), (10.4, "10 s"), (119.4, "119 s"), (125, "2 min")],
+        *[(119 * 60, "119 min"), (7500, "2 h 05 min"), (100 * 3600 - 60, "99 h 59 min")],
+    ],
+)
+def test_durations_have_the_unit_of_their_size(clock, seconds, text):
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.start("Tallying", 1, 1)
+    clock.now += seconds
+    lines.stop()
+    assert f"cases in {text}, " in stream.getvalue()
+
+
 def tell(progress):
     progress.start("Tallying", 3, 10_000_000)
     for outcome in (STORED, DONE, FAILED):

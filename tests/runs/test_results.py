@@ -82,6 +82,13 @@ def test_report_reads_what_is_written(tmp_path):
     assert results.reliability.bin_count.tolist() == [2**60, 0]
 
 
+def test_rows_are_sorted_whatever_finished_first(tmp_path):
+    failures = [Failure(case, "read", "score", "x") for case in "DCE"]
+    cases, _, failed = write(tmp_path, failures=failures)
+    assert [row["case"] for row in cases] == ["A", "B"]
+    assert [row["case"] for row in failed] == ["C", "D", "E"]
+
+
 def test_files_are_there_without_cases_too(tmp_path):
     """Else the files of an earlier run would be taken for those of this one."""
     write(tmp_path)

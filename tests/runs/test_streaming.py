@@ -169,6 +169,23 @@ def test_truth_about_the_end_of_a_file_is_asked_for(case):
         job.compute(job.read(case))
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("classes", [(1,), (1, 2), (2, 1)])
+def test_damaged_class_probabilities_are_found_in_slabs_too(tmp_path, save, classes):
+    rng = np.random.default_rng(3)
+    path = tmp_path / "a.npz"
+    # The last class is never looked at; its bytes come before the checksum all the same.
+    save(path, probabilities=rng.random((4, *SHAPE[::-1]), np.float32) / 4)
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "tumour": 1}}')
+    data = path.read_bytes()
+    for place in (0.3, 0.9):
+        flipped = bytearray(data)
+        flipped[int(place * len(data))] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(ValueError, match=r"a\.npz: corrupt"):
+            list(open_slabs(path, classes).slabs(7))
+
+
 @pytest.mark.parametrize(
     ("region", "change", "message"),
     [
