@@ -2,7 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import twintrack as tt
@@ -83,6 +83,98 @@ def test_never_decreases_and_stays_in_the_unit_interval(pair):
         assert np.all(np.diff(mapped.astype(np.float64)) >= 0)
 
 
+@st.composite
+def close_knots(draw):
+    """Knots a few representable numbers apart, from the smallest ones up to 1."""
+    bits = np.float64(1).view(np.int64)
+    places = draw(
+        st.lists(
+            st.sampled_from([0.0, 1e-320, 1e-310, 2.0**-1022, 1e-300, 1e-170, 1e-40, 0.5, 1.0]),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    x = []
+    for place in places:
+        steps = draw(st.lists(st.integers(-9, 9), min_size=1, max_size=6))
+        width = draw(st.sampled_from([1, 1000, 2**40]))
+        x += [int(np.float64(place).view(np.int64)) + width * step for step in steps]
+    x = np.unique(np.clip(x, 0, bits)).view(np.float64)
+    heights = st.one_of(st.sampled_from([0.0, 5e-324, 0.5, 1.0]), st.floats(0, 1))
+    y = draw(st.lists(heights, min_size=len(x), max_size=len(x)))
+    return x, np.sort(y)
+
+
+def bits_around(x):
+    """Every knot and its nearest doubles, and a score half-way from each knot to the next."""
+    bits = x.view(np.int64)
+    near = (bits[:, np.newaxis] + np.arange(-3, 4)).ravel()
+    between = bits[:-1] + np.diff(bits) // 2
+    all_bits = np.concatenate([near, between, np.float64([0, 1e-45, 1e-38, 0.5, 1]).view(np.int64)])
+    return np.unique(np.clip(all_bits, 0, np.float64(1).view(np.int64))).view(np.float64)
+
+
+@settings(max_examples=300)
+@example((np.array([0, 5e-324, 1]), np.array([0.0, 1, 1])))
+@example((np.array([1e-310, np.nextafter(1e-310, 1), 1]), np.array([0, 0.5, 1])))
+@example((np.array([0.25, 1 - 2.0**-51, 1 - 2.0**-52, 1]), np.array([0.25, 0.5, 0.75, 1])))
+@given(close_knots())
+def test_between_knots_however_close_the_map_is_between_their_values(pair):
+    x, y = pair
+    fitted = tt.CalibrationMap(x, y)
+    scores = bits_around(x)
+    for dtype, tolerance in (
+        (np.float16, 2.0**-11),
+        (np.float32, 2.0**-23),
+        (np.float64, 2.0**-23),
+    ):
+        some = np.unique(scores.astype(dtype))
+        mapped = fitted(some).astype(np.float64)
+        above = np.searchsorted(x, some.astype(np.float64), "right")
+        low = y[np.clip(above - 1, 0, len(x) - 1)]
+        high = y[np.clip(above, 0, len(x) - 1)]
+        high = np.where(np.isin(some.astype(np.float64), x), low, high)  # at a knot, its value
+        assert np.all((mapped >= low - tolerance) & (mapped <= high + tolerance))
+        assert np.all(np.diff(mapped) >= 0)
+        assert not np.any(np.signbit(mapped))
+    half = fitted(every_float16())
+    assert np.array_equal(half, fitted(every_float16().astype(np.float32)).astype(np.float16))
+
+
+def test_knots_too_close_for_a_slope_make_a_step_above_the_lower():
+    fitted = tt.CalibrationMap([1e-310, 3e-310, 1], [0.25, 0.5, 0.75])
+    scores = [0, 1e-310, np.nextafter(1e-310, 1), 2e-310, 3e-310, 4e-310]
+    assert fitted(np.array(scores)).tolist() == [0.25, 0.25, 0.5, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [([1e-40, 1], [0.0, 0.9]), ([0.3, 1], [-0.0, 1]), ([0.3], [-0.0])],
+)
+def test_no_score_is_mapped_to_minus_zero(x, y):
+    # As the bits of a float16 that is in [0, 1] it would be 2.
+    fitted = tt.CalibrationMap(x, y)
+    for scores in (every_float16(), every_float16().astype(np.float32)):
+        mapped = fitted(scores)
+        assert not np.any(np.signbit(mapped))
+        assert mapped[0] == 0
+
+
+@pytest.mark.torch
+@settings(max_examples=100)
+@given(close_knots())
+def test_the_torch_module_is_the_map_at_knots_however_close(pair):
+    torch = pytest.importorskip("torch", exc_type=ImportError)
+    x, y = pair
+    fitted = tt.CalibrationMap(x, y)
+    module = fitted.torch_module()
+    for dtype in (np.float16, np.float32, np.float64):
+        scores = np.unique(bits_around(x).astype(dtype))
+        mapped = module(torch.from_numpy(scores)).numpy()
+        assert np.all(np.diff(mapped.astype(np.float64)) >= 0)
+        np.testing.assert_allclose(mapped, fitted(scores), rtol=2.0**-10, atol=2.0**-22)
+
+
 def test_float16_and_bfloat16_are_float32_rounded():
     x, y = np.linspace(0.01, 0.99, 250), np.linspace(0, 1, 250) ** 2
     fitted = tt.CalibrationMap(x, y)
@@ -131,6 +223,10 @@ def test_in_place_and_overlapping():
     assert np.array_equal(shifted[1:], expected)
     fitted(score, out=score)
     assert np.array_equal(score, expected)
+    square = np.linspace(0, 1, 2500, dtype=np.float32).reshape(50, 50)
+    turned = fitted(square.T)
+    fitted(square.T, out=square)  # the same address, other strides
+    assert np.array_equal(square, turned)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

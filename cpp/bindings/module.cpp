@@ -21,6 +21,7 @@ PYBIND11_MODULE(_core, module) {
   module.doc() = "Compiled core of TwinTrack; use the names in `twintrack`.";
   module.def("instruction_set", [] { return twintrack::name(twintrack::instruction_set()); });
   module.def("max_threads", &twintrack::max_threads);
+  module.def("set_thread_limit", &twintrack::set_thread_limit, pybind11::arg("threads"));
   twintrack::bindings::register_score_tally(module);
   twintrack::bindings::register_case_tally(module);
   twintrack::bindings::register_contact_angle(module);

@@ -49,6 +49,11 @@ void a_good_file_is_read_to_the_bit() {
   const CalibratorFile file = parse_calibrator(good, "good");
   check(file.map.x() == std::vector<double>{0.0, 5e-324, 0.1, 0.1 + 0.2, 1.0}, "x is wrong");
   check(file.map.y() == std::vector<double>{1e-05, 0.2, 0.2, 0.25, 1.0}, "y is wrong");
+  // The first two knots are too close for a slope.
+  std::vector<double> scores{0.0, 5e-324, 1.0};
+  const WritableArrayView all{tests::view_of(scores, Element::float64, {3})};
+  file.map.apply(all, all, 1);
+  check(scores == std::vector<double>{1e-05, 0.2, 1.0}, "scores at knots are mapped wrongly");
   check(file.target == "single" && file.rater == 2, "target or rater is wrong");
   check(file.raters == 5 && file.cases == 3 && file.voxels == 123456789012u, "a count is wrong");
   check(file.region == "b\xc3\xb6x \xf0\x9f\x98\x80", "the escapes of region are decoded wrongly");

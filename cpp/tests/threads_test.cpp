@@ -86,6 +86,18 @@ void every_task_is_done_once_and_a_failure_comes_back() {
   check(thrown, "an exception thrown by a task was lost");
 }
 
+void a_limit_is_its_thread_s_own() {
+  const int before = max_threads();
+  check(set_thread_limit(3) == 0 && max_threads() == 3, "a limit does not hold");
+  tests::from_many_threads([&] {
+    check(max_threads() == before, "another thread's limit holds here");
+    check(set_thread_limit(2) == 0 && max_threads() == 2, "a limit does not hold in a thread");
+  });
+  check(set_thread_limit(0) == 3 && max_threads() == before, "a limit is not lifted");
+  check(tests::message_of([] { set_thread_limit(-1); }).find("threads is -1") == 0,
+        "a negative limit is taken");
+}
+
 void threads_inside_a_call() {
   const SampleCase sample(voxels, raters, 1);
   const CaseView view = sample.view();
@@ -153,6 +165,7 @@ void calls_from_many_threads() {
 int main() {
   return tests::run([] {
     every_task_is_done_once_and_a_failure_comes_back();
+    a_limit_is_its_thread_s_own();
     threads_inside_a_call();
     an_invalid_voxel_leaves_the_tally_as_it_was();
     arithmetic_is_the_same_in_every_thread();

@@ -3,20 +3,23 @@
 By default one for every core that the process may use. In order of precedence: `set_max_threads` or
 `thread_limit` here, ``threadpoolctl.threadpool_limits``, and the environment variable
 ``OMP_NUM_THREADS``, which is read when the process starts. The first two hold for the thread of the
-interpreter that calls them (as OpenMP has it); other threads begin with the default. Runs over a
-cohort share the number out between the cases that they work on at a time. No result depends on it.
+interpreter that calls them; other threads begin with the default. The limits set here are the core's
+alone: OpenMP's own number, by which torch and other libraries go, and the environment stay as they
+are. Runs over a cohort share the number out between the cases that they work on at a time. No result
+depends on it.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from twintrack import _core
+from twintrack.scalars import whole_number
 
 __all__ = ["max_threads", "set_max_threads", "thread_limit"]
+
+_MOST = 2**31 - 1  # that the core can be told of
 
 
 def max_threads() -> int:
@@ -24,30 +27,25 @@ def max_threads() -> int:
     return _core.max_threads()
 
 
-def set_max_threads(threads: int) -> None:
-    """Let calls from this thread use at most so many threads.
+def set_max_threads(threads: int | None) -> None:
+    """Let calls from this thread use at most so many threads; None lifts the limit.
 
     Raises
     ------
     ValueError
         `threads` is less than 1.
+    TypeError
+        It is no whole number.
     """
-    if threads < 1:
-        raise ValueError(f"threads is {threads}; at least one is needed")
-    try:
-        # Looked up through the module, which is linked with the OpenMP library it was built for.
-        ctypes.CDLL(_core.__file__).omp_set_num_threads(ctypes.c_int(threads))
-    except (OSError, AttributeError):
-        # Built without OpenMP: the core looks at the variable, for all threads, each time.
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+    _core.set_thread_limit(0 if threads is None else whole_number(threads, "threads", 1, _MOST))
 
 
 @contextmanager
 def thread_limit(threads: int) -> Iterator[None]:
     """Use at most so many threads inside of the block; raises as `set_max_threads`."""
-    before = max_threads()
-    set_max_threads(min(threads, before))
+    threads = whole_number(threads, "threads", 1, _MOST)
+    before = _core.set_thread_limit(min(threads, max_threads()))
     try:
         yield
     finally:
-        set_max_threads(before)
+        _core.set_thread_limit(before)

@@ -36,5 +36,8 @@ class PiecewiseLinear(nn.Module):
         p = score.double().clamp(self.x[0], self.x[-1])
         knot = (torch.bucketize(p, self.x, right=True) - 1).clamp(min=0)
         limit = self.y[(knot + 1).clamp(max=self.y.numel() - 1)]
-        mapped = torch.minimum(self.y[knot] + (p - self.x[knot]) * self.slope[knot], limit)
+        # Where the slope is infinite the segment is a step above its lower knot, as in the core.
+        beyond = p - self.x[knot]
+        rise = torch.where(beyond > 0, beyond * self.slope[knot], 0.0)
+        mapped = torch.minimum(self.y[knot] + rise, limit)
         return torch.where(torch.isnan(p), p, mapped).to(score.dtype)

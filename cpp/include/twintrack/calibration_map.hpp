@@ -31,6 +31,7 @@ class CalibrationMap {
   /// n >= 1.
   CalibrationMap(std::vector<double> x, std::vector<double> y)
       : x_((check(x, y), std::move(x))), y_(std::move(y)), slope_(x_.size(), 0.0) {
+    for (double& value : y_) value += 0.0;  // -0 becomes 0
     for (std::size_t i = 0; i + 1 < x_.size(); ++i)
       slope_[i] = (y_[i + 1] - y_[i]) / (x_[i + 1] - x_[i]);
   }

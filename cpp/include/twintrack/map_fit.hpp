@@ -83,26 +83,49 @@ inline std::vector<double> fitted_values(const EqualMassBins& bins, std::size_t 
   return fit;
 }
 
+namespace detail {
+
+// The bins, those joined whose mean score is not above that of the bin before: means that round to
+// one double, or that rounding has swapped. A joined bin has all of their answers, and the mean
+// score of the first. Rows are left out.
+inline EqualMassBins with_rising_means(const EqualMassBins& bins, std::size_t raters) {
+  EqualMassBins rising;
+  for (std::size_t bin = 0; bin < bins.count.size(); ++bin) {
+    const std::uint64_t* votes = bins.votes.data() + bin * raters;
+    if (!rising.count.empty() && bins.mean_score[bin] <= rising.mean_score.back()) {
+      rising.count.back() += bins.count[bin];
+      std::uint64_t* joined = rising.votes.data() + rising.votes.size() - raters;
+      for (std::size_t rater = 0; rater < raters; ++rater) joined[rater] += votes[rater];
+    } else {
+      rising.count.push_back(bins.count[bin]);
+      rising.mean_score.push_back(bins.mean_score[bin]);
+      rising.votes.insert(rising.votes.end(), votes, votes + raters);
+    }
+  }
+  return rising;
+}
+
+}  // namespace detail
+
 /// Knots of a map.
 struct Knots {
   std::vector<double> x;
   std::vector<double> y;
 };
 
-/// The knots through (mean score, fitted value) of each bin. `rater` is the one that Target::single
-/// follows, 0-based. Throws std::invalid_argument if there is no such rater.
+/// The knots through (mean score, fitted value) of each bin; bins whose mean scores do not rise are
+/// one bin. `rater` is the one that Target::single follows, 0-based. Throws std::invalid_argument
+/// if there is no such rater.
 inline Knots fitted_knots(const EqualMassBins& bins, std::size_t raters, Target target,
                           std::size_t rater = 0) {
   if (rater >= raters)
     throw std::invalid_argument("rater is " + std::to_string(rater) + " but there are " +
                                 std::to_string(raters) + " raters, counted from 0");
-  const std::vector<double> fit = fitted_values(bins, raters, target, rater);
-  Knots all;
-  for (std::size_t bin = 0; bin < fit.size(); ++bin) {
-    // Two bins of float64 scores may have means that round to one double: keep the upper.
-    if (bin + 1 < fit.size() && !(bins.mean_score[bin + 1] > bins.mean_score[bin])) continue;
-    const double value = std::clamp(fit[bin], 0.0, 1.0);
-    all.x.push_back(bins.mean_score[bin]);
+  EqualMassBins rising = detail::with_rising_means(bins, raters);
+  const std::vector<double> fit = fitted_values(rising, raters, target, rater);
+  Knots all{std::move(rising.mean_score), {}};
+  for (const double fitted : fit) {
+    const double value = std::clamp(fitted, 0.0, 1.0);
     all.y.push_back(all.y.empty() ? value : std::max(all.y.back(), value));
   }
   // Interior knots of a plateau change nothing.

@@ -11,7 +11,7 @@
 // `interpolate`. Slopes are reduced, by no more than rounding, until the value at either end of a
 // group lies within the rounded values of `interpolate` there; every operation rounds monotonically
 // and none is contracted. So m never decreases, stays in [0, 1], and has the same bits on every
-// instruction set and device. For float it is within 2^-23 of `interpolate`.
+// instruction set and device. It is within 2^-23 of `interpolate`.
 #pragma once
 
 #include <algorithm>
@@ -19,6 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -105,11 +106,16 @@ class MapNodes {
       node.u = static_cast<Real>(first);
       node.y = first_value;
     }
+    // + 0: a map of -0 would not have the bits of a number in [0, 1].
     node.y =
-        std::clamp(node.y, std::min(first_value, last_value), std::max(first_value, last_value));
+        std::clamp(node.y, std::min(first_value, last_value), std::max(first_value, last_value)) +
+        Real{0};
     node.before = static_cast<Real>(high ? -before : before);
     node.after = static_cast<Real>(high ? -after : after);
-    searched |= !std::isfinite(node.before) || !std::isfinite(node.after);
+    searched |= !std::isfinite(node.y) || !std::isfinite(node.before) || !std::isfinite(node.after);
+    // Next to 1 the ends of a group lie between doubles, up to 2^-54 from those of `interpolate`.
+    if (std::is_same_v<Real, double> && high && first < 0x1p-42)
+      searched |= std::max(before, after) > 0x1p29;
     if (searched) {
       node.y = std::numeric_limits<Real>::quiet_NaN();
       return std::max(inside, 1u);

@@ -13,11 +13,12 @@ namespace twintrack {
 struct KnotsView {
   const double* x;
   const double* y;
-  const double* slope;  // 0 for the last
+  const double* slope;  // 0 for the last; infinite where the next knot is too close for a number
   unsigned count;
 };
 
-/// The map at `p`, in double.
+/// The map at `p`, in double. A segment of infinite slope, one narrower than 6e-309, is a step: up
+/// to its lower knot the map is that knot's, above it the upper one's.
 TWINTRACK_HD double interpolate(const KnotsView& knots, double p) {
   if (p < knots.x[0]) return knots.y[0];
   unsigned knot = 0;
@@ -28,7 +29,8 @@ TWINTRACK_HD double interpolate(const KnotsView& knots, double p) {
     else
       end = middle;
   }
-  const double y = knots.y[knot] + (p - knots.x[knot]) * knots.slope[knot];
+  const double beyond = p - knots.x[knot];
+  const double y = knots.y[knot] + (beyond > 0 ? beyond * knots.slope[knot] : 0);
   const double limit = knots.y[knot + 1 < knots.count ? knot + 1 : knot];
   return y < limit ? y : limit;
 }

@@ -1,7 +1,7 @@
 // Tasks shared out over CPU threads: OpenMP, so that OMP_NUM_THREADS and threadpoolctl have their
-// say, or std::thread where OpenMP is absent, cannot be seen by ThreadSanitizer, or does not work:
-// in a process forked since this was loaded (data loaders do that), where GNU's OpenMP would hang
-// if anyone had used it before.
+// say where this thread has no limit of its own, or std::thread where OpenMP is absent, cannot be
+// seen by ThreadSanitizer, or does not work: in a process forked since this was loaded (data
+// loaders do that), where GNU's OpenMP would hang if anyone had used it before.
 #pragma once
 
 #include <algorithm>
@@ -11,8 +11,11 @@
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <stdexcept>
+#include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "twintrack/standard_arithmetic.hpp"
@@ -29,8 +32,29 @@
 
 namespace twintrack {
 
-/// Threads that a parallel loop may use now.
+namespace detail {
+
+// The limit of the calling thread; 0 for none.
+inline int& thread_limit() {
+  thread_local int limit = 0;
+  return limit;
+}
+
+}  // namespace detail
+
+/// Lets parallel loops that this thread begins use at most `threads` threads, whatever OpenMP's own
+/// number is; that one stays as it is, for it is every library's. 0 lifts the limit. Returns the
+/// limit before, or 0. Throws std::invalid_argument if `threads` is negative.
+inline int set_thread_limit(int threads) {
+  if (threads < 0)
+    throw std::invalid_argument("threads is " + std::to_string(threads) +
+                                "; it must be at least 1, or 0 for no limit");
+  return std::exchange(detail::thread_limit(), threads);
+}
+
+/// Threads that a parallel loop may use now: this thread's limit, or else OpenMP's number.
 inline int max_threads() {
+  if (const int limit = detail::thread_limit(); limit > 0) return limit;
 #if TWINTRACK_OPENMP
   return omp_get_max_threads();
 #else

@@ -1,4 +1,6 @@
 // The kernels of CalibrationMap give the results of the CPU, bit for bit.
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <random>
@@ -124,6 +126,29 @@ void every_lie_and_size() {
   device_map.apply(empty.view().score, view_in(nothing, empty), 0, stream);
 }
 
+void knots_however_close() {
+  emulate("shared=184320");
+  Knots knots;
+  std::vector<double> scores;
+  for (const double place : {0.0, 1e-310, 0x1p-1022, 1e-300, 1e-40, 0.25, 1 - 0x1p-50, 1.0}) {
+    double x = place;
+    for (int i = 0; i < 8 && x <= 1; ++i, x = std::nextafter(x, 2)) {
+      if (i < 4) knots.x.push_back(x);
+      scores.push_back(x);
+    }
+  }
+  for (std::size_t i = 0; i < knots.x.size(); ++i)
+    knots.y.push_back(static_cast<double>(i) / static_cast<double>(knots.x.size()));
+  for (const Element element :
+       {Element::float32, Element::float64, Element::float16, Element::bfloat16}) {
+    const auto voxels = static_cast<std::int64_t>(scores.size());
+    CaseSample sample(1, voxels, 0, false, Scores::uniform, 1, {.score = element});
+    for (std::int64_t i = 0; i < voxels; ++i)
+      store_score(element, scores[static_cast<std::size_t>(i)], sample.at(0, 0, i));
+    compare(knots, sample, "close knots, element " + std::to_string(static_cast<int>(element)));
+  }
+}
+
 void invalid_scores_are_named() {
   emulate("shared=184320");
   for (const Element element :
@@ -174,6 +199,7 @@ int main() {
   return tests::run([] {
     every_type_and_map();
     every_lie_and_size();
+    knots_however_close();
     invalid_scores_are_named();
     devices_and_memory();
   });
