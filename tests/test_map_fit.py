@@ -97,9 +97,8 @@ def test_bins_with_equal_means_count_as_their_sum(rows, target):
 
 def test_bins_whose_means_rounding_has_swapped_are_one_bin():
     low = np.nextafter(0.5, 0)
-    fitted = fit_map(
-        bins_of([0.25, 0.5, low, 0.5, 1], [2] * 5, [[0], [2], [0], [1], [2]]), "mhr", 0
-    )
+    votes = [[0], [2], [0], [1], [2]]
+    fitted = fit_map(bins_of([0.25, 0.5, low, 0.5, 1], [2] * 5, votes), "mhr", 0)
     assert (fitted.x.tolist(), fitted.y.tolist()) == ([0.25, 0.5, 1], [0, 0.5, 1])
 
 

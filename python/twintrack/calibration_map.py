@@ -50,9 +50,11 @@ def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> NDArray[np.
 class CalibrationMap:
     """Non-decreasing, piecewise-linear map of [0, 1] into itself.
 
-    Linear between knots, constant outside the first and the last. Evaluated in float32 for scores
-    of at most 32 bits (error at most 2^-23, then rounded to the score's type) and in float64 for
-    float64; non-decreasing in floating point too, and the same bits on every machine.
+    Linear between knots, constant outside the first and the last; two knots that are too close for
+    a slope in float64 (less than 6e-309 apart) make a step above the lower one. Evaluated in
+    float32 for scores of at most 32 bits (error at most 2^-23, then rounded to the score's type)
+    and in float64 for float64; non-decreasing in floating point too, and the same bits on every
+    machine.
 
     Parameters
     ----------

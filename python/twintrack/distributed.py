@@ -22,7 +22,7 @@ from twintrack.runs.engine import Outcome, Settings, add_tallies, process_case
 from twintrack.runs.job import Job
 from twintrack.runs.memory import MemoryBudget, available_memory
 from twintrack.runs.store import Store
-from twintrack.threads import set_max_threads
+from twintrack.threads import thread_limit
 
 __all__ = ["DaskCluster", "dask_cluster"]
 
@@ -124,9 +124,9 @@ class _Shared:
 
 
 def _process(case: Case, shared: _Shared) -> Outcome:
-    set_max_threads(1)  # a worker runs as many tasks at a time as it has cores
     store = Store(shared.folder.parent, shared.kind, shared.options)
-    with store.joining():
+    # A worker runs as many tasks at a time as it has cores.
+    with thread_limit(1), store.joining():
         budget = _budget(shared.settings.memory)
         return process_case(case, shared.job, store, budget, shared.settings.force)
 
