@@ -370,7 +370,7 @@ def test_other_entrances_refuse_masked_elements():
         (lambda: tt.isotonic(score), "values"),
         (lambda: tt.CalibrationMap(score, [0, 0, 1]), "x"),
         (lambda: a_map([score]), r"score\[0\]\[1\]"),
-        (lambda: a_map([[0.1, 0.2, 0.3], [score, score]][1]), r"score\[0\]\[1\]"),
+        (lambda: a_map([[[0.1, 0.2, 0.3], score]]), r"score\[0\]\[1\]\[1\]"),
         (lambda: tt.bootstrap([score]), r"values\[0\]\[1\]"),
         (lambda: tt.ScoreTally(1).update([0.5] * 3, [[score]]), r"raters\[0\]\[0\]\[1\]"),
         (lambda: tt.ScoreTally(1).update([[0.5] * 3], [[[1] * 3]], [score]), r"region\[0\]\[1\]"),
