@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from twintrack import load_calibrator
-from twintrack.volumes import read_score
+from twintrack.volumes import read_score, write_volume
 
 
 @pytest.fixture
@@ -53,6 +53,22 @@ def test_single_files(twintrack, model, pristine_cohort, tmp_path):
     status, _, err = twintrack("apply", "-i", files[0], "-i", files[0], *arguments)
     assert status == 2
     assert "would be written to the same file as" in err
+
+
+def test_tumour_classes_are_those_of_the_option(apply, model, tmp_path):
+    rng = np.random.default_rng(0)
+    probabilities = rng.random((4, 5, 6, 7), np.float32) / 4
+    folder = tmp_path / "scores"
+    folder.mkdir()
+    np.savez(folder / "A.npz", probabilities=probabilities)
+    write_volume(folder / "A.nii.gz", np.zeros((7, 6, 5), np.uint8), np.eye(4))
+    (folder / "dataset.json").write_text('{"labels": {"background": 0, "a": 1, "b": 2, "c": 3}}')
+    # Fitted on scores of which nothing is known: it fits any classes.
+    status, _, err = apply(folder, "--tumour", "2,3")
+    assert status == 0, err
+    expected = load_calibrator(model).transform((probabilities[2] + probabilities[3]).T)
+    found = nib.load(tmp_path / "out" / "A.nii.gz")
+    assert np.array_equal(np.asarray(found.dataobj), expected)
 
 
 def test_integers_state_their_error(apply, pristine_cohort):

@@ -98,6 +98,28 @@ def test_twice_and_in_parts_and_by_processes_give_the_same_bytes(
     assert content(merged, "*.*") == first
 
 
+def test_every_option_reaches_the_figures(evaluate, pristine_cohort):
+    source = ("-i", pristine_cohort / "manifest.csv")
+    *_, plain = evaluate(*source, name="plain")
+    summary = summary_of(plain)
+    decides = ("protocol", "region", "volume_unit", "staple", "tumour", "ignore_header")
+    assert [summary[name] for name in decides] == ["official", "box", "voxels", False, [1], False]
+    changed = ("--protocol", "corrected", "--region", "all", "--mm3", "--staple")
+    status, _, err, folder = evaluate(*source, *changed, "--tumour", "1,4", "--ignore-header")
+    assert status == 0, err
+    summary = summary_of(folder)
+    assert [summary[name] for name in decides] == ["corrected", "all", "mm3", True, [1, 4], True]
+    for case, row, other in zip(
+        read_manifest(source[1]), cases_of(folder), cases_of(plain), strict=True
+    ):
+        voxel = read_volume(case.score).voxel_volume
+        assert voxel != 1
+        for name in ("predicted_volume", "rater_volume"):
+            assert float(row[name]) == pytest.approx(voxel * float(other[name]), rel=1e-12)
+        assert 0 <= float(row["dice_staple"]) <= 1
+        assert "dice_staple" not in other
+
+
 def test_broken_case_goes_to_failures(evaluate, cohort):
     (cohort / "cases" / "PHANTOM_00001" / "annotation_3.nii.gz").write_bytes(b"\x1f\x8b\x08")
     status, out, err, folder = evaluate("-i", cohort / "manifest.csv")

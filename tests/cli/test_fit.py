@@ -106,6 +106,21 @@ def test_left_out_cases_and_band(fit, pristine_cohort, tmp_path):
         assert (tmp_path / "loo2" / path.name).read_bytes() == path.read_bytes()
 
 
+def test_seed_decides_the_draws_of_the_band_and_the_folds(fit, pristine_cohort, tmp_path):
+    source = ("-i", pristine_cohort / "manifest.csv", "--bins", "30")
+    bands = []
+    for seed in (0, 1, 1):
+        fit(*source, "--band", tmp_path / "band.csv", "--seed", seed)
+        bands.append((tmp_path / "band.csv").read_text())
+    assert bands[0] != bands[1] == bands[2]
+    scores = []
+    for seed in (0, 1, 1):
+        chosen = ("--tallies", tmp_path / "c.tallies", "--bins", "auto", "--folds", 2)
+        *_, output = fit(*chosen, "--seed", seed, name="auto.json")
+        scores.append(json.loads(output.read_text())["cross_validation"]["scores"])
+    assert scores[0] != scores[1] == scores[2]
+
+
 @pytest.mark.parametrize("option", ["--band", "--leave-one-out"])
 def test_nothing_is_written_if_too_few_cases_turn_out_to_be_whole(fit, cohort, tmp_path, option):
     """Known only when all have been read; the tallies are kept."""

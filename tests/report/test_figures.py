@@ -38,6 +38,11 @@ def test_reliability_shows_the_curve_and_breaks_at_empty_bins(methods):
     assert top.get_aspect() == 1
     assert bottom.get_yscale() == "log"
     assert bottom.get_ylim()[0] < 1
+    for stairs, curve in zip(bottom.patches, curves.values(), strict=True):
+        counts, edges, _ = stairs.get_data()
+        np.testing.assert_array_equal(counts[:47], curve.bin_count[:47])
+        assert np.isnan(counts[47:]).all()
+        np.testing.assert_allclose(edges, np.arange(51) / 50)
     labels = [text.get_text() for text in top.get_legend().get_texts()]
     assert labels == ["perfect calibration", *methods]
 
@@ -53,6 +58,13 @@ def test_intervals_show_table_2(comparison):
     shown = np.array([line.get_xdata() for line in bars])
     np.testing.assert_array_equal(shown[:, 0], comparison.intervals.low[:, j])
     np.testing.assert_array_equal(shown[:, 1], comparison.intervals.high[:, j])
+    points = np.array([data(line)[0] for line in axes.lines if len(line.get_xdata()) == 1])
+    np.testing.assert_array_equal(points[:, 0], comparison.intervals.mean[:, j])
+    np.testing.assert_array_equal(points[:, 1], range(4))
+    (dashed,) = (line for line in axes.lines if line.get_linestyle() == "--")
+    assert set(dashed.get_xdata()) == {comparison.intervals.mean[3, j]}  # of the reference, MHR
+    # The first method is at the top, as in the table.
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]
     flags = [text.get_text() for text in axes.texts]
     assert flags == [
         {"worse": "†", "better": "‡", None: ""}[comparison.verdict(i, j)] for i in range(4)
@@ -113,6 +125,14 @@ def test_map_is_constant_beyond_its_knots_and_its_mass_adds_up():
     assert bottom.patches[0].get_data().values.sum() == pytest.approx(voxels.sum())
     assert bottom.get_yscale() == "log"
     assert len(f.map_figure([MapPlot("MHR", score, value)]).axes) == 1
+
+
+def test_bins_meet_halfway_between_their_mean_scores():
+    knots = np.array([0.0, 1.0])
+    plot = MapPlot("m", knots, knots, bins=(np.array([0.2, 0.6]), np.array([1000, 300])))
+    mass, edges = plot.mass(10)
+    np.testing.assert_allclose(mass, [250] * 4 + [50] * 6)
+    np.testing.assert_allclose(edges, np.arange(11) / 10)
 
 
 def test_a_map_that_makes_no_sense_is_refused():
