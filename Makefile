@@ -44,7 +44,7 @@ demo-full: $(VENV)/installed $(VENV)/nnunet ## the paper from end to end on phan
 	$(PY) -m twintrack.demo_full $(DEMO_FULL)
 
 test: $(VENV)/installed $(VENV)/test build/cpp/tested ## build, install and run every test
-	$(PY) -m pytest $(PYTEST)
+	$(PY) -m pytest -n auto $(PYTEST)
 
 test-nnunet: $(VENV)/installed $(VENV)/test $(VENV)/nnunet build/cpp/tested ## the tests that need nnU-Net and torch; large downloads
 	$(PY) -m pytest -m 'nnunet or torch' $(PYTEST)

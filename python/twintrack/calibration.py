@@ -154,8 +154,8 @@ class Calibrator(CaseGatherer):
             as arrays: one list of numbers is one case.
         raters : (N, *shape) array or list of N arrays of one case, or a list of these, one per case
             Labels 0 and 1 in any dtype. The first axis counts raters: ``[mask]`` is one rater.
-        region : boolean array (*shape) of one case, or a list of these, optional
-            Voxels that count; all by default.
+        region : array (*shape) of one case, or a list of these, optional
+            Voxels that count: False and True, or 0 and one other value. All by default.
         stacked : bool, optional
             True: the first axes of score (C, *shape), raters (C, N, *shape) and region (C, *shape)
             count cases, none of which is copied. False: an array of scores is one case. By default

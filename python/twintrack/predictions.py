@@ -19,6 +19,7 @@ from twintrack.calibration import Calibrator
 from twintrack.cohort import Case
 from twintrack.ensemble import check_ensemble
 from twintrack.files import replacing, split_suffix
+from twintrack.fitted_on import FittedCase
 from twintrack.version import __version__
 from twintrack.volumes.nnunet_files import holds_regions
 from twintrack.volumes.numpy_files import count_classes
@@ -29,6 +30,7 @@ __all__ = [
     "calibrate_score",
     "check_score",
     "ensemble_of_score",
+    "fitted_on_beside",
     "is_calibrated",
     "is_calibrated_by",
     "join_ensembles",
@@ -99,6 +101,26 @@ def is_calibrated(score: Path) -> bool:
     """
     record = record_beside(score)
     return record is not None and _read_record(record)["calibrator"] is not None
+
+
+def fitted_on_beside(score: Path) -> tuple[FittedCase, ...] | None:
+    """Return which cases the map was fitted on that made a score, as far as the record tells.
+
+    None of a score that is not calibrated, and where it is not known.
+
+    Raises
+    ------
+    ValueError
+        The record cannot be read; names it.
+    """
+    record = record_beside(score)
+    content = {} if record is None else _read_record(record)
+    if content.get("calibrator") is None:
+        return None
+    try:
+        return FittedCase.list_from_json(content.get("fitted_on"))
+    except ValueError as error:
+        raise ValueError(f"{record}: {error}") from error
 
 
 def join_ensembles(
@@ -186,7 +208,12 @@ def record_calibrated(folder: Path, calibrator: Calibrator) -> None:
     """
     if is_calibrated_by(folder, calibrator):
         return
-    content = {"twintrack": __version__, **_calibration(calibrator)}
+    cases = calibrator.fitted_on_
+    content = {
+        "twintrack": __version__,
+        **_calibration(calibrator),
+        "fitted_on": None if cases is None else [case.to_json() for case in cases],
+    }
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / RECORD) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

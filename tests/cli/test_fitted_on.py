@@ -12,8 +12,6 @@ from twintrack import load_calibrator
 from twintrack.fitted_on import NOTES
 from twintrack.report import compare_methods, read_several
 
-# The official CRPS silences this warning, but not for other threads that compute at the same time.
-
 NAMES = [f"PHANTOM_0000{k}" for k in range(6)]
 
 
@@ -114,6 +112,29 @@ def test_copies_under_other_names_and_other_scores_are_told_apart(
     for kind, (name,) in found.items():
         assert notes[name] == NOTES[kind]
     assert sum(note in NOTES.values() for note in notes.values()) == 3
+
+
+def test_scores_that_went_through_the_map_before_are_told_of_too(
+    twintrack, evaluate, models, pristine_cohort, tmp_path
+):
+    manifest, folder = pristine_cohort / "manifest.csv", tmp_path / "calibrated"
+    status, _, err = twintrack("apply", "-i", manifest, "-m", models / "three.json", "-o", folder)
+    assert status == 0, err
+
+    def change(row):
+        row["score"] = str(folder / f"{row['case']}.nii.gz")
+
+    changed = rewritten(manifest, tmp_path / "changed.csv", change)
+    _, err, results = evaluate("-i", changed)
+    assert "calibrated scores: the map was fitted on cases with the names of 3 of these 6" in err
+    assert fitted_in(results) == {"other_score": NAMES[:3]}
+    noted = [case for case, note in notes_of(results).items() if note == NOTES["other_score"]]
+    assert noted == NAMES[:3]
+    # Without that map nothing is said, nor of what the folder held before.
+    _, err, _ = evaluate("-i", manifest, "--force")
+    assert "fitted" not in err
+    assert "fitted_on" not in json.loads((results / "summary.json").read_text())
+    assert not any(note in NOTES.values() for note in notes_of(results).values())
 
 
 def test_a_case_may_be_measured_with_the_map_of_all_others(evaluate, models, pristine_cohort):

@@ -12,8 +12,6 @@ from nnunet_scores import affine_of, describe, probabilities, write_case
 
 from twintrack.volumes import write_volume
 
-# The official CRPS silences this warning, but not for other threads that compute as well.
-
 SHAPE = (14, 12, 10)
 
 

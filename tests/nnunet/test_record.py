@@ -15,7 +15,10 @@ pytestmark = pytest.mark.nnunet
 
 def test_voxels_in_another_file_than_the_image_are_stamped(tmp_path):
     image, voxels, record = (tmp_path / name for name in ("A.mha", "A.raw", "A.json"))
-    image.write_text("ObjectType = Image\nElementDataFile = A.raw\n")
+    image.write_text(
+        "ObjectType = Image\nNDims = 3\nDimSize = 1 1 3\nElementType = MET_UCHAR\n"
+        "ElementDataFile = A.raw\n"
+    )
     voxels.write_bytes(b"one")
     stamped = stamp_images([image])
     assert set(stamped) == {"image_0", "image_0.raw"}

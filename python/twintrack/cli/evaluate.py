@@ -146,7 +146,7 @@ def evaluate(
     outdated = check_results(output, name, job.options, force=run.force)
     fitted = runs.fitted_among(cases, job, store)
     if fitted:
-        report.warn(f"{model}: {told(fitted, len(cases))}")
+        report.warn(f"{model or 'calibrated scores'}: {told(fitted, len(cases))}")
     if run.dry_run:
         run.print_plan(report, cases, job, store)
         return

@@ -28,17 +28,19 @@ __all__ = [
     "write_json",
 ]
 
-_TOLD = {"twintrack", "tumour_names"}
+_TOLD = {"twintrack", "tumour_names", "fitted_on"}
 """Entries for people: they decide nothing, and older records lack some."""
 
 
 def describe(pipeline: Pipeline, dtype: str) -> dict[str, Any]:
     """Return how the scores are made and stored, in plain values."""
     calibrator = pipeline.calibrator
+    fitted_on = getattr(calibrator, "fitted_on_", None)  # a bare map does not know
     return {
         "twintrack": __version__,
         **pipeline.describe(),
         "calibrator": None if calibrator is None else _knots(calibrator),
+        "fitted_on": None if fitted_on is None else [case.to_json() for case in fitted_on],
         "dtype": dtype,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,11 +18,17 @@ from twintrack.calibration import Calibrator
 from twintrack.cohort import Case, LoadedCase, RegionRule, load_case
 from twintrack.cohort.loading import on_grid
 from twintrack.cohort.region import read_mask
-from twintrack.fitted_on import NOTES, Overlap, find_overlap
+from twintrack.fitted_on import NOTES, FittedCase, Overlap, find_overlap
 from twintrack.metrics import CaseMetrics, CaseTally, curve_of
 from twintrack.metrics.staple import staple_dice
 from twintrack.metrics.vascular import VESSELS
-from twintrack.predictions import calibrate_score, check_score, is_calibrated, region_of_case
+from twintrack.predictions import (
+    calibrate_score,
+    check_score,
+    fitted_on_beside,
+    is_calibrated,
+    region_of_case,
+)
 from twintrack.runs.apply import calibrator_content
 from twintrack.runs.editions import editions_of_figures
 from twintrack.runs.engine import Settings, add_tallies, run_cases
@@ -254,7 +261,7 @@ class Evaluation(NamedTuple):
                 "mean_mhr": curve.mhr,
             }
         provenance = dict(self.options)
-        if _is_fitted(self.options):
+        if _is_fitted(self.options) or self.fitted_on:
             provenance["fitted_on"] = self.fitted_on and {
                 kind: [cell_text(name) for name in names] for kind, names in self.fitted_on.items()
             }
@@ -291,7 +298,9 @@ def evaluate_cohort(
         The store cannot be written.
     """
     opened = Store(store, job.kind, job.options)
-    known = None if job.calibrator is None else job.calibrator.fitted_on_
+    known = _fitted_on(cohort or cases, job)
+    if known is None and job.calibrator is None and opened.fitted_on() is not None:
+        known = ()  # what is there was said of other scores
     with opened.writing((case.name for case in cohort or cases), known):
         outcomes, total = run_cases(cases, job, opened, settings or Settings(), "Evaluating")
     entries = [outcome.entry for outcome in outcomes if outcome.entry is not None]
@@ -300,12 +309,25 @@ def evaluate_cohort(
 
 
 def fitted_among(cases: Sequence[Case], job: EvaluateJob, store: Path) -> Overlap:
-    """Find out before the work which cases the map was fitted on, as far as that is known."""
+    """Find out before the work which cases the map was fitted on, as far as that is known.
+
+    The map of the job, or the one that the scores went through already (`apply`, `predict`).
+    """
     opened = Store(store, job.kind, job.options)
-    if job.calibrator is None or not _is_fitted(opened.options):
-        return {}
-    fitted_on = job.calibrator.fitted_on_ or opened.fitted_on() or ()
-    return find_among(cases, fitted_on, job.files, opened)
+    known = _fitted_on(cases, job)
+    if job.calibrator is not None and not known and _is_fitted(opened.options):
+        known = opened.fitted_on()
+    return find_among(cases, known or (), job.files, opened)
+
+
+def _fitted_on(cases: Sequence[Case], job: EvaluateJob) -> tuple[FittedCase, ...] | None:
+    if job.calibrator is not None:
+        return job.calibrator.fitted_on_
+    known: set[FittedCase] = set()
+    for score in {case.score.parent: case.score for case in cases}.values():
+        with contextlib.suppress(OSError, ValueError):  # of which the run will tell
+            known.update(fitted_on_beside(score) or ())
+    return tuple(sorted(known, key=str)) or None
 
 
 def stored_evaluation(store: Store) -> Evaluation:
@@ -361,8 +383,8 @@ def _evaluation(
     store: Store,
 ) -> Evaluation:
     overlap: Overlap | None = {}
-    if _is_fitted(store.options):
-        known = store.fitted_on()
+    known = store.fitted_on()
+    if _is_fitted(store.options) or known:
         scores = {entry.case: score_digest(entry.inputs) for entry in entries}
         overlap = None if known is None else find_overlap(known, scores)
     fitted = {case: NOTES[kind] for kind, names in (overlap or {}).items() for case in names}
