@@ -582,6 +582,24 @@ def test_probabilities_of_classes_that_exceed_one_are_named():
     assert (ensemble_score([rounded], (0, 1), "probabilities") == 1).all()
 
 
+@pytest.mark.parametrize("over", [0, 2.0**-9, 2.0**-7, 2.0**-7 + 2.0**-20, 0.01, 0.02, 0.1])
+def test_classes_add_up_to_one_within_the_rounding_of_bfloat16(over):
+    member = np.full((3, 4, 5), 0.25, np.float32)
+    member[1:, 2, 3] = 0.5, 0.5 + over
+    export = ExportGeometry((1, 4, 5), ((0, 1), (0, 4), (0, 5)), (1, 1, 1), (1, 1, 1))
+    for score in (
+        lambda: ensemble_score([member], (1, 2), "probabilities"),
+        lambda: export_score([member[:, np.newaxis]], export, (1, 2), "probabilities")[0],
+    ):
+        if over <= 2.0**-7:
+            expected = np.full((4, 5), 0.5, np.float32)
+            expected[2, 3] = 1
+            np.testing.assert_array_equal(score(), expected)
+        else:
+            with pytest.raises(ValueError, match=r"2, 3\] add up to 1\.[01]"):
+                score()
+
+
 def test_arguments_that_do_not_fit():
     box = ((0, 4),) * 3
     ones = (1, 1, 1)

@@ -148,7 +148,7 @@ def test_score_that_is_a_crop_is_0_outside(tmp_path):
     assert region.sum() == mask.sum()
     # One of another crop, though of the same shape, is not of this score.
     moved = AFFINE.copy()
-    moved[:3, 3] = AFFINE[:3, :3] @ [part.start + 1 for part in BOX]
+    moved[:3, 3] = AFFINE[:3, :3] @ [part.start - 1 for part in BOX]
     write_volume(whole.roi, mask.astype("u1"), moved)
     with pytest.raises(ValueError, match=r"roi\.nii\.gz: shape \(4, 3, 2\) differs"):
         load_case(case, "roi")

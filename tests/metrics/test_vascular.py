@@ -481,3 +481,19 @@ def test_one_call_and_two_steps_are_the_same(golden_case):
     once = vascular_invasion(*golden_case, protocol="corrected")
     assert once == invasion_distances(contact_degrees(*golden_case), "corrected")
     assert list(once.distance) == list(VESSELS)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "label"),
+    [("float16", 2**11), ("float32", 2**24), ("float64", 2**53), ("uint8", 255), ("int16", 32767)],
+)
+def test_the_largest_label_of_a_type_is_measured(dtype, label):
+    """One that a type cannot hold would be one that does not occur: 0 degrees, without a word."""
+    score, masks, vessels = random_case(np.random.default_rng(3), (9, 8, 7), 2, labels=(1,))
+    expected = contact_degrees(score, masks, vessels, {"a": 1})
+    assert expected.raters.any()
+    found = contact_degrees(
+        score, masks, vessels.astype(dtype) * np.dtype(dtype).type(label), {"a": label}
+    )
+    assert found.occurs.all()
+    np.testing.assert_array_equal(all_degrees(found), all_degrees(expected))

@@ -120,6 +120,24 @@ def test_panorama_comes_in_several_folders_and_may_be_prepared_again(tmp_path: P
     assert counts() == [1, 1]
 
 
+def test_a_pancreas_of_any_size_is_prepared(tmp_path: Path) -> None:
+    """What is too small to be believed of a network is true of an annotation."""
+    write_panorama(tmp_path, SPEC, 1)
+    file = tmp_path / "labels" / "PHANTOM_00000.nii.gz"
+    whole = read_volume(file)
+    labels = np.zeros_like(whole.array)
+    labels[20, 19, 18] = PANCREAS[1]  # 0.027 ml
+    write_volume(file, labels, whole)
+    made = prepare_panorama(
+        tmp_path / "images", [tmp_path / "labels"], tmp_path / "raw", margins=(6.0, 3.0, 0.0)
+    )
+    assert made.cases == ("PHANTOM_00000",)
+    crop = read_volume(tmp_path / "raw" / "Dataset104_PDAC" / "labelsTr" / file.name).array
+    assert crop.shape == (5, 3, 1)
+    assert crop[2, 1, 0] == PANCREAS[1]
+    assert np.count_nonzero(crop) == 1
+
+
 def test_splines_that_overshoot_do_not_wrap(tmp_path: Path) -> None:
     write_panorama(tmp_path, SPEC, 1)
     file = tmp_path / "images" / "PHANTOM_00000_0000.nii.gz"

@@ -76,6 +76,17 @@ def test_a_voxel_counts_if_any_of_it_does(margin, box) -> None:
     assert shifted.box == (slice(16, 25), slice(24, 37), slice(31, 48))
 
 
+def test_an_organ_beyond_the_image_leaves_a_voxel_of_it() -> None:
+    # A coarse grid may reach beyond the image: its voxels are larger.
+    rule = RoiRule(margins=NO_MARGIN, minimum_volume=0)
+    beyond = region(blob(((19, 20), (6, 9), (4, 6))), rule, starts=(2, 0, 0))
+    before = region(blob(((0, 1), (6, 9), (4, 6))), rule, starts=(-2, 0, 0))
+    assert beyond is not None
+    assert before is not None
+    assert beyond.box == (slice(39, 40), slice(24, 36), slice(32, 48))
+    assert before.box == (slice(0, 1), slice(24, 36), slice(32, 48))
+
+
 def test_what_is_as_large_as_the_least_volume_is_an_organ() -> None:
     """Coarse voxels of 4 mm a side are 0.064 ml each."""
     organ = blob(((8, 10), (6, 8), (4, 8)))  # 16 of them: 1.024 ml
