@@ -81,7 +81,10 @@ def test_file_that_grows_while_it_is_read_is_refused(file, monkeypatch):
 def test_json_round_trip(file):
     stamp = read_stamp(file)
     assert FileStamp.from_json(stamp.to_json()) == stamp
-    for broken in ({}, {**stamp.to_json(), "size": "large"}, {**stamp.to_json(), "mtime_ns": 0.5}):
+    for wrong in ({"size": "large"}, {"mtime_ns": 0.5}, {"name": 0.5}, {"digest": None}):
+        with pytest.raises(TypeError):
+            FileStamp.from_json({**stamp.to_json(), **wrong})
+    for broken in ({}, {"name": "A"}):
         with pytest.raises((KeyError, TypeError)):
             FileStamp.from_json(broken)
 

@@ -68,6 +68,8 @@ class FileStamp:
         stamp = cls(content["name"], content["size"], content["mtime_ns"], content["digest"])
         if not (isinstance(stamp.size, int) and isinstance(stamp.mtime_ns, (int, type(None)))):
             raise TypeError("size and mtime_ns must be whole numbers")
+        if not (isinstance(stamp.name, str) and isinstance(stamp.digest, str)):
+            raise TypeError("name and digest must be texts")
         return stamp
 
 
