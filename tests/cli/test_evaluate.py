@@ -62,12 +62,14 @@ def test_calibrator_on_the_fly_is_the_calibrator_applied_before(
     *_, applied = evaluate(
         *("-i", pristine_cohort / "cases", "-p", tmp_path / "calibrated"), name="applied"
     )
-    rows = cases_of(flying)
-    for row in rows:  # that the map was fitted on them is known of the map, not of volumes
-        notes = row["notes"].split("; ")
-        assert notes.pop(0) == NOTES["same_case"]
-        row["notes"] = "; ".join(notes)
-    assert rows == cases_of(applied)
+    rows, same = cases_of(flying), cases_of(applied)
+    # Of volumes it is known by the names alone that the map was fitted on these cases.
+    for those, known in ((rows, "same_case"), (same, "other_score")):
+        for row in those:
+            notes = row["notes"].split("; ")
+            assert notes.pop(0) == NOTES[known]
+            row["notes"] = "; ".join(notes)
+    assert rows == same
     summary = summary_of(flying)
     assert summary["method"] == "ours"
     assert summary["calibrator"]["target"] == "mhr"
