@@ -70,6 +70,8 @@ def nnunet_predict(monkeypatch, tmp_path):
             *("--disable_tta", "-npp", 0, "-nps", 0),
         ]
         monkeypatch.setattr("sys.argv", [str(given) for given in arguments])
+        # It forks a pool to list file names, which can hang in a process that has threads.
+        monkeypatch.setattr("nnunetv2.utilities.utils.Pool", ThreadPool)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             predict_entry_point()
