@@ -120,22 +120,25 @@ def test_panorama_comes_in_several_folders_and_may_be_prepared_again(tmp_path: P
     assert counts() == [1, 1]
 
 
-def test_a_pancreas_of_any_size_is_prepared(tmp_path: Path) -> None:
+@pytest.mark.parametrize("label", PANCREAS)
+def test_a_pancreas_of_any_size_is_prepared(tmp_path: Path, label: int) -> None:
     """What is too small to be believed of a network is true of an annotation."""
     write_panorama(tmp_path, SPEC, 1)
-    file = tmp_path / "labels" / "PHANTOM_00000.nii.gz"
+    name = "PHANTOM_00000"
+    file = tmp_path / "labels" / f"{name}.nii.gz"
     whole = read_volume(file)
     labels = np.zeros_like(whole.array)
-    labels[20, 19, 18] = PANCREAS[1]  # 0.027 ml
+    labels[18:24, 18:24, 18:21] = max(ANATOMY_LABELS.values())  # no part of it
+    labels[20, 19, 18] = label  # 0.027 ml
     write_volume(file, labels, whole)
-    made = prepare_panorama(
-        tmp_path / "images", [tmp_path / "labels"], tmp_path / "raw", margins=(6.0, 3.0, 0.0)
-    )
-    assert made.cases == ("PHANTOM_00000",)
+    # The manual labels come first; the automatic ones are of cases that have none.
+    (tmp_path / "automatic").mkdir()
+    write_volume(tmp_path / "automatic" / file.name, whole.array, whole)
+    given = [tmp_path / "labels", tmp_path / "automatic"]
+    made = prepare_panorama(tmp_path / "images", given, tmp_path / "raw", margins=(6.0, 3.0, 0.0))
+    assert made.cases == (name,)
     crop = read_volume(tmp_path / "raw" / "Dataset104_PDAC" / "labelsTr" / file.name).array
-    assert crop.shape == (5, 3, 1)
-    assert crop[2, 1, 0] == PANCREAS[1]
-    assert np.count_nonzero(crop) == 1
+    np.testing.assert_array_equal(crop, labels[18:23, 18:21, 18:19])
 
 
 def test_splines_that_overshoot_do_not_wrap(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twintrack.nnunet.roi import RoiRule, find_roi, whole_volume
+from twintrack.nnunet.roi import Roi, RoiRule, find_roi, narrowed, near_organ, whole_volume
 
 SHAPE = (40, 60, 80)
 SPACING = (2.0, 1.0, 0.5)
@@ -140,6 +140,30 @@ def test_dilation_is_a_distance_in_mm_beyond_the_coarse_grid_too() -> None:
     assert not found.inside[:2].any()
     assert not found.inside[10:].any()
     assert not found.inside[3, 7, 15]
+
+
+def test_a_part_of_a_region_is_counted_from_its_own_box() -> None:
+    rng = np.random.default_rng(0)
+    inside = rng.random((8, 12, 16)) < 0.5
+    whole = Roi((slice(16, 24), slice(24, 36), slice(32, 48)), inside)
+    part = narrowed(whole, ((1, 7), (0, 5), (3, 16)))
+    assert part.box == (slice(17, 23), slice(24, 29), slice(35, 48))
+    np.testing.assert_array_equal(part.inside, inside[1:7, :5, 3:])
+    assert not narrowed(Roi(whole.box, found=False), ((0, 8), (0, 12), (0, 16))).found
+
+
+@pytest.mark.parametrize("reach", [1, 2, 3])
+def test_an_organ_grows_by_a_cube_to_both_sides(reach) -> None:
+    organ = np.zeros((9, 10, 11), bool)
+    organ[4, 5, 6] = True
+    box = (slice(9), slice(10), slice(11))
+    near = near_organ(Roi(box), organ, reach).inside
+    expected = np.zeros_like(organ)
+    expected[tuple(slice(at - reach, at + reach + 1) for at in (4, 5, 6))] = True
+    np.testing.assert_array_equal(near, expected)
+    half = np.arange(9)[:, None, None] < 5
+    both = near_organ(Roi(box, np.broadcast_to(half, organ.shape)), organ, reach).inside
+    np.testing.assert_array_equal(both, expected & half)
 
 
 @given(
