@@ -1,4 +1,3 @@
-import math
 import pickle
 
 import background
@@ -215,15 +214,6 @@ def test_bins_of_wider_scores_are_cut_at_cells_and_their_sums_are_exact(dtype):
     )
     for rater, votes in zip(labels, made.votes.T, strict=True):
         assert np.array_equal(votes, np.add.reduceat(rater[order].astype(int), starts))
-
-
-def test_mean_score_of_a_bin_is_right_to_the_last_bit():
-    # Thousands of cells: added up plainly, their roundings would show.
-    for seed in range(12):
-        score = np.random.default_rng(seed).random(40_000, np.float32) ** np.float32(1 + seed % 3)
-        mean = tally(score, [score > 0.5]).equal_mass_bins(1).mean_score[0]
-        exact = math.fsum(score.astype(float)) / score.size
-        assert abs(mean - exact) <= np.spacing(exact)
 
 
 def test_cuts_between_more_voxels_than_anybody_has():
