@@ -442,8 +442,9 @@ def test_several_channels_of_unknown_kind_are_refused(tmp_path):
             read_score(path, (1, 2))
 
 
-def test_order_in_which_classes_are_named_changes_no_bit(tmp_path):
-    probabilities = class_probabilities(4)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_order_in_which_classes_are_named_changes_no_bit(tmp_path, order):
+    probabilities = np.asarray(class_probabilities(4), order=order)
     np.savez(tmp_path / "a.npz", probabilities=probabilities)
     describe_labels(tmp_path)
     expected = ((probabilities[1] + probabilities[2]) + probabilities[3]).T

@@ -256,7 +256,7 @@ def _read_classes(
     """Yield the (z, y, x) probabilities of each wanted class."""
     if fortran_order:  # the classes of a voxel lie side by side, so all of them must be read
         whole = stream.read_array(math.prod(shape), dtype).reshape(shape, order="F")
-        yield from (np.ascontiguousarray(whole[label]) for label in classes)
+        yield from (np.ascontiguousarray(whole[label]) for label in sorted(classes))
         return
     count = math.prod(shape[1:])
     for label in range(max(classes) + 1):
