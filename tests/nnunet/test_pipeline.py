@@ -873,7 +873,7 @@ def test_a_full_device_gives_up_logits_before_it_gives_up_adding(
 def test_logits_of_many_cases_on_the_device(
     models: list[Path], device_windows: type[OnDevice]
 ) -> None:
-    images = [(str(seed), ct(seed=seed)) for seed in range(3)]
+    images = [(str(seed), as_image(ct(seed=seed), np.eye(4))) for seed in range(3)]
     plain = Pipeline(models[:2], **FAST)
     pipeline = on_device(Pipeline(models[:2], **FAST))
     outcomes = dict(pipeline.predict_many(images, lambda _, prediction: prediction.score.array))
@@ -952,7 +952,7 @@ def test_at_most_three_cases_are_held(models: list[Path]) -> None:
         for seed in range(6):
             begun.append(seed)
             assert len(begun) - len(ended) <= 3
-            yield str(seed), np.asarray(ct((12, 12, 12), seed))
+            yield str(seed), as_image(np.asarray(ct((12, 12, 12), seed)), np.eye(4))
 
     def finish(name: str, prediction: Any) -> None:
         time.sleep(0.05)

@@ -318,7 +318,8 @@ class Pipeline:
         Parameters
         ----------
         cases
-            Names and images, the latter as `predict` takes them, or a function that reads one;
+            Names and images, the latter as `predict` takes them (arrays with their affine, as
+            `twintrack.nnunet.images.as_image` joins them), or a function that reads one;
             it is called in the thread that reads ahead.
         finish
             Called with name and prediction, for one case at a time, in order.
