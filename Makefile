@@ -41,7 +41,7 @@ demo: $(VENV)/installed $(VENV)/demo ## calibrate the outlines of four radiologi
 
 demo-full: WERROR := OFF
 demo-full: $(VENV)/installed $(VENV)/nnunet ## the paper from end to end on phantom CTs with nnU-Net; large downloads
-	$(PY) -m twintrack.demo_full $(DEMO_FULL)
+	$(PY) -m twintrack.demos.paper $(DEMO_FULL)
 
 test: $(VENV)/installed $(VENV)/test build/cpp/tested ## build, install and run every test
 	$(PY) -m pytest -n auto $(PYTEST)

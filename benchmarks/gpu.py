@@ -27,9 +27,9 @@ from typing import Any
 import measure
 import numpy as np
 from gpu_inputs import Inputs, Torch, ct_shape, nbytes
-from rows.apply import knots_of
-from rows.ensemble import CLASSES, MEMBERS, NETWORK_SPACING, TUMOUR, Export
-from rows.fit import BINS
+from rows.calibration.apply import knots_of
+from rows.calibration.fit import BINS
+from rows.ensemble.ensemble import CLASSES, MEMBERS, NETWORK_SPACING, TUMOUR, Export
 from suite.inputs import DISTRIBUTIONS, RATERS, ct_case
 
 from twintrack import (

@@ -131,7 +131,7 @@ class KillsWorker(Quiet):
 
 
 def kill_workers(manifest: Path, folder: Path, rounds: int, rng: random.Random) -> None:
-    from twintrack.distributed import dask_cluster
+    from twintrack.runs.cluster import dask_cluster
 
     cases = read_manifest(manifest)
     job = EvaluateJob()

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import measure
-from rows.official import MODULE
+from rows.metrics.official import MODULE
 from rows.row import NotRunError, Row, Setting, Sizes
 from rows.table import ROWS
 from suite.inputs import DISTRIBUTIONS

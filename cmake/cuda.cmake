@@ -54,9 +54,9 @@ endif()
 message(STATUS "CUDA module: nvcc ${CMAKE_CUDA_COMPILER_VERSION} for ${architectures}")
 
 # Kernels by themselves: they see headers of the core, none of what it is linked with.
-file(GLOB kernels CONFIGURE_DEPENDS cpp/cuda/*.cu)
+file(GLOB_RECURSE kernels CONFIGURE_DEPENDS cpp/cuda/*.cu)
 add_library(twintrack_kernels OBJECT ${kernels})
-target_include_directories(twintrack_kernels PRIVATE cpp/include cpp/cuda)
+target_include_directories(twintrack_kernels PRIVATE cpp/include cpp)
 set_target_properties(twintrack_kernels PROPERTIES
   CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
   CUDA_ARCHITECTURES "${architectures}"
@@ -69,11 +69,11 @@ target_compile_options(twintrack_kernels PRIVATE
   -Xcompiler=-Wall,-Wextra,-Wconversion,-Wshadow
   $<$<BOOL:${TWINTRACK_WERROR}>:-Werror=all-warnings;-Xcompiler=-Werror>)
 
-file(GLOB cuda_sources CONFIGURE_DEPENDS cpp/cuda/*.cpp cpp/cuda/bindings/*.cpp)
+file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS cpp/cuda/*.cpp)
 pybind11_add_module(_cuda MODULE NO_EXTRAS ${cuda_sources} $<TARGET_OBJECTS:twintrack_kernels>)
 list(JOIN architectures " " architectures_text)
 target_compile_definitions(_cuda PRIVATE TWINTRACK_CUDA_ARCHITECTURES="${architectures_text}")
-target_include_directories(_cuda PRIVATE cpp/cuda)
+target_include_directories(_cuda PRIVATE cpp)
 target_include_directories(_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
 target_link_libraries(_cuda PRIVATE twintrack::twintrack twintrack_developer)
 set_target_properties(_cuda PROPERTIES

@@ -150,7 +150,7 @@ class Trial:
     def __init__(self, name: str, folder: Path) -> None:
         from targets import TARGETS
 
-        from twintrack.threads import set_max_threads
+        from twintrack.arrays.threads import set_max_threads
 
         set_max_threads(1)  # stacks of threads would count as memory
         self.target = TARGETS[name]

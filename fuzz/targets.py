@@ -23,9 +23,9 @@ import nibabel as nib
 import numpy as np
 
 from twintrack import Calibrator, CaseTally, ScoreTally, _core, load_calibrator
+from twintrack.calibration.fitted_on import FittedCase
 from twintrack.cohort import read_manifest
-from twintrack.fitted_on import FittedCase
-from twintrack.report.results import read_results
+from twintrack.report.method_results import read_results
 from twintrack.runs.fit import KIND, read_tallies
 from twintrack.runs.memory import case_bytes
 from twintrack.runs.store import Entry, Store, open_stores

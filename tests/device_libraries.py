@@ -16,7 +16,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from twintrack.array_checks import as_numbers
+from twintrack.arrays.checks import as_numbers
 
 EMULATED = (
     Path(__file__).parents[1]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from device_libraries import STAND_INS, StandIn
 
-from twintrack.backend import cuda_module
+from twintrack.arrays.backend import cuda_module
 
 pytest.importorskip("scipy")
 

@@ -30,7 +30,7 @@ def run(code):
 
 
 def test_tests_on_a_device_are_collected():
-    assert "test_device_arrays.py" in {path.name for path in ON_DEVICE}
+    assert "test_device.py" in {path.name for path in ON_DEVICE}
     files = [str(path) for path in ON_DEVICE if path.parent.name != "nnunet"]
     found = run(
         f"import pytest\nsys.exit(pytest.main(['--collect-only', '-q', '-m', 'gpu', *{files}]))",

@@ -1,13 +1,13 @@
 """Every row of the table that `peers.py` prints, by its name on the command line."""
 
-from rows.apply import Apply
-from rows.bootstrap import Bootstrap
-from rows.ece import CalibrationError
-from rows.ensemble import Export
-from rows.evaluate import Evaluate
-from rows.fit import Fit
+from rows.calibration.apply import Apply
+from rows.calibration.fit import Fit
+from rows.ensemble.ensemble import Export
+from rows.metrics.ece import CalibrationError
+from rows.metrics.evaluate import Evaluate
+from rows.metrics.vascular import VascularInvasion
 from rows.row import Row
-from rows.vascular import VascularInvasion
+from rows.statistics import Bootstrap
 from rows.volumes import CaseFiles, Cohort
 
 ROWS: dict[str, Row] = {

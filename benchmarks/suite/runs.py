@@ -13,8 +13,8 @@ from twintrack.runs.engine import Settings
 from twintrack.runs.evaluate import EvaluateJob, evaluate_cohort
 from twintrack.runs.fit import TallyJob, fit_cohort
 
-from .evaluation import SHAPES
 from .inputs import choices, ct_case, write_case
+from .metrics.evaluation import SHAPES
 
 
 class Cohort:

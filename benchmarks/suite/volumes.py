@@ -11,8 +11,8 @@ import numpy as np
 
 from twintrack.volumes import read_label_map, read_labels, read_score, write_volume
 
-from .evaluation import SHAPES
 from .inputs import choices, ct_case
+from .metrics.evaluation import SHAPES
 
 
 class Files:

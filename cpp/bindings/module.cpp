@@ -1,8 +1,9 @@
-// The compiled module: one registration per topic, in bind_<topic>.cpp.
+// The compiled module: one registration per topic, in <room>/<topic>.cpp.
 #include <pybind11/pybind11.h>
 
-#include "twintrack/instruction_set.hpp"
-#include "twintrack/parallel.hpp"
+#include "bindings/arrays/input_error.hpp"
+#include "twintrack/arrays/instruction_set.hpp"
+#include "twintrack/arrays/parallel.hpp"
 
 namespace twintrack::bindings {
 void register_score_tally(pybind11::module_& module);

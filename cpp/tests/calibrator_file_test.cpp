@@ -1,5 +1,5 @@
 // A calibrator file is read to the bit; whatever is not one is refused with its reason.
-#include "twintrack/calibrator_file.hpp"
+#include "twintrack/calibration/calibrator_file.hpp"
 
 #include <filesystem>
 #include <fstream>
@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "check.hpp"
-#include "twintrack/json_reader.hpp"
+#include "twintrack/calibration/json_reader.hpp"
 
 using namespace twintrack;
 using twintrack::tests::check;

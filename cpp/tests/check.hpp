@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "twintrack/voxel_blocks.hpp"
+#include "twintrack/arrays/voxel_blocks.hpp"
 
 namespace twintrack::tests {
 

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "check.hpp"
-#include "twintrack/calibration_map.hpp"
-#include "twintrack/ensemble.hpp"
-#include "twintrack/fused_export.hpp"
+#include "twintrack/calibration/calibration_map.hpp"
+#include "twintrack/ensemble/ensemble.hpp"
+#include "twintrack/ensemble/fused_export.hpp"
 
 using namespace twintrack;
 using twintrack::tests::check;

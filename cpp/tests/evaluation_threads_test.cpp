@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "check.hpp"
-#include "twintrack/case_tally.hpp"
-#include "twintrack/contact_angle.hpp"
+#include "twintrack/metrics/case_tally.hpp"
+#include "twintrack/metrics/contact_angle.hpp"
 
 using namespace twintrack;
 using twintrack::tests::check;

@@ -11,13 +11,13 @@
 #include <vector>
 
 #include "check.hpp"
-#include "twintrack/calibration_map.hpp"
-#include "twintrack/case_tally.hpp"
-#include "twintrack/contact_angle.hpp"
-#include "twintrack/contiguous.hpp"
-#include "twintrack/ensemble.hpp"
-#include "twintrack/fused_export.hpp"
-#include "twintrack/map_fit.hpp"
+#include "twintrack/arrays/contiguous.hpp"
+#include "twintrack/calibration/calibration_map.hpp"
+#include "twintrack/calibration/map_fit.hpp"
+#include "twintrack/ensemble/ensemble.hpp"
+#include "twintrack/ensemble/fused_export.hpp"
+#include "twintrack/metrics/case_tally.hpp"
+#include "twintrack/metrics/contact_angle.hpp"
 
 using namespace twintrack;
 using twintrack::tests::check;

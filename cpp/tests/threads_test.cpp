@@ -10,11 +10,11 @@
 #endif
 
 #include "check.hpp"
-#include "twintrack/calibration_map.hpp"
-#include "twintrack/cut_refinement.hpp"
-#include "twintrack/equal_mass.hpp"
-#include "twintrack/parallel.hpp"
-#include "twintrack/score_tally.hpp"
+#include "twintrack/arrays/parallel.hpp"
+#include "twintrack/calibration/calibration_map.hpp"
+#include "twintrack/calibration/cut_refinement.hpp"
+#include "twintrack/calibration/equal_mass.hpp"
+#include "twintrack/calibration/score_tally.hpp"
 
 using namespace twintrack;
 using twintrack::tests::check;
@@ -117,7 +117,7 @@ void an_invalid_voxel_leaves_the_tally_as_it_was() {
   bool thrown = false;
   try {
     tally.update(sample.view(), threads);
-  } catch (const InvalidVoxel& error) {
+  } catch (const InputError& error) {
     thrown = std::string(error.what()).find(std::to_string(voxels / 2)) != std::string::npos;
   }
   check(thrown, "a score of 1.5 was not reported with its voxel");

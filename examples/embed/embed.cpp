@@ -15,9 +15,9 @@
 #include <string>
 #include <vector>
 
-#include "twintrack/calibrator_file.hpp"
-#include "twintrack/contiguous.hpp"
-#include "twintrack/map_fit.hpp"
+#include "twintrack/arrays/contiguous.hpp"
+#include "twintrack/calibration/calibrator_file.hpp"
+#include "twintrack/calibration/map_fit.hpp"
 
 namespace tt = twintrack;
 

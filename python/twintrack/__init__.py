@@ -1,17 +1,18 @@
 """Calibrate segmentation scores to expert disagreement, and measure the result exactly."""
 
-from twintrack.calibration import Calibrator
-from twintrack.calibration_map import CalibrationMap, isotonic
-from twintrack.calibrator_file import read_calibrator as load_calibrator
+from twintrack.calibration.calibration_map import CalibrationMap, isotonic
+from twintrack.calibration.calibrator import Calibrator
+from twintrack.calibration.calibrator_file import read_calibrator as load_calibrator
+from twintrack.calibration.map_band import MapBand
+from twintrack.calibration.score_tally import EqualMassBins, ScoreTally
 from twintrack.ensemble import (
     ExportGeometry,
     ensemble_record,
     ensemble_score,
     export_score,
 )
-from twintrack.map_band import MapBand
+from twintrack.errors import InputError
 from twintrack.metrics import CaseMetrics, CaseTally, evaluate, reliability_curve
-from twintrack.score_tally import EqualMassBins, ScoreTally
 from twintrack.statistics import bootstrap, paired_bootstrap
 from twintrack.version import __version__
 
@@ -22,6 +23,7 @@ __all__ = [
     "CaseTally",
     "EqualMassBins",
     "ExportGeometry",
+    "InputError",
     "MapBand",
     "ScoreTally",
     "__version__",

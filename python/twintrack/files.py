@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from twintrack.errors import InputError
+
 # Volumes that say where their voxels lie, preferred first, and those of them that are written.
 PLACED_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd")
 WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".mha")
@@ -122,7 +124,7 @@ def naming(path: Path) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise InputError.of(error, file=path) from error
 
 
 @contextmanager

@@ -13,16 +13,9 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twintrack.arrays import real_numbers
-from twintrack.scalars import number_between, whole_number
-
-__all__ = [
-    "BootstrapResult",
-    "IntervalMethod",
-    "PairedBootstrapResult",
-    "bootstrap",
-    "paired_bootstrap",
-]
+from twintrack.arrays.host import real_numbers
+from twintrack.arrays.numbers import number_between, whole_number
+from twintrack.errors import InputError
 
 IntervalMethod = Literal["percentile", "bca"]
 _Floats: TypeAlias = NDArray[np.float64]
@@ -144,7 +137,7 @@ def paired_bootstrap(
     """
     first, second = _as_table(a, "a"), _as_table(b, "b")
     if len(first) != len(second):
-        raise ValueError(
+        raise InputError(
             f"a has {len(first)} cases and b {len(second)}; a paired comparison needs "
             "the same cases"
         )
@@ -160,8 +153,9 @@ def paired_bootstrap(
 def _as_table(values: ArrayLike, name: str) -> _Floats:
     table = real_numbers(values, name)
     if table.ndim == 0 or len(table) == 0:
-        raise ValueError(
-            f"{name}: shape {table.shape}; need at least one case along the first axis"
+        raise InputError(
+            f"has shape {table.shape}; the first axis counts cases, of which one is needed",
+            argument=name,
         )
     _require_finite(table, name)
     return table
@@ -171,14 +165,16 @@ def _require_finite(table: _Floats, name: str) -> None:
     infinite = np.isinf(table)
     if infinite.any():
         where = tuple(int(i) for i in np.argwhere(infinite)[0])
-        raise ValueError(
+        raise InputError(
             f"{name}{list(where)} is {table[where]}; a mean over cases needs finite values"
         )
 
 
 def _checked(resamples: int, seed: int, level: float, method: str) -> tuple[int, int, float]:
     if method not in get_args(IntervalMethod):
-        raise ValueError(f"method is {method!r}; choose from {', '.join(get_args(IntervalMethod))}")
+        raise InputError(
+            f"choose from {', '.join(get_args(IntervalMethod))}", argument="method", value=method
+        )
     return (
         whole_number(resamples, "resamples", 1),
         whole_number(seed, "seed", 0),

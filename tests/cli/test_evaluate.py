@@ -9,8 +9,8 @@ import pytest
 from folders import content
 
 import twintrack as tt
+from twintrack.calibration.fitted_on import NOTES
 from twintrack.cohort import read_manifest
-from twintrack.fitted_on import NOTES
 from twintrack.report import read_examples, read_results
 from twintrack.volumes import read_volume
 

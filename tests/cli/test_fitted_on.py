@@ -9,7 +9,7 @@ import pytest
 from folders import content
 
 from twintrack import load_calibrator
-from twintrack.fitted_on import NOTES
+from twintrack.calibration.fitted_on import NOTES
 from twintrack.report import compare_methods, read_several
 
 NAMES = [f"PHANTOM_0000{k}" for k in range(6)]

@@ -1,6 +1,6 @@
 """Metrics of arrays on a device give what the same arrays in host memory give.
 
-Run on stand-ins for the libraries with the kernels executed by the CPU (see test_device_arrays).
+Run on stand-ins for the libraries with the kernels executed by the CPU (see arrays/test_device).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from twintrack.backend import cuda_module
+from twintrack.arrays.backend import cuda_module
 from twintrack.metrics import CaseTally, evaluate
 from twintrack.metrics.vascular import contact_degrees
 

@@ -26,12 +26,12 @@ from device_libraries import InterfaceArray  # noqa: E402
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient  # noqa: E402
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO  # noqa: E402
 
-from twintrack.calibration import Calibrator  # noqa: E402
+from twintrack.calibration.calibrator import Calibrator  # noqa: E402
 from twintrack.ensemble import ensemble_record  # noqa: E402
 from twintrack.nnunet import Pipeline, RoiRule  # noqa: E402
+from twintrack.nnunet.fair_lock import Turns  # noqa: E402
 from twintrack.nnunet.images import as_image, spacing_note  # noqa: E402
 from twintrack.nnunet.models import load_model  # noqa: E402
-from twintrack.nnunet.turns import Turns  # noqa: E402
 from twintrack.volumes import Volume, read_volume, write_volume  # noqa: E402
 
 pytestmark = pytest.mark.nnunet

@@ -24,7 +24,7 @@ import tiny_models as tiny
 import torch
 
 import twintrack
-from twintrack.calibration import Calibrator
+from twintrack.calibration.calibrator import Calibrator
 from twintrack.cli import command_app, main
 from twintrack.ensemble import ensemble_record
 from twintrack.files import replacing

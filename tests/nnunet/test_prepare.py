@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 pytest.importorskip("SimpleITK")
 
 from twintrack.cli import command_app
-from twintrack.datasets.phantom import ANATOMY_LABELS, PhantomSpec, write_cohort, write_panorama
+from twintrack.datasets.panorama import ANATOMY_LABELS
+from twintrack.datasets.phantom import PhantomSpec, write_cohort, write_panorama
 from twintrack.nnunet import panorama
 from twintrack.nnunet.curvas import prepare_curvas
 from twintrack.nnunet.images import resample_image, resample_labels

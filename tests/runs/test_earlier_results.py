@@ -13,7 +13,7 @@ from twintrack import Calibrator
 from twintrack.runs.earlier_results import check_results
 from twintrack.runs.editions import EDITIONS
 from twintrack.runs.evaluate import EvaluateJob
-from twintrack.runs.results import write_results
+from twintrack.runs.result_folder import write_results
 from twintrack.runs.store import Store
 
 

@@ -12,8 +12,8 @@ from killed_runs import kill_and_finish
 
 import twintrack.metrics as tm
 from twintrack import Calibrator
+from twintrack.calibration.fitted_on import NOTES
 from twintrack.cohort import load_case, read_manifest
-from twintrack.fitted_on import NOTES
 from twintrack.metrics import CaseTally, curve_of
 from twintrack.metrics.staple import staple_dice
 from twintrack.runs.engine import Settings

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
+from twintrack.errors import InputError
 from twintrack.runs.failures import explain
 
 FOLDER = Path("/data/of a/user")
@@ -18,9 +20,11 @@ FILES = {
 @pytest.mark.parametrize(
     ("error", "role", "message"),
     [
-        (ValueError(f"{FOLDER}/A.nii.gz: truncated"), "score", "A.nii.gz: truncated"),
+        (InputError("truncated", file=FOLDER / "A.nii.gz"), "score", "A.nii.gz: truncated"),
         (
-            ValueError(f"{FOLDER}/A/1.nii.gz: shape differs from that of {FOLDER}/A.nii.gz"),
+            InputError(
+                f"shape differs from that of {FOLDER}/A.nii.gz", file=f"{FOLDER}/A/1.nii.gz"
+            ),
             "rater_2",
             "1.nii.gz: shape differs from that of A.nii.gz",
         ),
@@ -30,19 +34,21 @@ FILES = {
             "1.nii: No such file or directory",
         ),
         (OSError(5, "Input/output error"), "", "Input/output error"),
-        (ValueError("case 'A': no rater marks any voxel"), "", "no rater marks any voxel"),
+        (InputError("no rater marks any voxel", case="A"), "", "no rater marks any voxel"),
         (
-            ValueError("raters[1][3, 4, 5] is 2; labels must be 0 or 1"),
+            InputError("labels must be 0 or 1", argument="raters[1]", voxel=(3, 4, 5), value=2.0),
             "rater_2",
             "1.nii.gz: voxel (3, 4, 5) is 2; labels must be 0 or 1",
         ),
         (
-            ValueError("score[1, 2, 3] is nan; scores must be probabilities"),
+            InputError(
+                "scores must be probabilities", argument="score", voxel=(1, 2, 3), value=math.nan
+            ),
             "score",
             "A.nii.gz: voxel (1, 2, 3) is nan; scores must be probabilities",
         ),
-        (ValueError("region has shape [1]"), "roi", "roi.nii: has shape [1]"),
-        (ValueError("raters[7] has shape [1]"), "", "raters[7] has shape [1]"),
+        (InputError("has shape [1]", argument="region"), "roi", "roi.nii: has shape [1]"),
+        (InputError("has shape [1]", argument="raters[7]"), "", "raters[7] has shape [1]"),
         (ValueError("two\n  lines"), "", "two lines"),
         (MemoryError(), "", "not enough memory; run fewer cases at a time"),
         (KeyError("x"), "", "KeyError: 'x'"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from twintrack import Calibrator
+from twintrack.calibration.fitted_on import FittedCase
 from twintrack.cohort import Case
-from twintrack.fitted_on import FittedCase
 from twintrack.runs import fitted_cases
 from twintrack.runs.evaluate import EvaluateJob, evaluate_cohort, fitted_among
 from twintrack.runs.fit import TallyJob, fit_cohort, fit_tallies, leave_one_out, read_tallies

@@ -16,7 +16,7 @@ import pytest
 
 from twintrack import Calibrator
 from twintrack.cohort import Case
-from twintrack.predictions import region_of_case
+from twintrack.cohort.score_records import region_of_case
 from twintrack.runs.apply import ApplyJob
 from twintrack.runs.engine import plan_cases, process_case
 from twintrack.runs.evaluate import EvaluateJob

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from twintrack import Calibrator, ScoreTally
 from twintrack.cohort import read_manifest
 from twintrack.runs import case_band, stored_tallies
+from twintrack.runs.case_band import band_over_cases
 from twintrack.runs.engine import Settings
 from twintrack.runs.fit import (
     TallyJob,
-    band_over_cases,
     fit_tallies,
     leave_one_out,
     read_tallies,

@@ -1,5 +1,7 @@
-// The compiled module: one registration per topic, in bind_<topic>.cpp.
+// The compiled module: one registration per topic, in <room>/<topic>.cpp.
 #include <pybind11/pybind11.h>
+
+#include "bindings/arrays/input_error.hpp"
 
 namespace twintrack::cuda::bindings {
 void register_arrays(pybind11::module_& module);

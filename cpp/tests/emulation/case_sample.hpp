@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "twintrack/array_view.hpp"
-#include "twintrack/element.hpp"
-#include "twintrack/voxel_blocks.hpp"
+#include "twintrack/arrays/array_view.hpp"
+#include "twintrack/arrays/element.hpp"
+#include "twintrack/arrays/voxel_blocks.hpp"
 
 namespace twintrack::tests {
 

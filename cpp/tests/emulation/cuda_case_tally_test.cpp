@@ -5,11 +5,11 @@
 #include <vector>
 
 #include "case_sample.hpp"
-#include "case_tally.hpp"
 #include "check.hpp"
+#include "cuda/metrics/case_tally.hpp"
 #include "cuda_runtime.h"
 #include "emulated_device.hpp"
-#include "twintrack/case_tally.hpp"
+#include "twintrack/metrics/case_tally.hpp"
 
 using namespace twintrack;
 using namespace twintrack::tests;

@@ -10,11 +10,11 @@
 
 #include "case_sample.hpp"
 #include "check.hpp"
-#include "contact_angle.hpp"
+#include "cuda/metrics/contact_angle.hpp"
 #include "cuda_runtime.h"
 #include "emulated_device.hpp"
-#include "twintrack/case_tally.hpp"
-#include "twintrack/contact_angle.hpp"
+#include "twintrack/metrics/case_tally.hpp"
+#include "twintrack/metrics/contact_angle.hpp"
 
 using namespace twintrack;
 using namespace twintrack::tests;

@@ -8,15 +8,15 @@
 #include <string>
 #include <vector>
 
-#include "calibration_map.hpp"
 #include "case_sample.hpp"
 #include "check.hpp"
+#include "cuda/calibration/calibration_map.hpp"
+#include "cuda/ensemble/fused_export.hpp"
 #include "cuda_runtime.h"
 #include "emulated_device.hpp"
-#include "fused_export.hpp"
-#include "twintrack/calibration_map.hpp"
-#include "twintrack/ensemble.hpp"
-#include "twintrack/fused_export.hpp"
+#include "twintrack/calibration/calibration_map.hpp"
+#include "twintrack/ensemble/ensemble.hpp"
+#include "twintrack/ensemble/fused_export.hpp"
 
 using namespace twintrack;
 using namespace twintrack::tests;

@@ -12,19 +12,19 @@
 #include <string>
 #include <vector>
 
-#include "calibration_map.hpp"
 #include "case_sample.hpp"
-#include "case_tally.hpp"
 #include "check.hpp"
+#include "cuda/calibration/calibration_map.hpp"
+#include "cuda/calibration/score_tally.hpp"
+#include "cuda/ensemble/fused_export.hpp"
+#include "cuda/metrics/case_tally.hpp"
 #include "cuda_runtime.h"
 #include "emulated_device.hpp"
-#include "fused_export.hpp"
-#include "score_tally.hpp"
-#include "twintrack/calibration_map.hpp"
-#include "twintrack/case_tally.hpp"
-#include "twintrack/ensemble.hpp"
-#include "twintrack/fused_export.hpp"
-#include "twintrack/score_tally.hpp"
+#include "twintrack/calibration/calibration_map.hpp"
+#include "twintrack/calibration/score_tally.hpp"
+#include "twintrack/ensemble/ensemble.hpp"
+#include "twintrack/ensemble/fused_export.hpp"
+#include "twintrack/metrics/case_tally.hpp"
 
 using namespace twintrack;
 using namespace twintrack::tests;
@@ -165,7 +165,7 @@ void maps(Element element, const Shape& shape, std::int64_t spread) {
   std::string message;
   try {
     map.apply(sample.score.view(), WritableArrayView{out.view()}, 0, stream);
-  } catch (const InvalidVoxel& invalid) {
+  } catch (const InputError& invalid) {
     message = invalid.what();
   }
   check(message.find(std::to_string(wrong % shape.back()) + "] is 1.5") != std::string::npos,

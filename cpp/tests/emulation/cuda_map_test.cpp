@@ -7,12 +7,12 @@
 #include <string>
 #include <vector>
 
-#include "calibration_map.hpp"
 #include "case_sample.hpp"
 #include "check.hpp"
+#include "cuda/calibration/calibration_map.hpp"
 #include "cuda_runtime.h"
 #include "emulated_device.hpp"
-#include "twintrack/calibration_map.hpp"
+#include "twintrack/calibration/calibration_map.hpp"
 
 using namespace twintrack;
 using namespace twintrack::tests;
@@ -163,7 +163,7 @@ void invalid_scores_are_named() {
         std::string said = "nothing was thrown";
         try {
           map.apply(sample.view().score, WritableArrayView{sample.view().score}, 0, stream);
-        } catch (const InvalidVoxel& error) {
+        } catch (const InputError& error) {
           said = error.what();
         }
         const std::string where = "[" + std::to_string(row) + ", " + std::to_string(column) + "]";

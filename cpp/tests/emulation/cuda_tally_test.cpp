@@ -5,11 +5,11 @@
 
 #include "case_sample.hpp"
 #include "check.hpp"
+#include "cuda/arrays/voxel_vectors.cuh"
+#include "cuda/calibration/score_tally.hpp"
 #include "cuda_runtime.h"
 #include "emulated_device.hpp"
-#include "score_tally.hpp"
-#include "twintrack/score_tally.hpp"
-#include "voxel_vectors.cuh"
+#include "twintrack/calibration/score_tally.hpp"
 
 using namespace twintrack;
 using namespace twintrack::tests;

@@ -9,11 +9,10 @@ import typer
 
 from twintrack.cli import options
 from twintrack.cli.running import Running
+from twintrack.errors import InputError
 
 if TYPE_CHECKING:
     from twintrack.cohort import Case
-
-__all__ = ["apply"]
 
 _OUTPUT = options.OUTPUT
 
@@ -57,7 +56,7 @@ def apply(
     calibrator or the options have changed: an interrupted run goes on where it was. A folder holds
     the volumes of one calibrator: what another one has left is replaced with --force alone.
     """
-    from twintrack.calibrator_file import read_calibrator
+    from twintrack.calibration.calibrator_file import read_calibrator
     from twintrack.files import check_folder_place
     from twintrack.runs import apply as runs
     from twintrack.runs.engine import notes_of
@@ -65,7 +64,7 @@ def apply(
 
     report = telling.report()
     if run.force and keep:
-        raise ValueError("--force replaces what --continue_prediction keeps: give one of them")
+        raise InputError("--force replaces what --continue_prediction keeps: give one of them")
     if not run.dry_run:
         check_folder_place(output)
     calibrator = read_calibrator(model)
@@ -120,9 +119,10 @@ def _scores(inputs: list[Path]) -> list[Case]:
     seen: dict[str, Path] = {}
     for case in cases:
         if case.name in seen:
-            raise ValueError(
-                f"{case.score}: would be written to the same file as {seen[case.name]}; calibrate "
-                "them into two folders"
+            raise InputError(
+                f"would be written to the same file as {seen[case.name]}; calibrate "
+                "them into two folders",
+                file=case.score,
             )
         seen[case.name] = case.score
     return cases

@@ -11,11 +11,9 @@ from rich.console import Console
 from twintrack.files import check_folder_place
 from twintrack.report.build import build_report
 from twintrack.report.comparison import Comparison
-from twintrack.report.results import read_several
+from twintrack.report.method_results import read_several
 from twintrack.report.tables import mean_table, one_line, print_table
 from twintrack.statistics import IntervalMethod
-
-__all__ = ["compare"]
 
 
 def compare(

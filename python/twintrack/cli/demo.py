@@ -13,10 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from twintrack.datasets.lidc import CREDIT, LidcNodule
-from twintrack.demo import METHODS, MHR, DemoResult, run_demo
+from twintrack.demos.nodules import METHODS, MHR, DemoResult, run_demo
 from twintrack.files import check_folder_place
-
-__all__ = ["demo"]
 
 NOTES = (
     "Scores are simulated; the disagreement of the readers is real.",

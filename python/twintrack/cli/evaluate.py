@@ -10,13 +10,12 @@ import typer
 
 from twintrack.cli import options
 from twintrack.cli.running import Running
+from twintrack.errors import InputError
 
 if TYPE_CHECKING:
     from twintrack.cli.reporting import Report
     from twintrack.cohort import Case
     from twintrack.runs.evaluate import EvaluateJob, Evaluation
-
-__all__ = ["evaluate"]
 
 _MEASURE = "Measuring"
 _SHOW = "Showing"
@@ -120,9 +119,9 @@ def evaluate(
     alone. twintrack compare makes tables and figures of several such
     folders.
     """
-    from twintrack.calibrator_file import read_calibrator
+    from twintrack.calibration.calibrator_file import read_calibrator
+    from twintrack.calibration.fitted_on import told
     from twintrack.files import check_folder_place
-    from twintrack.fitted_on import told
     from twintrack.runs import evaluate as runs
     from twintrack.runs.earlier_results import check_results
 
@@ -175,9 +174,9 @@ def _check_examples(
     names = {case.name for case in cohort}
     for name in wanted:
         if name not in names:
-            raise ValueError(f"--example {name!r} is no case of the cohort")
+            raise InputError(f"--example {name!r} is no case of the cohort")
     if image is not None and len(cohort) > 1 and "{case}" not in image:
-        raise ValueError(f"--image is {image!r}; it must have {{case}} in the place of the name")
+        raise InputError(f"--image is {image!r}; it must have {{case}} in the place of the name")
     if image is None or (not wanted and len(cases) < len(cohort)):
         return
     shown = [case.name for case in cases if not wanted or case.name in wanted]
@@ -211,7 +210,7 @@ def _write_examples(
     A part of a run writes those of its cases that were asked for: which one is of median volume is
     not known to it, nor what the other parts have written to the same folder.
     """
-    from twintrack.predictions import calibrate_score
+    from twintrack.cohort.score_records import calibrate_score
     from twintrack.report.examples import case_example, typical_case, write_example
 
     if wanted is None:

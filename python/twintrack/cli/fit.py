@@ -12,12 +12,11 @@ import typer
 from twintrack.cli import options
 from twintrack.cli.reporting import Report
 from twintrack.cli.running import RUNNING, Running
+from twintrack.errors import InputError
 
 if TYPE_CHECKING:
-    from twintrack.calibration import Calibrator
+    from twintrack.calibration.calibrator import Calibrator
     from twintrack.runs.store import Failure
-
-__all__ = ["fit"]
 
 _MAP = "Map"
 
@@ -178,17 +177,17 @@ def fit(
     on where it was, and twintrack fit --tallies fits again without reading a voxel. The calibrator
     has digests of the cases' names and scores, by which twintrack evaluate knows them again.
     """
-    from twintrack.calibration import Calibrator
+    from twintrack.calibration.calibrator import Calibrator
+    from twintrack.cohort.score_records import join_ensembles
     from twintrack.files import check_file_place, check_folder_place
-    from twintrack.predictions import join_ensembles
     from twintrack.runs import fit as runs
     from twintrack.runs.engine import notes_of
 
     report = telling.report()
     if (source is None) == (tallies is None):
-        raise ValueError("give either -i (a cohort) or --tallies (the store of an earlier fit)")
+        raise InputError("give either -i (a cohort) or --tallies (the store of an earlier fit)")
     if average not in (None, "probabilities", "logits"):
-        raise ValueError(f"--average is {average!r}; it must be probabilities or logits")
+        raise InputError(f"--average is {average!r}; it must be probabilities or logits")
     for file in (output, band):
         if file is not None:
             check_file_place(file)
@@ -217,14 +216,14 @@ def fit(
         "--bins auto": calibrator.bins == "auto" and target is not Target.none,
     }
     if tallies is None and run.parts > 1 and (band or leave_one_out):
-        raise ValueError(
+        raise InputError(
             "a part of a run (-num_parts) only tallies: leave out --band and --leave-one-out, and "
             f"give them after all parts to twintrack fit --tallies {store} -o {output}"
         )
     failures: list[Failure] = []
     if tallies is not None:
         if exact:
-            raise ValueError("--exact reads the voxels again: give the cohort (-i), not --tallies")
+            raise InputError("--exact reads the voxels again: give the cohort (-i), not --tallies")
         made_with, found = runs.read_tallies(
             tallies,
             region=None if region is None else region.value,
@@ -251,7 +250,7 @@ def fit(
         rule = region.value if region is not None else runs.default_region(cohort)
         _check_number(len(cohort), among_cases)
         if target is Target.single and cohort and rater > len(cohort[0].raters):
-            raise ValueError(f"--rater is {rater}, but there are {len(cohort[0].raters)} raters")
+            raise InputError(f"--rater is {rater}, but there are {len(cohort[0].raters)} raters")
         cases = run.part_of(cohort)
         job = runs.TallyJob(rule, options.classes(tumour), ignore_header)
         assert store is not None  # noqa: S101 - beside -o by default
@@ -298,7 +297,7 @@ def _bins(text: str) -> Any:
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"--bins is {text!r}; it must be a number or auto") from None
+        raise InputError(f"--bins is {text!r}; it must be a number or auto") from None
 
 
 def _check_apart(files: Mapping[str, Path | None], others: Mapping[str, Path | None]) -> None:
@@ -309,14 +308,14 @@ def _check_apart(files: Mapping[str, Path | None], others: Mapping[str, Path | N
             continue
         known = taken.setdefault(place.resolve(), option)
         if known != option and option in files:
-            raise ValueError(f"{option} is {place}, which {known} is too; choose another name")
+            raise InputError(f"{option} is {place}, which {known} is too; choose another name")
 
 
 def _check_number(cases: int, among_cases: Mapping[str, bool]) -> None:
     """Refuse, before anything is written, what a single case cannot give."""
     for option, asked in among_cases.items():
         if asked and cases < 2:
-            raise ValueError(
+            raise InputError(
                 f"{option} compares cases, so it needs at least two, here {cases}: leave out "
                 f"{option}, or fit to more cases"
             )
@@ -347,7 +346,8 @@ def _band(
     calibrator: Calibrator, store: Path, where: Mapping[str, Any], path: Path, seed: int
 ) -> None:
     from twintrack.files import replacing
-    from twintrack.runs.fit import band_over_cases, read_tallies
+    from twintrack.runs.case_band import band_over_cases
+    from twintrack.runs.fit import read_tallies
 
     found = band_over_cases(calibrator, read_tallies(store, **where)[1], seed=seed)
     columns = (found.score, found.value, found.low, found.high)

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 from typing import Any
 
-__all__ = ["spread"]
-
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
     """Return the command as typer wants it: the fields of dataclasses as options of their own.

@@ -11,8 +11,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["info"]
-
 _PACKAGES = ("numpy", "scipy", "nibabel", "isal")
 _EXTRAS = {
     "report": ("matplotlib", "jinja2"),
@@ -27,7 +25,7 @@ def info(
 ) -> None:
     """Show versions, processor and GPU support; worth adding to a bug report."""
     from twintrack import _core
-    from twintrack.backend import forced_backend
+    from twintrack.arrays.backend import forced_backend
     from twintrack.runs.memory import available_memory
     from twintrack.runs.progress import scaled
     from twintrack.version import __version__

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from twintrack.cli import options
+from twintrack.errors import InputError
 from twintrack.files import check_folder_place, replacing
-
-__all__ = ["merge"]
 
 
 def merge(
@@ -56,7 +55,7 @@ def merge(
     stores = [store_of(part) for part in parts]
     kinds = {kind_of(store) for store in stores}
     if len(kinds) > 1:
-        raise ValueError(f"parts of different kinds ({', '.join(sorted(kinds))}): merge each kind")
+        raise InputError(f"parts of different kinds ({', '.join(sorted(kinds))}): merge each kind")
     (kind,) = kinds
     if kind == evaluate.KIND:
         opened = [store for part in stores for store in open_stores(part, kind)]
@@ -85,8 +84,8 @@ def merge(
         )
         options.exit_by(len(failures), len(finished) + len(failures))
         return
-    raise ValueError(
-        f"{parts[0]}: holds {kind} volumes, which are in one folder when they are written to one"
+    raise InputError(
+        f"holds {kind} volumes, which are in one folder when they are written to one", file=parts[0]
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from twintrack.cli.reporting import Report
+from twintrack.errors import InputError
 
 if TYPE_CHECKING:
     from twintrack.cohort import Case
@@ -183,8 +184,8 @@ def read_cohort(
 
     if source.is_dir():
         if not predictions:
-            raise ValueError(
-                f"{source}: is a folder of annotations; -p must name that of the scores"
+            raise InputError(
+                "is a folder of annotations; -p must name that of the scores", file=source
             )
         return read_folders(
             source,
@@ -196,7 +197,7 @@ def read_cohort(
             left_out=left_out,
         )
     if predictions:
-        raise ValueError(f"{source}: is a manifest, which names the scores; leave out -p")
+        raise InputError("is a manifest, which names the scores; leave out -p", file=source)
     cases = {case.name: case for case in read_manifest(source)}
     return [cases[name] for name in _chosen(list(cases), only, without)]
 
@@ -208,7 +209,7 @@ def _chosen(names: list[str], only: list[str] | None, without: list[str] | None)
     for option, patterns in (("--only", only), ("--without", without)):
         for pattern in patterns or ():
             if not any(fnmatchcase(name, pattern) for name in names):
-                raise ValueError(f"{option} {pattern!r} matches no case of the cohort")
+                raise InputError(f"{option} {pattern!r} matches no case of the cohort")
 
     def matches(name: str, patterns: list[str]) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in patterns)
@@ -225,8 +226,8 @@ def classes(text: str, option: str = "--tumour") -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(
-            f"{option} is {text!r}; it must be numbers of classes: 1 or 1,4,5"
+        raise InputError(
+            "it must be numbers of classes: 1 or 1,4,5", argument=option, value=text
         ) from None
 
 
@@ -235,13 +236,15 @@ def lengths(text: str, option: str) -> tuple[float, float, float]:
     try:
         a, b, c = (float(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"{option} is {text!r}; it needs three lengths in mm: 100,50,15") from None
+        raise InputError(
+            "it needs three lengths in mm: 100,50,15", argument=option, value=text
+        ) from None
     return a, b, c
 
 
 def write_evaluation(report: Report, found: Evaluation, output: Path, method: str) -> None:
     """Write a result folder and tell the means."""
-    from twintrack.report.metrics import describe
+    from twintrack.report.columns import describe
 
     found.write(output, method)
     if found.rows:
@@ -272,7 +275,7 @@ def write_evaluation(report: Report, found: Evaluation, output: Path, method: st
 
 
 def _fitted_on(found: Evaluation) -> list[tuple[str, str]]:
-    from twintrack.fitted_on import count
+    from twintrack.calibration.fitted_on import count
 
     if found.fitted_on is None:
         return [("map fitted on", "cases that its file does not name, perhaps these")]

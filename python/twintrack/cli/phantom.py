@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from twintrack.cli import options
-
-__all__ = ["phantom"]
+from twintrack.errors import InputError
 
 _PATIENTS = "Patients"
 _NETWORK = "Imagined network"
@@ -151,7 +150,7 @@ def _shape(text: str) -> tuple[int, int, int]:
     try:
         x, y, z = (int(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(
+        raise InputError(
             f"--shape is {text!r}; it must be three numbers of voxels: 128,128,64"
         ) from None
     return x, y, z

@@ -10,11 +10,10 @@ import typer
 
 from twintrack.cli import options
 from twintrack.cli.running import Part, Parts, part_of
+from twintrack.errors import InputError
 
 if TYPE_CHECKING:
     from twintrack.nnunet.folder import Done
-
-__all__ = ["predict"]
 
 _NETWORKS = "Networks"
 _REGION = "Region of interest"
@@ -279,7 +278,7 @@ def predict(
     if not source.exists():
         raise FileNotFoundError(2, "no such file or folder", str(source))
     if source.resolve() == output.resolve():
-        raise ValueError(f"-o is the folder of the images, {output}; choose another")
+        raise InputError(f"-o is the folder of the images, {output}; choose another")
     pipeline = Pipeline(
         members,
         coarse,
@@ -312,7 +311,7 @@ def predict(
         if done.error is not None:
             error = done.error
             if isinstance(error, MemoryError) and str(error):
-                error = ValueError(str(error))  # what helps is not what helps other commands
+                error = InputError(str(error))  # what helps is not what helps other commands
             roles = {f"image_{channel}": file for channel, file in enumerate(done.files)}
             failure = explain(done.case, "compute", roles, error)
         report.progress.case(
@@ -372,5 +371,5 @@ def _folds(given: list[str] | None, option: str) -> tuple[int | str, ...] | None
     parts = [part for text in given for part in re.split(r"[,\s]+", text) if part]
     for part in parts:
         if part != "all" and not part.isdigit():
-            raise ValueError(f"{option} is {part!r}; folds are numbers or all")
+            raise InputError("folds are numbers or all", argument=option, value=part)
     return tuple(part if part == "all" else int(part) for part in parts)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from twintrack.cli import options
+from twintrack.errors import InputError
 
 if TYPE_CHECKING:
     from twintrack.nnunet.prepared import Prepared
-
-__all__ = ["environment_folder", "prepare"]
 
 _PANORAMA = "PANORAMA"
 _CURVAS = "CURVAS–PDACVI"
@@ -160,7 +159,7 @@ def prepare(
         if layout is Layout.panorama:
             raw = output or environment_folder("nnUNet_raw", "-o")
             if not labels:
-                raise ValueError("-l is missing: the folder of PANORAMA's label maps")
+                raise InputError("-l is missing: the folder of PANORAMA's label maps")
             check_folder_place(raw)
             made = prepare_panorama(
                 source,
@@ -175,9 +174,9 @@ def prepare(
             )
         else:
             if output is None:
-                raise ValueError("-o is missing: the manifest (CSV) to write")
+                raise InputError("-o is missing: the manifest (CSV) to write")
             if predictions is None:
-                raise ValueError("-p is missing: the folder that gets the scores")
+                raise InputError("-p is missing: the folder that gets the scores")
             check_file_place(output)
             made = prepare_curvas(
                 source,
@@ -216,5 +215,5 @@ def environment_folder(name: str, option: str) -> Path:
     """Return the folder that an environment variable of nnU-Net names, as `option` would."""
     value = os.environ.get(name)
     if not value:
-        raise ValueError(f"give {option}, or set nnU-Net's environment variable {name}")
+        raise InputError(f"give {option}, or set nnU-Net's environment variable {name}")
     return Path(value)

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from twintrack.runs.progress import JsonLines, Progress
 
-__all__ = ["Report", "print_error"]
-
 # How errors are told; set by the options of the command that runs.
 _tell = {"tracebacks": False, "json": False}
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from twintrack.errors import InputError
+
 if TYPE_CHECKING:
     from twintrack.cli.reporting import Report
     from twintrack.cohort import Case
     from twintrack.runs.engine import Settings
     from twintrack.runs.job import Job
-
-__all__ = ["RUNNING", "Part", "Parts", "Running", "part_of"]
 
 RUNNING = "Running"
 
@@ -122,11 +122,11 @@ class Running:
             yield settings
             return
         if self.scheduler is not None and self.workers is not None:
-            raise ValueError(
+            raise InputError(
                 "--workers starts processes here, --scheduler uses those of a cluster: "
                 "give one of them"
             )
-        from twintrack.distributed import dask_cluster
+        from twintrack.runs.cluster import dask_cluster
 
         with dask_cluster(self.scheduler, self.workers) as cluster:
             yield replace(settings, cluster=cluster)
@@ -174,7 +174,7 @@ class Running:
 def part_of(cases: list[T], parts: int, part: int) -> list[T]:
     """Return every `parts`-th case from number `part` on, as nnU-Net does."""
     if part >= parts:
-        raise ValueError(
+        raise InputError(
             f"-part_id is {part}; parts are counted from 0 to {parts - 1} (-num_parts)"
         )
     return cases[part::parts]

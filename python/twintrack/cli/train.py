@@ -9,8 +9,7 @@ import typer
 
 from twintrack.cli import options
 from twintrack.cli.prepare import environment_folder
-
-__all__ = ["train"]
+from twintrack.errors import InputError
 
 _FOLDERS = "Folders"
 _TRAINING = "Training"
@@ -153,10 +152,10 @@ def train(
 
     report = telling.report()
     if fold != "all" and not fold.isdigit():
-        raise ValueError(f"-f is {fold!r}; it is a number or all")
+        raise InputError(f"-f is {fold!r}; it is a number or all")
     for option, value in (("--epochs", epochs), ("--iterations", iterations)):
         if value is not None and not small:
-            raise ValueError(
+            raise InputError(
                 f"{option} is {value}, but only small networks (--small) take it; others are "
                 "trained for as long as their trainer says, such as -tr nnUNetTrainer_250epochs"
             )

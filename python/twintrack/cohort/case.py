@@ -6,6 +6,7 @@ import errno
 from dataclasses import dataclass
 from pathlib import Path
 
+from twintrack.errors import InputError
 from twintrack.files import natural_order
 
 
@@ -38,7 +39,7 @@ def check_name(name: str, place: str) -> str:
     """Return `name` if it can name an output file in the folder it is meant for."""
     unusable = not name.isprintable() or set(name) & set("/\\") or name != name.strip()
     if not name or name.startswith(".") or unusable:
-        raise ValueError(f"{place}: case name {name!r} cannot be used as a file name")
+        raise InputError(f"case name {name!r} cannot be used as a file name", file=place)
     return name
 
 
@@ -50,7 +51,7 @@ def check_same_raters(raters: dict[str, tuple[str, ...]]) -> None:
     for case, present in raters.items():
         absent = [rater for rater in everyone if rater not in present]
         if absent:
-            raise ValueError(
+            raise InputError(
                 f"case {case!r} has {len(present)} raters ({', '.join(present)}), but other cases "
                 f"also have {', '.join(absent)}; all cases need the same raters"
             )

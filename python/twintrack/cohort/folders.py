@@ -16,6 +16,7 @@ from twintrack.cohort.patterns import (
     check_suggested,
     check_suggested_raters,
 )
+from twintrack.errors import InputError
 from twintrack.files import natural_order, split_suffix
 
 # Preferred first: beside nnU-Net's CASE.npz lies CASE.nii.gz, its segmentation.
@@ -124,7 +125,7 @@ def read_folders(
         for name in scores:
             if len(found[name]) > 1:
                 names = ", ".join(one.path.name for one in found[name])
-                raise ValueError(f"case {name!r}: {text!r} finds several files: {names}")
+                raise InputError(f"case {name!r}: {text!r} finds several files: {names}")
         return {name: found[name][0].path for name in scores if found[name]}
 
     found_vessels, found_rois = find_one(vessels), find_one(roi)
@@ -164,19 +165,22 @@ def find_scores(*folders: str | os.PathLike[str]) -> dict[str, Path]:
         if not found:
             if folder.joinpath(*_IN_SAMPLE).is_dir():
                 raise _in_sample(folder.joinpath(*_IN_SAMPLE))
-            raise ValueError(f"{folder}: no predictions ({', '.join(_SCORE_SUFFIXES)}) here")
+            raise InputError(f"no predictions ({', '.join(_SCORE_SUFFIXES)}) here", file=folder)
         for case, score in found:
             other = scores.setdefault(case, score)
             if other != score:
-                raise ValueError(f"{score}: is of the same case as {other}; leave one of them out")
+                raise InputError(
+                    f"is of the same case as {other}; leave one of them out", file=score
+                )
     return {case: scores[case] for case in sorted(scores, key=natural_order)}
 
 
 def _in_sample(validation: Path) -> ValueError:
-    return ValueError(
-        f"{validation}: nnU-Net validates fold 'all' on the very cases that it was trained on, so "
+    return InputError(
+        "nnU-Net validates fold 'all' on the very cases that it was trained on, so "
         "these are no out-of-fold predictions, and a map fitted to them would be wrong for new "
-        "cases; train numbered folds (twintrack train -f 0 --npz)"
+        "cases; train numbered folds (twintrack train -f 0 --npz)",
+        file=validation,
     )
 
 

@@ -12,9 +12,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.arrays.threads import max_threads
 from twintrack.cohort.case import Case
 from twintrack.cohort.region import RegionRule, annotated_box, read_mask, require_marked
-from twintrack.threads import max_threads
+from twintrack.errors import InputError
 from twintrack.volumes import (
     HEADER_PARTS,
     Volume,
@@ -68,7 +69,7 @@ class LoadedCase:
             No file states its voxel size, or two state different ones, whose headers were ignored.
         """
         if not self.voxel_volumes:
-            raise ValueError(
+            raise InputError(
                 f"case {self.case.name!r}: volumes in mm³ need a voxel size, which none of its "
                 "files states; put nnU-Net's segmentation beside the .npz, name one file of the "
                 "case as NIfTI or MetaImage, or measure in voxels (without --mm3)"
@@ -76,7 +77,7 @@ class LoadedCase:
         (first, known), *others = self.voxel_volumes.items()
         for file, found in others:
             if not math.isclose(found, known, rel_tol=0.01):
-                raise ValueError(
+                raise InputError(
                     f"case {self.case.name!r}: {first} has voxels of {known:.6g} mm³ but {file} "
                     f"of {found:.6g} mm³; correct the header that is wrong, or measure in voxels "
                     "(without --mm3)"
@@ -116,9 +117,9 @@ def load_case(
         marks any voxel. The message names the file or the case.
     """
     if region_rule not in get_args(RegionRule):
-        raise ValueError(f"region_rule={region_rule!r}: choose one of {get_args(RegionRule)}")
+        raise InputError(f"region_rule={region_rule!r}: choose one of {get_args(RegionRule)}")
     if region_rule == "roi" and case.roi is None:
-        raise ValueError(
+        raise InputError(
             f"case {case.name!r}: region rule 'roi' needs a mask; name its file in the manifest's "
             "column 'roi', or choose the rule 'box' or 'all'"
         )
@@ -151,7 +152,7 @@ def load_case(
         try:
             box = annotated_box(arrays)
         except ValueError as error:
-            raise ValueError(f"case {case.name!r}: {error}") from error
+            raise InputError.of(error, case=case.name) from error
         # numpy.zeros takes no memory for the pages outside the box.
         order: Literal["F", "C"] = "F" if score.array.flags.f_contiguous else "C"
         region = np.zeros(score.array.shape, np.bool_, order)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from twintrack.cohort.case import Case, check_name, check_same_raters, not_found
+from twintrack.errors import InputError
 from twintrack.files import is_file, natural_order, replacing
 
 
@@ -37,11 +38,11 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Case]:
         lines = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
         rows = [(number, cells) for number, cells in lines if any(cells)]
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error}); save it as 'CSV UTF-8'") from error
+        raise InputError(f"not UTF-8 text ({error}); save it as 'CSV UTF-8'", file=path) from error
     except csv.Error as error:
-        raise ValueError(f"{path}: row {reader.line_num}: {error}") from error
+        raise InputError(f"row {reader.line_num}: {error}", file=path) from error
     if len(rows) < 2:
-        raise ValueError(f"{path}: no cases; it needs a header row and a row for each case")
+        raise InputError("no cases; it needs a header row and a row for each case", file=path)
 
     columns = rows[0][1]
     rater_columns = _check_columns(path, columns)
@@ -51,14 +52,14 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Case]:
     for number, cells in rows[1:]:
         place = f"{path}: row {number}"
         if len(cells) != len(columns):
-            raise ValueError(f"{place} has {len(cells)} cells, its header has {len(columns)}")
+            raise InputError(f"{place} has {len(cells)} cells, its header has {len(columns)}")
         row = dict(zip(columns, cells, strict=True))
         name = check_name(row["case"], place)
         if name in cases:
-            raise ValueError(f"{place}: case {name!r} appears twice")
+            raise InputError(f"case {name!r} appears twice", file=place)
         for column in ("score", *rater_columns):
             if not row[column]:
-                raise ValueError(f"{place}, column {column!r}: no file for case {name!r}")
+                raise InputError(f"{place}, column {column!r}: no file for case {name!r}")
         files = {
             column: path.parent / cell for column, cell in row.items() if cell and column != "case"
         }
@@ -69,11 +70,11 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Case]:
         ]
         raters = tuple(files[column] for column in rater_columns)
         if len(set(raters)) < len(raters):
-            raise ValueError(f"{place}: case {name!r} has the same file for two raters")
+            raise InputError(f"case {name!r} has the same file for two raters", file=place)
         case = Case(name, files["score"], raters, files.get("vessels"), files.get("roi"))
         same = seen.setdefault(dataclasses.replace(case, name=""), name)
         if same != name:
-            raise ValueError(f"{place}: case {name!r} has the same files as case {same!r}")
+            raise InputError(f"case {name!r} has the same files as case {same!r}", file=place)
         cases[name] = case
     if missing:
         raise not_found(missing)
@@ -97,12 +98,12 @@ def write_manifest(path: str | os.PathLike[str], cases: Iterable[Case]) -> None:
     folder = path.parent.absolute()
     cases = list(cases)
     if not cases:
-        raise ValueError(f"{path}: no cases to write")
+        raise InputError("no cases to write", file=path)
     check_same_raters(
         {case.name: tuple(str(k + 1) for k in range(len(case.raters))) for case in cases}
     )
     if len({case.name for case in cases}) < len(cases):
-        raise ValueError(f"{path}: two cases have the same name")
+        raise InputError("two cases have the same name", file=path)
 
     def cell(file: Path | None) -> str:
         if file is None:
@@ -122,18 +123,21 @@ def write_manifest(path: str | os.PathLike[str], cases: Iterable[Case]) -> None:
 def _check_columns(path: Path, columns: list[str]) -> list[str]:
     """Return the rater columns in order."""
     if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
-        raise ValueError(f"{path}: separated by semicolons or tabs; save it with commas")
+        raise InputError("separated by semicolons or tabs; save it with commas", file=path)
     raters = sorted((c for c in columns if re.fullmatch(r"rater_\d+", c)), key=natural_order)
     for column in columns:
         if column not in {"case", "score", "vessels", "roi", *raters}:
-            raise ValueError(
-                f"{path}: unknown column {column!r}; known are case, score, rater_1, rater_2, …, "
-                "vessels and roi"
+            raise InputError(
+                f"unknown column {column!r}; known are case, score, rater_1, rater_2, …, "
+                "vessels and roi",
+                file=path,
             )
         if columns.count(column) > 1:
-            raise ValueError(f"{path}: column {column!r} appears twice")
+            raise InputError(f"column {column!r} appears twice", file=path)
     wanted = ["case", "score", *(f"rater_{k + 1}" for k in range(max(1, len(raters))))]
     for column in wanted:
         if column not in columns:
-            raise ValueError(f"{path}: column {column!r} is missing; it has {', '.join(columns)}")
+            raise InputError(
+                f"column {column!r} is missing; it has {', '.join(columns)}", file=path
+            )
     return raters

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from twintrack.errors import InputError
 from twintrack.files import natural_order
 
 _ANY_CASE = "\0"  # no file is called so
@@ -239,7 +240,7 @@ def check_suggested(
 
 
 def _ambiguous(pattern: Pattern, case: str, found: Found, other: str, way: str = "") -> ValueError:
-    return ValueError(
+    return InputError(
         f"case {case!r}: {pattern.text!r} finds {found.path}, which fits {other} as well. {way}"
         f"{_ADVICE}"
     )
@@ -270,7 +271,7 @@ def _compile(component: str, case: str) -> tuple[str, re.Pattern[str]]:
             regex += rf"(\d{{{number[1] or 1},}})" if number else "(.*)"
             continue
         if part.startswith("{") and part != "{case}":
-            raise ValueError(f"{component!r}: {part} is not one of {{case}}, {{k}} and {{k:02d}}")
+            raise InputError(f"{component!r}: {part} is not one of {{case}}, {{k}} and {{k:02d}}")
         literal = case if part == "{case}" else part
         regex += re.escape(literal)
         prefix += "" if wild else literal

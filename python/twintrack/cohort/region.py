@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.array_checks import mask_value
+from twintrack.arrays.checks import mask_value
+from twintrack.errors import InputError
 from twintrack.volumes import Volume, read_labels
 from twintrack.volumes.slabs import VolumeSlabs, open_slabs
 
@@ -41,12 +42,12 @@ def annotated_box(
         No rater marks any voxel, or the shapes differ.
     """
     if not raters:
-        raise ValueError("no raters, so there is no annotated box")
+        raise InputError("no raters, so there is no annotated box")
     shape = raters[0].shape
     marked = [np.zeros(length, np.bool_) for length in shape]
     for number, rater in enumerate(raters, start=1):
         if rater.shape != shape:
-            raise ValueError(f"rater {number} has shape {rater.shape}, rater 1 has {shape}")
+            raise InputError(f"rater {number} has shape {rater.shape}, rater 1 has {shape}")
         slow, middle, fast = sorted(range(3), key=lambda axis: -abs(rater.strides[axis]))
         for index, slab in enumerate(rater.transpose(slow, middle, fast)):
             if slab.any():
@@ -54,7 +55,7 @@ def annotated_box(
                 marked[middle] |= slab.any(axis=1)
                 marked[fast] |= slab.any(axis=0)
     if not marked[0].any():
-        raise ValueError("no rater marks any voxel, so there is no annotated box")
+        raise InputError("no rater marks any voxel, so there is no annotated box")
     bounds = [np.flatnonzero(axis)[[0, -1]].tolist() for axis in marked]
     x, y, z = (
         slice(max(first - margin, 0), min(last + margin + 1, length))
@@ -103,4 +104,4 @@ def _masks(slabs: Iterable[NDArray[Any]], place: Volume) -> Iterator[NDArray[np.
 def require_marked(marked: bool, place: Volume) -> None:
     """Raise unless some voxel of a mask is `marked`."""
     if not marked:
-        raise ValueError(f"{place}: the mask is empty, so no voxel would count")
+        raise InputError("the mask is empty, so no voxel would count", file=str(place))

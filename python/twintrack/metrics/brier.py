@@ -8,8 +8,6 @@ import numpy as np
 
 from twintrack.metrics.case_tally import Bins, CaseTally
 
-__all__ = ["Murphy", "brier", "murphy"]
-
 
 class Murphy(NamedTuple):
     """Parts of the Brier score over raters' binary answers (Murphy 1973).

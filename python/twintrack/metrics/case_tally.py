@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
-from twintrack.arrays import on_device, rater_arrays, region_array, score_array
-from twintrack.backend import cuda_module
-from twintrack.case_arguments import check_one_case
-from twintrack.device_arrays import device_case
+from twintrack.arrays.backend import cuda_module
+from twintrack.arrays.case_arguments import check_one_case
+from twintrack.arrays.device import device_case
+from twintrack.arrays.host import on_device, rater_arrays, region_array, score_array
+from twintrack.arrays.numbers import whole_number
+from twintrack.errors import InputError
 from twintrack.files import naming, replacing
-from twintrack.scalars import whole_number
-
-__all__ = ["BINS", "THRESHOLDS", "Bins", "CaseOverview", "CaseTally"]
 
 BINS = 50
 """Equally wide bins of the benchmark's calibration error."""
@@ -168,7 +167,7 @@ class CaseTally:
     ) -> list[tuple[int, int]]:
         case = device_case(score, raters, region)
         if len(case.raters) != self.raters:
-            raise ValueError(
+            raise InputError(
                 f"raters has {len(case.raters)} masks but the tally was made for {self.raters}"
             )
         sums, marked = cuda_module().case_sums(
@@ -237,13 +236,13 @@ class CaseTally:
         found = read_arrays(path, _LARGEST_FILE)
         with naming(path):
             if str(found.get("format")) != FORMAT:
-                raise ValueError("it is not a case tally")
+                raise InputError("it is not a case tally")
             missing = [n for n in ("format_version", "bins", *_PARTS) if n not in found]
             if missing:
-                raise ValueError(f"it is a damaged case tally: {', '.join(missing)} missing")
+                raise InputError(f"it is a damaged case tally: {', '.join(missing)} missing")
             version = int(found["format_version"])
             if version > FORMAT_VERSION:
-                raise ValueError(
+                raise InputError(
                     f"it has format version {version}, this TwinTrack reads up to "
                     f"{FORMAT_VERSION}: update TwinTrack"
                 )
@@ -259,7 +258,7 @@ class CaseTally:
             for name, shape in expected.items():
                 part = found[name]
                 if part.dtype != np.uint64 or part.shape != shape:
-                    raise ValueError(
+                    raise InputError(
                         f"its {name} are {part.dtype} of shape {part.shape}, not uint64 of {shape}"
                     )
             tally = cls(raters, bins)

@@ -8,9 +8,8 @@ from bisect import bisect_right
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twintrack.arrays import real_numbers
-
-__all__ = ["crps_corrected", "crps_exact_integral", "crps_official"]
+from twintrack.arrays.host import real_numbers
+from twintrack.errors import InputError
 
 POINTS = 100  # of the reference distribution function
 
@@ -87,15 +86,15 @@ def crps_corrected(predicted: float, rater_volumes: ArrayLike) -> float:
 def _moments(predicted: float, rater_volumes: ArrayLike) -> tuple[float, float]:
     volumes = real_numbers(rater_volumes, "rater_volumes")
     if volumes.ndim != 1 or volumes.size == 0:
-        raise ValueError(
+        raise InputError(
             f"rater_volumes has shape {volumes.shape}; it must be a list of one volume or more"
         )
     if math.isnan(predicted):  # infinite is the official sum of many float16 scores
-        raise ValueError("predicted is nan; it must be a volume")
+        raise InputError("predicted is nan; it must be a volume")
     with np.errstate(over="ignore", invalid="ignore"):
         mean, deviation = float(volumes.mean()), float(volumes.std())
     if not math.isfinite(deviation):
-        raise ValueError(f"rater_volumes are {volumes}; their spread is not a finite number")
+        raise InputError(f"rater_volumes are {volumes}; their spread is not a finite number")
     return mean, deviation
 
 

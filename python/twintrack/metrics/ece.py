@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 
 from twintrack.metrics.case_tally import Bins
 
-__all__ = ["average_error", "expected_error", "expected_error_per_rater"]
-
 
 def expected_error_per_rater(bins: Bins) -> NDArray[np.float64]:
     """Return Σ_b (n_b / n) |rate_b - mean_b| for each rater: (N,); NaN without voxels.

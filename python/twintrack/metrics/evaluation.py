@@ -9,9 +9,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twintrack.arrays import on_device, rater_arrays, score_array
-from twintrack.case_arguments import check_one_case
-from twintrack.device_arrays import device_array, device_kind
+from twintrack.arrays.case_arguments import check_one_case
+from twintrack.arrays.device import device_array
+from twintrack.arrays.host import on_device, rater_arrays, score_array
+from twintrack.arrays.libraries import device_kind
+from twintrack.arrays.numbers import number_between
+from twintrack.errors import InputError
 from twintrack.metrics.brier import Murphy, brier, murphy
 from twintrack.metrics.case_tally import Bins, CaseTally
 from twintrack.metrics.crps import crps_corrected, crps_official
@@ -19,9 +22,6 @@ from twintrack.metrics.ece import average_error, expected_error, expected_error_
 from twintrack.metrics.numpy_sum import numpy_sum
 from twintrack.metrics.tdsc import tdsc
 from twintrack.metrics.vascular import vascular_invasion
-from twintrack.scalars import number_between
-
-__all__ = ["MARGIN", "CaseMetrics", "Protocol", "evaluate"]
 
 Protocol = Literal["official", "corrected"]
 MARGIN = 20  # voxels around the annotations that calibration errors look at
@@ -120,7 +120,7 @@ def evaluate(
     roundings.
     """
     if protocol not in get_args(Protocol):
-        raise ValueError(f"protocol is {protocol!r}; it must be official or corrected")
+        raise InputError("it must be official or corrected", argument="protocol", value=protocol)
     voxel_volume = number_between(voxel_volume, "voxel_volume", 0)
     check_one_case(score, raters)
     p: Any

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack import _core
-from twintrack.device_arrays import device_array, device_kind
-
-__all__ = ["numpy_sum"]
+from twintrack.arrays.device import device_array
+from twintrack.arrays.libraries import device_kind
 
 # NumPy adds float16 in float32, pairwise, and rounds the total to float16. Pairwise sums of up to
 # 2^40 terms, none negative, are off by less than 60 roundings: 4e-6 of the total.

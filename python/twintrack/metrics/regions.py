@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twintrack.arrays import rater_arrays, score_array
-
-__all__ = ["near_tumour", "scored"]
+from twintrack.arrays.host import rater_arrays, score_array
+from twintrack.errors import InputError
 
 
 def scored(score: ArrayLike) -> NDArray[np.bool_]:
@@ -56,16 +55,16 @@ def near_tumour(
     masks = rater_arrays(raters)
     shape = masks[0].shape
     if not 0 <= margin < np.inf:
-        raise ValueError(f"margin is {margin}; it must be 0 or more")
+        raise InputError(f"margin is {margin}; it must be 0 or more")
     sizes = np.ones(len(shape)) if spacing is None else np.asarray(spacing, np.float64)
     if sizes.shape != (len(shape),) or not np.all(sizes > 0):
-        raise ValueError(
+        raise InputError(
             f"spacing is {spacing}; it must be one positive number for each of {len(shape)} axes"
         )
     marked = np.zeros(shape, np.bool_)
     for k, mask in enumerate(masks):
         if mask.shape != shape:
-            raise ValueError(f"raters[{k}] has shape {mask.shape} but raters[0] has shape {shape}")
+            raise InputError(f"raters[{k}] has shape {mask.shape} but raters[0] has shape {shape}")
         marked |= mask != 0
     if not marked.any():
         return marked

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twintrack.arrays import rater_arrays
-from twintrack.case_arguments import check_one_case
+from twintrack.arrays.case_arguments import check_one_case
+from twintrack.arrays.host import rater_arrays
 from twintrack.metrics.case_tally import BINS, CaseTally
-
-__all__ = ["ReliabilityCurve", "curve_of", "reliability_curve"]
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twintrack.arrays import rater_arrays, to_numpy
-
-__all__ = ["staple_consensus", "staple_dice"]
+from twintrack.arrays.host import rater_arrays, to_numpy
+from twintrack.errors import InputError
 
 # Iteration stops when no sensitivity or specificity has moved by more.
 _TOLERANCE = 1e-7
@@ -72,7 +71,9 @@ def staple_dice(
         If shapes do not fit, or for a value that is not allowed, with its voxel.
     """
     if protocol not in ("official", "corrected"):
-        raise ValueError(f"protocol is {protocol!r}; it must be 'official' or 'corrected'")
+        raise InputError(
+            "it must be 'official' or 'corrected'", argument="protocol", value=protocol
+        )
     votes = _count_votes(rater_arrays(raters))
     predicted = _predicted(prediction, votes)
     at_marked = predicted[votes.marked]
@@ -101,7 +102,7 @@ def _count_votes(raters: list[NDArray[Any]]) -> _Votes:
     shape = raters[0].shape
     for i, rater in enumerate(raters):
         if rater.shape != shape:
-            raise ValueError(f"raters[{i}] has shape {rater.shape} but raters[0] has shape {shape}")
+            raise InputError(f"raters[{i}] has shape {rater.shape} but raters[0] has shape {shape}")
     # In memory order, in which boolean indexing is fast.
     axes = tuple(int(axis) for axis in np.argsort([-abs(step) for step in raters[0].strides]))
     raters = [rater.transpose(axes) for rater in raters]
@@ -114,7 +115,7 @@ def _count_votes(raters: list[NDArray[Any]]) -> _Votes:
         wrong = np.flatnonzero((label != 0) & (label != 1))
         if wrong.size:
             voxel = np.argwhere(marked)[wrong[0]][np.argsort(axes)].tolist()
-            raise ValueError(f"raters[{i}]{voxel} is {label[wrong[0]]}; labels must be 0 or 1")
+            raise InputError(f"raters[{i}]{voxel} is {label[wrong[0]]}; labels must be 0 or 1")
         votes[i] = label != 0
     patterns, pattern, count = np.unique(votes, axis=1, return_inverse=True, return_counts=True)
     nobody = np.zeros((len(raters), 1), bool)
@@ -160,7 +161,7 @@ def _predicted(prediction: ArrayLike, votes: _Votes) -> NDArray[np.bool_]:
     given = to_numpy(prediction, "prediction")
     shape = tuple(votes.marked.shape[i] for i in np.argsort(votes.axes))
     if given.shape != shape:
-        raise ValueError(f"prediction has shape {given.shape} but raters[0] has shape {shape}")
+        raise InputError(f"prediction has shape {given.shape} but raters[0] has shape {shape}")
     if given.dtype == np.dtype("V2"):  # bfloat16: the upper half of a float32
         given = (given.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
     values = given.transpose(votes.axes)
@@ -168,6 +169,6 @@ def _predicted(prediction: ArrayLike, votes: _Votes) -> NDArray[np.bool_]:
     if values.size > 0 and not (values.min() >= 0 and values.max() <= 1):
         voxel = np.argwhere(~((given >= 0) & (given <= 1)))[0]
         rule = "scores must be in [0, 1]" if given.dtype.kind == "f" else "labels must be 0 or 1"
-        raise ValueError(f"prediction{voxel.tolist()} is {given[tuple(voxel)]}; {rule}")
+        raise InputError(f"prediction{voxel.tolist()} is {given[tuple(voxel)]}; {rule}")
     predicted: NDArray[np.bool_] = values > 0.5
     return predicted

@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 
 from twintrack.metrics.case_tally import THRESHOLDS
 
-__all__ = ["tdsc"]
-
 SMOOTHING = 1e-6
 
 

@@ -17,21 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
-from twintrack.arrays import on_device, rater_arrays, score_array, to_numpy
-from twintrack.backend import cuda_module
-from twintrack.device_arrays import device_vessels
-from twintrack.scalars import whole_number
-
-__all__ = [
-    "AXES",
-    "THRESHOLDS",
-    "VESSELS",
-    "ContactDegrees",
-    "VascularInvasion",
-    "contact_degrees",
-    "invasion_distances",
-    "vascular_invasion",
-]
+from twintrack.arrays.backend import cuda_module
+from twintrack.arrays.device import device_vessels
+from twintrack.arrays.host import on_device, rater_arrays, score_array, to_numpy
+from twintrack.arrays.numbers import whole_number
+from twintrack.errors import InputError
 
 #: Vessels of the CURVAS-PDACVI benchmark and their labels.
 VESSELS: Mapping[str, int] = MappingProxyType(
@@ -189,7 +179,9 @@ def invasion_distances(
         If `protocol` is neither.
     """
     if protocol not in ("official", "corrected"):
-        raise ValueError(f"protocol is {protocol!r}; it must be 'official' or 'corrected'")
+        raise InputError(
+            "it must be 'official' or 'corrected'", argument="protocol", value=protocol
+        )
     distance: dict[str, float] = {}
     vanished: dict[tuple[str, float], list[str]] = {}
     for row, name in enumerate(degrees.labels):

@@ -9,16 +9,8 @@ from typing import Any
 import numpy as np
 
 from twintrack.ensemble import Average
+from twintrack.errors import InputError
 from twintrack.nnunet.models import Folder, Model
-
-__all__ = [
-    "check_alike",
-    "check_channels",
-    "check_coarse",
-    "check_device",
-    "check_fusable",
-    "list_channels",
-]
 
 
 def check_alike(folders: Sequence[Folder]) -> None:
@@ -27,9 +19,10 @@ def check_alike(folders: Sequence[Folder]) -> None:
     for folder in folders:
         for fold in folder.folds:
             if (folder.path.resolve(), fold) in seen:
-                raise ValueError(
-                    f"{folder.path}: fold {fold} is named twice; a member counts once, or it would "
-                    "weigh as much as two"
+                raise InputError(
+                    f"fold {fold} is named twice; a member counts once, or it would "
+                    "weigh as much as two",
+                    file=folder.path,
                 )
             seen.add((folder.path.resolve(), fold))
     first = folders[0]
@@ -40,9 +33,10 @@ def check_alike(folders: Sequence[Folder]) -> None:
             ("regions", first.outputs, folder.outputs),
         ):
             if mine != theirs:
-                raise ValueError(
-                    f"{folder.path}: {name} {theirs} differ from {mine} of {first.path}; members "
-                    "of an ensemble must have the same"
+                raise InputError(
+                    f"{name} {theirs} differ from {mine} of {first.path}; members "
+                    "of an ensemble must have the same",
+                    file=folder.path,
                 )
         _check_images(folder, first)
 
@@ -55,15 +49,16 @@ def _check_images(folder: Folder, member: Folder) -> None:
     """
     mine, theirs = folder.channels, member.channels
     if len(mine) != len(theirs) or (mine != theirs and sorted(mine) == sorted(theirs)):
-        raise ValueError(
-            f"{folder.path}: channels {mine} differ from {theirs} of {member.path}; all networks "
-            "are given the same images"
+        raise InputError(
+            f"channels {mine} differ from {theirs} of {member.path}; all networks "
+            "are given the same images",
+            file=folder.path,
         )
     if folder.canonical != member.canonical:
         turned = [f"{one.path} turns" for one in (folder, member) if one.canonical]
-        raise ValueError(
-            f"{folder.path}: reads images otherwise than {member.path}; of the two only "
-            f"{turned[0]} them to RAS"
+        raise InputError(
+            f"reads images otherwise than {member.path}; of the two only {turned[0]} them to RAS",
+            file=folder.path,
         )
 
 
@@ -75,7 +70,7 @@ def check_coarse(coarse: Folder, member: Folder, organ: tuple[int, ...] | None) 
         values.update(label if isinstance(label, list) else [label])
     wrong = [label for label in organ or () if label not in values or label == 0]
     if wrong or organ == ():
-        raise ValueError(f"organ is {organ}; the labels of {coarse.path} are {dict(coarse.labels)}")
+        raise InputError(f"organ is {organ}; the labels of {coarse.path} are {dict(coarse.labels)}")
 
 
 def check_channels(name: str, given: int | Sequence[int] | None, folder: Folder) -> tuple[int, ...]:
@@ -100,19 +95,19 @@ def check_channels(name: str, given: int | Sequence[int] | None, folder: Folder)
     known = list_channels(folder, range(lowest, len(folder.outputs)))
     if given is None:
         if folder.regions:
-            raise ValueError(
+            raise InputError(
                 f"{name} (--{name}) is not given, and {folder.path} was trained with regions: name "
                 f"the number of one or several of {known}"
             )
         given = 1
     channels = (int(given),) if isinstance(given, (int, np.integer)) else tuple(given)
     if not channels or not all(lowest <= channel < len(folder.outputs) for channel in channels):
-        raise ValueError(
+        raise InputError(
             f"{name} is {channels}; the members' channels are {lowest} to "
             f"{len(folder.outputs) - 1}: {known}"
         )
     if len(set(channels)) != len(channels):
-        raise ValueError(f"{name} is {channels}; it names a channel twice")
+        raise InputError(f"{name} is {channels}; it names a channel twice")
     return channels
 
 
@@ -128,14 +123,16 @@ def check_fusable(models: Sequence[Model], average: Average) -> None:
         mine = (first.resampling, first.force_separate_z)
         theirs = (model.resampling, model.force_separate_z)
         if mine != theirs:
-            raise ValueError(
-                f"{model.folder.path}: resamples probabilities by {theirs}, {first.folder.path} by "
-                f"{mine}; members of an ensemble must do it in the same way"
+            raise InputError(
+                f"resamples probabilities by {theirs}, {first.folder.path} by "
+                f"{mine}; members of an ensemble must do it in the same way",
+                file=model.folder.path,
             )
         if average == "logits" and model.preprocessing != first.preprocessing:
-            raise ValueError(
-                f"{model.folder.path}: preprocesses images otherwise than {first.folder.path}; the "
-                "mean of logits needs members on one grid: use average='probabilities'"
+            raise InputError(
+                f"preprocesses images otherwise than {first.folder.path}; the "
+                "mean of logits needs members on one grid: use average='probabilities'",
+                file=model.folder.path,
             )
 
 
@@ -148,14 +145,16 @@ def check_device(name: str) -> Any:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device is {name!r}; it is auto, cpu, cuda, cuda:N or mps") from error
+        raise InputError(
+            "it is auto, cpu, cuda, cuda:N or mps", argument="device", value=name
+        ) from error
     usable = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
     if not usable.get(device.type, False):
-        raise ValueError(f"device is {name!r}, which is not available here; use cpu")
+        raise InputError(f"device is {name!r}, which is not available here; use cpu")
     if device.type == "cuda" and device.index is None:
         # By number: "the current device" is another one in other threads.
         device = torch.device("cuda", torch.cuda.current_device())

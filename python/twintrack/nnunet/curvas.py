@@ -12,8 +12,9 @@ import numpy as np
 
 from twintrack.cohort import Case, write_manifest
 from twintrack.cohort.case import check_name
+from twintrack.errors import InputError
 from twintrack.files import WRITTEN_SUFFIXES, natural_order, replacing
-from twintrack.nnunet.prepared import Fault, Prepared, message_without, read_predictable
+from twintrack.nnunet.prepared import Fault, Prepared, message_of, read_predictable
 from twintrack.volumes import (
     HEADER_PARTS,
     Volume,
@@ -21,8 +22,6 @@ from twintrack.volumes import (
     read_label_map,
     read_labels,
 )
-
-__all__ = ["prepare_curvas"]
 
 PathLike = str | os.PathLike[str]
 
@@ -74,9 +73,11 @@ def prepare_curvas(
         not positive, or `ending` is none of the three.
     """
     if ending not in WRITTEN_SUFFIXES:
-        raise ValueError(f"ending is {ending!r}; it is one of {', '.join(WRITTEN_SUFFIXES)}")
+        raise InputError(
+            f"it is one of {', '.join(WRITTEN_SUFFIXES)}", argument="ending", value=ending
+        )
     if raters is not None and raters < 1:
-        raise ValueError(f"raters is {raters}; a case needs at least one")
+        raise InputError(f"raters is {raters}; a case needs at least one")
     root, target = Path(cases), Path(manifest)
     if not target.parent.is_dir():
         raise FileNotFoundError(2, "no such folder to write the manifest to", str(target.parent))
@@ -110,7 +111,7 @@ def prepare_curvas(
     list_of_faults = target.with_name(f"{target.stem}_faults.csv")
     write_faults(list_of_faults, faults)
     if not listed:
-        raise ValueError(f"{root}: no case can be used; see {list_of_faults}")
+        raise InputError(f"no case can be used; see {list_of_faults}", file=root)
     write_manifest(target, listed)
     return Prepared((target, list_of_faults), tuple(case.name for case in listed), faults)
 
@@ -135,7 +136,7 @@ def _annotations(folder: Path) -> dict[int, Path]:
         match = re.fullmatch(r"annotation_0*([1-9]\d*)\.nii(\.gz)?", file.name)
         other = found.setdefault(int(match[1]), file) if match else file
         if other != file:
-            raise ValueError(f"{file}: is of the same rater as {other}; keep one of them")
+            raise InputError(f"is of the same rater as {other}; keep one of them", file=file)
     return dict(sorted(found.items()))
 
 
@@ -157,7 +158,7 @@ def _examine(folder: Path, raters: int) -> list[Fault]:
         try:
             return reader(file)
         except (OSError, ValueError) as error:
-            fault(file, "unreadable", message_without(file, error), used=False)
+            fault(file, "unreadable", message_of(error), used=False)
             return None
 
     annotations = _annotations(folder)
@@ -204,6 +205,6 @@ def _compare(
         try:
             check_same_geometry(image, volume, ignore=HEADER_PARTS)
         except ValueError:
-            fault(file, "shape", message_without(file, error), False)
+            fault(file, "shape", message_of(error), False)
         else:
-            fault(file, "header", message_without(file, error), True)
+            fault(file, "header", message_of(error), True)

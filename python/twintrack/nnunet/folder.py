@@ -12,20 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from twintrack.cohort.score_records import RECORD, REGIONS
+from twintrack.errors import InputError
 from twintrack.files import PLACED_SUFFIXES, WRITTEN_SUFFIXES, natural_order, split_suffix
 from twintrack.nnunet.images import Image, read_image
 from twintrack.nnunet.pipeline import Pipeline, Prediction
-from twintrack.nnunet.record import (
+from twintrack.nnunet.prediction_record import (
     changed_image,
     check_same,
     describe,
     stamp_images,
     write_json,
 )
-from twintrack.predictions import RECORD, REGIONS
 from twintrack.volumes import write_volume
-
-__all__ = ["Done", "Outputs", "find_images", "predict_folder"]
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,9 @@ class Outputs:
     def __post_init__(self) -> None:
         if self.ending not in WRITTEN_SUFFIXES:
             known = ", ".join(WRITTEN_SUFFIXES)
-            raise ValueError(f"ending is {self.ending!r}; it is one of {known}")
+            raise InputError(f"it is one of {known}", argument="ending", value=self.ending)
         if self.ending == ".mha" and self.dtype != "float32":
-            raise ValueError(f"MetaImage has no scale factor: {self.dtype} needs .nii.gz or .nii")
+            raise InputError(f"MetaImage has no scale factor: {self.dtype} needs .nii.gz or .nii")
 
     def score(self, case: str) -> Path:
         """Return the file of the score."""
@@ -185,7 +184,7 @@ def find_images(source: str | os.PathLike[str], channels: int = 1) -> dict[str, 
             case, channel = head, int(number)
         other = cases.setdefault(case, {}).setdefault(channel, file)
         if other != file:
-            raise ValueError(f"{file}: is the same case as {other}; keep one of them")
+            raise InputError(f"is the same case as {other}; keep one of them", file=file)
     if not cases:
         raise FileNotFoundError(
             2, f"no images ({', '.join(PLACED_SUFFIXES)}) in this folder", str(source)
@@ -193,16 +192,18 @@ def find_images(source: str | os.PathLike[str], channels: int = 1) -> dict[str, 
     for case, files in cases.items():
         second = cases.get(f"{case}_0001")
         if channels == 1 and second and split_suffix(files[0].name)[0] == f"{case}_0000":
-            raise ValueError(
-                f"{source}: {files[0].name} and {second[0].name} are two channels of a case or two "
+            raise InputError(
+                f"{files[0].name} and {second[0].name} are two channels of a case or two "
                 "cases; the networks were trained with 1 channel: take away what is no first "
-                "channel, or give the cases names without _0000"
+                "channel, or give the cases names without _0000",
+                file=source,
             )
         if sorted(files) != list(range(channels)):
             names = ", ".join(files[number].name for number in sorted(files))
-            raise ValueError(
-                f"{source}: case {case!r} has {names}, but the networks were trained with "
-                f"{channels} channel{'s' * (channels > 1)}, numbered from _0000 on"
+            raise InputError(
+                f"case {case!r} has {names}, but the networks were trained with "
+                f"{channels} channel{'s' * (channels > 1)}, numbered from _0000 on",
+                file=source,
             )
     return {
         case: tuple(cases[case][channel] for channel in range(channels))
@@ -252,10 +253,11 @@ def predict_folder(
     # Looked for before the record, which another process with a part of the cases writes first.
     strangers = outputs.others(cases)
     if strangers and not record.is_file():
-        raise ValueError(
-            f"{outputs.folder}: holds {strangers[0].name}, of another case, but no {RECORD} that "
+        raise InputError(
+            f"holds {strangers[0].name}, of another case, but no {RECORD} that "
             "says how it was made; beside this ensemble's it would pass for one of its scores: use "
-            "another folder, or delete what is in this one"
+            "another folder, or delete what is in this one",
+            file=outputs.folder,
         )
     # Without a record nobody knows how the files that are there were made.
     keep = keep and record.is_file()
@@ -336,4 +338,6 @@ def _check_apart(cases: Mapping[str, Sequence[Path]], outputs: Outputs) -> None:
     for case in cases:
         for file in (outputs.score(case), outputs.mask(case), outputs.roi(case)):
             if file.resolve() in images:
-                raise ValueError(f"{file}: is an image; choose another folder for the predictions")
+                raise InputError(
+                    "is an image; choose another folder for the predictions", file=file
+                )

@@ -21,11 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from twintrack.errors import InputError
 from twintrack.nnunet.pipeline import Pipeline
 from twintrack.nnunet.roi import RoiRule
 from twintrack.volumes import write_volume
-
-__all__ = ["main", "run"]
 
 INPUT = "images/thoracic-abdominal-ct"
 CONFIDENCE = "images/pdac-confidence/output.mha"
@@ -53,7 +52,7 @@ def run(source: Path, target: Path, model: Path, device: str = "auto") -> None:
         raise FileNotFoundError(2, "there is no .mha image here", str(folder))
     if len(images) > 1:
         names = ", ".join(image.name for image in images)
-        raise ValueError(f"{folder}: holds {names}; an algorithm job gets one image")
+        raise InputError(f"holds {names}; an algorithm job gets one image", file=folder)
     pipeline = load_pipeline(model, device)
     if device == "auto" and pipeline.device.type == "cpu":
         warnings.warn("the networks run on the CPU, where a CT takes long", stacklevel=2)
@@ -84,7 +83,7 @@ def load_pipeline(model: Path, device: str) -> Pipeline:
             **{"device": device, **settings},
         )
     except TypeError as error:
-        raise ValueError(f"{model / 'settings.json'}: {error}") from error
+        raise InputError.of(error, file=model / "settings.json") from error
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -100,11 +99,11 @@ def _read_settings(path: Path) -> dict[str, Any]:
         settings: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
         unknown = sorted(settings.keys() - set(known))
         if unknown:
-            raise ValueError(f"{unknown[0]!r} is no setting; known are {', '.join(known)}")
+            raise InputError(f"{unknown[0]!r} is no setting; known are {', '.join(known)}")
         if "roi" in settings:
             settings["roi"] = RoiRule(**settings["roi"])
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise InputError.of(error, file=path) from error
     return settings
 
 

@@ -12,10 +12,9 @@ import numpy as np
 from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
 
-from twintrack.arrays import refuse_masked
+from twintrack.arrays.host import refuse_masked
+from twintrack.errors import InputError
 from twintrack.volumes import Volume, check_same_geometry, read_volume
-
-__all__ = ["Image", "as_image", "read_image", "resample_image", "resample_labels", "spacing_note"]
 
 Triple = tuple[float, float, float]
 
@@ -92,7 +91,7 @@ def read_image(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
     """
     files = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not files:
-        raise ValueError("an image needs at least one file")
+        raise InputError("an image needs at least one file")
     volumes = [read_volume(Path(file)) for file in files]
     for volume in volumes[1:]:
         check_same_geometry(volumes[0], volume)
@@ -115,19 +114,19 @@ def as_image(array: NDArray[Any], affine: NDArray[np.float64] | None) -> Image:
     refuse_masked(array, "image")
     array = np.asarray(array)
     if array.ndim not in (3, 4) or not array.size or array.dtype.kind not in "iuf":
-        raise ValueError(
+        raise InputError(
             f"image has shape {array.shape} and dtype {array.dtype}; it must be real numbers "
             "(x, y, z), or (C, x, y, z) for several channels"
         )
     channels = tuple(array) if array.ndim == 4 else (array,)
     if affine is None:
-        raise ValueError(
+        raise InputError(
             "affine is None; an array needs it, for the networks look at voxels of a known size: "
             "numpy.eye(4) are voxels of 1 mm"
         )
     matrix = np.asarray(affine, np.float64)
     if not _usable(matrix):
-        raise ValueError(f"affine is {matrix.tolist()}; it must be an invertible (4, 4) matrix")
+        raise InputError(f"affine is {matrix.tolist()}; it must be an invertible (4, 4) matrix")
     for channel in channels:
         check_finite(channel, "image")
     return Image(channels, Volume(channels[0], matrix))
@@ -136,14 +135,16 @@ def as_image(array: NDArray[Any], affine: NDArray[np.float64] | None) -> Image:
 def check_place(volume: Volume) -> None:
     """Raise if the header says no place at all: distances in it would mean nothing."""
     if volume.affine is None:
-        raise ValueError(
-            f"{volume}: says nothing of the voxels' size and place, which the networks need; give "
-            "the image as NIfTI or MetaImage"
+        raise InputError(
+            "says nothing of the voxels' size and place, which the networks need; give "
+            "the image as NIfTI or MetaImage",
+            file=str(volume),
         )
     if not _usable(volume.affine):
-        raise ValueError(
-            f"{volume}: its header maps voxels to millimetres by {volume.affine[:3].tolist()}, "
-            "which no image can have; mend its sform and qform (MetaImage: spacing and direction)"
+        raise InputError(
+            f"its header maps voxels to millimetres by {volume.affine[:3].tolist()}, "
+            "which no image can have; mend its sform and qform (MetaImage: spacing and direction)",
+            file=str(volume),
         )
 
 
@@ -181,8 +182,8 @@ def check_finite(array: NDArray[Any], name: str) -> None:
             wrong = np.argwhere(~np.isfinite(slab))
             if len(wrong):
                 i, j = (int(value) for value in wrong[0])
-                raise ValueError(
-                    f"{name}: voxel ({i}, {j}, {index}) is {slab[i, j]}; images must be finite"
+                raise InputError(
+                    f"voxel ({i}, {j}, {index}) is {slab[i, j]}; images must be finite", file=name
                 )
 
 

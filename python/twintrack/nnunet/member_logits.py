@@ -7,9 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from twintrack.device_arrays import device_kind
-
-__all__ = ["MemberLogits", "move_to_host"]
+from twintrack.arrays.libraries import device_kind
 
 
 class MemberLogits:

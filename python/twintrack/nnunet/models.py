@@ -18,19 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.ensemble import ANISOTROPY_LIMIT, ExportGeometry
+from twintrack.errors import InputError
 from twintrack.files import natural_order
 from twintrack.nnunet.patches import Patches
 from twintrack.runs.stamps import read_stamp
 from twintrack.volumes.nnunet_files import READERS
-
-__all__ = [
-    "Folder",
-    "Model",
-    "expect_import_warning",
-    "inspect_folder",
-    "load_model",
-    "own_trainers",
-]
 
 _RESAMPLING: dict[str, Literal["nnunet", "torch"]] = {
     "resample_data_or_seg_to_shape": "nnunet",
@@ -103,7 +95,7 @@ def inspect_folder(
         is no sequence.
     """
     if isinstance(folds, (str, int)):
-        raise ValueError(f"folds is {folds!r}; it is a sequence, such as [{folds!r}]")
+        raise InputError(f"it is a sequence, such as [{folds!r}]", argument="folds", value=folds)
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(2, "no such folder; a trained nnU-Net model is needed", str(path))
@@ -114,9 +106,9 @@ def inspect_folder(
     channels = _entry(dataset, key, path / "dataset.json")
     reader = plans.get("image_reader_writer", "SimpleITKIO")
     if not isinstance(reader, str) or reader not in READERS:
-        raise ValueError(
-            f"{path / 'plans.json'}: images are read by {reader!r}; supported are "
-            f"{', '.join(READERS)}"
+        raise InputError(
+            f"images are read by {reader!r}; supported are {', '.join(READERS)}",
+            file=path / "plans.json",
         )
     regions = any(isinstance(label, list) and len(label) > 1 for label in labels.values())
     return Folder(
@@ -192,7 +184,7 @@ class Model:
         plans, configuration = self.predictor.plans_manager, self.predictor.configuration_manager
         data = np.stack([np.asarray(channel, np.float32) for channel in channels])
         if not data.any():
-            raise ValueError("the image is 0 everywhere; there is nothing to segment")
+            raise InputError("the image is 0 everywhere; there is nothing to segment")
         properties: dict[str, Any] = {"spacing": [float(value) for value in spacing]}
         preprocessor = configuration.preprocessor_class(verbose=False)
         data, _, properties = preprocessor.run_case_npy(
@@ -299,22 +291,24 @@ def load_model(
                 str(folder.path), folder.folds, folder.checkpoint
             )
         except Exception as error:
-            raise ValueError(
-                f"{folder.path}: the model cannot be loaded: {type(error).__name__}: {error}"
+            raise InputError(
+                f"the model cannot be loaded: {type(error).__name__}: {error}", file=folder.path
             ) from error
     weights = list(predictor.list_of_parameters)
     configuration = predictor.configuration_manager
     if configuration.previous_stage_name is not None:
-        raise ValueError(
-            f"{folder.path}: the second stage of a cascade, which needs the first one's "
-            "segmentation; use 3d_fullres or 3d_lowres"
+        raise InputError(
+            "the second stage of a cascade, which needs the first one's "
+            "segmentation; use 3d_fullres or 3d_lowres",
+            file=folder.path,
         )
     try:
         _ = predictor.plans_manager.foreground_intensity_properties_per_channel
     except KeyError as error:
-        raise ValueError(
-            f"{folder.path / 'plans.json'}: has no {error}, without which nnU-Net preprocesses no "
-            "image; take the plans that the model was trained with"
+        raise InputError(
+            f"has no {error}, without which nnU-Net preprocesses no "
+            "image; take the plans that the model was trained with",
+            file=folder.path / "plans.json",
         ) from error
     return Model(folder, predictor, weights, digests, *_resampling(folder.path, configuration))
 
@@ -339,11 +333,12 @@ def _resampling(path: Path, configuration: Any) -> tuple[Literal["nnunet", "torc
         )
         if usual and (force is None or isinstance(force, bool)):
             return _RESAMPLING[name], force
-    raise ValueError(
-        f"{path / 'plans.json'}: probabilities are resampled by {name} with {keywords}; supported "
+    raise InputError(
+        f"probabilities are resampled by {name} with {keywords}; supported "
         "are resample_data_or_seg_to_shape with order 1 and order_z 0, and "
         "resample_torch_fornnunet with its default modes, both with a "
-        f"separate_z_anisotropy_threshold of {ANISOTROPY_LIMIT:g}"
+        f"separate_z_anisotropy_threshold of {ANISOTROPY_LIMIT:g}",
+        file=path / "plans.json",
     )
 
 
@@ -482,16 +477,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from error
+        raise InputError(f"not valid JSON ({error})", file=path) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a {type(content).__name__}; an object is needed")
+        raise InputError(f"holds a {type(content).__name__}; an object is needed", file=path)
     return content
 
 
 def _entry(content: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
     value = content.get(key)
     if not isinstance(value, dict) or not value:
-        raise ValueError(f"{path}: {key!r} is {value!r}; it must be an object with entries")
+        raise InputError(f"{key!r} is {value!r}; it must be an object with entries", file=path)
     return value
 
 
@@ -504,8 +499,8 @@ def _outputs(labels: Mapping[str, Any], regions: bool, path: Path) -> tuple[str,
             if name != "ignore"
         }
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: 'labels' is {labels!r}; a label is a whole number or a list of them"
+        raise InputError(
+            f"'labels' is {labels!r}; a label is a whole number or a list of them", file=path
         ) from error
     if regions:  # in the order of the file; the background has no channel
         return tuple(name for name, value in values.items() if value != {0})
@@ -529,7 +524,7 @@ def _folds(path: Path, folds: Sequence[int | str] | None, checkpoint: str) -> tu
             raise FileNotFoundError(2, f"no fold has {checkpoint}: {hint}", str(path))
         return tuple(found)
     if not folds:
-        raise ValueError("folds is empty; name at least one, or none to use all that there are")
+        raise InputError("folds is empty; name at least one, or none to use all that there are")
     for fold in folds:
         weights = path / f"fold_{fold}" / checkpoint
         if not weights.is_file():

@@ -15,18 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.datasets.phantom import ANATOMY_LABELS
+from twintrack.datasets.panorama import ANATOMY_LABELS
+from twintrack.errors import InputError
 from twintrack.files import PLACED_SUFFIXES, natural_order, replacing, split_suffix
 from twintrack.nnunet.images import Image, resample_image, resample_labels
 from twintrack.nnunet.pipeline import COARSE_SPACING
-from twintrack.nnunet.prepared import Fault, Prepared, message_without, read_predictable
-from twintrack.nnunet.record import write_json
+from twintrack.nnunet.prediction_record import write_json
+from twintrack.nnunet.prepared import Fault, Prepared, file_of, message_of, read_predictable
 from twintrack.nnunet.roi import RoiRule, find_roi
 from twintrack.runs.stamps import FileStamp, read_stamp
 from twintrack.version import __version__
 from twintrack.volumes import check_same_geometry, read_label_map, write_volume
-
-__all__ = ["PANCREAS", "dataset_folder", "prepare_panorama"]
 
 PathLike = str | os.PathLike[str]
 
@@ -39,9 +38,9 @@ _RECORDS = "prepared"  # folder of a data set, which nnU-Net does not look into
 def dataset_folder(raw: PathLike, number: int, name: str) -> Path:
     """Return nnU-Net's folder of a raw data set: ``RAW/DatasetNNN_NAME``."""
     if not 1 <= number <= 999:
-        raise ValueError(f"data set number is {number}; nnU-Net's are 1 to 999")
+        raise InputError(f"data set number is {number}; nnU-Net's are 1 to 999")
     if not re.fullmatch(r"\w+", name):
-        raise ValueError(f"data set name is {name!r}; letters, digits and _ are allowed")
+        raise InputError(f"data set name is {name!r}; letters, digits and _ are allowed")
     return Path(raw) / f"Dataset{number:03d}_{name}"
 
 
@@ -99,11 +98,11 @@ def prepare_panorama(
         of the numbers, or an argument is out of range.
     """
     if at_a_time < 1:
-        raise ValueError(f"at_a_time is {at_a_time}; at least one case is needed")
+        raise InputError(f"at_a_time is {at_a_time}; at least one case is needed")
     if not all(0 < length < math.inf for length in coarse_spacing):
-        raise ValueError(f"coarse_spacing is {coarse_spacing}; three lengths in mm are needed")
+        raise InputError(f"coarse_spacing is {coarse_spacing}; three lengths in mm are needed")
     if coarse == fine:
-        raise ValueError(f"coarse and fine are both {fine}; nnU-Net tells data sets by number")
+        raise InputError(f"coarse and fine are both {fine}; nnU-Net tells data sets by number")
     rule = RoiRule(margins=margins, minimum_volume=0.0)
     found = _by_case(Path(images), channel=True)
     annotated: dict[str, Path] = {}
@@ -113,7 +112,7 @@ def prepare_panorama(
     for target in targets:
         for other in target.parent.glob(f"{target.name.partition('_')[0]}_*"):
             if other != target and other.is_dir():
-                raise ValueError(f"{other}: has the number of {target.name}; choose another one")
+                raise InputError(f"has the number of {target.name}; choose another one", file=other)
     for target in targets:
         for part in ("imagesTr", "labelsTr"):
             (target / part).mkdir(parents=True, exist_ok=True)
@@ -152,7 +151,7 @@ def prepare_panorama(
         _write_dataset_json(target, names)
     if not used:
         reason = f": {faults[0].file}: {faults[0].message}" if faults else ""
-        raise ValueError(f"{images}: no case can be used{reason}")
+        raise InputError(f"no case can be used{reason}", file=str(images))
     return Prepared(targets, tuple(used), faults, kept)
 
 
@@ -166,7 +165,7 @@ def _by_case(folder: Path, channel: bool) -> dict[str, Path]:
             case = stem.removesuffix("_0000") if channel else stem
             other = found.setdefault(case, file)
             if other != file:
-                raise ValueError(f"{file}: is the same case as {other}; keep one of them")
+                raise InputError(f"is the same case as {other}; keep one of them", file=file)
     return {case: found[case] for case in sorted(found, key=natural_order)}
 
 
@@ -191,8 +190,9 @@ def _prepare_unless_done(
     try:
         inputs = [read_stamp(path) for path in (image, labels)]  # what changes from now on is seen
     except (OSError, ValueError) as error:
-        file = labels if str(labels) in str(error) else image
-        return Fault(case, str(file), "unreadable", message_without(file, error), used=False), False
+        return Fault(
+            case, file_of(error, image), "unreadable", message_of(error), used=False
+        ), False
     fault = _prepare_case(case, image, labels, targets, coarse_spacing, rule)
     if fault is None:
         stamps = [*inputs, *map(read_stamp, outputs)]
@@ -229,13 +229,12 @@ def _prepare_case(
         image = read_predictable(image_file)
         labels = read_label_map(label_file)
     except (OSError, ValueError) as error:
-        file = label_file if str(label_file) in str(error) else image_file
-        return Fault(case, str(file), "unreadable", message_without(file, error), used=False)
+        return Fault(case, file_of(error, image_file), "unreadable", message_of(error), used=False)
     try:
         check_same_geometry(image, labels)
     except ValueError as error:
         kind = "shape" if image.array.shape != labels.array.shape else "header"
-        return Fault(case, str(label_file), kind, message_without(label_file, error), used=False)
+        return Fault(case, str(label_file), kind, message_of(error), used=False)
     known = set(ANATOMY_LABELS.values())
     unknown = sorted(set(np.unique(labels.array).tolist()) - known)
     if unknown:

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from queue import Empty, Queue
 from typing import Any
 
-__all__ = ["Patches"]
-
 
 class Patches(list[Any]):
     """Where the patches lie, for one call of nnU-Net's sliding window.

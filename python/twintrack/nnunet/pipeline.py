@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.backend import computes_on_device
-from twintrack.calibrator_file import read_calibrator
-from twintrack.device_arrays import device_kind
+from twintrack.arrays.backend import computes_on_device
+from twintrack.arrays.libraries import device_kind
+from twintrack.calibration.calibrator_file import read_calibrator
 from twintrack.ensemble import (
     Average,
     check_ensemble,
@@ -28,6 +28,7 @@ from twintrack.ensemble import (
     ensemble_record,
     export_score,
 )
+from twintrack.errors import InputError
 from twintrack.nnunet.checks import (
     check_alike,
     check_channels,
@@ -36,15 +37,13 @@ from twintrack.nnunet.checks import (
     check_fusable,
     list_channels,
 )
-from twintrack.nnunet.frame import Frame
+from twintrack.nnunet.fair_lock import Turns
 from twintrack.nnunet.images import Image, as_image, read_image, resample_image, spacing_note
 from twintrack.nnunet.member_logits import MemberLogits, move_to_host
 from twintrack.nnunet.models import Model, inspect_folder, load_model
+from twintrack.nnunet.network_axes import Frame
 from twintrack.nnunet.roi import Roi, RoiRule, find_roi, narrowed, near_organ, whole_volume
-from twintrack.nnunet.turns import Turns
 from twintrack.volumes import Volume
-
-__all__ = ["Pipeline", "Prediction"]
 
 PathLike = str | os.PathLike[str]
 Result = TypeVar("Result")
@@ -173,26 +172,26 @@ class Pipeline:
         if isinstance(members, (str, os.PathLike)):
             members = [members]
         if not members:
-            raise ValueError("members is empty; at least one trained folder is needed")
+            raise InputError("members is empty; at least one trained folder is needed")
         if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold is {threshold}; a score lies in [0, 1]")
+            raise InputError(f"threshold is {threshold}; a score lies in [0, 1]")
         if not 0 < step <= 1:
-            raise ValueError(f"step is {step}; it is a part of a patch, above 0 and at most 1")
+            raise InputError(f"step is {step}; it is a part of a patch, above 0 and at most 1")
         for name, value in (("mirroring", mirroring), ("on_device", on_device)):
             if not isinstance(value, bool):
-                raise ValueError(f"{name} is {value!r}; it is True or False")
+                raise InputError("it is True or False", argument=name, value=value)
         if coarse_spacing is not None and not (
             len(coarse_spacing) == 3 and all(0 < length < math.inf for length in coarse_spacing)
         ):
-            raise ValueError(f"coarse_spacing is {coarse_spacing}; three lengths in mm are needed")
+            raise InputError(f"coarse_spacing is {coarse_spacing}; three lengths in mm are needed")
         if average not in ("probabilities", "logits"):
-            raise ValueError(f"average is {average!r}; it is 'probabilities' or 'logits'")
+            raise InputError("it is 'probabilities' or 'logits'", argument="average", value=average)
         folders = [inspect_folder(path, folds, checkpoint) for path in members]
         check_alike(folders)
         self.tumour = check_channels("tumour", tumour, folders[0])
         self.within = None if within is None else check_channels("within", within, folders[0])
         if self.within is not None and not set(self.tumour) <= set(self.within):
-            raise ValueError(
+            raise InputError(
                 f"within is {self.within} without all of tumour, {self.tumour}; tumour would be 0 "
                 "where it lies outside of them"
             )
@@ -375,9 +374,10 @@ class Pipeline:
             case = _as_case(image, affine)
             if len(case.channels) != self.channels:
                 names = ", ".join(self._members[0].folder.channels)
-                raise ValueError(
-                    f"{case.place}: has {len(case.channels)} channels; the networks were trained "
-                    f"with {self.channels} ({names})"
+                raise InputError(
+                    f"has {len(case.channels)} channels; the networks were trained "
+                    f"with {self.channels} ({names})",
+                    file=str(case.place),
                 )
         frame = Frame(case, self._members[0].folder.canonical)
         channels = [frame.view(channel) for channel in case.channels]
@@ -437,7 +437,7 @@ class Pipeline:
             f"{self.roi.minimum_volume:g} ml"
         )
         if self.roi.missing == "error":
-            raise ValueError(f"{message}; roi.missing='whole' takes all of the image instead")
+            raise InputError(f"{message}; roi.missing='whole' takes all of the image instead")
         notes.append(f"{message}; the members are given all of the image")
         return whole_volume(shape)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from twintrack.errors import InputError
 from twintrack.nnunet.images import check_finite, check_place
 from twintrack.volumes import Volume, read_volume
-
-__all__ = ["Fault", "Prepared", "message_without", "read_predictable"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,14 @@ def read_predictable(file: Path) -> Volume:
     return image
 
 
-def message_without(file: Path, error: Exception) -> str:
-    """Return a message without the name of the file it begins with, and its advice."""
-    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return message.removeprefix(f"{file}: ").split(". If only")[0]
+def message_of(error: Exception) -> str:
+    """Return a message without the file that it is about, which has a column of its own."""
+    if isinstance(error, InputError):
+        return error.replaced(advice=None).message
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def file_of(error: Exception, otherwise: Path) -> str:
+    """Return the file that an error is about."""
+    file = error.filename if isinstance(error, OSError) else getattr(error, "file", None)
+    return str(file or otherwise)

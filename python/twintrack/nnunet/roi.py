@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["Roi", "RoiRule", "find_roi", "narrowed", "near_organ", "whole_volume"]
+from twintrack.errors import InputError
 
 Box = tuple[slice, slice, slice]
 
@@ -50,15 +50,15 @@ class RoiRule:
 
     def __post_init__(self) -> None:
         if len(self.margins) != 3 or not all(np.isfinite(m) and m >= 0 for m in self.margins):
-            raise ValueError(f"margins is {self.margins}; it needs three lengths in mm, 0 or more")
+            raise InputError(f"margins is {self.margins}; it needs three lengths in mm, 0 or more")
         for name, choices in (("components", ("all", "largest")), ("missing", ("whole", "error"))):
             value = getattr(self, name)
             if value not in choices:
-                raise ValueError(f"{name} is {value!r}; it is one of {', '.join(choices)}")
+                raise InputError(f"it is one of {', '.join(choices)}", argument=name, value=value)
         if not (np.isfinite(self.minimum_volume) and self.minimum_volume >= 0):
-            raise ValueError(f"minimum_volume is {self.minimum_volume}; it is in ml, 0 or more")
+            raise InputError(f"minimum_volume is {self.minimum_volume}; it is in ml, 0 or more")
         if self.dilation is not None and not (np.isfinite(self.dilation) and self.dilation >= 0):
-            raise ValueError(f"dilation is {self.dilation}; it is in mm, 0 or more")
+            raise InputError(f"dilation is {self.dilation}; it is in mm, 0 or more")
 
 
 @dataclass(frozen=True, eq=False)

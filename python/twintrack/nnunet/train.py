@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from twintrack.errors import InputError
 from twintrack.files import replacing, split_suffix
 from twintrack.nnunet.locks import locked
 from twintrack.nnunet.models import expect_import_warning, own_trainers
 from twintrack.nnunet.train_checks import check_device, check_planner, check_trainer
-
-__all__ = ["Small", "Training", "plan_and_preprocess", "train_ensemble", "train_network"]
 
 SMALL_TRAINER = "TwinTrackSmallTrainer"
 SMALL_PLANS = "twintrackSmallPlans"
@@ -57,7 +56,7 @@ class Small:
         divisor = 2 ** (len(self.features) - 1)
         # nnU-Net gives the lowest output no weight; two stages have no other, and a loss of 0/0.
         if len(self.features) < 3 or any(length % divisor for length in self.patch):
-            raise ValueError(
+            raise InputError(
                 f"patch {self.patch} of {len(self.features)} stages: three stages or more, and "
                 f"lengths that {divisor} divides, are needed"
             )
@@ -113,15 +112,15 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.device not in ("cuda", "cpu", "mps"):
-            raise ValueError(f"-device is {self.device!r}; nnU-Net trains on cuda, cpu or mps")
+            raise InputError(f"-device is {self.device!r}; nnU-Net trains on cuda, cpu or mps")
         npz = "--npz" in self.extra
         if npz and self.small:
-            raise ValueError(
+            raise InputError(
                 "--npz with --small: small networks are not validated, so there would be no "
                 "probabilities; leave one of them out"
             )
         if npz and self.fold == "all":
-            raise ValueError(
+            raise InputError(
                 "--npz with -f all: the network would be validated on the cases that it was "
                 "trained on, and no map may be fitted on those probabilities; train folds, -f 0 "
                 "to -f 4, or leave --npz out and predict other cases"
@@ -134,7 +133,7 @@ class Training:
                 ("-pl", self.planner, PLANNER),
             ):
                 if value != default:
-                    raise ValueError(
+                    raise InputError(
                         f"{option} is {value!r}, but --small brings its own; leave one of them out"
                     )
 
@@ -285,9 +284,10 @@ def _plan_and_preprocess(
 def _check_configuration(plans: Path, training: Training) -> None:
     there = json.loads(plans.read_text(encoding="utf-8"))["configurations"]
     if training.used_configuration not in there:
-        raise ValueError(
-            f"{plans}: has no configuration {training.used_configuration!r}; -c may be "
-            f"{' or '.join(there)} (data sets that need different ones are trained one by one)"
+        raise InputError(
+            f"has no configuration {training.used_configuration!r}; -c may be "
+            f"{' or '.join(there)} (data sets that need different ones are trained one by one)",
+            file=plans,
         )
 
 
@@ -307,10 +307,11 @@ def _check_splits(splits: Path, dataset: Path) -> None:
     there = {split_suffix(file.name)[0] for file in (dataset / "labelsTr").glob("[!.]*")}
     left_out = sorted(there - named)
     if left_out:
-        raise ValueError(
-            f"{splits}: was made before {len(left_out)} cases of {dataset.name} were there, such "
+        raise InputError(
+            f"was made before {len(left_out)} cases of {dataset.name} were there, such "
             f"as {left_out[0]}, and leaves them out; delete it to have nnU-Net make it again, or "
-            "add them"
+            "add them",
+            file=splits,
         )
 
 
@@ -418,10 +419,11 @@ class _Network:
     def check_data(self) -> None:
         """Refuse to go on with other data: all folds of a model share one plans.json."""
         if not self.same_data:
-            raise ValueError(
-                f"{self.model}: was trained before {self.name} changed and was planned again, and "
+            raise InputError(
+                f"was trained before {self.name} changed and was planned again, and "
                 "would be a mixture of both; delete it to train it on what there is now, or name "
-                "another folder with --results"
+                "another folder with --results",
+                file=self.model,
             )
 
     def doing(self, what: str) -> str:

@@ -8,9 +8,8 @@ import io
 import warnings
 from pathlib import Path
 
+from twintrack.errors import InputError
 from twintrack.nnunet.models import expect_import_warning, own_trainers
-
-__all__ = ["check_device", "check_planner", "check_trainer"]
 
 
 def check_device(device: str) -> None:
@@ -20,7 +19,7 @@ def check_device(device: str) -> None:
     if (device == "cuda" and not torch.cuda.is_available()) or (
         device == "mps" and not torch.backends.mps.is_available()
     ):
-        raise ValueError(
+        raise InputError(
             f"-device is {device!r}, but torch finds no such device here; repair its driver or "
             "name another (small networks, --small, train on a cpu)"
         )
@@ -40,12 +39,12 @@ def check_planner(planner: str, plans: str) -> None:
         "nnunetv2.experiment_planning",
     )
     if not (isinstance(found, type) and issubclass(found, ExperimentPlanner)):
-        raise ValueError(
+        raise InputError(
             f"-pl is {planner!r}; nnU-Net has no such planner (nnUNetPlannerResEncM is one)"
         )
     written = inspect.signature(found).parameters["plans_name"].default
     if written != plans:
-        raise ValueError(
+        raise InputError(
             f"-p is {plans!r}, but planner {planner} writes {written}; give that name, or with "
             "-pl the planner of these plans (nnUNetPlannerResEncM writes nnUNetResEncUNetMPlans)"
         )
@@ -61,7 +60,7 @@ def check_trainer(trainer: str) -> None:
         try:
             recursive_find_trainer_class_by_name(trainer)
         except Exception as error:  # whatever a file of nnUNet_extTrainer raises
-            raise ValueError(
+            raise InputError(
                 f"-tr is {trainer!r}; nnU-Net finds no such trainer: "
                 f"{type(error).__name__}: {error}"
             ) from error

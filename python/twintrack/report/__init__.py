@@ -7,7 +7,7 @@ from twintrack.report.build import build_report
 from twintrack.report.comparison import Comparison, compare_methods
 from twintrack.report.examples import Example, cut_example, read_examples, write_example
 from twintrack.report.maps import MapPlot
-from twintrack.report.results import MethodResults, Reliability, read_results, read_several
+from twintrack.report.method_results import MethodResults, Reliability, read_results, read_several
 
 __all__ = [
     "Comparison",

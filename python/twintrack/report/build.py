@@ -9,7 +9,7 @@ from twintrack.files import replacing
 from twintrack.report.comparison import Comparison, compare_methods
 from twintrack.report.examples import Example
 from twintrack.report.maps import MapPlot
-from twintrack.report.results import MethodResults
+from twintrack.report.method_results import MethodResults
 from twintrack.report.tables import (
     interval_csv,
     interval_table,
@@ -19,8 +19,6 @@ from twintrack.report.tables import (
     mean_table,
 )
 from twintrack.statistics import IntervalMethod
-
-__all__ = ["build_report"]
 
 
 def build_report(

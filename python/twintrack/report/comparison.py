@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.fitted_on import Overlap, told
-from twintrack.report.metrics import Metric, in_order
-from twintrack.report.results import MethodResults
+from twintrack.calibration.fitted_on import Overlap, told
+from twintrack.errors import InputError
+from twintrack.report.columns import Metric, in_order
+from twintrack.report.method_results import MethodResults
 from twintrack.statistics import (
     BootstrapResult,
     IntervalMethod,
@@ -19,8 +20,6 @@ from twintrack.statistics import (
     bootstrap,
     paired_bootstrap,
 )
-
-__all__ = ["Comparison", "compare_methods", "default_reference"]
 
 Verdict = Literal["worse", "better"]
 
@@ -117,11 +116,13 @@ def compare_methods(
         editions of a formula, no case that all methods have, or no metric.
     """
     if not methods:
-        raise ValueError("no methods to compare")
+        raise InputError("no methods to compare")
     if reference is None:
         reference = default_reference(methods)
     if reference not in methods:
-        raise ValueError(f"reference is {reference!r}; choose from {', '.join(map(repr, methods))}")
+        raise InputError(
+            f"choose from {', '.join(map(repr, methods))}", argument="reference", value=reference
+        )
     _check_protocols(methods)
     _check_editions(methods)
 
@@ -139,7 +140,7 @@ def compare_methods(
         case: failed[case] for case in sorted(failed) if case not in shared | set(left_out)
     }
     if not shared:
-        raise ValueError(
+        raise InputError(
             "no case has results from every method: "
             + "; ".join(f"{name} has {', '.join(r.cases[:3])}…" for name, r in methods.items())
         )
@@ -159,7 +160,7 @@ def compare_methods(
     values[~np.broadcast_to(counts[:, np.newaxis], values.shape)] = np.nan
     kept = [j for j in range(len(metrics)) if not np.isnan(values[..., j]).all()]
     if not kept:
-        raise ValueError("no metric has a value in the cases that all methods have")
+        raise InputError("no metric has a value in the cases that all methods have")
     values = values[..., kept]
     at = list(methods).index(reference)
     settings = (resamples, seed, level, method)
@@ -213,7 +214,7 @@ def _check_protocols(methods: Mapping[str, MethodResults]) -> None:
     }
     if len(set(map(str, protocols.values()))) > 1:
         listed = ", ".join(f"{name}: {protocol}" for name, protocol in protocols.items())
-        raise ValueError(
+        raise InputError(
             f"the methods were evaluated by different protocols ({listed}); their figures cannot "
             "be compared, evaluate them again by one"
         )
@@ -239,7 +240,7 @@ def _check_editions(methods: Mapping[str, MethodResults]) -> None:
                 numbers[name] = 1
         if len(set(map(str, numbers.values()))) > 1:
             listed = ", ".join(f"{name}: {number}" for name, number in numbers.items())
-            raise ValueError(
+            raise InputError(
                 f"the methods' figures of {kind} are by different editions of its formula "
                 f"({listed}); they cannot be compared, evaluate the older ones again"
             )

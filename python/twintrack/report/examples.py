@@ -13,17 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.cohort import LoadedCase
+from twintrack.errors import InputError
 from twintrack.files import replacing
 from twintrack.volumes import HEADER_PARTS, check_same_geometry, read_volume
-
-__all__ = [
-    "Example",
-    "case_example",
-    "cut_example",
-    "read_examples",
-    "typical_case",
-    "write_example",
-]
 
 _Image = NDArray[np.float32]
 
@@ -66,18 +58,18 @@ class Example:
             if image is None:
                 continue
             if image.ndim != 2 or image.shape != self.mhr.shape or image.size == 0:
-                raise ValueError(
+                raise InputError(
                     f"{name} of {self.case!r}: shape {image.shape}; mhr has {self.mhr.shape}"
                 )
             outside = ~((image >= 0) & (image <= 1))
             if outside.any():
                 row, column = (int(i) for i in np.argwhere(outside)[0])
-                raise ValueError(
+                raise InputError(
                     f"{name} of {self.case!r} is {image[row, column]} at row {row}, column "
                     f"{column}; need [0, 1]"
                 )
         if len(self.spacing) != 2 or not all(0 < step < np.inf for step in self.spacing):
-            raise ValueError(f"spacing of {self.case!r} is {self.spacing}; need two lengths in mm")
+            raise InputError(f"spacing of {self.case!r} is {self.spacing}; need two lengths in mm")
 
 
 def cut_example(
@@ -124,22 +116,24 @@ def cut_example(
         f"rater {i + 1}": mask for i, mask in enumerate(masks)
     }
     if score.ndim != 3 or not masks:
-        raise ValueError(
-            f"{case}: score of shape {score.shape} and {len(masks)} raters; need (x, y, z)"
+        raise InputError(
+            f"score of shape {score.shape} and {len(masks)} raters; need (x, y, z)", case=case
         )
     for name, volume in volumes.items():
         if volume is not None and volume.shape != score.shape:
-            raise ValueError(f"{case}: {name} has shape {volume.shape}, score {score.shape}")
+            raise InputError(f"{name} has shape {volume.shape}, score {score.shape}", case=case)
     if not window[0] < window[1]:
-        raise ValueError(f"{case}: window is {window}; need (black, white) with black below white")
+        raise InputError(
+            f"window is {window}; need (black, white) with black below white", case=case
+        )
 
     orientation = _orientation(affine)
     axis = int(np.flatnonzero(orientation[:, 0] == 2)[0])
     if index is None:
         index = _fullest_slice(masks, score, axis)
     if not 0 <= index < score.shape[axis]:
-        raise ValueError(
-            f"{case}: slice {index} is outside 0…{score.shape[axis] - 1} of axis {axis}"
+        raise InputError(
+            f"slice {index} is outside 0…{score.shape[axis] - 1} of axis {axis}", case=case
         )
 
     kept = [i for i in range(3) if i != axis]
@@ -294,4 +288,4 @@ def _read_example(path: Path) -> Example:
                 },
             )
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not an example written by twintrack: {error}") from error
+        raise InputError(f"not an example written by twintrack: {error}", file=path) from error

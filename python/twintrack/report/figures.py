@@ -16,11 +16,12 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
+from twintrack.errors import InputError
+from twintrack.report.columns import Metric
 from twintrack.report.comparison import Comparison
 from twintrack.report.examples import Example
 from twintrack.report.maps import MapPlot
-from twintrack.report.metrics import Metric
-from twintrack.report.results import Reliability
+from twintrack.report.method_results import Reliability
 from twintrack.report.tables import FLAGS, one_line
 
 try:
@@ -36,17 +37,6 @@ except ImportError as error:
     raise ImportError(
         "figures need Matplotlib; install it with: pip install 'twintrack[report]'"
     ) from error
-
-__all__ = [
-    "interval_figure",
-    "map_figure",
-    "method_colours",
-    "paired_figure",
-    "png",
-    "qualitative_figure",
-    "reliability_figure",
-    "svg",
-]
 
 P = ParamSpec("P")
 Axes = Any  # Matplotlib is not typed strictly enough to name its classes here
@@ -133,7 +123,7 @@ def map_figure(maps: Sequence[MapPlot]) -> Figure:
     of a bin being spread evenly over its range; the ticks under the map are the bins themselves.
     """
     if not maps:
-        raise ValueError("no map to draw")
+        raise InputError("no map to draw")
     massive = [plot for plot in maps if plot.bins is not None]
     figure = Figure(figsize=(_WIDTH, 5.6 if massive else 4.6), layout="constrained")
     axes = figure.subplots(
@@ -184,7 +174,7 @@ def reliability_figure(curves: Mapping[str, Reliability], reference: str | None 
     A line is broken where a bin is empty. The diagonal is perfect calibration.
     """
     if not curves:
-        raise ValueError("no reliability curve to draw")
+        raise InputError("no reliability curve to draw")
     figure = Figure(figsize=(_WIDTH, 6.2), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1.25])
     colours, markers = method_colours(list(curves), reference), _markers(list(curves))
@@ -285,7 +275,7 @@ def qualitative_figure(
     outlined in white at `levels`. Without an image the values alone are shown.
     """
     if not examples:
-        raise ValueError("no example to draw")
+        raise InputError("no example to draw")
     panels = ["mhr", "score"] + ["calibrated"] * any(e.calibrated is not None for e in examples)
     titles = {"mhr": "Raters (MHR)", "score": "Score", "calibrated": "Calibrated score"}
     side = 1.5
@@ -344,7 +334,7 @@ def _panels(
     """Make a figure with an axes per metric, `columns` to a row, and a row in it per method."""
     chosen = comparison.metrics if metrics is None else tuple(metrics)
     if not chosen:
-        raise ValueError("no metric to draw")
+        raise InputError("no metric to draw")
     names = comparison.methods
     columns = min(columns, len(chosen))
     rows = -(-len(chosen) // columns)

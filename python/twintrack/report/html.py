@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.report.columns import Metric, describe
 from twintrack.report.comparison import Comparison
-from twintrack.report.metrics import Metric, describe
-from twintrack.report.results import MethodResults
+from twintrack.report.method_results import MethodResults
 from twintrack.report.tables import (
     Cell,
     difference_table,
@@ -31,8 +31,6 @@ except ImportError as error:
     raise ImportError(
         "the report needs Jinja2; install it with: pip install 'twintrack[report]'"
     ) from error
-
-__all__ = ["Picture", "render"]
 
 # More rows make the page slow to load; the cases where the methods differ most are kept.
 _MOST_CASES = 500

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MapPlot"]
+from twintrack.errors import InputError
 
 _Floats: TypeAlias = NDArray[np.float64]
 
@@ -42,11 +42,11 @@ class MapPlot:
                 continue
             shapes = [array.shape for array in arrays]
             if len(set(shapes)) > 1 or len(shapes[0]) != 1 or shapes[0][0] == 0:
-                raise ValueError(
+                raise InputError(
                     f"{part} of map {self.name!r}: shapes {shapes}; need equal lengths"
                 )
             if not (np.diff(arrays[0]) >= 0).all():
-                raise ValueError(f"{part} of map {self.name!r}: scores are not ascending")
+                raise InputError(f"{part} of map {self.name!r}: scores are not ascending")
 
     def mass(self, parts: int = 50) -> tuple[_Floats, _Floats]:
         """Voxels in equal parts of [0, 1], and the edges of the parts.

@@ -16,28 +16,9 @@ from rich.console import Console
 from rich.markup import escape as escape_rich
 from rich.table import Table as RichTable
 
-from twintrack.fitted_on import count
+from twintrack.calibration.fitted_on import count
+from twintrack.report.columns import Metric
 from twintrack.report.comparison import Comparison, Verdict
-from twintrack.report.metrics import Metric
-
-__all__ = [
-    "Cell",
-    "Table",
-    "difference_table",
-    "escape_csv",
-    "escape_latex",
-    "escape_markdown",
-    "interval_csv",
-    "interval_table",
-    "latex",
-    "markdown",
-    "mean_csv",
-    "mean_table",
-    "one_line",
-    "print_table",
-    "rounded_column",
-    "signed",
-]
 
 Mark = Literal["best", "worst"]
 

@@ -15,11 +15,10 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from twintrack.calibration import Calibrator
+from twintrack.calibration.calibrator import Calibrator
 from twintrack.cohort import Case
 from twintrack.cohort.region import open_mask, read_mask
-from twintrack.files import split_suffix
-from twintrack.predictions import (
+from twintrack.cohort.score_records import (
     RECORD,
     calibrate_score,
     check_score,
@@ -27,13 +26,15 @@ from twintrack.predictions import (
     record_calibrated,
     region_of_case,
 )
+from twintrack.errors import InputError
+from twintrack.files import split_suffix
 from twintrack.runs.editions import differing_options, edition
 from twintrack.runs.engine import Outcome, Settings, run_cases
 from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
 from twintrack.runs.memory import case_bytes
 from twintrack.runs.store import Entry, Store, dump_json, open_stores
-from twintrack.runs.streaming import SLAB_VOXELS, moved, open_score, planes_of
+from twintrack.runs.streaming import SLAB_VOXELS, open_score, planes_of
 from twintrack.volumes import (
     HEADER_PARTS,
     QUANTISATION_ERROR,
@@ -44,8 +45,6 @@ from twintrack.volumes import (
     write_volume,
 )
 from twintrack.volumes.slabs import VolumeSlabs, write_slabs
-
-__all__ = ["ApplyJob", "apply_cohort", "calibrator_content", "check_folder"]
 
 KIND = "calibrated"
 
@@ -104,11 +103,11 @@ class ApplyJob(Job[Opened]):
     def __post_init__(self) -> None:
         if self.dtype not in QUANTISATION_ERROR:
             known = ", ".join(QUANTISATION_ERROR)
-            raise ValueError(f"dtype={self.dtype!r}; choose one of {known}")
+            raise InputError(f"dtype={self.dtype!r}; choose one of {known}")
         if self.ending not in (".nii.gz", ".nii", ".mha"):
-            raise ValueError(f"ending={self.ending!r}; choose one of .nii.gz, .nii, .mha")
+            raise InputError(f"ending={self.ending!r}; choose one of .nii.gz, .nii, .mha")
         if self.ending == ".mha" and self.dtype.startswith("uint"):
-            raise ValueError(f"MetaImage (.mha) has no scale factor; write {self.dtype} as .nii.gz")
+            raise InputError(f"MetaImage (.mha) has no scale factor; write {self.dtype} as .nii.gz")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -196,10 +195,10 @@ class ApplyJob(Job[Opened]):
                 yield slab
                 first += slab.shape[2]
             next(masks, None)  # reads on to the end of the file
-        except ValueError as error:
-            raise ValueError(moved(str(error), (0, 0, first))) from error
+        except InputError as error:
+            raise error.moved((0, 0, first)) from error
         except OSError as error:  # of reading, which is no reason to end the run as writing is
-            raise ValueError(f"{score.place}: {error.strerror or error}") from error
+            raise InputError(f"{error.strerror or error}", file=str(score.place)) from error
 
     def written(self, case: Case, entry: Entry) -> bool:
         """Whether the volume is there and as it was written."""
@@ -279,22 +278,24 @@ def check_folder(
     for case in cases:
         for path in job.files(case).values():
             if path.resolve() == job.place(case).resolve():
-                raise ValueError(
-                    f"{path}: would be overwritten by its calibrated score; name another folder"
+                raise InputError(
+                    "would be overwritten by its calibrated score; name another folder", file=path
                 )
         if case.score.parent.resolve() == job.folder.resolve():
-            raise ValueError(
-                f"{job.folder}: is the folder of the scores, which would count as calibrated too; "
-                "name another folder"
+            raise InputError(
+                "is the folder of the scores, which would count as calibrated too; "
+                "name another folder",
+                file=job.folder,
             )
     # Before the record, which another process with a part of the cases writes before its volumes.
     volumes = [path for path in sorted(job.folder.glob("[!.]*")) if split_suffix(path.name)[1]]
     ours = is_calibrated_by(job.folder, job.calibrator)
     record = job.folder / RECORD
     if ours is False and existing != "overwrite":
-        raise ValueError(
-            f"{record}: the volumes that are there were calibrated by another map; name another "
-            "folder, or replace them all with --force"
+        raise InputError(
+            "the volumes that are there were calibrated by another map; name another "
+            "folder, or replace them all with --force",
+            file=record,
         )
     found = _stores(job.folder / "store")
     same = [store for store in found if not differing_options(store.options, job.options)]
@@ -305,7 +306,7 @@ def check_folder(
     ]
     if foreign and not (existing == "overwrite" or (existing == "keep" and ours)):
         keep = "keep what is there with --continue_prediction, " if ours else ""
-        raise ValueError(
+        raise InputError(
             f"{job.place(foreign[0])}: is there already"
             + (f", and so are {len(foreign) - 1} others" if len(foreign) > 1 else "")
             + f", and was not written with this calibrator and these options; {keep}replace it "
@@ -319,9 +320,10 @@ def check_folder(
         if _made_by(same, name, path):
             continue
         if not _made_by(found, name, path):
-            raise ValueError(
-                f"{path}: nobody knows what made it, and beside calibrated volumes it would pass "
-                "for one of them; name another folder, or delete it"
+            raise InputError(
+                "nobody knows what made it, and beside calibrated volumes it would pass "
+                "for one of them; name another folder, or delete it",
+                file=path,
             )
         outdated.append(path)
     return foreign, sorted(outdated)
@@ -329,9 +331,10 @@ def check_folder(
 
 def _check_place(path: Path, place: Volume) -> None:
     if place.affine is None:
-        raise ValueError(
-            f"{path}: has no geometry to keep; put nnU-Net's segmentation beside the "
-            ".npz, or calibrate the array in Python"
+        raise InputError(
+            "has no geometry to keep; put nnU-Net's segmentation beside the "
+            ".npz, or calibrate the array in Python",
+            file=path,
         )
 
 

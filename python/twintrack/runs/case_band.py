@@ -10,15 +10,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twintrack.calibration import Calibrator
-from twintrack.map_band import MapBand
-from twintrack.map_fit import Target, fit_map
+from twintrack.arrays.numbers import number_between, whole_number
+from twintrack.calibration.calibrator import Calibrator
+from twintrack.calibration.map_band import MapBand
+from twintrack.calibration.map_fit import Target, fit_map
+from twintrack.calibration.score_tally import EqualMassBins, ScoreTally
+from twintrack.errors import InputError
 from twintrack.runs.stored_tallies import StoredTallies
 from twintrack.runs.tally_pack import PackedTally
-from twintrack.scalars import number_between, whole_number
-from twintrack.score_tally import EqualMassBins, ScoreTally
-
-__all__ = ["band_over_cases"]
 
 _CHUNK = 256  # cases in memory at a time
 
@@ -55,7 +54,7 @@ def band_over_cases(
     """
     cases = len(tallies)
     if cases < 2:
-        raise ValueError(f"a band over cases needs at least two cases, here {cases}")
+        raise InputError(f"a band over cases needs at least two cases, here {cases}")
     resamples, level = whole_number(resamples, "resamples", 2), number_between(level, "level", 0, 1)
     seed = whole_number(seed, "seed", 0)
     at = np.linspace(0, 1, 1001) if scores is None else np.ascontiguousarray(scores, np.float64)

@@ -14,12 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from twintrack.errors import InputError
 from twintrack.runs.editions import differing_options
 from twintrack.runs.evaluate import KIND, EvaluateJob
-from twintrack.runs.results import FORMAT
+from twintrack.runs.result_folder import FORMAT
 from twintrack.runs.store import Store, open_stores
-
-__all__ = ["check_results"]
 
 
 def check_results(
@@ -50,9 +49,10 @@ def check_results(
     if not difference:
         return []
     if not force:
-        raise ValueError(
-            f"{place}: {difference}; name another folder for this run, or replace what is there "
-            "with --force"
+        raise InputError(
+            f"{difference}; name another folder for this run, or replace what is there "
+            "with --force",
+            file=place,
         )
     files = [folder / name for name in ("summary.json", "cases.csv", "failures.csv")]
     return [*files, *sorted((folder / "examples").glob("*.npz"))]

@@ -12,14 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
-__all__ = [
-    "EDITIONS",
-    "differing_options",
-    "edition",
-    "editions_of_figures",
-    "newest",
-]
-
 EDITIONS = {
     "tdsc": 1,
     "calibration": 1,  # the calibration errors, Brier score and its parts, and their tally

@@ -18,7 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+from twintrack.arrays.threads import max_threads, set_max_threads
 from twintrack.cohort import Case
+from twintrack.errors import InputError
 from twintrack.runs.failures import explain
 from twintrack.runs.inputs import size_of
 from twintrack.runs.job import Job, Product
@@ -26,18 +28,6 @@ from twintrack.runs.memory import MemoryBudget, available_memory
 from twintrack.runs.progress import Progress, Quiet
 from twintrack.runs.stamps import read_stamp
 from twintrack.runs.store import Entry, Failure, Store, StoreError
-from twintrack.threads import max_threads, set_max_threads
-
-__all__ = [
-    "Outcome",
-    "Plan",
-    "Settings",
-    "notes_of",
-    "plan_cases",
-    "process_case",
-    "run_cases",
-    "work_through",
-]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -193,7 +183,7 @@ def add_tallies(total: Any, case: str, tally: Any) -> Any:
     try:
         total += tally
     except ValueError as error:
-        raise ValueError(f"case {case!r}: {error}") from error
+        raise InputError.of(error, case=case) from error
     return total
 
 
@@ -288,7 +278,7 @@ def process_case(
             del loaded
             for role, stamp in inputs.items():
                 if not stamp.matches(files[role]):
-                    raise ValueError(f"{files[role]}: changed while it was used; run it again")
+                    raise InputError("changed while it was used; run it again", file=files[role])
             entry = _store(case, job, store, inputs, product, written)
         seconds = time.perf_counter() - start
         return Outcome(case.name, "done", nbytes, seconds, entry.voxels, entry, product.tally)

@@ -14,43 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack import metrics
-from twintrack.calibration import Calibrator
+from twintrack.calibration.calibrator import Calibrator
+from twintrack.calibration.fitted_on import NOTES, FittedCase, Overlap, find_overlap
 from twintrack.cohort import Case, LoadedCase, RegionRule, load_case
 from twintrack.cohort.loading import on_grid
 from twintrack.cohort.region import read_mask
-from twintrack.fitted_on import NOTES, FittedCase, Overlap, find_overlap
-from twintrack.metrics import CaseMetrics, CaseTally, curve_of
-from twintrack.metrics.staple import staple_dice
-from twintrack.metrics.vascular import VESSELS
-from twintrack.predictions import (
+from twintrack.cohort.score_records import (
     calibrate_score,
     check_score,
     fitted_on_beside,
     is_calibrated,
     region_of_case,
 )
+from twintrack.errors import InputError
+from twintrack.metrics import CaseMetrics, CaseTally, curve_of
+from twintrack.metrics.staple import staple_dice
+from twintrack.metrics.vascular import VESSELS
 from twintrack.runs.apply import calibrator_content
 from twintrack.runs.editions import editions_of_figures
 from twintrack.runs.engine import Settings, add_tallies, run_cases
 from twintrack.runs.fitted_cases import find_among, score_digest
 from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
-from twintrack.runs.results import Row, cell_text, means, write_results
+from twintrack.runs.result_folder import Row, cell_text, means, write_results
 from twintrack.runs.store import Entry, Failure, Store
-from twintrack.runs.streaming import moved
-
-__all__ = [
-    "FIGURES",
-    "KIND",
-    "EvaluateJob",
-    "Evaluation",
-    "any_calibrated",
-    "default_method",
-    "evaluate_cohort",
-    "fitted_among",
-    "stored_calibrated",
-    "stored_evaluation",
-]
 
 KIND = "evaluation"
 
@@ -151,11 +138,11 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         loaded, of_interest = opened
         try:
             return self._measured(loaded, of_interest)
-        except ValueError as error:
-            if loaded.part is None or not str(error).startswith("score"):
+        except InputError as error:
+            if loaded.part is None or error.argument != "score":
                 raise
-            x, y, z = (-side.start for side in loaded.part)  # a voxel of the file
-            raise ValueError(moved(str(error), (x, y, z))) from error
+            # A voxel of the file.
+            raise error.moved([-side.start for side in loaded.part]) from error
 
     def _measured(self, loaded: LoadedCase, of_interest: NDArray[Any] | None) -> Product:
         score = loaded.score.array
@@ -251,7 +238,7 @@ class Evaluation(NamedTuple):
         return {name: mean for name, mean in means(self.rows, FIGURES).items() if mean[1]}
 
     def write(self, folder: Path, method: str) -> None:
-        """Write cases.csv, summary.json and failures.csv; see `twintrack.runs.results`."""
+        """Write cases.csv, summary.json and failures.csv; see `twintrack.runs.result_folder`."""
         reliability: dict[str, NDArray[Any]] | None = None
         if self.total is not None:
             curve = curve_of(self.total)

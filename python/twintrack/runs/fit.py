@@ -13,13 +13,14 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from twintrack import _core
-from twintrack.calibration import Calibrator
+from twintrack.calibration.bin_choice import deal
+from twintrack.calibration.calibrator import Calibrator
+from twintrack.calibration.fitted_on import FittedCase
+from twintrack.calibration.score_tally import ScoreTally
 from twintrack.cohort import Case, RegionRule
-from twintrack.cross_validation import deal
+from twintrack.cohort.score_records import ensemble_of_score, join_ensembles
+from twintrack.errors import InputError
 from twintrack.files import split_suffix
-from twintrack.fitted_on import FittedCase
-from twintrack.predictions import ensemble_of_score, join_ensembles
-from twintrack.runs.case_band import band_over_cases
 from twintrack.runs.editions import edition
 from twintrack.runs.engine import (
     Outcome,
@@ -36,21 +37,6 @@ from twintrack.runs.memory import case_bytes
 from twintrack.runs.store import Entry, Failure, Store, open_stores
 from twintrack.runs.stored_tallies import StoredTallies
 from twintrack.runs.streaming import SLAB_VOXELS, Slab, StreamedCase, open_case
-from twintrack.score_tally import ScoreTally
-
-__all__ = [
-    "FitResult",
-    "TallyJob",
-    "band_over_cases",
-    "check_failures",
-    "default_region",
-    "fit_cohort",
-    "fit_tallies",
-    "leave_one_out",
-    "marked_outside",
-    "read_tallies",
-    "tally_cohort",
-]
 
 KIND = "score-tally"
 
@@ -144,7 +130,7 @@ def default_region(cases: Sequence[Case]) -> RegionRule:
     if not without:
         return "roi"
     if len(without) < len(cases):
-        raise ValueError(
+        raise InputError(
             f"{len(cases) - len(without)} cases have an roi mask, but {len(without)} have none "
             f"({', '.join(without[:3])}{', …' * (len(without) > 3)}); name the missing masks, or "
             "choose the region: --region box or --region all"
@@ -220,7 +206,7 @@ def fit_cohort(
         fit_tallies(calibrator, tallies, job.region)
     else:
         if total is None:
-            raise ValueError("there are no cases to fit")
+            raise InputError("there are no cases to fit")
         calibrator.record_cases(
             FittedCase.named(case, score) for case, score in _scores(entries).items()
         )
@@ -244,8 +230,8 @@ def check_failures(failures: Sequence[Failure], cases: int, skip_broken: bool) -
     shown = [f"\n  {failure.case}: {failure.message}" for failure in failures[:10]]
     shown += ["\n  …"] * (len(failures) > 10)
     if len(failures) == cases:
-        raise ValueError(f"none of the {cases} cases could be used:{''.join(shown)}")
-    raise ValueError(
+        raise InputError(f"none of the {cases} cases could be used:{''.join(shown)}")
+    raise InputError(
         f"{len(failures)} of {cases} cases could not be used; mend them, or leave them out "
         f"(--skip-broken):{''.join(shown)}"
     )
@@ -296,9 +282,9 @@ def fit_tallies(
             else:
                 total += tally
         except ValueError as error:
-            raise ValueError(f"case {case!r}: {error}") from error
+            raise InputError.of(error, case=case) from error
     if number == 0:
-        raise ValueError("there are no cases to fit")
+        raise InputError("there are no cases to fit")
     if total is not None:
         calibrator.add_tally(total, region=region, cases=number)
     return _fitted(calibrator)
@@ -334,7 +320,7 @@ def leave_one_out(
     given = tallies()
     if isinstance(given, StoredTallies):
         if len(given) < 2:
-            raise ValueError(f"leaving one case out needs at least two cases, here {len(given)}")
+            raise InputError(f"leaving one case out needs at least two cases, here {len(given)}")
         dense, everyone = given.dense(), given.fitted_cases()
     else:
         total, everyone = None, {}
@@ -342,7 +328,7 @@ def leave_one_out(
             total = add_tallies(total, case, tally)
             everyone[case] = FittedCase.named(case)
         if total is None or len(everyone) < 2:
-            raise ValueError(f"leaving one case out needs at least two cases, here {len(everyone)}")
+            raise InputError(f"leaving one case out needs at least two cases, here {len(everyone)}")
         dense = total.dense()
     parameters = {**calibrator.made_with_, "bins": calibrator.n_bins_asked, "exact": False}
     for case, tally in tallies():
@@ -391,7 +377,7 @@ def read_tallies(
     stores = [s for s in open_stores(store, KIND) if region in (None, s.options.get("region"))]
     if len(stores) != 1:
         regions = sorted({str(s.options.get("region")) for s in open_stores(store, KIND)})
-        raise ValueError(
+        raise InputError(
             f"{store}: holds {len(stores) or 'no'} sets of tallies"
             + (f" for --region {region}" if region else "")
             + f"; there are tallies of {', '.join(regions)}"
@@ -401,7 +387,7 @@ def read_tallies(
     cases, _ = opened.complete()
     for pattern in (*only, *without):
         if not fnmatch.filter(cases, pattern):
-            raise ValueError(f"{store}: no case matches {pattern!r}")
+            raise InputError(f"no case matches {pattern!r}", file=store)
     cases = [
         case for case in cases if (not only or _matches(case, only)) and not _matches(case, without)
     ]

@@ -6,12 +6,10 @@ import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from twintrack.calibration.fitted_on import FittedCase, Overlap, find_overlap
 from twintrack.cohort import Case
-from twintrack.fitted_on import FittedCase, Overlap, find_overlap
 from twintrack.runs.stamps import FileStamp, read_stamp
 from twintrack.runs.store import Store
-
-__all__ = ["find_among", "score_digest"]
 
 _SCORE = "score"  # role of its file; those of files that are read with it begin with "score."
 

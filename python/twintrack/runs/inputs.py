@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from twintrack import predictions
-from twintrack.cohort import Case
+from twintrack.cohort import Case, score_records
 from twintrack.files import split_suffix
 from twintrack.volumes import files_read
-
-__all__ = ["case_files", "size_of", "with_files_read"]
 
 
 def case_files(case: Case, *, vessels: bool, roi: bool) -> dict[str, Path]:
@@ -25,7 +22,7 @@ def case_files(case: Case, *, vessels: bool, roi: bool) -> dict[str, Path]:
         files["vessels"] = case.vessels
     if roi and case.roi is not None:
         files["roi"] = case.roi
-    record = predictions.record_beside(case.score)
+    record = score_records.record_beside(case.score)
     return {**with_files_read(files), **({} if record is None else {"score.record": record})}
 
 

@@ -12,8 +12,6 @@ from twintrack.cohort import Case
 from twintrack.runs.memory import case_bytes
 from twintrack.runs.store import Entry, Store
 
-__all__ = ["Job", "Product"]
-
 Loaded = TypeVar("Loaded")
 
 

@@ -17,8 +17,6 @@ from twintrack.volumes.metaimage import read_metaimage_header
 from twintrack.volumes.nifti import read_nifti_header
 from twintrack.volumes.numpy_files import _find_entry, open_entry, read_npy
 
-__all__ = ["MemoryBudget", "available_memory", "case_bytes"]
-
 # Tallies, tables and buffers of one case, whatever its size: measured below this.
 _OVERHEAD = 48 << 20
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from twintrack.errors import InputError
 from twintrack.runs.editions import differing_options, newest
 from twintrack.runs.store import Entry, Store, check_finished, open_stores
-
-__all__ = ["kind_of", "merge_stores", "store_of"]
 
 
 def store_of(folder: Path) -> Path:
@@ -43,24 +42,26 @@ def merge_stores(parts: Sequence[Path], target: Path, kind: str) -> Store:
     opened = [(part, open_stores(part, kind)) for part in parts]
     for part, stores in opened:
         if len(stores) > 1:
-            raise ValueError(
-                f"{part}: holds results of {len(stores)} sets of options "
-                f"({', '.join(store.folder.name for store in stores)}); keep one"
+            raise InputError(
+                f"holds results of {len(stores)} sets of options "
+                f"({', '.join(store.folder.name for store in stores)}); keep one",
+                file=part,
             )
     (first, (model,)), *others = opened
     for part, (store,) in others:
         differing = differing_options(model.options, store.options)
         if not differing and store.options != model.options:
             older = part if newest([model, store]) == [model] else first
-            raise ValueError(
-                f"{older}: its figures are of an earlier edition, by formulas that have changed; "
-                "repeat the run that made it"
+            raise InputError(
+                "its figures are of an earlier edition, by formulas that have changed; "
+                "repeat the run that made it",
+                file=older,
             )
         if differing:
             name = differing[0]
-            raise ValueError(
-                f"{part}: was made with another {name} than {first}; parts of one run share all "
-                "options"
+            raise InputError(
+                f"was made with another {name} than {first}; parts of one run share all options",
+                file=part,
             )
     merged = Store(target, kind, model.options)
     cohort = {case for _, (store,) in opened for case in store.cohort()}
@@ -73,9 +74,10 @@ def merge_stores(parts: Sequence[Path], target: Path, kind: str) -> Store:
                 continue
             where, _, known = chosen.setdefault(case, (part, holder, entry))
             if not _same(entry, known):
-                raise ValueError(
-                    f"{part}: case {case!r} was made from other files than in {where}; leave out "
-                    "one of them"
+                raise InputError(
+                    f"case {case!r} was made from other files than in {where}; leave out "
+                    "one of them",
+                    file=part,
                 )
     unfinished = cohort.difference(chosen)
     failures = [f for _, holder in holders for f in holder.failures() if f.case in unfinished]
@@ -108,5 +110,5 @@ def kind_of(store: Path) -> str:
     """
     kinds = sorted({found.kind for found in open_stores(store)})
     if len(kinds) > 1:
-        raise ValueError(f"{store}: holds several kinds of work ({', '.join(kinds)}); keep one")
+        raise InputError(f"holds several kinds of work ({', '.join(kinds)}); keep one", file=store)
     return kinds[0]

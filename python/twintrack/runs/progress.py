@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from twintrack.runs.engine import Outcome
     from twintrack.runs.store import Failure
 
-__all__ = ["Bar", "JsonLines", "Lines", "Progress", "Quiet", "Rates"]
-
 _LINE_EVERY = 10.0  # seconds
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from isal import isal_zlib
 
-__all__ = ["FileStamp", "read_stamp"]
+from twintrack.errors import InputError
 
 _PIECE = 1 << 20
 
@@ -87,7 +87,7 @@ def read_stamp(path: Path) -> FileStamp:
     digest = _digest(path)
     after = path.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise ValueError(f"{path}: changed while it was read; try again when it is complete")
+        raise InputError("changed while it was read; try again when it is complete", file=path)
     return FileStamp(path.name, before.st_size, before.st_mtime_ns, digest)
 
 

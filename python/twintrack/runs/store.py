@@ -42,7 +42,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from twintrack.fitted_on import FittedCase
+from twintrack.calibration.fitted_on import FittedCase
+from twintrack.errors import InputError
 from twintrack.runs.editions import newest
 from twintrack.runs.stamps import FileStamp, read_stamp
 
@@ -50,16 +51,6 @@ try:
     import fcntl
 except ImportError:  # Windows: staging folders of killed runs stay until they are deleted by hand
     fcntl = None  # type: ignore[assignment]
-
-__all__ = [
-    "FORMAT_VERSION",
-    "Entry",
-    "Failure",
-    "Store",
-    "StoreError",
-    "check_finished",
-    "open_stores",
-]
 
 FORMAT = "twintrack-store"
 FORMAT_VERSION = 1
@@ -192,9 +183,10 @@ class Store:
             or "tally" not in entry.outputs
             or not entry.outputs["tally"].matches(path)
         ):
-            raise ValueError(
-                f"{path}: damaged, or not the tally that its record names; repeat the run that "
-                "made it (finished cases are not done again)"
+            raise InputError(
+                "damaged, or not the tally that its record names; repeat the run that "
+                "made it (finished cases are not done again)",
+                file=path,
             )
         return entry
 
@@ -209,7 +201,7 @@ class Store:
         path = self.folder / "cohort.json"
         names = (_read_record(path) or {}).get("cases")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{path}: missing or damaged; repeat the run that made the store")
+            raise InputError("missing or damaged; repeat the run that made the store", file=path)
         return names
 
     def fitted_on(self) -> tuple[FittedCase, ...] | None:
@@ -225,7 +217,7 @@ class Store:
             return None
         with contextlib.suppress(KeyError, TypeError, ValueError):
             return FittedCase.list_from_json((_read_record(path) or {})["fitted_on"])
-        raise ValueError(f"{path}: damaged; repeat the run that made the store")
+        raise InputError("damaged; repeat the run that made the store", file=path)
 
     def complete(self) -> tuple[list[str], list[Failure]]:
         """Return the finished cases of the cohort and those that failed.
@@ -304,7 +296,7 @@ class Store:
     def staged(self, name: str) -> Path:
         """Where to write a file before it is renamed to its place."""
         if self._staging is None:
-            raise ValueError("nothing can be staged outside of writing() and joining()")
+            raise InputError("nothing can be staged outside of writing() and joining()")
         return self._staging / name
 
     def save(self, entry: Entry, files: Mapping[Path, Path]) -> None:
@@ -378,7 +370,7 @@ class Store:
         """Take over a finished case of another store of the same kind and options."""
         entry = other.find(case)
         if entry is None:
-            raise ValueError(f"{other.folder}: the record of {case!r} is damaged; run it again")
+            raise InputError(f"the record of {case!r} is damaged; run it again", file=other.folder)
         files = {}
         outputs = dict(entry.outputs)
         with _store_errors(self.folder):
@@ -387,9 +379,9 @@ class Store:
                 shutil.copyfile(other.tally_path(case), self.staged(place.name))
                 outputs["tally"] = self.stamp_staged(place.name, place)
                 if outputs["tally"].digest != entry.outputs["tally"].digest:
-                    raise ValueError(
-                        f"{other.tally_path(case)}: not the tally that its record names; run case "
-                        f"{case!r} again"
+                    raise InputError(
+                        f"not the tally that its record names; run case {case!r} again",
+                        file=other.tally_path(case),
                     )
                 files[self.staged(place.name)] = place
         self.save(Entry(case, entry.inputs, entry.voxels, entry.result, outputs), files)
@@ -443,17 +435,17 @@ def open_stores(root: Path, kind: str | None = None) -> list[Store]:
         _check_version(path, content)
         found, options = content.get("kind"), content.get("options")
         if not isinstance(found, str) or not isinstance(options, dict):
-            raise ValueError(f"{path}: damaged: it has no kind or no options")
+            raise InputError("damaged: it has no kind or no options", file=path)
         if kind in (None, found):
             try:
                 store = Store(root, found, options)
             except ValueError as error:  # NaN, which JSON does not have
-                raise ValueError(f"{path}: damaged: {error}") from error
+                raise InputError(f"damaged: {error}", file=path) from error
             store.folder = path.parent
             stores.append(store)
     if not stores:
         wanted = "finished work" if kind is None else f"finished work of kind {kind}"
-        raise ValueError(f"{root}: holds no {wanted}; name the folder that the run wrote")
+        raise InputError(f"holds no {wanted}; name the folder that the run wrote", file=root)
     return newest(stores)
 
 
@@ -463,10 +455,11 @@ def check_finished(
     """Raise ValueError if there are cases of a cohort that have neither finished nor failed."""
     missing = sorted(set(cohort).difference(finished, (failure.case for failure in failed)))
     if missing:
-        raise ValueError(
-            f"{folder}: the run was not finished; {len(missing)} of {len(cohort)} cases "
+        raise InputError(
+            f"the run was not finished; {len(missing)} of {len(cohort)} cases "
             f"are missing ({', '.join(missing[:3])}{', …' * (len(missing) > 3)}). Repeat it, "
-            "with all its parts if there are several: finished cases are not done again"
+            "with all its parts if there are several: finished cases are not done again",
+            file=folder,
         )
 
 
@@ -496,9 +489,10 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 def _check_version(path: Path, content: Mapping[str, Any]) -> None:
     version = content.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: format_version is {version}, this TwinTrack reads up to {FORMAT_VERSION}: "
-            "update TwinTrack"
+        raise InputError(
+            f"format_version is {version}, this TwinTrack reads up to {FORMAT_VERSION}: "
+            "update TwinTrack",
+            file=path,
         )
 
 

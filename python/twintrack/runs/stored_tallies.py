@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack import _core
-from twintrack.fitted_on import FittedCase
+from twintrack.calibration.fitted_on import FittedCase
+from twintrack.calibration.score_tally import ScoreTally
+from twintrack.errors import InputError
 from twintrack.runs.fitted_cases import score_digest
 from twintrack.runs.store import Store
 from twintrack.runs.tally_pack import NAME, PackedTally, Stamp, TallyPack, write_pack
-from twintrack.score_tally import ScoreTally
-
-__all__ = ["StoredTallies"]
 
 # Fewer tallies than this are read from their own files in a second.
 _WORTH_PACKING = 32
@@ -103,7 +102,7 @@ class StoredTallies:
             There is no tally, the numbers of raters differ, or one is damaged; names the case.
         """
         if not self.cases:
-            raise ValueError("there are no cases to fit")
+            raise InputError("there are no cases to fit")
         almost = self._from_total()
         if almost is not None:
             return almost
@@ -115,7 +114,7 @@ class StoredTallies:
             for case in cases:
                 narrow = self._narrow(case)
                 if len(narrow.columns) != shape[0]:
-                    raise ValueError(
+                    raise InputError(
                         f"case {case!r}: it has {narrow.raters} raters but the cases before it "
                         f"have {first.raters}"
                     )

@@ -7,7 +7,6 @@ sooner than an array that has to be fetched from memory again.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,11 @@ from numpy.typing import NDArray
 
 from twintrack.cohort import Case, RegionRule, annotated_box
 from twintrack.cohort.region import BOX_MARGIN, open_mask, require_marked
+from twintrack.errors import InputError
 from twintrack.volumes import HEADER_PARTS, Volume, check_same_geometry, find_part
 from twintrack.volumes.slabs import VolumeSlabs, open_slabs
 
-__all__ = ["SLAB_VOXELS", "Slab", "StreamedCase", "moved", "open_case", "open_score", "planes_of"]
-
 SLAB_VOXELS = 1 << 20  # of each file: work for all cores, and about the size of a cache
-_VOXEL = re.compile(r"\[(\d+), (\d+), (\d+)\]")
 
 Box = tuple[slice, slice, slice]
 
@@ -85,10 +82,9 @@ class StreamedCase:
         for slab in self.slabs():
             try:
                 work(slab)
-            except ValueError as error:
-                message = str(error)
-                by = (x, y, z + first) if message.startswith("raters") else (0, 0, first)
-                raise ValueError(moved(message, by)) from error
+            except InputError as error:
+                of_score = error.argument == "score"
+                raise error.moved((0, 0, first) if of_score else (x, y, z + first)) from error
             first += slab.score.shape[2]
 
     def marked_outside(self) -> int:
@@ -145,7 +141,7 @@ class StreamedCase:
                 first += slab.shape[2]
         if not found:
             where = "" if self.part is None else f" where {self.place} lies"
-            raise ValueError(f"no rater marks any voxel{where}, so there is no annotated box")
+            raise InputError(f"no rater marks any voxel{where}, so there is no annotated box")
         x, y, z = (
             slice(
                 max(min(part[axis].start for part in found) - BOX_MARGIN, 0),
@@ -199,8 +195,8 @@ def open_score(path: Path, tumour: Sequence[int]) -> VolumeSlabs:
     score = open_slabs(path, tumour)
     dtype = score.place.array.dtype
     if dtype.kind != "f":
-        raise ValueError(
-            f"{path}: holds {dtype} without a scale factor: a segmentation, not a score"
+        raise InputError(
+            f"holds {dtype} without a scale factor: a segmentation, not a score", file=path
         )
     return score
 
@@ -209,12 +205,3 @@ def planes_of(place: Volume) -> int:
     """Return how many planes of a volume make a slab."""
     x, y, _ = place.array.shape
     return int(max(1, SLAB_VOXELS // (x * y)))
-
-
-def moved(message: str, by: tuple[int, int, int]) -> str:
-    """Turn a voxel's place in a slab into its place in the volume."""
-    return _VOXEL.sub(
-        lambda at: str([int(k) + step for k, step in zip(at.groups(), by, strict=True)]),
-        message,
-        count=1,
-    )

@@ -27,10 +27,9 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from twintrack import _core
+from twintrack.calibration.score_tally import ScoreTally
+from twintrack.errors import InputError
 from twintrack.files import naming, replacing
-from twintrack.score_tally import ScoreTally
-
-__all__ = ["NAME", "PackedTally", "Stamp", "TallyPack", "write_pack"]
 
 NAME = "tallies.pack"
 
@@ -114,11 +113,11 @@ class TallyPack:
                 magic, at = _HEAD.unpack(file.read(_HEAD.size))
                 size = path.stat().st_size
                 if magic != _MAGIC or not _HEAD.size <= at <= size or size - at > _LARGEST_INDEX:
-                    raise ValueError("not a pack of this version")
+                    raise InputError("not a pack of this version")
                 file.seek(at)
                 index = json.loads(file.read())
             if index["grid_cells"] != _core.GRID_CELLS:
-                raise ValueError("it was made on another score grid")
+                raise InputError("it was made on another score grid")
             self._cases: Mapping[str, Any] = dict(index["cases"])
             self._bytes = np.asarray(np.memmap(path, np.uint8, "r"))
 
@@ -143,11 +142,11 @@ class TallyPack:
             rows, first, at = int(entry["rows"]), int(entry["first"]), int(entry["at"])
             types = [int(width) for width in entry["types"]]
             if rows < 0 or first < 0 or not set(types) <= {0, 1, 2, 4, 8} or len(types) < 4:
-                raise ValueError(f"damaged at case {case!r}")
+                raise InputError(f"damaged at case {case!r}")
             ends = np.cumsum([_padded(rows * width) for width in types]).tolist()
             block = self._bytes[at : at + ends[-1]]
             if at < 0 or len(block) < ends[-1] or isal_zlib.crc32(block) != entry["crc"]:
-                raise ValueError(f"damaged at case {case!r}")
+                raise InputError(f"damaged at case {case!r}")
             columns = [
                 block[end - _padded(rows * width) :][: rows * width].view(f"<u{width}")
                 if width
@@ -157,7 +156,7 @@ class TallyPack:
             cells, sums = columns[0], [column for column in columns[1:] if column is not None]
             last = first + rows - 1 if cells is None else int(cells[-1]) if rows else 0
             if len(sums) < len(types) - 1 or last >= _core.GRID_CELLS:
-                raise ValueError(f"damaged at case {case!r}")
+                raise InputError(f"damaged at case {case!r}")
             return PackedTally(first, cells, sums)
 
 

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 from twintrack.volumes.axis_order import Orientation, all_orders, sources
 from twintrack.volumes.nnunet_files import Channels
 
-__all__ = ["Agreement", "Expectation", "expectation", "find_better_order"]
-
 # Probabilities may have been stored in 16 bits, or summed up in another order.
 _ROUNDING = 2.0**-9
 

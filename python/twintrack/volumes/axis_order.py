@@ -18,7 +18,7 @@ from nibabel.orientations import (
 )
 from numpy.typing import NDArray
 
-__all__ = ["AS_IT_IS", "all_orders", "axis_codes", "from_ras", "joined", "sources", "turned"]
+from twintrack.errors import InputError
 
 Orientation = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ def from_ras(affine: NDArray[np.float64]) -> Orientation:
         The affine maps voxels to no place in space.
     """
     if not (np.isfinite(affine).all() and np.linalg.det(affine[:3, :3])):
-        raise ValueError(f"maps voxels to millimetres by {affine[:3].tolist()}")
+        raise InputError(f"maps voxels to millimetres by {affine[:3].tolist()}")
     turn: Orientation = ornt_transform(AS_IT_IS, io_orientation(affine))
     return turn
 

@@ -10,19 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.errors import InputError
 from twintrack.volumes.agreement import Agreement, Expectation, expectation, find_better_order
 from twintrack.volumes.axis_order import AS_IT_IS, Orientation, axis_codes, from_ras, joined, turned
 from twintrack.volumes.metaimage import read_metaimage_header
 from twintrack.volumes.nifti import read_nifti_header
 from twintrack.volumes.nnunet_files import Reader, describe_channels, reader_of, segmentation_beside
-
-__all__ = [
-    "Comparison",
-    "Placement",
-    "compare_with_segmentation",
-    "header_beside",
-    "place_probabilities",
-]
 
 # Takes how many planes each slab has, and yields arrays (x, y, planes).
 Slabs = Callable[[Sequence[int]], Iterator[NDArray[Any]]]
@@ -92,17 +85,19 @@ def place_probabilities(path: Path, stored: tuple[int, ...]) -> Placement:
     found = header_beside(path)
     if found is None:
         if reader.turns:
-            raise ValueError(
-                f"{path}: {reader.named}, which turns images to RAS, and how the image lay before "
+            raise InputError(
+                f"{reader.named}, which turns images to RAS, and how the image lay before "
                 "is told by the segmentation that nnU-Net writes with the probabilities: put it "
-                f"beside them, as {path.stem}.nii.gz or {path.stem}.mha"
+                f"beside them, as {path.stem}.nii.gz or {path.stem}.mha",
+                file=path,
             )
         if reader.pictures:
-            raise ValueError(
-                f"{path}: {reader.named}: TIFF and other pictures are not read here, neither as "
+            raise InputError(
+                f"{reader.named}: TIFF and other pictures are not read here, neither as "
                 "annotations nor as segmentations. Convert them to NIfTI, with axes (x, y, z) and "
                 "x along the rows of a picture, and put the segmentation beside the "
-                f"probabilities, as {path.stem}.nii.gz"
+                f"probabilities, as {path.stem}.nii.gz",
+                file=path,
             )
         return Placement(stored, None, None, None, reader, AS_IT_IS)
     beside, shape, affine, header = found
@@ -110,9 +105,10 @@ def place_probabilities(path: Path, stored: tuple[int, ...]) -> Placement:
         ras = from_ras(affine)
     except ValueError as error:
         if reader.turns:
-            raise ValueError(
-                f"{path}: {reader.named}, which turns images to RAS, but the header of {beside} "
-                f"{error}; mend it"
+            raise InputError(
+                f"{reader.named}, which turns images to RAS, but the header of {beside} "
+                f"{error}; mend it",
+                file=path,
             ) from error
         ras = AS_IT_IS
     back = ras if reader.turns else AS_IT_IS
@@ -128,7 +124,7 @@ def place_probabilities(path: Path, stored: tuple[int, ...]) -> Placement:
                 f". It fits if nnU-Net's reader has turned the image to RAS, but {reader.named}: "
                 "put the plans.json of the networks beside it, which names their reader"
             )
-        raise ValueError(message)
+        raise InputError(message)
     return Placement(shape, affine, header, beside, reader, back)
 
 
@@ -220,13 +216,14 @@ class Comparison:
         order, after, before = better
         taken = axis_codes(place.back, place.affine)
         fits = axis_codes(joined(place.back, order), place.affine)
-        raise ValueError(
-            f"{self._path}: its axes (x, y, z) were taken to point to {', '.join(taken)} "
+        raise InputError(
+            f"its axes (x, y, z) were taken to point to {', '.join(taken)} "
             f"({place.reader.named}), where {before:.0%} of the tumour's voxels in "
             f"{place.segmentation.name} have a probability too low for their label; pointing to "
             f"{', '.join(fits)} it would be {after:.0%}. If both files are of one prediction, put "
             "the plans.json of its networks beside them, which names their reader and so the "
-            "order of axes; if not, put the segmentation of this prediction there"
+            "order of axes; if not, put the segmentation of this prediction there",
+            file=self._path,
         )
 
 

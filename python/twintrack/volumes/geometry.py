@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.errors import InputError
+
 HEADER_PARTS = ("spacing", "origin", "direction")
 
 
@@ -53,9 +55,10 @@ class Volume:
 
     def _axes(self) -> NDArray[np.float64]:
         if self.affine is None:
-            raise ValueError(
-                f"{self}: states no voxel size; .npy files do not, nor do .npz files without a "
-                "segmentation beside them"
+            raise InputError(
+                "states no voxel size; .npy files do not, nor do .npz files without a "
+                "segmentation beside them",
+                file=str(self),
             )
         return self.affine[:3, :3]
 
@@ -89,11 +92,12 @@ def check_same_geometry(
     """
     unknown = set(ignore) - set(HEADER_PARTS)
     if unknown:
-        raise ValueError(f"ignore={sorted(unknown)}: the header parts are {HEADER_PARTS}")
+        raise InputError(f"ignore={sorted(unknown)}: the header parts are {HEADER_PARTS}")
     if reference.array.shape != other.array.shape:
-        raise ValueError(
-            f"{other}: shape {other.array.shape} differs from {reference.array.shape} of "
-            f"{reference}; resample one onto the other's grid"
+        raise InputError(
+            f"shape {other.array.shape} differs from {reference.array.shape} of {reference}",
+            file=str(other),
+            advice="resample one onto the other's grid",
         )
     if reference.affine is None or other.affine is None:
         return
@@ -111,10 +115,12 @@ def check_same_geometry(
                 f"(off by up to {difference:.4g}{unit})"
             )
     if faults:
-        raise ValueError(
-            f"{other}: geometry differs from {reference}: {'; '.join(faults)}. If only the header "
-            "is wrong and the voxels do correspond, pass ignore_header=True (--ignore-header on "
-            "the command line); otherwise resample it onto the other's grid"
+        raise InputError(
+            f"geometry differs from {reference}: {'; '.join(faults)}",
+            file=str(other),
+            advice="if only the header is wrong and the voxels do correspond, pass "
+            "ignore_header=True (--ignore-header on the command line); otherwise resample it onto "
+            "the other's grid",
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.errors import InputError
 from twintrack.files import is_file, naming, replacing
 from twintrack.volumes.geometry import Volume
 from twintrack.volumes.streams import (
@@ -125,7 +126,7 @@ def read_metaimage(path: Path) -> Volume:
     header, affine, dtype = _read_header(path)
     with naming(path):
         if "BinaryData" in header.fields and not header.says("BinaryData"):
-            raise ValueError("its numbers are written as text; save it with BinaryData = True")
+            raise InputError("its numbers are written as text; save it with BinaryData = True")
         most_first = header.says("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
         pieces = _pieces(path, header, dtype.itemsize)
         there = sum(file.stat().st_size for file in {piece.file for piece in pieces})
@@ -167,11 +168,11 @@ def _read_header(path: Path) -> tuple[_Header, NDArray[np.float64], np.dtype[Any
         reader.ReadImageInformation()
         shape = tuple(int(length) for length in reader.GetSize())
         if shape != header.shape:
-            raise ValueError(f"corrupt: DimSize is {header.shape}, which ITK takes for {shape}")
+            raise InputError(f"corrupt: DimSize is {header.shape}, which ITK takes for {shape}")
         pixel = sitk.GetPixelIDValueAsString(reader.GetPixelID())
         number = re.fullmatch(r"(\d+)-bit (unsigned integer|signed integer|float)", pixel)
         if reader.GetNumberOfComponents() != 1 or not number:
-            raise ValueError(f"{shape} pixels of type {pixel!r}; one 3-D volume is needed")
+            raise InputError(f"{shape} pixels of type {pixel!r}; one 3-D volume is needed")
         kind = {"unsigned integer": "u", "signed integer": "i", "float": "f"}[number[2]]
         dtype = np.dtype(f"{kind}{int(number[1]) // 8}")
         if header.local:
@@ -193,7 +194,7 @@ def _parse_header(path: Path) -> _Header:
         while "ElementDataFile" not in fields:
             line = file.readline(_LONGEST_LINE)
             if not line or len(line) == _LONGEST_LINE or file.tell() > _LARGEST_HEADER:
-                raise ValueError("corrupt: its header does not end with ElementDataFile = …")
+                raise InputError("corrupt: its header does not end with ElementDataFile = …")
             text = line.decode("utf-8", "surrogateescape").strip()
             separator = re.search("[=:]", text)
             if separator is None:
@@ -201,9 +202,9 @@ def _parse_header(path: Path) -> _Header:
                 continue
             key = text[: separator.start()].rstrip(" \t")
             if key not in _KEYS.values() and key.lower() in _KEYS:
-                raise ValueError(f"ITK passes over {key!r}; write {_KEYS[key.lower()]!r}")
+                raise InputError(f"ITK passes over {key!r}; write {_KEYS[key.lower()]!r}")
             if loose and key in _KEYS.values():
-                raise ValueError(
+                raise InputError(
                     f"the line {loose[:80]!r} has no '=', and ITK passes over {key!r} after it; "
                     "write it as Comment = …"
                 )
@@ -212,14 +213,14 @@ def _parse_header(path: Path) -> _Header:
         end = file.tell()
     dimensions, sizes = fields.get("NDims", ""), fields.get("DimSize", "")
     if not all(re.fullmatch(r"\d{1,10}", number) for number in (dimensions, *sizes.split())):
-        raise ValueError(f"corrupt: NDims = {dimensions!r}, DimSize = {sizes!r}")
+        raise InputError(f"corrupt: NDims = {dimensions!r}, DimSize = {sizes!r}")
     shape = tuple(int(number) for number in sizes.split())
     if len(shape) != int(dimensions):
-        raise ValueError(f"corrupt: NDims = {dimensions}, but DimSize = {sizes}")
+        raise InputError(f"corrupt: NDims = {dimensions}, but DimSize = {sizes}")
     if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"has {shape} voxels; one 3-D volume is needed")
+        raise InputError(f"has {shape} voxels; one 3-D volume is needed")
     if not fields["ElementDataFile"]:
-        raise ValueError("corrupt: nothing follows ElementDataFile =")
+        raise InputError("corrupt: nothing follows ElementDataFile =")
     return _Header(fields, end, shape)
 
 
@@ -236,14 +237,14 @@ def _named(path: Path, header: _Header) -> Iterator[tuple[Path, bool]]:
     if re.fullmatch(r"LIST( .*)?", place):
         rank = re.fullmatch(r"LIST(?: +([12])[dD]?)? *", place)
         if rank is None:
-            raise ValueError(f"ElementDataFile = {place!r}; LIST 2D names a file for each slice")
+            raise InputError(f"ElementDataFile = {place!r}; LIST 2D names a file for each slice")
         count = slices * (header.shape[1] if rank[1] == "1" else 1)
         with path.open("rb") as lines:
             lines.seek(header.end)
             for number in range(count):
                 name = lines.readline(_LONGEST_LINE).decode("utf-8", "surrogateescape").strip()
                 if not name:
-                    raise ValueError(f"truncated: lists {number} files, but DimSize asks {count}")
+                    raise InputError(f"truncated: lists {number} files, but DimSize asks {count}")
                 yield _beside(path, name), False
     elif numbered := _NUMBERED.fullmatch(place):
         numbers = [int(number) for number in numbered["numbers"].split()]
@@ -253,7 +254,7 @@ def _named(path: Path, header: _Header) -> Iterator[tuple[Path, bool]]:
         step = numbers[2] if len(numbers) > 2 else max(1, (last - first) // slices)
         count = (last - first) // step + 1 if step > 0 else 0
         if count < slices:
-            raise ValueError(f"{place!r} names {count} files, but DimSize asks {slices}")
+            raise InputError(f"{place!r} names {count} files, but DimSize asks {slices}")
         for number in range(slices):  # ITK passes over the others, too
             yield _beside(path, numbered["name"] % (first + number * step)), False
     else:
@@ -276,7 +277,7 @@ def _pieces(path: Path, header: _Header, itemsize: int) -> list[_Piece]:
         within = path.parent in file.parents
         name = str(file.relative_to(path.parent) if within else file)
         if not is_file(file):
-            raise ValueError(f"its voxels are in another file, {name!r}, which is not there")
+            raise InputError(f"its voxels are in another file, {name!r}, which is not there")
         found.append((file, name, packed or header.says("CompressedData")))
     nbytes = math.prod(header.shape) * itemsize // len(found)
     return [_piece(header, file, name, nbytes, packed) for file, name, packed in found]
@@ -288,26 +289,26 @@ def _piece(header: _Header, file: Path, name: str, nbytes: int, compressed: bool
     number = re.match(r"[+-]?\d{1,18}(?![\w.])", given)
     skipped = int(number[0]) if number else -2
     if skipped < -1:
-        raise ValueError(
+        raise InputError(
             f"HeaderSize = {given!r}; it is the bytes before the voxels, or -1 for voxels at the "
             "end of the file"
         )
     if skipped == -1 and compressed:
-        raise ValueError(
+        raise InputError(
             "HeaderSize = -1 does not tell where compressed voxels start; give the bytes before "
             "them"
         )
     start = size - nbytes if skipped == -1 else skipped or (header.end if header.local else 0)
     piece = _Piece(file, "" if header.local else name, start, nbytes, compressed)
     if header.local and start < header.end:
-        raise ValueError(f"truncated or corrupt: {nbytes:,} bytes of voxels do not follow it")
+        raise InputError(f"truncated or corrupt: {nbytes:,} bytes of voxels do not follow it")
     if compressed:
         return piece
     if not 0 <= start <= size - nbytes:
-        raise ValueError(f"truncated: {nbytes:,} bytes of voxels are not in {name!r}")
+        raise InputError(f"truncated: {nbytes:,} bytes of voxels are not in {name!r}")
     follow = size - nbytes - start
     if follow > piece.most and "HeaderSize" not in header.fields:
-        raise ValueError(
+        raise InputError(
             f"{follow:,} bytes follow the {nbytes:,} bytes of voxels in {name!r}: correct "
             "ElementType and DimSize, or say where the voxels are: HeaderSize = 0 at the start of "
             "the file, HeaderSize = -1 at its end"
@@ -328,20 +329,20 @@ def _voxels(piece: _Piece) -> Iterator[bytes]:
                 if left <= 0 and not piece.compressed:
                     return
                 if left < -piece.most:  # it may be endless
-                    raise ValueError(f"corrupt: more than {piece.most:,} bytes follow the voxels")
+                    raise InputError(f"corrupt: more than {piece.most:,} bytes follow the voxels")
             if left > 0:
-                raise ValueError(
+                raise InputError(
                     f"truncated: holds {piece.nbytes - left:,} of the {piece.nbytes:,} bytes its "
                     "header announces"
                 )
         except ValueError as error:
-            raise ValueError(f"{piece.name!r}: {error}" if piece.name else str(error)) from error
+            raise InputError(f"{piece.name!r}: {error}" if piece.name else str(error)) from error
 
 
 def _check_room(shape: tuple[int, ...], itemsize: int, size: int) -> None:
     """Raise if files of `size` bytes cannot hold the voxels, before memory is taken for them."""
     if math.prod(shape) * itemsize > size * MAX_DEFLATE_RATIO:
-        raise ValueError(f"corrupt: {shape} voxels do not fit into {size:,} bytes")
+        raise InputError(f"corrupt: {shape} voxels do not fit into {size:,} bytes")
 
 
 def write_metaimage(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> None:

@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.errors import InputError
 from twintrack.files import naming, replacing
 from twintrack.volumes.geometry import Volume
 from twintrack.volumes.streams import (
@@ -165,25 +166,25 @@ def _read_header(stream: ByteStream) -> NiftiHeader:
             if start == struct.pack(f"{endianness}i", size):
                 block = start + stream.read(size - 4)
                 if len(block) < size:
-                    raise ValueError(f"truncated: {len(block)} bytes of its {size}-byte header")
+                    raise InputError(f"truncated: {len(block)} bytes of its {size}-byte header")
                 return _parse_header(make_header(block, endianness))
     found = f"it starts with the bytes {start.hex(' ')}" if start else "it is empty"
-    raise ValueError(f"not a NIfTI file: {found}")
+    raise InputError(f"not a NIfTI file: {found}")
 
 
 def _parse_header(nifti: Any) -> NiftiHeader:
     if nifti["magic"].item() != nifti.single_magic:
-        raise ValueError(
+        raise InputError(
             f"its magic is {nifti['magic'].item()!r}, not {nifti.single_magic!r}; "
             "convert .hdr/.img pairs to one .nii file"
         )
     lengths = tuple(int(length) for length in nifti.get_data_shape())
     x, y, z = (*lengths[:3], 1, 1, 1)[:3]  # axes left out have length 1
     if min(x, y, z) < 1 or any(length != 1 for length in lengths[3:]):
-        raise ValueError(f"its header announces the shape {lengths}; one 3-D volume is needed")
+        raise InputError(f"its header announces the shape {lengths}; one 3-D volume is needed")
     dtype = nifti.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise ValueError(f"voxels of type {dtype} cannot be used; store real numbers of 1-8 bytes")
+        raise InputError(f"voxels of type {dtype} cannot be used; store real numbers of 1-8 bytes")
     slope, intercept = nifti.get_slope_inter()
     if (slope, intercept) == (1, 0):
         slope, intercept = None, None
@@ -201,19 +202,19 @@ def _parse_header(nifti: Any) -> NiftiHeader:
 def _offset(nifti: Any) -> int:
     offset = float(nifti["vox_offset"])
     if not math.isfinite(offset):
-        raise ValueError(f"corrupt: its header puts the voxels at byte {offset}")
+        raise InputError(f"corrupt: its header puts the voxels at byte {offset}")
     return int(offset) or int(nifti.single_vox_offset)
 
 
 def _check_size(header: NiftiHeader, file_size: int, compressed: bool) -> None:
     if not header.nifti.sizeof_hdr <= header.offset <= _LAST_OFFSET:
-        raise ValueError(
+        raise InputError(
             f"corrupt: its header puts the voxels at byte {header.offset:,}; they start between "
             f"{header.nifti.sizeof_hdr} and {_LAST_OFFSET:,}"
         )
     needed = header.offset + header.nbytes
     if needed > (file_size * MAX_DEFLATE_RATIO if compressed else file_size):
-        raise ValueError(
+        raise InputError(
             f"truncated or corrupt: {header.shape} voxels of {header.dtype} from byte "
             f"{header.offset} on take {needed:,} bytes, which a{' gzip' * compressed} file of "
             f"{file_size:,} bytes cannot hold"
@@ -235,7 +236,7 @@ def _header_bytes(
     shape: tuple[int, ...], dtype: np.dtype[Any], slope: float, like: Volume
 ) -> bytes:
     if max(shape) > 32767:
-        raise ValueError(f"shape {shape}: an axis of a NIfTI-1 file has at most 32767 voxels")
+        raise InputError(f"shape {shape}: an axis of a NIfTI-1 file has at most 32767 voxels")
     nifti = _HEADER_CLASSES[0]()
     nifti.set_data_shape(shape)
     nifti.set_data_dtype(dtype)

@@ -8,18 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from twintrack.errors import InputError
 from twintrack.files import PLACED_SUFFIXES, split_suffix
-
-__all__ = [
-    "READERS",
-    "Channels",
-    "Reader",
-    "describe_channels",
-    "files_read",
-    "holds_regions",
-    "reader_of",
-    "segmentation_beside",
-]
 
 READERS: Mapping[str, bool] = {
     "SimpleITKIO": False,
@@ -136,7 +126,7 @@ def describe_channels(path: Path) -> Channels | None:
     content = _read_object(dataset, "description of labels")
     labels = content.get("labels")
     if not isinstance(labels, dict):
-        raise ValueError(f"{dataset}: not nnU-Net's description of labels: labels is {labels!r}")
+        raise InputError(f"not nnU-Net's description of labels: labels is {labels!r}", file=dataset)
     order = content.get("regions_class_order")
     regions = any(isinstance(label, list) and len(label) > 1 for label in labels.values())
     told = order if isinstance(order, list) else []
@@ -161,11 +151,12 @@ def _description(path: Path, name: str) -> Path | None:
 def _reader(name: Any, entry: str, source: Path, path: Path) -> Reader:
     known = (*READERS, *_PICTURE_READERS)
     if name not in known:
-        raise ValueError(
-            f"{path}: {source} says that its reader is {name!r} ({entry}), whose order of axes is "
+        raise InputError(
+            f"{source} says that its reader is {name!r} ({entry}), whose order of axes is "
             f"not known; known are {', '.join(known)}. Copy plans.json beside the scores and name "
             "in it, as image_reader_writer, the one that has the same order: SimpleITKIO if the "
-            "arrays keep the axes of the files, SimpleITKIOWithReorient if they are turned to RAS"
+            "arrays keep the axes of the files, SimpleITKIOWithReorient if they are turned to RAS",
+            file=path,
         )
     return Reader(READERS.get(name, False), name in _PICTURE_READERS, f"{source} names {name}")
 
@@ -174,7 +165,7 @@ def _read_object(file: Path, what: str) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: not nnU-Net's {what} ({error!r})") from error
+        raise InputError(f"not nnU-Net's {what} ({error!r})", file=file) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{file}: not nnU-Net's {what}: it holds no object")
+        raise InputError(f"not nnU-Net's {what}: it holds no object", file=file)
     return content

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.errors import InputError
 from twintrack.files import naming
 from twintrack.volumes.nnunet_files import holds_regions
 from twintrack.volumes.streams import (
@@ -110,7 +111,7 @@ def merge_rule(
         return _sum_classes
     regions = holds_regions(path)
     if regions is None:
-        raise ValueError(
+        raise InputError(
             f"nothing tells whether tumour={tuple(classes)} are classes, whose probabilities add "
             "up, or regions, of which the highest counts; put nnU-Net's dataset.json beside it"
         )
@@ -160,10 +161,10 @@ def read_arrays(path: Path, largest: int) -> dict[str, NDArray[Any]]:
         for entry in archive.infolist():
             stream, shape, fortran_order, dtype = open_entry(file, entry)
             if dtype.kind not in "biufU" or dtype.itemsize > _LONGEST_TEXT:
-                raise ValueError(f"{entry.filename!r} holds {dtype}; numbers are expected")
+                raise InputError(f"{entry.filename!r} holds {dtype}; numbers are expected")
             left -= math.prod(shape) * dtype.itemsize
             if left < 0:
-                raise ValueError(f"its arrays take more than the {largest:,} bytes that they may")
+                raise InputError(f"its arrays take more than the {largest:,} bytes that they may")
             array = stream.read_array(math.prod(shape), dtype)
             stream.drain()
             name = entry.filename.removesuffix(".npy")
@@ -178,16 +179,16 @@ def open_entry(
     stream = ByteStream(unzip(file, entry))
     shape, fortran_order, dtype = _read_npy_header(stream)
     if dtype.hasobject:
-        raise ValueError(f"{entry.filename!r} holds Python objects, which are never unpickled")
+        raise InputError(f"{entry.filename!r} holds Python objects, which are never unpickled")
     announced = math.prod(shape) * dtype.itemsize
     there = os.fstat(file.fileno()).st_size
     if announced > min(entry.file_size, there * MAX_DEFLATE_RATIO):
-        raise ValueError(
+        raise InputError(
             f"corrupt: {entry.filename!r} announces {shape} numbers of {dtype}, {announced:,} "
             f"bytes, which its {entry.file_size:,} bytes in a file of {there:,} cannot hold"
         )
     if entry.file_size > announced + MAX_TRAILING:
-        raise ValueError(
+        raise InputError(
             f"corrupt: {entry.filename!r} has {entry.file_size:,} bytes, but its header announces "
             f"{announced:,}"
         )
@@ -204,9 +205,9 @@ def _find_entry(archive: zipfile.ZipFile, key: str | None) -> zipfile.ZipInfo:
         candidates = [name for name in NNUNET_KEYS if name in entries] or list(entries)
         if len(candidates) == 1:
             return entries[candidates[0]]
-        raise ValueError(f"name one of its arrays with key=: {sorted(entries)}")
+        raise InputError(f"name one of its arrays with key=: {sorted(entries)}")
     if key not in entries:
-        raise ValueError(f"has no array {key!r}, only {sorted(entries)}")
+        raise InputError(f"has no array {key!r}, only {sorted(entries)}")
     return entries[key]
 
 
@@ -217,33 +218,33 @@ def _read_npy_header(stream: ByteStream) -> tuple[tuple[int, ...], bool, np.dtyp
     }
     version = np.lib.format.read_magic(stream)
     if version not in read_header:
-        raise ValueError(f"npy format {version} is not for plain numbers")
+        raise InputError(f"npy format {version} is not for plain numbers")
     shape, fortran_order, dtype = read_header[version](stream)
     if min(shape, default=0) < 0:
-        raise ValueError(f"corrupt: its header announces the shape {shape}")
+        raise InputError(f"corrupt: its header announces the shape {shape}")
     return shape, fortran_order, dtype
 
 
 def _check_dtype(dtype: np.dtype[Any]) -> None:
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
-        raise ValueError(f"holds numbers of type {dtype}; store real numbers of 1-8 bytes")
+        raise InputError(f"holds numbers of type {dtype}; store real numbers of 1-8 bytes")
 
 
 def _check_three_axes(shape: tuple[int, ...]) -> None:
     if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"has the shape {shape}; one 3-D volume (x, y, z) is needed")
+        raise InputError(f"has the shape {shape}; one 3-D volume (x, y, z) is needed")
 
 
 def _check_classes(shape: tuple[int, ...], dtype: np.dtype[Any], classes: Sequence[int]) -> None:
     if dtype.kind != "f":
-        raise ValueError(f"class probabilities of type {dtype}; they must be floating point")
+        raise InputError(f"class probabilities of type {dtype}; they must be floating point")
     if min(shape) < 1:
-        raise ValueError(f"class probabilities of shape {shape} hold no voxels")
+        raise InputError(f"class probabilities of shape {shape} hold no voxels")
     if not classes or len(set(classes)) < len(classes):
-        raise ValueError(f"tumour={tuple(classes)} must list each tumour class once")
+        raise InputError(f"tumour={tuple(classes)} must list each tumour class once")
     for label in classes:
         if not 0 <= label < shape[0]:
-            raise ValueError(f"tumour={tuple(classes)}: class {label} is not in 0..{shape[0] - 1}")
+            raise InputError(f"tumour={tuple(classes)}: class {label} is not in 0..{shape[0] - 1}")
 
 
 def _read_classes(

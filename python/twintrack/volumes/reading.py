@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.errors import InputError
 from twintrack.files import SUFFIXES, split_suffix
 from twintrack.volumes import metaimage, nnunet_files
 from twintrack.volumes.class_probabilities import (
@@ -73,7 +74,7 @@ def read_volume(
         return Volume(read_npy(path), path=path)
     if suffix == ".npz":
         return _read_npz(path, tumour, key)
-    raise ValueError(f"{path}: unknown volume format; known are {', '.join(SUFFIXES)}")
+    raise InputError(f"unknown volume format; known are {', '.join(SUFFIXES)}", file=path)
 
 
 def files_read(path: str | os.PathLike[str]) -> list[Path]:
@@ -108,9 +109,10 @@ def read_score(
     """
     volume = read_volume(path, tumour, key)
     if volume.array.dtype.kind != "f":
-        raise ValueError(
-            f"{volume}: holds {volume.array.dtype} without a scale factor: a segmentation, not a "
-            "score. Give the probabilities (nnU-Net: --save_probabilities writes CASE.npz)"
+        raise InputError(
+            f"holds {volume.array.dtype} without a scale factor: a segmentation, not a "
+            "score. Give the probabilities (nnU-Net: --save_probabilities writes CASE.npz)",
+            file=str(volume),
         )
     return volume
 
@@ -140,7 +142,7 @@ def read_label_map(path: str | os.PathLike[str], key: str | None = None) -> Volu
         with np.errstate(invalid="ignore"):  # NaN becomes some integer and then differs
             np.copyto(target, source, casting="unsafe")
         if not np.array_equal(source, target):
-            raise ValueError(f"{volume}: {_first_fault(array)}")
+            raise InputError(f"{_first_fault(array)}", file=str(volume))
     return Volume(labels, volume.affine, volume.path, volume.header)
 
 
@@ -209,8 +211,9 @@ def _with_geometry_beside(array: NDArray[Any], path: Path) -> Volume:
         return Volume(array, path=path)
     beside, shape, affine, header = found
     if shape != array.shape:
-        raise ValueError(
-            f"{path}: shape {array.shape} (x, y, z) differs from {shape} of the segmentation "
-            f"{beside}; resample one onto the other's grid"
+        raise InputError(
+            f"shape {array.shape} (x, y, z) differs from {shape} of the segmentation "
+            f"{beside}; resample one onto the other's grid",
+            file=path,
         )
     return Volume(array, affine, path, header)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.errors import InputError
 from twintrack.files import naming, split_suffix
 from twintrack.volumes.class_probabilities import compare_with_segmentation, place_probabilities
 from twintrack.volumes.geometry import Volume
@@ -27,8 +28,6 @@ from twintrack.volumes.numpy_files import (
 from twintrack.volumes.reading import depths_of, read_volume, slices_of
 from twintrack.volumes.streams import MAX_TRAILING, ByteStream, gunzip, plain
 from twintrack.volumes.writing import _blocks, _storage
-
-__all__ = ["VolumeSlabs", "open_slabs", "write_slabs"]
 
 # Takes how many planes each slab has; together they are all planes.
 Read = Callable[[Sequence[int]], Iterator[NDArray[Any]]]
@@ -145,8 +144,8 @@ def write_slabs(
     """
     path = Path(path)
     if like.affine is None:
-        raise ValueError(
-            f"{path}: {like} has no geometry to keep; put nnU-Net's segmentation beside the .npz"
+        raise InputError(
+            f"{like} has no geometry to keep; put nnU-Net's segmentation beside the .npz", file=path
         )
     stored, levels = _storage(path, like.array.dtype, dtype)
     blocks = (block for slab in slabs for block in _blocks(path, slab, stored, levels))

@@ -12,6 +12,8 @@ import numpy as np
 from isal import igzip_lib, isal_zlib
 from numpy.typing import NDArray
 
+from twintrack.errors import InputError
+
 # Pieces that stay in the L2 cache between being inflated and being copied to their place.
 _INPUT = 1 << 18
 _OUTPUT = 1 << 18
@@ -71,7 +73,7 @@ class ByteStream:
         while size > 0:
             step = self.readinto(scratch[: min(size, _OUTPUT)])
             if step == 0:
-                raise ValueError(f"truncated: ends {size:,} bytes too early")
+                raise InputError(f"truncated: ends {size:,} bytes too early")
             size -= step
 
     def read_array(self, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -82,7 +84,7 @@ class ByteStream:
         array = np.empty(count, dtype)
         filled = self.readinto(array.view(np.uint8).data)
         if filled != array.nbytes:
-            raise ValueError(
+            raise InputError(
                 f"truncated: holds {filled:,} of the {array.nbytes:,} bytes its header announces"
             )
         return native(array)
@@ -100,7 +102,7 @@ class ByteStream:
         for piece in self._pieces:
             passed += len(piece)
             if most is not None and passed > most:
-                raise ValueError(
+                raise InputError(
                     f"corrupt: more than {most:,} bytes follow the last number that its header "
                     "announces"
                 )
@@ -175,11 +177,11 @@ def unzip(file: BinaryIO, entry: zipfile.ZipInfo) -> Iterator[bytes]:
     ``zipfile`` knows zlib only, a third as fast.
     """
     if entry.flag_bits & 1:
-        raise ValueError(f"entry {entry.filename!r} is encrypted")
+        raise InputError(f"entry {entry.filename!r} is encrypted")
     file.seek(entry.header_offset)
     signature, name_size, extra_size = _ZIP_LOCAL_HEADER.unpack(file.read(30))
     if signature != b"PK\3\4":
-        raise ValueError(f"entry {entry.filename!r} is not where the zip directory says")
+        raise InputError(f"entry {entry.filename!r} is not where the zip directory says")
     file.seek(name_size + extra_size, 1)
 
     remaining = entry.compress_size
@@ -196,7 +198,7 @@ def unzip(file: BinaryIO, entry: zipfile.ZipInfo) -> Iterator[bytes]:
     elif entry.compress_type == zipfile.ZIP_STORED:
         pieces = iter(refill, b"")
     else:
-        raise ValueError(
+        raise InputError(
             f"entry {entry.filename!r} has zip compression {entry.compress_type}; "
             "write it with numpy.savez or numpy.savez_compressed"
         )
@@ -209,7 +211,7 @@ def unzip(file: BinaryIO, entry: zipfile.ZipInfo) -> Iterator[bytes]:
         crc = isal_zlib.crc32(piece, crc)
         yield piece
     if size != entry.file_size or crc != entry.CRC:
-        raise ValueError(f"corrupt: entry {entry.filename!r} fails its CRC-32 or length check")
+        raise InputError(f"corrupt: entry {entry.filename!r} fails its CRC-32 or length check")
 
 
 def _inflate(
@@ -220,11 +222,11 @@ def _inflate(
         if decompressor.needs_input and not data:
             data = refill()
             if not data:
-                raise ValueError("truncated: ends in the middle of its compressed data")
+                raise InputError("truncated: ends in the middle of its compressed data")
         try:
             piece = decompressor.decompress(data, _OUTPUT)
         except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub has no class
-            raise ValueError(f"corrupt compressed data ({error})") from error
+            raise InputError(f"corrupt compressed data ({error})") from error
         data = b""
         if piece:
             yield piece

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.arrays import refuse_masked
+from twintrack.arrays.host import refuse_masked
+from twintrack.errors import InputError
 from twintrack.files import WRITTEN_SUFFIXES, split_suffix
 from twintrack.volumes.geometry import Volume
 from twintrack.volumes.metaimage import write_metaimage
@@ -65,24 +66,25 @@ def write_volume(
     path = Path(path)
     suffix = split_suffix(path.name)[1]
     if suffix not in WRITTEN_SUFFIXES:
-        raise ValueError(f"{path}: volumes are written as .nii.gz, .nii or .mha")
+        raise InputError("volumes are written as .nii.gz, .nii or .mha", file=path)
     place = like if isinstance(like, Volume) else Volume(array, np.asarray(like, np.float64))
     if place.affine is None:
-        raise ValueError(
-            f"{path}: {place} has no geometry to keep; put nnU-Net's segmentation beside the .npz "
-            "or pass a (4, 4) affine"
+        raise InputError(
+            f"{place} has no geometry to keep; put nnU-Net's segmentation beside the .npz "
+            "or pass a (4, 4) affine",
+            file=path,
         )
     if array.ndim != 3 or array.shape != place.array.shape:
-        raise ValueError(
-            f"{path}: array of shape {array.shape}, but {place.array.shape} of {place}"
+        raise InputError(
+            f"array of shape {array.shape}, but {place.array.shape} of {place}", file=path
         )
     if place.affine.shape != (4, 4):
-        raise ValueError(f"{path}: affine of shape {place.affine.shape}, not (4, 4)")
+        raise InputError(f"affine of shape {place.affine.shape}, not (4, 4)", file=path)
 
     stored, levels = _storage(path, array.dtype, dtype)
     if suffix == ".mha":
         if levels:
-            raise ValueError(f"{path}: MetaImage has no scale factor; write {dtype} as .nii.gz")
+            raise InputError(f"MetaImage has no scale factor; write {dtype} as .nii.gz", file=path)
         whole = np.concatenate(list(_blocks(path, array, stored, levels)), axis=2)
         write_metaimage(path, whole, place.affine)
     else:
@@ -96,13 +98,13 @@ def _storage(path: Path, source: np.dtype[Any], dtype: str | None) -> tuple[np.d
     if source.kind == "f":
         name = dtype or "float32"
         if name not in QUANTISATION_ERROR:
-            raise ValueError(
-                f"{path}: dtype={name!r}; scores are stored as {', '.join(QUANTISATION_ERROR)}"
+            raise InputError(
+                f"dtype={name!r}; scores are stored as {', '.join(QUANTISATION_ERROR)}", file=path
             )
         return np.dtype(name), {"uint8": 255, "uint16": 65535}.get(name, 0)
     stored = np.dtype(dtype or ("uint8" if source.kind == "b" else source.name))
     if source.kind not in "biu" or stored.kind not in "iu":
-        raise ValueError(f"{path}: cannot store {source} as {stored}; labels are integers")
+        raise InputError(f"cannot store {source} as {stored}; labels are integers", file=path)
     return stored, 0
 
 
@@ -131,4 +133,6 @@ def _refuse(
 ) -> None:
     if outside.any():
         i, j, k = (int(index) for index in np.argwhere(outside)[0])
-        raise ValueError(f"{path}: voxel ({i}, {j}, {k + start}) is {block[i, j, k]}, which {why}")
+        raise InputError(
+            f"voxel ({i}, {j}, {k + start}) is {block[i, j, k]}, which {why}", file=path
+        )

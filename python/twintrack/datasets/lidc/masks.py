@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from twintrack.datasets.lidc.database import SLICE_PIXELS
 from twintrack.datasets.lidc.nodules import LidcNodule
+from twintrack.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ def rasterise(nodule: LidcNodule, *, margin: float = 10.0) -> LidcCase:
         negative or not finite.
     """
     if not 0 <= margin < np.inf:
-        raise ValueError(f"margin must be finite and at least 0 mm, got {margin}")
+        raise InputError(f"margin must be finite and at least 0 mm, got {margin}")
     outlines = [outline for reading in nodule.readings for outline in reading]
     pixels = np.concatenate([outline.vertices for outline in outlines])
     planes = [outline.plane for outline in outlines]
@@ -111,9 +112,10 @@ def _even_slices(nodule: LidcNodule, low: int, high: int) -> tuple[int, int, flo
     inner = breaks[(breaks >= low) & (breaks < high)]
     if inner.size:
         z = nodule.slice_positions[inner[0] : inner[0] + 2]
-        raise ValueError(
-            f"{nodule.case}: the slices at z = {z[0]} and {z[1]} mm are not {step} mm apart as in "
-            "the rest of the scan; leave this nodule out"
+        raise InputError(
+            f"the slices at z = {z[0]} and {z[1]} mm are not {step} mm apart as in "
+            "the rest of the scan; leave this nodule out",
+            case=nodule.case,
         )
     below, above = breaks[breaks < low], breaks[breaks >= high]
     first = int(below[-1]) + 1 if below.size else 0

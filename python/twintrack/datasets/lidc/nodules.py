@@ -19,6 +19,7 @@ from twintrack.datasets.lidc.database import (
     find_database,
     read_scans,
 )
+from twintrack.errors import InputError
 
 READERS = 4
 """Radiologists who read every scan: no nodule has more outlines than that."""
@@ -80,9 +81,9 @@ def read_nodules(
         If the file is not such a database or a row of it makes no sense: table and id are named.
     """
     if not 1 <= readers <= READERS:
-        raise ValueError(f"readers must be 1 to {READERS}, got {readers}")
+        raise InputError(f"readers must be 1 to {READERS}, got {readers}")
     if limit is not None and limit < 0:
-        raise ValueError(f"limit must be at least 0, got {limit}")
+        raise InputError(f"limit must be at least 0, got {limit}")
     path = find_database() if database is None else Path(database)
     if not path.is_file():
         raise FileNotFoundError(f"no LIDC-IDRI database at {path}")

@@ -11,6 +11,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.special import expit
 
 from twintrack.datasets.lidc.masks import LidcCase
+from twintrack.errors import InputError
 
 
 def simulate_score(
@@ -62,7 +63,7 @@ def simulate_score(
         If a parameter is out of range, or the mask to follow is empty.
     """
     if not growths:
-        raise ValueError("growths must name at least one member, got none")
+        raise InputError("growths must name at least one member, got none")
     for name, value, lowest in (
         ("temperature", temperature, np.nextafter(0, 1)),
         ("roughness", roughness, 0.0),
@@ -70,18 +71,18 @@ def simulate_score(
     ):
         if not lowest <= value < np.inf:
             sign = "at least" if lowest == 0 else "above"
-            raise ValueError(f"{name} must be finite and {sign} 0 mm, got {value}")
+            raise InputError(f"{name} must be finite and {sign} 0 mm, got {value}")
     random = np.random.default_rng([seed, zlib.crc32(case.case.encode())])
 
     marked = np.flatnonzero(case.masks.any(axis=(1, 2, 3)))
     if not marked.size:
-        raise ValueError(f"{case.case}: no reader has a voxel to follow")
+        raise InputError("no reader has a voxel to follow", case=case.case)
     drawn = int(random.choice(marked))
     followed = drawn if reader is None else reader
     if followed not in marked:
-        raise ValueError(
-            f"{case.case}: reader must be one of {marked.tolist()}, whose masks are not empty, "
-            f"got {reader}"
+        raise InputError(
+            f"reader must be one of {marked.tolist()}, whose masks are not empty, got {reader}",
+            case=case.case,
         )
 
     distance = _signed_distance(case.masks[followed], case.spacing)

@@ -1,0 +1,55 @@
+#include "twintrack/calibration/score_tally.hpp"
+#include "bindings/arrays/numpy_arrays.hpp"
+
+namespace twintrack::bindings {
+
+void register_score_tally(py::module_& module) {
+  module.attr("GRID_CELLS") = grid::cells;
+
+  py::class_<ScoreTally>(module, "ScoreTally")
+      .def(py::init<std::size_t>(), py::arg("raters"))
+      .def_property_readonly("raters", &ScoreTally::raters)
+      .def(
+          "update",
+          [](ScoreTally& tally, const py::array& score, const std::vector<py::array>& raters,
+             const std::optional<py::array>& region) {
+            const Case arrays(score, raters, region);
+            // Only the views are used from here on, and the caller holds the arrays.
+            const py::gil_scoped_release release;
+            tally.update(arrays.view());
+          },
+          py::arg("score"), py::arg("raters"), py::arg("region") = py::none())
+      .def("rows",
+           [](const ScoreTally& tally) {
+             std::vector<std::uint32_t> cells;
+             std::vector<std::uint64_t> sums;
+             const std::size_t columns = tally.columns();
+             for (std::uint32_t cell = 0; cell < grid::cells; ++cell) {
+               const std::uint64_t* row = tally.sums().data() + cell * columns;
+               if (row[ScoreTally::count_column] == 0) continue;
+               cells.push_back(cell);
+               sums.insert(sums.end(), row, row + columns);
+             }
+             const auto rows = static_cast<py::ssize_t>(cells.size());
+             return py::make_tuple(
+                 to_numpy(std::move(cells), {rows}),
+                 to_numpy(std::move(sums), {rows, static_cast<py::ssize_t>(columns)}));
+           })
+      .def(
+          "add_rows",
+          [](ScoreTally& tally, const TallyArrays& cells, const SumArrays& sums) {
+            const TallyRows rows = tally_rows(cells, sums);
+            if (rows.columns != tally.columns())
+              throw std::invalid_argument("rows do not fit a tally of " +
+                                          std::to_string(tally.raters()) + " raters");
+            for (std::size_t i = 0; i < rows.rows; ++i)
+              for (std::size_t k = 0; k < rows.columns; ++k)
+                tally.sums()[rows.cell[i] * rows.columns + k] += rows.sums[i * rows.columns + k];
+          },
+          py::arg("cells"), py::arg("sums"))
+      .def("__iadd__", [](ScoreTally& tally, const ScoreTally& other) -> ScoreTally& {
+        return tally += other;
+      });
+}
+
+}  // namespace twintrack::bindings

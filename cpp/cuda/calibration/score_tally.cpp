@@ -1,0 +1,52 @@
+#include "cuda/calibration/score_tally.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+#include "twintrack/arrays/array_view.hpp"
+#include "twintrack/arrays/voxel_blocks.hpp"
+#include "twintrack/calibration/score_grid.hpp"
+
+namespace twintrack::cuda {
+
+ScoreTally::ScoreTally(std::size_t raters, int device, cudaStream_t stream)
+    : raters_(raters), device_(device) {
+  if (raters == 0) throw std::invalid_argument("raters is 0; a tally needs at least one rater");
+  const DeviceGuard guard(device);
+  sums_ = DeviceMemory<std::uint64_t>(grid::cells * columns(), stream);
+  sums_.clear(stream);
+  wait(stream, "making a tally");  // the next update may come on another stream
+  sums_.detach_from_stream();
+}
+
+void ScoreTally::update(const CaseView& view, cudaStream_t stream) {
+  if (view.raters.size() != raters_)
+    throw std::invalid_argument("raters has " + std::to_string(view.raters.size()) +
+                                " masks but the tally was made for " + std::to_string(raters_));
+  const Walk walk = case_walk(view);
+  if (walk.count() == 0) return;
+  const DeviceGuard guard(device_);
+  FaultReport faults(stream);
+  DeviceMemory<std::uint64_t> of_case(sums_.size(), stream);
+  of_case.clear(stream);
+  for (std::size_t first = 0; first < raters_; first += group_raters) {
+    const std::size_t count = std::min<std::size_t>(group_raters, raters_ - first);
+    count_group(device_case(view, walk, first, count), static_cast<int>(first),
+                static_cast<int>(columns()), of_case.data(), faults.first_fault(), stream);
+  }
+  accept_case(of_case, faults.first_fault(), sums_, stream);
+  faults.require_none(view, walk, stream, "tallying scores");
+}
+
+std::vector<std::uint64_t> ScoreTally::take(cudaStream_t stream) {
+  const DeviceGuard guard(device_);
+  std::vector<std::uint64_t> sums(sums_.size());
+  copy(sums.data(), static_cast<const std::uint64_t*>(sums_.data()), sums.size(),
+       cudaMemcpyDeviceToHost, stream);
+  sums_.clear(stream);
+  wait(stream, "fetching a tally");
+  return sums;
+}
+
+}  // namespace twintrack::cuda

@@ -1,0 +1,464 @@
+// ScoreTally on the device: the sums of twintrack::ScoreTally, bit for bit, in one pass.
+//
+// What bounds it is not arithmetic but additions to counters: a voxel adds to 2 + N of them, in one
+// of 120579 cells. They are met by four devices, cheapest first:
+//
+// 1. A voxel of score 0 that no rater marks, which is what background is, adds one to a register.
+// 2. A thread adds up voxels of one cell that come four at a time in registers, until another four
+//    come in another cell. Large ties cost little, whatever their value and labels.
+// 3. The cells are divided into pages of 256. Each block holds packed counters
+//    (packed_counters.cuh) of the pages that occur most in shared memory: 112 pages of 472 on a
+//    device with 227 KiB of it. Which ones, a sample of 4096 voxels says. Uniform scores have 94%
+//    of their voxels in 64 pages, the scores of a network most in even fewer.
+// 4. The rest goes to packed counters in global memory, shared by all blocks: one table of 1 MiB
+//    that stays in the second-level cache.
+//
+// Shared memory's atomics are the tightest of these bounds: two per voxel for up to five raters and
+// scores of at most 32 bits, some 4 clocks each for 32 random cells.
+//
+// At the end every block stores its pages, `collect_counters` adds them up per cell, and
+// `accept_sums` adds the case to the tally unless a voxel was invalid. All sums are integers, so
+// the order in which anything happens does not matter.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/arrays/device.cuh"
+#include "cuda/arrays/device_case.hpp"
+#include "cuda/arrays/packed_counters.cuh"
+#include "cuda/arrays/voxel_vectors.cuh"
+#include "twintrack/calibration/score_grid.hpp"
+
+namespace twintrack::cuda {
+
+/// Threads of a block, of which a multiprocessor holds one.
+inline constexpr int tally_threads = 1024;
+inline constexpr unsigned page_cells = 256;
+inline constexpr unsigned pages = (grid::cells + page_cells - 1) / page_cells;
+/// Vectors of voxels that are looked at to choose pages.
+inline constexpr int sample_vectors = 1024;
+inline constexpr std::uint32_t not_resident = 0xffffffffu;
+
+/// The 64-bit sums of one cell of a case, of the columns that a group of raters has.
+struct CellSums {
+  std::uint64_t* count;  // followed by the residuals'
+  std::uint64_t* votes;  // of the group's first rater
+  int columns;
+
+  __device__ std::uint64_t* column(int which) const {
+    return which < first_vote_column ? count + which : votes + (which - first_vote_column);
+  }
+};
+
+/// The tables in global memory that a pass over a group of raters works on.
+struct TallyTables {
+  std::uint64_t* sums;         // of the case: cells × columns
+  std::uint64_t* carried;      // carries of counters: cells × columns of the layout
+  std::uint32_t* spilled;      // counters of pages that are not resident, by page
+  std::uint32_t* resident;     // counters of resident pages, by block and slot
+  std::uint32_t* homes;        // by page, as in TallyShared
+  std::uint64_t* first_fault;  // least rank of an invalid voxel
+  unsigned resident_pages;
+  int columns;
+  int first_rater;     // of the group
+  int raters;          // in the group
+  bool counts_voxels;  // false for all groups but the first
+
+  __device__ CellSums cell_sums(std::uint32_t cell) const {
+    std::uint64_t* count = sums + static_cast<std::size_t>(cell) * static_cast<unsigned>(columns);
+    return {count, count + first_vote_column + first_rater, first_vote_column + raters};
+  }
+};
+
+/// Shared memory of a block, at fixed places: what choosing the pages needs, then counters.
+template <class Layout>
+struct TallyShared {
+  static constexpr std::size_t counter_words(unsigned resident_pages) {
+    return std::size_t{resident_pages} * page_words;
+  }
+  static constexpr std::size_t bytes(unsigned resident_pages) {
+    return counters_at + sizeof(std::uint32_t) * counter_words(resident_pages);
+  }
+  /// Counters of a page: word by word, so that neighbouring cells lie in neighbouring banks.
+  static constexpr unsigned page_words = Layout::words * page_cells;
+
+  /// By page: the index that a cell 0 would have if the page held it, or not_resident.
+  __device__ static std::uint32_t* homes() {
+    return reinterpret_cast<std::uint32_t*>(shared_memory());
+  }
+  /// By page: its voxels in the sample.
+  __device__ static std::uint32_t* seen() {
+    return reinterpret_cast<std::uint32_t*>(shared_memory() + seen_at);
+  }
+  /// Of resident_pages pages.
+  __device__ static std::uint32_t* counters() {
+    return reinterpret_cast<std::uint32_t*>(shared_memory() + counters_at);
+  }
+
+ private:
+  static constexpr std::size_t seen_at = sizeof(std::uint32_t) * pages;
+  static constexpr std::size_t counters_at = 2 * seen_at;
+  static_assert(counters_at % 16 == 0);
+};
+
+/// Clears a block's counters and chooses its resident pages, the same in every block.
+template <class Voxels, class Layout>
+__device__ inline void open_pages(const DeviceCase& from, unsigned resident_pages) {
+  using Real = typename Voxels::Real;
+  using Shared = TallyShared<Layout>;
+  const std::size_t words = Shared::counter_words(resident_pages);
+  for (std::size_t i = threadIdx.x; i < words; i += blockDim.x) Shared::counters()[i] = 0;
+  for (unsigned page = threadIdx.x; page < pages; page += blockDim.x) Shared::seen()[page] = 0;
+  __syncthreads();
+  const std::int64_t vectors = (from.voxels + vector_voxels - 1) / vector_voxels;
+  for (int i = static_cast<int>(threadIdx.x); i < sample_vectors;
+       i += static_cast<int>(blockDim.x)) {
+    VoxelVector<Real, Layout::raters> v;
+    std::uint64_t fault = no_voxel;
+    Voxels::load(from, i * vectors / sample_vectors, v);
+    v.remove_faults(0, fault);
+#pragma unroll
+    for (int j = 0; j < vector_voxels; ++j)
+      if (v.score[j] != Real{0})
+        add_shared(true, &Shared::seen()[grid::position(v.score[j]).cell / page_cells], 1u);
+  }
+  __syncthreads();
+  for (unsigned page = threadIdx.x; page < pages; page += blockDim.x) {
+    const std::uint32_t seen = Shared::seen()[page];
+    unsigned rank = 0;
+    for (unsigned other = 0; other < pages; ++other) {
+      const std::uint32_t count = Shared::seen()[other];
+      rank += count > seen || (count == seen && other < page) ? 1u : 0u;
+    }
+    // Modulo 2^32: only the sum with a cell of the page is an index.
+    Shared::homes()[page] =
+        rank < resident_pages ? rank * Shared::page_words - page * page_cells : not_resident;
+  }
+  __syncthreads();
+}
+
+/// Turns four rows of four bytes into columns.
+__device__ inline void transpose(const std::uint32_t (&row)[4], std::uint32_t (&column)[4]) {
+  const std::uint32_t a = __byte_perm(row[0], row[1], 0x5140);
+  const std::uint32_t b = __byte_perm(row[2], row[3], 0x5140);
+  const std::uint32_t c = __byte_perm(row[0], row[1], 0x7362);
+  const std::uint32_t d = __byte_perm(row[2], row[3], 0x7362);
+  column[0] = __byte_perm(a, b, 0x5410);
+  column[1] = __byte_perm(a, b, 0x7632);
+  column[2] = __byte_perm(c, d, 0x5410);
+  column[3] = __byte_perm(c, d, 0x7632);
+}
+
+/// What a thread has counted and not yet given away.
+template <class Real, int raters>
+class ThreadTally {
+ public:
+  using Layout = CounterLayout<Real, raters>;
+  using Shared = TallyShared<Layout>;
+  using Vector = VoxelVector<Real, raters>;
+
+  __device__ explicit ThreadTally(const TallyTables& tables) : tables_(tables) { start_run(0); }
+
+  /// Counts a vector whose first voxel has rank `first`. The threads of a warp call this together.
+  __device__ void take(Vector v, std::int64_t first) {
+    v.remove_faults(first, fault_);
+    take_background(v);
+    if (v.inside != 0) take_voxels(v);
+    const bool full = length_ > longest_run - vector_voxels;
+    const unsigned lanes = __ballot_sync(whole_warp, full);
+    if (full) give_long_run(lanes);
+  }
+
+  /// Gives away everything. The threads of a warp call this together.
+  __device__ void finish() {
+    give_run();
+    // At most 2^27 voxels per thread: 2^44 in all on a device of 132 multiprocessors.
+    const std::uint32_t background = __reduce_add_sync(whole_warp, background_);
+    if (threadIdx.x % warp_size == 0 && background > 0 && tables_.counts_voxels)
+      add(tables_.cell_sums(0).column(count_column), background);
+    if (fault_ != no_voxel) lower(tables_.first_fault, fault_);
+  }
+
+ private:
+  // A run's fields must not carry: counts and votes have 7 bits or more.
+  static constexpr std::uint32_t longest_run = 127;
+
+  // What a voxel adds: words of fields, without its residual, which a run adds up by itself.
+  struct Voxel {
+    std::uint32_t cell;
+    std::uint32_t residual;
+    std::uint32_t words[Layout::words];
+  };
+
+  // Counts the voxels of score 0 that nobody marks and takes them out.
+  __device__ void take_background(Vector& v) {
+    std::uint32_t zero = 0;
+#pragma unroll
+    for (int j = 0; j < vector_voxels; ++j) zero |= v.score[j] == Real{0} ? 1u << (8 * j) : 0u;
+    zero &= v.inside & ~v.any_label();
+    background_ += static_cast<std::uint32_t>(__popc(static_cast<int>(zero)));
+    v.inside &= ~zero;
+  }
+
+  __device__ void take_voxels(const Vector& v) {
+    Voxel voxel[vector_voxels];
+    locate(v, voxel);
+    pack(v, voxel);
+    bool one_cell = true;
+#pragma unroll
+    for (int j = 1; j < vector_voxels; ++j) one_cell &= voxel[j].cell == voxel[0].cell;
+    if (one_cell)
+      add_to_run(voxel);
+    else
+      add_singly(voxel);
+  }
+
+  __device__ void locate(const Vector& v, Voxel (&voxel)[vector_voxels]) const {
+    const std::uint32_t residual_mask = tables_.counts_voxels ? ~0u : 0u;
+#pragma unroll
+    for (int j = 0; j < vector_voxels; ++j) {
+      const grid::Position at = grid::position(v.score[j]);
+      voxel[j].cell = at.cell;
+      voxel[j].residual = (at.residual >> Layout::residual_unit) & residual_mask;
+    }
+  }
+
+  __device__ void pack(const Vector& v, Voxel (&voxel)[vector_voxels]) const {
+    const std::uint32_t ones = tables_.counts_voxels ? v.inside : 0u;
+    constexpr auto count = Layout::field(count_column);
+    constexpr auto vote = Layout::field(first_vote_column);
+    if constexpr (count.word == 0) {
+      // Byte j: one voxel in its lowest bit, the vote of rater 0 in its highest.
+      static_assert(vote.word == 0 && vote.shift == count.shift + 7);
+      const std::uint32_t both = ones | v.label[0] << 7;
+#pragma unroll
+      for (int j = 0; j < vector_voxels; ++j)
+        voxel[j].words[0] = ((both >> (8 * j)) & 0xffu) << count.shift;
+    } else {
+#pragma unroll
+      for (int j = 0; j < vector_voxels; ++j) voxel[j].words[0] = 0;
+    }
+#pragma unroll
+    for (int w = 1; w < Layout::words; ++w) {
+      std::uint32_t row[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int rater = 4 * (w - 1) + i + (count.word == 0 ? 1 : -1);
+        row[i] = rater < 0 ? ones : (rater < raters ? v.label[rater < raters ? rater : 0] : 0u);
+      }
+      std::uint32_t column[vector_voxels];
+      transpose(row, column);
+#pragma unroll
+      for (int j = 0; j < vector_voxels; ++j) voxel[j].words[w] = column[j];
+    }
+  }
+
+  __device__ void start_run(std::uint32_t cell) {
+    cell_ = cell;
+    length_ = 0;
+    residual_ = 0;
+#pragma unroll
+    for (int w = 0; w < Layout::words; ++w) words_[w] = 0;
+  }
+
+  // Adds a vector that lies in one cell to the run.
+  __device__ void add_to_run(const Voxel (&voxel)[vector_voxels]) {
+    if (voxel[0].cell != cell_) {
+      give_run();
+      start_run(voxel[0].cell);
+    }
+    length_ += vector_voxels;
+#pragma unroll
+    for (int j = 0; j < vector_voxels; ++j) {
+      residual_ += voxel[j].residual;
+#pragma unroll
+      for (int w = 0; w < Layout::words; ++w) words_[w] += voxel[j].words[w];
+    }
+  }
+
+  // Adds the run to the counters of its cell.
+  __device__ void give_run() {
+    if (length_ == 0) return;
+    // More than 2^18 in all only in long runs and below 2^-24.
+    if constexpr (!Layout::own_residual_word)
+      if (const std::uint64_t high = residual_ >> residual_bits << residual_bits; high != 0)
+        add(tables_.cell_sums(cell_).column(residual_column), high << Layout::residual_unit);
+    Voxel run[1];
+    run[0].cell = cell_;
+    run[0].residual = residual_ & (0xffffffffu >> (32 - residual_bits));
+#pragma unroll
+    for (int w = 0; w < Layout::words; ++w) run[0].words[w] = words_[w];
+    add_singly(run);
+  }
+
+  // Adds to the counters of each cell. Loads, additions and what they returned are dealt with for
+  // all voxels at a time, so that the waits overlap.
+  template <int count>
+  __device__ void add_singly(const Voxel (&voxel)[count]) const {
+    constexpr int words = Layout::words;
+    std::uint32_t home[count];
+    bool spills = false;
+#pragma unroll
+    for (int j = 0; j < count; ++j) {
+      home[j] = Shared::homes()[voxel[j].cell / page_cells];
+      spills |= home[j] == not_resident;
+    }
+    std::uint32_t amount[count][words];
+    std::uint32_t before[count][words];
+#pragma unroll
+    for (int j = 0; j < count; ++j) {
+      std::uint32_t* counters = Shared::counters() + (home[j] + voxel[j].cell);
+#pragma unroll
+      for (int w = 0; w < words; ++w) {
+        amount[j][w] = voxel[j].words[w] + (w == 0 ? voxel[j].residual : 0u);
+        before[j][w] = add_shared(home[j] != not_resident && amount[j][w] != 0,
+                                  counters + w * page_cells, amount[j][w]);
+      }
+    }
+    if (spills) {
+#pragma unroll
+      for (int j = 0; j < count; ++j) {
+        if (home[j] != not_resident) continue;
+        std::uint32_t* counters = tables_.spilled +
+                                  voxel[j].cell / page_cells * Shared::page_words +
+                                  voxel[j].cell % page_cells;
+#pragma unroll
+        for (int w = 0; w < words; ++w)
+          if (amount[j][w] != 0) before[j][w] = add(counters + w * page_cells, amount[j][w]);
+      }
+    }
+    settle<0>(voxel, before, amount);
+  }
+
+  // Counts what additions to words `word` and those after it carried.
+  template <int word, int count>
+  __device__ void settle(const Voxel (&voxel)[count],
+                         const std::uint32_t (&before)[count][Layout::words],
+                         const std::uint32_t (&amount)[count][Layout::words]) const {
+    if constexpr (word < Layout::words) {
+      Carries<Layout, word> carries;
+#pragma unroll
+      for (int j = 0; j < count; ++j) carries.note(j, before[j][word], amount[j][word]);
+      carries.for_each([&](int which, int column) {
+        std::uint32_t cell = voxel[0].cell;
+#pragma unroll
+        for (int j = 1; j < count; ++j) cell = which == j ? voxel[j].cell : cell;
+        add(tables_.carried + (cell * Layout::columns + static_cast<unsigned>(column)), 1);
+      });
+      settle<word + 1>(voxel, before, amount);
+    }
+  }
+
+  // Adds the run straight to the 64-bit sums. If all of `lanes`, which call this together, are in
+  // one cell, as they are where large parts of a volume have one value, one of them does so.
+  __device__ void give_long_run(unsigned lanes) {
+    const CellSums sums = tables_.cell_sums(cell_);
+    const int leader = __ffs(static_cast<int>(lanes)) - 1;
+    const bool together =
+        __all_sync(lanes, cell_ == __shfl_sync(lanes, cell_, leader) ? 1 : 0) != 0;
+    const bool gives = !together || threadIdx.x % warp_size == static_cast<unsigned>(leader);
+#pragma unroll
+    for (int column = 0; column < Layout::columns; ++column) {
+      std::uint64_t total;
+      if (column == residual_column) {
+        // In two halves: 32 of them may take up more than 32 bits.
+        total = sum_over(lanes, together, residual_ & 0xffffu) +
+                (std::uint64_t{sum_over(lanes, together, residual_ >> 16)} << 16);
+        total <<= Layout::residual_unit;
+      } else {
+        total =
+            sum_over(lanes, together, Layout::value(column, words_[Layout::field(column).word]));
+      }
+      if (gives && total != 0) add(sums.column(column), total);
+    }
+    start_run(cell_);
+  }
+
+  __device__ static std::uint32_t sum_over(unsigned lanes, bool together, std::uint32_t value) {
+    return together ? __reduce_add_sync(lanes, value) : value;
+  }
+
+  static constexpr int residual_bits = Layout::field(residual_column).bits;
+
+  const TallyTables& tables_;
+  std::uint32_t cell_;
+  std::uint32_t length_;
+  std::uint32_t residual_;
+  std::uint32_t words_[Layout::words];
+  std::uint32_t background_ = 0;
+  std::uint64_t fault_ = no_voxel;
+};
+
+/// Counts every voxel of a case, for a group of at most `raters` raters.
+template <class Voxels, int raters>
+__global__ void __launch_bounds__(tally_threads, 1)
+    count_scores(const __grid_constant__ DeviceCase from,
+                 const __grid_constant__ TallyTables tables) {
+  using Real = typename Voxels::Real;
+  using Layout = CounterLayout<Real, raters>;
+  using Shared = TallyShared<Layout>;
+  open_pages<Voxels, Layout>(from, tables.resident_pages);
+
+  ThreadTally<Real, raters> tally(tables);
+  const std::int64_t vectors = (from.voxels + vector_voxels - 1) / vector_voxels;
+  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
+  const std::int64_t own = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  // All threads of a block go round equally often. The next vector is on its way while one is
+  // counted; beyond the last voxel there are vectors without any.
+  VoxelVector<Real, raters> next;
+  Voxels::load(from, own, next);
+  for (std::int64_t first = own - threadIdx.x; first < vectors; first += step) {
+    const VoxelVector<Real, raters> v = next;
+    const std::int64_t vector = first + threadIdx.x;
+    Voxels::load(from, vector + step, next);
+    tally.take(v, vector * vector_voxels);
+  }
+  tally.finish();
+
+  __syncthreads();
+  const std::size_t words = Shared::counter_words(tables.resident_pages);
+  std::uint32_t* left = tables.resident + blockIdx.x * words;
+  for (std::size_t i = threadIdx.x; i < words; i += blockDim.x) left[i] = Shared::counters()[i];
+  if (blockIdx.x == 0)
+    for (unsigned page = threadIdx.x; page < pages; page += blockDim.x)
+      tables.homes[page] = Shared::homes()[page];
+}
+
+/// Adds what `blocks` blocks of count_scores have left in counters to the sums. A block of this
+/// kernel per page, a thread per cell.
+template <class Layout>
+__global__ void __launch_bounds__(page_cells)
+    collect_counters(const __grid_constant__ TallyTables tables, unsigned blocks) {
+  using Shared = TallyShared<Layout>;
+  const unsigned page = blockIdx.x;
+  const std::uint32_t cell = page * page_cells + threadIdx.x;
+  if (cell >= grid::cells) return;
+  std::uint64_t left[Layout::columns] = {};
+  const auto collect = [&](const std::uint32_t* counters) {
+    std::uint32_t word[Layout::words];
+#pragma unroll
+    for (int w = 0; w < Layout::words; ++w) word[w] = counters[w * page_cells];
+#pragma unroll
+    for (int column = 0; column < Layout::columns; ++column)
+      left[column] += Layout::value(column, word[Layout::field(column).word]);
+  };
+  collect(tables.spilled + page * Shared::page_words + threadIdx.x);
+  if (const std::uint32_t home = tables.homes[page]; home != not_resident) {
+    const std::size_t words = Shared::counter_words(tables.resident_pages);  // of a block
+#pragma unroll 4
+    for (unsigned block = 0; block < blocks; ++block)
+      collect(tables.resident + block * words + (home + cell));
+  }
+  // Nobody else adds to this cell now.
+  const std::uint64_t* carried = tables.carried + cell * Layout::columns;
+  const CellSums sums = tables.cell_sums(cell);
+#pragma unroll
+  for (int column = 0; column < Layout::columns; ++column)
+    if (column < sums.columns) *sums.column(column) += Layout::total(column, left[column], carried);
+}
+
+/// Adds the sums of a case to those of a tally, unless a voxel of it was invalid.
+__global__ void accept_sums(const std::uint64_t* of_case, const std::uint64_t* first_fault,
+                            std::size_t count, std::uint64_t* sums);
+
+}  // namespace twintrack::cuda

@@ -1,0 +1,129 @@
+// CalibrationMap: a non-decreasing, piecewise-linear map from score to calibrated probability.
+//
+// Knots (x_i, y_i) with x strictly and y weakly increasing, all in [0, 1]; linear between knots,
+// constant outside them. `interpolate` (map_rule.hpp) is the map by definition; scores are mapped
+// by the nodes of map_nodes.hpp.
+#pragma once
+
+#include <cstddef>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "twintrack/arrays/array_view.hpp"
+#include "twintrack/arrays/element.hpp"
+#include "twintrack/arrays/parallel.hpp"
+#include "twintrack/arrays/voxel_blocks.hpp"
+#include "twintrack/calibration/map_apply.hpp"
+#include "twintrack/calibration/map_nodes.hpp"
+#include "twintrack/calibration/map_rule.hpp"
+#include "twintrack/calibration/map_table16.hpp"
+
+namespace twintrack {
+
+class CalibrationMap {
+ public:
+  /// Throws std::invalid_argument unless 0 <= x_1 < … < x_n <= 1 and 0 <= y_1 <= … <= y_n <= 1 with
+  /// n >= 1.
+  CalibrationMap(std::vector<double> x, std::vector<double> y)
+      : x_((check(x, y), std::move(x))), y_(std::move(y)), slope_(x_.size(), 0.0) {
+    for (double& value : y_) value += 0.0;  // -0 becomes 0
+    for (std::size_t i = 0; i + 1 < x_.size(); ++i)
+      slope_[i] = (y_[i + 1] - y_[i]) / (x_[i + 1] - x_[i]);
+  }
+
+  CalibrationMap(const CalibrationMap&) = delete;
+  CalibrationMap& operator=(const CalibrationMap&) = delete;
+
+  const std::vector<double>& x() const { return x_; }
+  const std::vector<double>& y() const { return y_; }
+
+  KnotsView knots() const {
+    return {x_.data(), y_.data(), slope_.data(), static_cast<unsigned>(x_.size())};
+  }
+
+  /// Nodes are built when first asked for; safe to call from several threads.
+  template <class Real>
+  MapView<Real> view() const {
+    if constexpr (std::is_same_v<Real, double>) {
+      std::call_once(double_once_, [&] { double_nodes_.emplace(knots()); });
+      return double_nodes_->view();
+    } else {
+      std::call_once(float_once_, [&] { float_nodes_.emplace(knots()); });
+      return float_nodes_->view();
+    }
+  }
+
+  /// The table of a 16-bit type; built when first asked for, as nodes are.
+  template <class T>
+  const detail::MapTable16<T>& table() const {
+    if constexpr (std::is_same_v<T, float16>) {
+      std::call_once(float16_once_, [&] { float16_table_.emplace(view<float>()); });
+      return *float16_table_;
+    } else {
+      std::call_once(bfloat16_once_, [&] { bfloat16_table_.emplace(view<float>()); });
+      return *bfloat16_table_;
+    }
+  }
+
+  /// Writes the map of every score to `out`, which has the same shape and element type and may be
+  /// the score itself. Throws InputError for a score outside [0, 1] or NaN; `out` is then
+  /// unspecified, unless it is the score, which is left as it was. Other overlaps of the two are
+  /// not allowed.
+  void apply(const ArrayView& score, const WritableArrayView& out,
+             int threads = max_threads()) const {
+    if (out.shape != score.shape)
+      throw std::invalid_argument("out has shape " + detail::to_text(out.shape) +
+                                  " but score has shape " + detail::to_text(score.shape));
+    if (out.element != score.element)
+      throw std::invalid_argument("out and score have different dtypes");
+    switch (score.element) {
+      case Element::float16:
+        return detail::apply_map<float16>(table<float16>(), score, out, threads);
+      case Element::bfloat16:
+        return detail::apply_map<bfloat16>(table<bfloat16>(), score, out, threads);
+      case Element::float32:
+        return detail::apply_map<float>(view<float>(), score, out, threads);
+      case Element::float64:
+        return detail::apply_map<double>(view<double>(), score, out, threads);
+      default:
+        throw std::invalid_argument("score must be float16, bfloat16, float32 or float64");
+    }
+  }
+
+ private:
+  static void check(const std::vector<double>& x, const std::vector<double>& y) {
+    const auto fail = [](const std::string& what) { throw std::invalid_argument(what); };
+    if (x.empty()) fail("the map has no knots");
+    if (x.size() != y.size())
+      fail("the map has " + std::to_string(x.size()) + " x values but " + std::to_string(y.size()) +
+           " y values");
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const std::string at = "[" + std::to_string(i) + "] is ";
+      if (!(x[i] >= 0 && x[i] <= 1)) fail("x" + at + detail::number_text(x[i]) + ", not in [0, 1]");
+      if (!(y[i] >= 0 && y[i] <= 1)) fail("y" + at + detail::number_text(y[i]) + ", not in [0, 1]");
+      if (i > 0 && !(x[i] > x[i - 1]))
+        fail("x" + at + detail::number_text(x[i]) + ", not above the knot before it");
+      if (i > 0 && !(y[i] >= y[i - 1]))
+        fail("y" + at + detail::number_text(y[i]) + ", below the knot before it");
+    }
+  }
+
+  std::vector<double> x_;
+  std::vector<double> y_;
+  std::vector<double> slope_;
+  mutable std::once_flag float_once_;
+  mutable std::once_flag double_once_;
+  mutable std::once_flag float16_once_;
+  mutable std::once_flag bfloat16_once_;
+  mutable std::optional<detail::MapNodes<float>> float_nodes_;
+  mutable std::optional<detail::MapNodes<double>> double_nodes_;
+  mutable std::optional<detail::MapTable16<float16>> float16_table_;
+  mutable std::optional<detail::MapTable16<bfloat16>> bfloat16_table_;
+};
+
+}  // namespace twintrack

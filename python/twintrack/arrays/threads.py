@@ -1,0 +1,49 @@
+"""How many threads the compiled core uses.
+
+By default one for every core that the process may use. In order of precedence: `set_max_threads` or
+`thread_limit` here, ``threadpoolctl.threadpool_limits``, and the environment variable
+``OMP_NUM_THREADS``, which is read when the process starts. The first two hold for the thread of the
+interpreter that calls them, and for the core alone: OpenMP's own number, by which torch and other
+libraries go, and the environment stay as they are. Other threads begin with the default. Runs over
+a cohort share the number out between the cases that they work on at a time. No result depends on
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from twintrack import _core
+from twintrack.arrays.numbers import whole_number
+
+_MOST = 2**31 - 1  # that the core can be told of
+
+
+def max_threads() -> int:
+    """Return the number of threads that the next call into the core may use."""
+    return _core.max_threads()
+
+
+def set_max_threads(threads: int | None) -> None:
+    """Let calls from this thread use at most so many threads; None lifts the limit.
+
+    Raises
+    ------
+    ValueError
+        `threads` is less than 1.
+    TypeError
+        It is no whole number.
+    """
+    _core.set_thread_limit(0 if threads is None else whole_number(threads, "threads", 1, _MOST))
+
+
+@contextmanager
+def thread_limit(threads: int) -> Iterator[None]:
+    """Use at most so many threads inside of the block; raises as `set_max_threads`."""
+    threads = whole_number(threads, "threads", 1, _MOST)
+    before = _core.set_thread_limit(min(threads, max_threads()))
+    try:
+        yield
+    finally:
+        _core.set_thread_limit(before)

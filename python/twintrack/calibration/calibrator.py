@@ -1,0 +1,422 @@
+"""Calibrator: fits the map from score to expert agreement, and applies it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from twintrack.arrays.case_arguments import naming_case, read_cases
+from twintrack.calibration.bin_choice import BinChoice, choose_bins
+from twintrack.calibration.calibration_map import CalibrationMap
+from twintrack.calibration.case_gatherer import CaseGatherer
+from twintrack.calibration.case_tallies import CaseTallies
+from twintrack.calibration.cut_refinement import refined_bins
+from twintrack.calibration.fitted_on import FittedCase
+from twintrack.calibration.map_band import MapBand, bootstrap_band
+from twintrack.calibration.map_cases import map_cases
+from twintrack.calibration.map_fit import IDENTITY, fit_map
+from twintrack.calibration.score_tally import EqualMassBins
+from twintrack.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+# Of a calibrator file, but not provenance.
+FILE_FIELDS = ("format", "format_version", "knots", "fitted_on")
+
+
+class Calibrator(CaseGatherer):
+    """Calibrates segmentation scores to the response of several expert raters.
+
+    Voxels are sorted by score into equal-mass bins; isotonic regression, weighted by the bins'
+    sizes, fits their mean target; the map interpolates linearly between the bins' mean scores
+    (TwinTrack paper, Section 2, Appendix A and D).
+
+    Parameters
+    ----------
+    target : {"mhr", "single", "hard", "none"}
+        What a calibrated score estimates.
+
+        - ``"mhr"``: the mean human response, the fraction of raters who mark the voxel.
+        - ``"single"``: the answer of one rater.
+        - ``"hard"``: one map per rater's binary answers, averaged.
+        - ``"none"``: nothing; the map is the identity.
+    bins : int or "auto"
+        Number M of equal-mass bins. ``"auto"`` chooses M by K-fold cross-validation over the cases,
+        and over the sums of several that `add_tally` was given.
+    rater : int
+        Which rater ``"single"`` follows, 0-based.
+    exact : bool
+        Read the voxels a second time to place the cuts between bins exactly. Without it a cut falls
+        on the tally's grid, which is already exact for 16-bit scores; the sums in the bins are
+        exact either way. `fit` does both passes; after `partial_fit` and `add_tally` call `refine`.
+    folds : int
+        Folds of the cross-validation of ``bins="auto"``.
+    seed : int
+        Seed of the split into folds.
+    region_rule : str, optional
+        Which voxels the caller lets count ("roi", "box", …): recorded with the map. By default
+        "mask" if regions are given and "all" otherwise.
+    ensemble : mapping, optional
+        How the score was made (e.g. ``{"average": "probabilities", "tumour": [1], "members": 3}``):
+        recorded with the map and compared when it is applied inside a pipeline.
+
+    Attributes
+    ----------
+    X_thresholds_, y_thresholds_ : (K,) float64
+        Knots of the map, as in scikit-learn's IsotonicRegression.
+    map_ : CalibrationMap
+    bins_ : EqualMassBins
+        The bins the map was fitted on (absent for ``target="none"`` and for loaded calibrators).
+    n_raters_, n_cases_, n_voxels_, n_bins_ : int
+    bin_choice_ : BinChoice
+        Score of every M tried, if ``bins="auto"``.
+    fitted_on_ : tuple of FittedCase, or None
+        Digests of the cases that have a name and of their scores, sorted, by which an evaluation
+        tells that it is on them; None if no case has a name, and for ``target="none"``.
+
+    Notes
+    -----
+    Parameters that are set when the map is there hold for the next one, as scikit-learn has it:
+    what is saved or computed of the map goes by those it was made with (`made_with_`).
+
+    Several threads may call `partial_fit` and `add_tally`: cases are tallied in parallel, and all
+    sums, the map and the band are those of one thread. What is read meanwhile is the state of some
+    moment. A copy or pickle has tallies of its own; scikit-learn's ``clone`` has the parameters
+    alone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twintrack import Calibrator
+    >>> rng = np.random.default_rng(0)
+    >>> score = rng.random((20, 20, 20), dtype=np.float32)
+    >>> raters = [rng.random(score.shape) < score**2 for _ in range(5)]
+    >>> calibrated = Calibrator(bins=20).fit(score, raters).transform(score)
+    """
+
+    X_thresholds_: NDArray[np.float64]
+    y_thresholds_: NDArray[np.float64]
+    map_: CalibrationMap
+    bins_: EqualMassBins
+    bin_choice_: BinChoice
+    n_raters_: int
+    n_cases_: int
+    n_voxels_: int
+    n_bins_: int
+    fitted_on_: tuple[FittedCase, ...] | None
+    # What the map was made with, and what is said of it: they come and go with it.
+    _made_with: dict[str, Any]
+    _provenance: dict[str, Any]
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return bool(self.__dict__.get("_cases")) or "map_" in self.__dict__
+
+    def __getattr__(self, name: str) -> Any:
+        # Streaming fits compute the map when it is first asked for, not at every partial_fit.
+        if name.endswith("_") and not name.startswith("__") and name in Calibrator.__annotations__:
+            with self._lock:
+                if self.__dict__.get("_cases") and "map_" not in self.__dict__:
+                    if self.exact and self.target != "none":
+                        raise AttributeError(
+                            f"no {name} yet: exact=True places the cuts in a second pass over the "
+                            "voxels; call refine"
+                        )
+                    self._fit_map()
+                if name in self.__dict__:  # made here, or by another thread meanwhile
+                    return self.__dict__[name]
+            if not self.__sklearn_is_fitted__():
+                raise AttributeError(f"this Calibrator is not fitted yet: it has no {name}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    # --- fitting ------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        score: ArrayLike | Sequence[ArrayLike],
+        raters: ArrayLike | Sequence[Any],
+        region: ArrayLike | Sequence[ArrayLike | None] | None = None,
+        *,
+        stacked: bool | None = None,
+    ) -> Calibrator:
+        """Fit the map.
+
+        Parameters
+        ----------
+        score : array (*shape) of one case, or a list with one array per case
+            Probabilities in [0, 1]: float16, bfloat16, float32 or float64. Lists of numbers serve
+            as arrays: one list of numbers is one case.
+        raters : (N, *shape) array or list of N arrays of one case, or a list of these, one per case
+            Labels 0 and 1 in any dtype. The first axis counts raters: ``[mask]`` is one rater.
+        region : array (*shape) of one case, or a list of these, optional
+            Voxels that count: False and True, or 0 and one other value. All by default.
+        stacked : bool, optional
+            True: the first axes of score (C, *shape), raters (C, N, *shape) and region (C, *shape)
+            count cases, none of which is copied. False: an array of scores is one case. By default
+            it is one case, and what is, or may as well be, a stack of cases is an error.
+
+        Raises
+        ------
+        ValueError
+            Names the case, array, voxel and value that break a rule, or says that no voxel counts.
+            The Calibrator is then as it was before.
+        TypeError
+            For a dtype that does not fit, or a generator.
+        """
+        self.check_parameters()
+        cases = read_cases(score, raters, region, stacked)
+        with self._lock:
+            before = dict(self.__dict__)
+            self._reset()
+            try:
+                for index, case in enumerate(cases):
+                    with naming_case(index, len(cases)):
+                        self._add(self._cases, *case, str(index))
+                self._fit_map(cases if self.exact else None)
+            except BaseException:
+                for name in self.__dict__.keys() - before.keys():
+                    del self.__dict__[name]
+                self.__dict__.update(before)
+                raise
+        return self
+
+    def refine(
+        self,
+        cases: Iterable[tuple[ArrayLike, ArrayLike | Sequence[ArrayLike], ArrayLike | None]],
+    ) -> Calibrator:
+        """Place the cuts between bins exactly, by a second pass over the voxels (``exact=True``).
+
+        The first pass may have been `partial_fit` or `add_tally`, in other processes too. Like the
+        first, the second needs the memory of one part at a time.
+
+        Parameters
+        ----------
+        cases : iterable of (score, raters, region)
+            The voxels of the first pass, in any parts and order; a region of None means all. It is
+            gone through once for 16- and 32-bit scores (twice if a cut falls among scores below
+            2^-24), a few times for float64: give a list or an object whose ``__iter__`` begins
+            anew, not a generator.
+
+        Raises
+        ------
+        ValueError
+            ``exact`` is False, or there was no first pass.
+        RuntimeError
+            These are not the voxels of the first pass.
+        """
+        self.check_parameters()
+        if not self.exact:
+            raise InputError("refine places cuts exactly: make the Calibrator with exact=True")
+        if iter(cases) is cases:
+            raise TypeError("cases is an iterator, which can be gone through once; give a list")
+        with self._lock:
+            self._tallies()  # a map that was loaded has none, and stays
+            self._forget_map()
+            self._fit_map(cases)
+        return self
+
+    def merge(self, other: Calibrator) -> Calibrator:
+        """Add everything that another, unfinished or finished, Calibrator has seen.
+
+        Raises
+        ------
+        ValueError
+            If a case name occurs in both, or raters or parameters differ (those of the next map
+            here from those that the other's map was made with, or is going to be); nothing is added
+            then.
+        """
+        if other is self:
+            raise InputError("a Calibrator merged with itself would count every voxel twice")
+        if "_cases" not in other.__dict__:
+            raise InputError("the other Calibrator holds no tallies to merge")
+        mine = self.get_params()
+        theirs = other.made_with_ if "map_" in other.__dict__ else other.get_params()
+        differing = [name for name in mine if mine[name] != theirs[name]]
+        if differing:
+            name = differing[0]
+            raise InputError(f"{name} is {mine[name]!r} here but {theirs[name]!r} in the other")
+        gathered = self._begun()
+        gathered.merge(other._cases)
+        self._added_to(gathered)
+        return self
+
+    def bootstrap_band(
+        self,
+        scores: ArrayLike | None = None,
+        *,
+        resamples: int = 1000,
+        level: float = 0.95,
+        seed: int = 0,
+    ) -> MapBand:
+        """Return the pointwise band of the map over resampled cases, from the tallies alone.
+
+        Parameters
+        ----------
+        scores : (S,) floats in [0, 1], optional
+            Where to evaluate; 1001 equally spaced scores by default.
+        resamples : int
+            Number of times the cases are drawn with replacement and the map is fitted again.
+        level : float
+            Share of the resampled maps that the band holds at each score.
+        seed : int
+
+        Raises
+        ------
+        ValueError
+            There are fewer than two cases, or some are there in sums of several alone, which cannot
+            be drawn one by one: `twintrack.runs.case_band.band_over_cases` reads them from a store.
+        """
+        at = np.linspace(0, 1, 1001) if scores is None else np.asarray(scores, np.float64)
+        with self._lock:
+            cases, fitted, bins = self._tallies().each_case(), self.map_, self.n_bins_asked
+            made_with = self.made_with_
+        target, rater = made_with["target"], made_with["rater"]
+        return bootstrap_band(cases, fitted, at, bins, target, rater, resamples, level, seed)
+
+    @property
+    def n_bins_asked(self) -> int:
+        """Number of bins asked for, or chosen by cross-validation."""
+        made_with = self.made_with_ if "map_" in self.__dict__ else self.get_params()
+        if made_with["bins"] != "auto":
+            return int(made_with["bins"])
+        # The identity needs none.
+        return 1 if made_with["target"] == "none" else self.bin_choice_.bins
+
+    # --- applying -----------------------------------------------------------------------------
+
+    def transform(self, score: ArrayLike | Sequence[ArrayLike], out: Any = None) -> Any:
+        """Calibrate scores: of an array, or of a list with one array per case, as `fit` takes them.
+
+        Parameters
+        ----------
+        score : array of any shape, or a list of such arrays
+            As `CalibrationMap.__call__` takes them. An array may be a stack of cases, which are
+            mapped alike. One list of numbers is one array.
+        out : array, or a list of as many arrays, optional
+            Where to write, of the score's shape and dtype; may be `score` itself.
+
+        Returns
+        -------
+        `out` or a new array like the score; for a list a list of these.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `CalibrationMap.__call__`; in a list with the number of the case, and before anything
+            is written to `out` (for which its scores are read twice). Also if an array of `out`
+            shares memory with another case's.
+        """
+        return map_cases(self.map_, score, out)
+
+    predict = transform
+
+    def fit_transform(
+        self,
+        score: ArrayLike | Sequence[ArrayLike],
+        raters: ArrayLike | Sequence[Any],
+        region: ArrayLike | Sequence[ArrayLike | None] | None = None,
+        *,
+        stacked: bool | None = None,
+    ) -> Any:
+        """Fit and return the calibrated scores; arguments as in `fit`."""
+        return self.fit(score, raters, region, stacked=stacked).transform(score)
+
+    def torch_module(self) -> torch.nn.Module:
+        """Return the map as a torch module; see `CalibrationMap.torch_module`."""
+        return self.map_.torch_module()
+
+    def save(self, path: str | Path) -> None:
+        """Write map and provenance to a JSON file; `twintrack.load_calibrator` reads it."""
+        from twintrack.calibration.calibrator_file import write_calibrator
+
+        write_calibrator(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibrator:
+        """Read a file that `save` wrote; ValueError names what is wrong with it."""
+        from twintrack.calibration.calibrator_file import read_calibrator
+
+        return read_calibrator(Path(path))
+
+    @property
+    def region_(self) -> str:
+        """Which voxels counted."""
+        if "map_" in self.__dict__:
+            return self._provenance.get("region") or "all"
+        regions = self._cases.regions if "_cases" in self.__dict__ else ()
+        return "+".join(sorted(regions)) or self.region_rule or "all"
+
+    @property
+    def provenance_(self) -> dict[str, Any]:
+        """What the calibrator file says of the map, knots aside."""
+        with self._lock:
+            _ = self.map_
+            return copy.deepcopy(self._provenance)
+
+    @property
+    def made_with_(self) -> dict[str, Any]:
+        """Parameters that the map was made with, by name; of a loaded one, as its file has them."""
+        with self._lock:
+            _ = self.map_
+            return copy.deepcopy(self._made_with)
+
+    def restore(self, fitted: CalibrationMap, provenance: Mapping[str, Any]) -> None:
+        """Take over a map read from a file, and what the file says of it."""
+        said = {name: value for name, value in provenance.items() if name not in FILE_FIELDS}
+        self._set_map(fitted, said)
+        self.fitted_on_ = FittedCase.list_from_json(provenance.get("fitted_on"))
+        self.n_raters_ = provenance["raters"]
+        self.n_cases_ = provenance["cases"]
+        self.n_voxels_ = provenance["voxels"]
+        self.n_bins_ = (provenance.get("bins") or {}).get("made", 0)
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _reset(self) -> None:
+        self._forget_map()
+        self._cases = CaseTallies()
+
+    def _forget_map(self) -> None:
+        for name in Calibrator.__annotations__:
+            self.__dict__.pop(name, None)
+
+    def _fit_map(self, cases: Iterable[tuple[Any, Any, Any]] | None = None) -> None:
+        gathered = self._tallies().copy()  # other threads may add to what it is a copy of
+        total = gathered.total()
+        self.check_parameters()  # they may have been set since the voxels were added
+        self._check_raters(total.raters)
+        if total.voxels == 0:
+            raise InputError("no voxel lies in the region: there is nothing to fit")
+        self.n_raters_ = total.raters
+        self.n_cases_ = gathered.cases
+        self.n_voxels_ = total.voxels
+        self.fitted_on_ = None if self.target == "none" else gathered.fitted_on
+        if self.target == "none":
+            self.n_bins_ = 0
+            self._set_map(IDENTITY)
+            return
+        if self.bins == "auto":
+            self.bin_choice_ = choose_bins(
+                gathered.each_part(), self.target, self.rater, int(self.folds), int(self.seed)
+            )
+        if cases is None:
+            self.bins_ = total.equal_mass_bins(self.n_bins_asked)
+        else:
+            self.bins_ = refined_bins(total, self.n_bins_asked, cases)
+        self.n_bins_ = len(self.bins_)
+        self._set_map(fit_map(self.bins_, self.target, self.rater))
+
+    def _set_map(self, fitted: CalibrationMap, said: Mapping[str, Any] | None = None) -> None:
+        """Keep the map with what is said of it: what is set from now on holds for the next."""
+        from twintrack.calibration.calibrator_file import describe
+
+        self._provenance = copy.deepcopy(dict(describe(self) if said is None else said))
+        self._made_with = {**self.get_params(), "ensemble": self._provenance.get("ensemble")}
+        self.map_ = fitted
+        self.X_thresholds_ = fitted.x
+        self.y_thresholds_ = fitted.y

@@ -1,0 +1,179 @@
+"""CaseGatherer: the part of a calibrator that takes in cases, from one or several threads."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import ArrayLike
+
+from twintrack.arrays.case_arguments import check_one_case, rater_list
+from twintrack.calibration.case_tallies import CaseTallies
+from twintrack.calibration.fitted_on import FittedCase
+from twintrack.calibration.parameters import CalibratorParameters
+from twintrack.calibration.score_tally import ScoreTally
+from twintrack.errors import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class CaseGatherer(CalibratorParameters):
+    """Gathers the tallies of cases; `Calibrator` makes the map of them."""
+
+    _cases: CaseTallies  # there from the first case on
+    _lock: threading.RLock  # held while the map, or the object that gathers, is replaced or read
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Make the lock, which no copy or pickle takes over."""
+        made = super().__new__(cls)
+        made._lock = threading.RLock()
+        return made
+
+    def __copy__(self) -> Self:
+        """Return a Calibrator of its own: voxels added to one do not come into the other."""
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            return {
+                name: value.copy() if name == "_cases" else value
+                for name, value in self.__dict__.items()
+                if name != "_lock"
+            }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        cases = state.get("_cases")
+        # Another thread may have added voxels between the map and the copy of the tallies.
+        if cases and (cases.cases, cases.voxels) != (state.get("n_cases_"), state.get("n_voxels_")):
+            self._forget_map()
+
+    def partial_fit(
+        self,
+        score: ArrayLike,
+        raters: ArrayLike,
+        region: ArrayLike | None = None,
+        case: str | None = None,
+    ) -> Self:
+        """Add the voxels of a case, or of a part of one; memory does not grow with their number.
+
+        The map is as `fit` would make it from all voxels so far, in any order; with ``exact=True``
+        it is there after `refine`.
+
+        Parameters
+        ----------
+        score, raters, region
+            As in `fit`, one case. A score of four axes or more that may be a stack of cases is an
+            error; a list of one array per rater says that it is none.
+        case : str, optional
+            Name of the case. Voxels given under one name belong together when cases are resampled
+            (`bootstrap_band`) or held out (``bins="auto"``); a named case takes about 1 MB. Unnamed
+            voxels are all counted as one case.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `fit`; nothing is added then.
+        """
+        self.check_parameters()
+        check_one_case(score, raters)
+        cases = self._begun()
+        self._add(cases, score, raters, region, case)
+        if case is not None:
+            cases.record_cases([FittedCase.named(case)])
+        self._added_to(cases)
+        return self
+
+    def add_tally(
+        self,
+        tally: ScoreTally,
+        case: str | None = None,
+        *,
+        region: str | None = None,
+        cases: int = 1,
+    ) -> Self:
+        """Add a tally made elsewhere, as `partial_fit` adds voxels.
+
+        Parameters
+        ----------
+        tally : ScoreTally
+        case : str, optional
+            Name of the case; see `partial_fit`.
+        region : str, optional
+            Which voxels it counted ("roi", "box", …): recorded with the map.
+        cases : int
+            Number of cases whose sum it is. If there are several, they are held out together
+            (``bins="auto"``), and there is no `bootstrap_band`; a name must be new.
+        """
+        self.check_parameters()
+        self._check_raters(tally.raters)
+        gathered = self._begun()
+        gathered.add_tally(tally, case, cases, region)
+        if case is not None and cases == 1:
+            gathered.record_cases([FittedCase.named(case)])
+        self._added_to(gathered)
+        return self
+
+    def record_cases(self, cases: Iterable[FittedCase]) -> Self:
+        """Record which cases the voxels and tallies are of that are added: for `fitted_on_`.
+
+        `partial_fit` and `add_tally` record the names that they are given, but not the scores'
+        files, nor the cases of a sum of tallies.
+        """
+        gathered = self._begun()
+        gathered.record_cases(cases)
+        self._added_to(gathered)
+        return self
+
+    @property
+    def tallies_(self) -> dict[str | None, ScoreTally]:
+        """Copy of the tally of each case, by name.
+
+        Under None is the sum of all that is not known by case: unnamed voxels, and tallies of
+        several cases, such as the folds of a cohort's ``bins="auto"``.
+        """
+        return self._tallies().by_case()
+
+    def _check_raters(self, raters: int) -> None:
+        if self.target == "single" and not 0 <= self.rater < raters:
+            raise InputError(f"rater is {self.rater} but there are {raters} raters, counted from 0")
+
+    def _begun(self) -> CaseTallies:
+        """Return what a case is to be added to."""
+        with self._lock:
+            if "_cases" not in self.__dict__:
+                if "map_" in self.__dict__:
+                    raise InputError(
+                        "this Calibrator was loaded from a file, which holds no tallies"
+                    )
+                self._cases = CaseTallies()
+            return self._cases
+
+    def _added_to(self, cases: CaseTallies) -> None:
+        with self._lock:
+            if self._cases is cases:  # a fit in another thread begins anew
+                self._forget_map()
+
+    def _forget_map(self) -> None:
+        raise NotImplementedError
+
+    def _tallies(self) -> CaseTallies:
+        if "_cases" not in self.__dict__:
+            raise InputError("this Calibrator holds no tallies: it is not fitted or was loaded")
+        return self._cases
+
+    def _add(
+        self,
+        cases: CaseTallies,
+        score: ArrayLike,
+        raters: ArrayLike,
+        region: ArrayLike | None,
+        case: str | None,
+    ) -> None:
+        masks = rater_list(raters)
+        self._check_raters(len(masks))
+        rule = self.region_rule or ("all" if region is None else "mask")
+        cases.add_voxels(score, masks, region, case, rule)

@@ -1,0 +1,352 @@
+"""ScoreTally: what calibration maps are fitted from, gathered in one pass over the voxels."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from twintrack import _core
+from twintrack.arrays.backend import cuda_module
+from twintrack.arrays.case_arguments import check_one_case
+from twintrack.arrays.device import device_case
+from twintrack.arrays.host import on_device, rater_arrays, region_array, score_array
+from twintrack.arrays.numbers import whole_number
+from twintrack.errors import InputError
+from twintrack.files import naming, replacing
+
+if TYPE_CHECKING:
+    from twintrack import _cuda
+
+FORMAT = "twintrack-score-tally"
+FORMAT_VERSION = 1
+_LARGEST_FILE = 1 << 28  # bytes of all arrays; 255 raters in every cell take 249 million
+
+
+@dataclass(frozen=True)
+class EqualMassBins:
+    """Bins of equally many voxels, ascending in score.
+
+    Attributes
+    ----------
+    count : (B,) uint64
+        Voxels in each bin.
+    mean_score : (B,) float64
+        Mean score of each bin.
+    votes : (B, N) uint64
+        Voxels of each bin that each rater marked.
+    asked : int
+        Number of bins asked for. B is smaller where a block of equal scores holds more voxels than
+        a bin should: such a block is never split.
+    """
+
+    count: NDArray[np.uint64]
+    mean_score: NDArray[np.float64]
+    votes: NDArray[np.uint64]
+    asked: int
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+    @property
+    def mhr(self) -> NDArray[np.float64]:
+        """Mean human response of each bin: the mean over its voxels and all raters."""
+        mhr: NDArray[np.float64] = self.votes.sum(axis=1) / (
+            self.count * np.float64(self.votes.shape[1])
+        )
+        return mhr
+
+
+class ScoreTally:
+    """Counts, score sums and votes per rater over a fine grid of score values.
+
+    All of it is integer sums: the tally of a case is the same, bit for bit, for any chunking,
+    number of threads, memory order and order of addition, and tallies of parts add up to the tally
+    of the whole. The grid has a cell for every float16 and every bfloat16 in [0, 1]; a float32 or
+    float64 score shares its cell with scores closer than 1/2048 of its distance to the nearer of 0
+    and 1, and its exact distance enters the cell's sum (float64: rounded to 2^-32 of that
+    distance). Capacity: 2^40 voxels in one cell.
+
+    Parameters
+    ----------
+    raters
+        Number of raters N, at least 1.
+
+    Notes
+    -----
+    Several threads may add to one tally; they take turns, each with all of the cores. Pickled and
+    saved tallies hold only the cells that occur: about 1 MB for a CT and five raters.
+    """
+
+    def __init__(self, raters: int) -> None:
+        self._raters = whole_number(raters, "raters", 1)
+        # One of the two is current: the dense table while voxels come in, else the rows that occur.
+        self._dense: _core.ScoreTally | None = None
+        self._rows: tuple[NDArray[np.uint32], NDArray[np.uint64]] | None = (
+            np.empty(0, np.uint32),
+            np.empty((0, self._raters + 2), np.uint64),
+        )
+        # Sums on devices, by device, of voxels that the dense table does not have yet.
+        self._on_devices: dict[int, _cuda.ScoreTally] = {}
+        # Held while any of these is read or changed: the core works without the interpreter's lock.
+        self._lock = threading.RLock()
+
+    @property
+    def raters(self) -> int:
+        """Number of raters."""
+        return self._raters
+
+    @property
+    def cells(self) -> NDArray[np.uint32]:
+        """Grid cells that occur, ascending: (K,) uint32."""
+        return self.rows()[0]
+
+    @property
+    def counts(self) -> NDArray[np.uint64]:
+        """Voxels in each occurring cell: (K,) uint64."""
+        return self.rows()[1][:, 0]
+
+    @property
+    def votes(self) -> NDArray[np.uint64]:
+        """Voxels that each rater marked in each occurring cell: (K, N) uint64."""
+        return self.rows()[1][:, 2:]
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels tallied."""
+        return int(self.counts.sum())
+
+    def update(
+        self,
+        score: ArrayLike,
+        raters: ArrayLike | Sequence[ArrayLike],
+        region: ArrayLike | None = None,
+    ) -> ScoreTally:
+        """Add the voxels of a case, or of a part of one.
+
+        Arrays of four axes or more that may be a stack of several cases are an error; a list of one
+        array per rater says that they are one case.
+
+        Parameters
+        ----------
+        score : array (*shape), float16, bfloat16, float32 or float64 in [0, 1]
+        raters : array (N, *shape) or sequence of N arrays (*shape), 0 and 1 in any dtype
+        region : array (*shape), False and True or 0 and one other value in any dtype, optional
+            Voxels that count; voxels outside are not looked at. All by default.
+
+        Raises
+        ------
+        ValueError
+            Names the array, the voxel and the value for a score that is NaN or outside [0, 1], a
+            label other than 0 and 1 or a region that is no mask; also for shapes or numbers of
+            raters that do not fit. The tally is then as before the call.
+        TypeError
+            For a dtype that does not fit, or arrays some of which lie in host memory and some on a
+            device.
+
+        Notes
+        -----
+        Arrays in CUDA memory are tallied there, on their library's current stream, which is waited
+        for since an invalid voxel must be reported. The sums stay on the device until they are
+        asked for.
+        """
+        check_one_case(score, raters)
+        there = on_device(score=score, raters=raters, region=region)
+        with self._lock:
+            dense = self._dense_table()
+            if there:
+                self._update_on_device(score, raters, region)
+            else:
+                dense.update(score_array(score), rater_arrays(raters), region_array(region))
+            self._rows = None
+        return self
+
+    def _update_on_device(self, score: Any, raters: Any, region: Any | None) -> None:
+        case = device_case(score, raters, region)
+        tally = self._on_devices.get(case.device)
+        if tally is None:
+            tally = cuda_module().ScoreTally(self._raters, case.device, case.stream)
+            self._on_devices[case.device] = tally
+        tally.update(
+            case.score.compiled(),
+            [rater.compiled() for rater in case.raters],
+            None if case.region is None else case.region.compiled(),
+            case.stream,
+        )
+
+    def __iadd__(self, other: ScoreTally) -> ScoreTally:
+        if other.raters != self.raters:
+            raise InputError(
+                f"cannot add a tally of {other.raters} raters to one of {self.raters} raters"
+            )
+        rows = other.rows()
+        with self._lock:
+            self._dense_table().add_rows(*rows)
+            self._rows = None
+        return self
+
+    def __add__(self, other: ScoreTally) -> ScoreTally:
+        total = ScoreTally(self.raters)
+        total += self
+        total += other
+        return total
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ScoreTally):
+            return NotImplemented
+        if self.raters != other.raters:
+            return False
+        mine, theirs = self.rows(), other.rows()
+        return np.array_equal(mine[0], theirs[0]) and np.array_equal(mine[1], theirs[1])
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"ScoreTally(raters={self.raters}): {self.voxels} voxels in {len(self.cells)} cells"
+
+    def rows(self) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
+        """Return the occurring cells (K,) and their sums (K, 2 + N): count, residuals, votes."""
+        with self._lock:
+            if self._rows is None:
+                assert self._dense is not None  # noqa: S101 - one of the two is always there
+                for tally in self._on_devices.values():
+                    self._dense.add_rows(*tally.take_rows())
+                self._rows = self._dense.rows()
+            return self._rows
+
+    def compact(self) -> ScoreTally:
+        """Keep only the cells that occur in memory (about 1 MB rather than 10), none on devices."""
+        with self._lock:
+            self.rows()
+            self._dense = None
+            self._on_devices.clear()
+        return self
+
+    def equal_mass_bins(self, bins: int) -> EqualMassBins:
+        """Divide the voxels into at most `bins` bins of equal mass.
+
+        With V scores sorted ascending, cut k = 1 … M-1 falls before sorted position ⌊kV/M⌋; inside
+        a block of equal scores (here: a grid cell) it moves to the start of the block, and cuts
+        that coincide merge. The sums inside the bins are exact.
+
+        Raises
+        ------
+        ValueError
+            If the tally is empty or `bins` is less than 1.
+        """
+        bins = whole_number(bins, "bins", 1)
+        return EqualMassBins(*_core.equal_mass_bins(*self.rows(), bins), asked=bins)
+
+    def save(self, path: str | Path) -> None:
+        """Write the tally to an npz file, whole or not at all."""
+        cells, sums = self.rows()
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                format=np.array(FORMAT),
+                format_version=np.array(FORMAT_VERSION),
+                grid_cells=np.array(_core.GRID_CELLS),
+                cells=cells,
+                sums=sums,
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> ScoreTally:
+        """Read a tally that `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such file.
+        ValueError
+            If the file is no tally, is damaged, or comes from a newer version; names the file.
+        """
+        from twintrack.volumes.numpy_files import read_arrays  # nibabel takes its time
+
+        path = Path(path)
+        found = read_arrays(path, _LARGEST_FILE)
+        with naming(path):
+            if str(found.get("format")) != FORMAT:
+                raise InputError("it is not a score tally")
+            missing = [
+                n for n in ("format_version", "grid_cells", "cells", "sums") if n not in found
+            ]
+            if missing:
+                raise InputError(f"it is a damaged score tally: {', '.join(missing)} missing")
+            version = int(found["format_version"])
+            if version > FORMAT_VERSION:
+                raise InputError(
+                    f"it has format version {version}, this TwinTrack reads up to "
+                    f"{FORMAT_VERSION}: update TwinTrack"
+                )
+            if int(found["grid_cells"]) != _core.GRID_CELLS:
+                raise InputError("it was made on another score grid")
+            return cls.from_rows(found["cells"], found["sums"])
+
+    @classmethod
+    def from_rows(cls, cells: NDArray[Any], sums: NDArray[Any]) -> ScoreTally:
+        """Return the tally with these rows, as `rows` gives them; ValueError if they cannot be."""
+        if (
+            cells.ndim != 1
+            or sums.ndim != 2
+            or sums.shape[0] != cells.shape[0]
+            or sums.shape[1] < 3
+        ):
+            raise InputError("its arrays do not fit together")
+        if cells.dtype != np.uint32 or sums.dtype != np.uint64:
+            raise InputError("its arrays have the wrong dtype")
+        if np.any(cells[1:] <= cells[:-1]) or np.any(cells >= _core.GRID_CELLS):
+            raise InputError("its cells are not ascending cells of the score grid")
+        if np.any(sums[:, 2:] > sums[:, :1]):
+            raise InputError("it has more votes than voxels")
+        tally = cls(sums.shape[1] - 2)
+        tally._rows = (cells, sums)
+        return tally
+
+    def dense(self) -> NDArray[np.uint64]:
+        """Return the sums of all cells of the grid: (2 + N, GRID_CELLS), rows as in `rows`."""
+        cells, sums = self.rows()
+        dense = np.zeros((sums.shape[1], _core.GRID_CELLS), np.uint64)
+        dense[:, cells] = sums.T
+        return dense
+
+    @classmethod
+    def from_dense(cls, sums: NDArray[np.uint64]) -> ScoreTally:
+        """Return the tally with these sums of all cells, as `dense` gives them."""
+        if sums.ndim != 2 or sums.shape[1] != _core.GRID_CELLS or sums.dtype != np.uint64:
+            raise InputError(
+                f"dense sums are uint64 of shape (2 + raters, {_core.GRID_CELLS}), "
+                f"not {sums.dtype} of {sums.shape}"
+            )
+        used = np.flatnonzero(sums[0])
+        tally = cls(sums.shape[0] - 2)
+        tally._rows = (used.astype(np.uint32), np.ascontiguousarray(sums[:, used].T))
+        return tally
+
+    def copy(self) -> ScoreTally:
+        """Return a tally of its own; the rows, which never change, are shared."""
+        tally = type(self)(self.raters)
+        tally._rows = self.rows()
+        return tally
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ScoreTally:
+        return self.copy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        cells, sums = self.rows()
+        return {"cells": cells, "sums": sums}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(self.from_rows(state["cells"], state["sums"]).__dict__)
+
+    def _dense_table(self) -> _core.ScoreTally:
+        if self._dense is None:
+            assert self._rows is not None  # noqa: S101 - one of the two is always there
+            self._dense = _core.ScoreTally(self._raters)
+            self._dense.add_rows(*self._rows)
+        return self._dense

@@ -1,0 +1,1 @@
+"""The demonstrations: nodules with four readers, and the paper from end to end on phantoms."""

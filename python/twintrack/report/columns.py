@@ -1,0 +1,85 @@
+"""What each column of results is called, and whether higher or lower is better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["higher", "lower"]
+
+# First word of a column: its label, its better direction (None: neither) and what it says.
+_FAMILIES: dict[str, tuple[str, Better | None, str]] = {
+    "tdsc": ("TDSC", "higher", "soft overlap: Dice at six thresholds of score and MHR"),
+    "ece": ("ECE", "lower", "expected calibration error, mean over raters"),
+    "crps": ("CRPS", "lower", "distance of the predicted volume from the raters' volumes"),
+    "vi": ("VI", "lower", "vascular invasion: distance between contact angles, degrees"),
+    "ace": ("ACE", "lower", "average calibration error: every occupied bin counts the same"),
+    "brier": ("Brier", "lower", "mean squared difference from the MHR"),
+    "dice": ("Dice", "higher", "overlap of the thresholded score"),
+    "reliability": ("Reliability", "lower", "Murphy's reliability term"),
+    "resolution": ("Resolution", "higher", "Murphy's resolution term"),
+    "uncertainty": ("Uncertainty", None, "Murphy's uncertainty term, a property of the raters"),
+}
+_UPPER = {"mhr": "MHR", "roi": "ROI", "staple": "STAPLE"}
+_VESSELS = ("PORTA", "SMV", "AORTA", "CELIAC TRUNK", "SMA")
+_BENCHMARK = ("tdsc", "ece", "crps", *(f"vi_{vessel}" for vessel in _VESSELS))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of results.
+
+    Attributes
+    ----------
+    key
+        Name of the column, such as "vi_PORTA".
+    label
+        Name in tables and figures, such as "PORTA".
+    better
+        "higher", "lower", or None for a quantity that is not a score.
+    meaning
+        One line for a legend; empty when the column is not a known one.
+    benchmark
+        Whether it belongs to the paper's Tables 1 and 2.
+    """
+
+    key: str
+    label: str
+    better: Better | None
+    meaning: str
+    benchmark: bool
+
+    @property
+    def arrow(self) -> str:
+        """The better direction as an arrow, empty when there is none."""
+        return {"higher": "↑", "lower": "↓", None: ""}[self.better]
+
+    @property
+    def heading(self) -> str:
+        """Label and arrow."""
+        return f"{self.label} {self.arrow}".rstrip()
+
+
+def describe(key: str) -> Metric:
+    """Describe the column `key`; one of an unknown family has no better direction."""
+    family, _, rest = key.partition("_")
+    if family not in _FAMILIES:
+        return Metric(key, key, None, "", benchmark=False)
+    label, better, meaning = _FAMILIES[family]
+    if family == "vi" and rest:
+        return Metric(key, rest, better, meaning, benchmark=True)
+    words = " ".join(_UPPER.get(word, word) for word in rest.split("_"))
+    return Metric(key, f"{label} {words}".rstrip(), better, meaning, key in _BENCHMARK)
+
+
+def in_order(keys: Iterable[str]) -> tuple[Metric, ...]:
+    """Describe columns: those of the paper's tables in its order, then the others as they come."""
+    metrics = [describe(key) for key in dict.fromkeys(keys)]
+
+    def rank(metric: Metric) -> int:
+        if metric.key in _BENCHMARK:
+            return _BENCHMARK.index(metric.key)
+        return len(_BENCHMARK) + (not metric.benchmark)
+
+    return tuple(sorted(metrics, key=rank))

@@ -1,0 +1,296 @@
+"""The results of one method, from memory or from the folder that ``twintrack evaluate`` writes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.calibration.fitted_on import Overlap, read_overlap
+from twintrack.errors import InputError
+from twintrack.report.examples import Example, read_examples
+
+# Columns and keys that are not metrics and not provenance.
+_CASE, _NOTES = "case", "notes"
+_NOT_PROVENANCE = ("method", "means", "reliability", "fitted_on")
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Reliability curve pooled over the cohort.
+
+    Attributes
+    ----------
+    bin_count : (B,) int64
+        Voxels in each bin of the score, equally wide bins from 0 to 1.
+    mean_score, mean_mhr : (B,) float64
+        Mean score and mean human response of those voxels, NaN in empty bins.
+    """
+
+    bin_count: NDArray[np.int64]
+    mean_score: NDArray[np.float64]
+    mean_mhr: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        shapes = {self.bin_count.shape, self.mean_score.shape, self.mean_mhr.shape}
+        if len(shapes) > 1 or self.bin_count.ndim != 1:
+            raise InputError(
+                f"reliability curve: bin_count {self.bin_count.shape}, mean_score "
+                f"{self.mean_score.shape} and mean_mhr {self.mean_mhr.shape} must be equally long"
+            )
+        if (self.bin_count < 0).any():
+            raise InputError("reliability curve: bin_count has a negative entry")
+        for name, means in (("mean_score", self.mean_score), ("mean_mhr", self.mean_mhr)):
+            wrong = (self.bin_count > 0) & ~((means >= 0) & (means <= 1))
+            if wrong.any():
+                at = int(np.argmax(wrong))
+                raise InputError(
+                    f"reliability curve: {name} is {means[at]} in bin {at}, which has "
+                    f"{self.bin_count[at]} voxels; need a value in [0, 1]"
+                )
+
+    @property
+    def calibration_error(self) -> float:
+        """Σ (n_b/n) |score_b − MHR_b|: the expected calibration error against the MHR."""
+        used, error = self._errors()
+        return float(np.average(error, weights=self.bin_count[used])) if used.any() else np.nan
+
+    @property
+    def average_error(self) -> float:
+        """Mean of |score_b − MHR_b| over the occupied bins, however few voxels they hold."""
+        used, error = self._errors()
+        return float(error.mean()) if used.any() else np.nan
+
+    def _errors(self) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        used = self.bin_count > 0
+        return used, np.abs(self.mean_score[used] - self.mean_mhr[used])
+
+
+@dataclass(frozen=True, eq=False)
+class MethodResults:
+    """What one method got, case by case.
+
+    Attributes
+    ----------
+    cases
+        Names, unique.
+    values
+        Metric name to (cases,) float64, NaN where undefined. A metric that no case has is absent.
+    notes
+        Case name to remarks on its figures.
+    failures
+        Name of a case that could not be evaluated to the reason.
+    reliability
+        Curve pooled over the cases, or None.
+    provenance
+        What made the results: protocol, version, calibrator; JSON-like.
+    examples
+        Slices for the qualitative figure.
+    fitted_on
+        Cases that the method's map was fitted on; None if that is not known.
+    """
+
+    cases: tuple[str, ...]
+    values: Mapping[str, NDArray[np.float64]]
+    notes: Mapping[str, str] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
+    reliability: Reliability | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    examples: Sequence[Example] = ()
+    fitted_on: Overlap | None = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(set(self.cases)) < len(self.cases):
+            raise InputError(f"cases: {_first_repeated(self.cases)!r} occurs twice")
+        for name, column in self.values.items():
+            if column.shape != (len(self.cases),):
+                raise InputError(
+                    f"values[{name!r}]: shape {column.shape} for {len(self.cases)} cases"
+                )
+            if np.isinf(column).any():
+                case = self.cases[int(np.argmax(np.isinf(column)))]
+                raise InputError(f"values[{name!r}] is infinite in case {case!r}")
+
+
+def read_several(folders: Iterable[Path]) -> dict[str, MethodResults]:
+    """Read result folders, in the order given.
+
+    Methods that bear the same name are told apart by their folders' names.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_results`, and when names remain equal.
+    """
+    read = [(folder, *read_results(folder)) for folder in folders]
+    names = [name for _, name, _ in read]
+    results: dict[str, MethodResults] = {}
+    for folder, name, method in read:
+        unique = name if names.count(name) == 1 else f"{name} ({folder.resolve().name})"
+        if unique in results:
+            raise InputError(
+                f"a second method called {unique!r}; give it another name under "
+                '"method" in its summary.json',
+                file=folder,
+            )
+        results[unique] = method
+    return results
+
+
+def read_results(folder: Path) -> tuple[str, MethodResults]:
+    """Read one result folder.
+
+    Parameters
+    ----------
+    folder
+        Holds ``cases.csv`` (column ``case``, one column per metric, optionally ``notes``; an empty
+        cell or ``nan`` is undefined) and may hold ``summary.json`` (``method``, ``reliability``
+        with ``bin_count``, ``mean_score``, ``mean_mhr``, and ``fitted_on``, as `Overlap`; all else
+        but ``means`` is provenance),
+        ``failures.csv`` (``case`` and the reason) and ``examples/*.npz`` (as `write_example` writes
+        them).
+
+    Returns
+    -------
+    name, results
+        The method's name is that of the folder when the summary has none.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such folder, or no ``cases.csv`` in it.
+    ValueError
+        A file that is not what it should be; names the file and the place.
+    """
+    path = folder / "cases.csv"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; {folder} must be a folder written by twintrack evaluate"
+        )
+    cases, values, notes = _read_cases(path)
+    path = folder / "summary.json"
+    summary = _read_summary(path) if path.is_file() else {}
+    name = summary.get("method") or folder.resolve().name
+    if not isinstance(name, str):
+        raise InputError(f"method is {name!r}; need a text", file=path)
+    path = folder / "failures.csv"
+    results = MethodResults(
+        cases,
+        values,
+        notes,
+        _read_failures(path) if path.is_file() else {},
+        _reliability(folder / "summary.json", summary.get("reliability")),
+        {key: value for key, value in summary.items() if key not in _NOT_PROVENANCE},
+        read_examples(folder / "examples"),
+        _fitted_on(folder / "summary.json", summary.get("fitted_on", {})),
+    )
+    return name, results
+
+
+def _read_cases(
+    path: Path,
+) -> tuple[tuple[str, ...], dict[str, NDArray[np.float64]], dict[str, str]]:
+    header, rows = _read_csv(path)
+    if not rows:
+        raise InputError("no cases", file=path)
+    cases = tuple(row[_CASE] for row in rows)
+    if len(set(cases)) < len(cases):
+        raise InputError(f"case {_first_repeated(cases)!r} occurs twice", file=path)
+    values = {}
+    for metric in header:
+        if metric in (_CASE, _NOTES):
+            continue
+        column = np.array([_number(path, row, metric) for row in rows])
+        if not np.isnan(column).all():
+            values[metric] = column
+    return cases, values, {row[_CASE]: row[_NOTES] for row in rows if row.get(_NOTES)}
+
+
+def _number(path: Path, row: Mapping[str, str], metric: str) -> float:
+    text = row[metric].strip()
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        value = np.inf
+    if np.isinf(value):
+        raise InputError(
+            f"{metric} of case {row[_CASE]!r} is {text!r}; need a finite number", file=path
+        )
+    return value
+
+
+def _read_failures(path: Path) -> dict[str, str]:
+    _, rows = _read_csv(path)
+    return {
+        row[_CASE]: "; ".join(text for key, text in row.items() if key != _CASE and text)
+        for row in rows
+    }
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"not UTF-8 text ({error.reason} at byte {error.start})", file=path
+        ) from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header, *lines = [line for line in reader if line] or [[]]
+    except csv.Error as error:
+        raise InputError(f"line {reader.line_num}: {error}", file=path) from error
+    if _CASE not in header:
+        raise InputError(f"no column {_CASE!r} in {header}", file=path)
+    if len(set(header)) < len(header):
+        raise InputError(f"column {_first_repeated(header)!r} occurs twice", file=path)
+    for line in lines:
+        if len(line) != len(header):
+            raise InputError(
+                f"the row starting with {line[0]!r} has {len(line)} cells, "
+                f"the header {len(header)}",
+                file=path,
+            )
+    return header, [dict(zip(header, line, strict=True)) for line in lines]
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON: {error}", file=path) from error
+    if not isinstance(summary, dict):
+        raise InputError(f"holds {type(summary).__name__}, not an object", file=path)
+    return summary
+
+
+def _fitted_on(path: Path, content: Any) -> Overlap | None:
+    try:
+        return read_overlap(content)
+    except ValueError as error:
+        raise InputError.of(error, file=path) from error
+
+
+def _reliability(path: Path, curve: Any) -> Reliability | None:
+    if curve is None:
+        return None
+    try:
+        # null, which JSON has for NaN, becomes NaN.
+        score, mhr = (np.array(curve[key], np.float64) for key in ("mean_score", "mean_mhr"))
+        return Reliability(np.array(curve["bin_count"], np.int64), score, mhr)
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
+        raise InputError(
+            f"reliability: {error!r}; need bin_count, mean_score and mean_mhr, equally long",
+            file=path,
+        ) from error
+
+
+def _first_repeated(names: Iterable[str]) -> str:
+    return next(name for name, times in Counter(names).items() if times > 1)
