@@ -90,7 +90,7 @@ def case() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_an_installed_prefix_is_found(prefix, tmp_path):
-    assert (prefix / "include/twintrack/calibrator_file.hpp").is_file()
+    assert (prefix / "include/twintrack/calibration/calibrator_file.hpp").is_file()
     found = run_well(
         CMAKE, "-S", EXAMPLE, "-B", tmp_path, "-D", f"CMAKE_PREFIX_PATH={prefix}", "-LA"
     )

@@ -28,6 +28,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO  # noqa: E402
 
 from twintrack.calibration.calibrator import Calibrator  # noqa: E402
 from twintrack.ensemble import ensemble_record  # noqa: E402
+from twintrack.errors import InputError  # noqa: E402
 from twintrack.nnunet import Pipeline, RoiRule  # noqa: E402
 from twintrack.nnunet.fair_lock import Turns  # noqa: E402
 from twintrack.nnunet.images import as_image, spacing_note  # noqa: E402
@@ -938,7 +939,7 @@ def test_errors_that_are_kept_hold_no_images(
     empty = np.zeros((9, 9, 9), np.int16)
     cases = [("empty", lambda: image(empty.copy())), ("full", lambda: image(ct().copy()))]
     errors = dict(pipeline.predict_many(cases, lambda *_: None))
-    assert [type(error) for error in errors.values()] == [ValueError, MemoryError]
+    assert [type(error) for error in errors.values()] == [InputError, MemoryError]
     gc.collect()
     assert len(held) == 3
     assert all(one() is None for one in held)

@@ -11,6 +11,7 @@ import pytest
 
 from twintrack import _core
 from twintrack.cohort import Case, read_manifest
+from twintrack.errors import InputError
 from twintrack.runs.engine import Settings, plan_cases, run_cases, work_through
 from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
@@ -24,7 +25,7 @@ class Measure(Job[bytes]):
 
     calls: list
     fails: tuple[str, ...] = ()
-    error: type[Exception] = ValueError
+    error: type[Exception] = InputError
     kind = "measure"
 
     @property
@@ -37,7 +38,8 @@ class Measure(Job[bytes]):
     def read(self, case):
         self.calls.append(case.name)
         if case.name in self.fails:
-            raise self.error(f"{case.raters[0]}: is broken, like {case.score}")
+            error = self.error(f"is broken, like {case.score}")
+            raise InputError.of(error, file=case.raters[0]) if self.error is InputError else error
         return case.score.read_bytes()
 
     def compute(self, loaded):
