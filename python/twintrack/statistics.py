@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.host import real_numbers
 from twintrack.arrays.numbers import number_between, whole_number
 from twintrack.errors import InputError
@@ -24,8 +25,8 @@ _Floats: TypeAlias = NDArray[np.float64]
 _DRAWN_AT_ONCE = 1 << 20
 
 
-@dataclass(frozen=True)
-class BootstrapResult:
+@dataclass(frozen=True, eq=False)
+class BootstrapResult(ByValue):
     """Bootstrap of the mean over cases.
 
     The arrays have the shape of one case's values; a scalar array for values of shape (cases,).
@@ -58,7 +59,7 @@ class BootstrapResult:
     seed: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PairedBootstrapResult(BootstrapResult):
     """Bootstrap of the mean difference a − b over the same cases."""
 

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from twintrack.arrays.case import open_case
 from twintrack.arrays.case_arguments import naming_case, read_cases
 from twintrack.calibration.bin_choice import BinChoice, choose_bins
 from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.case_gatherer import CaseGatherer
 from twintrack.calibration.case_tallies import CaseTallies
 from twintrack.calibration.cut_refinement import refined_bins
+from twintrack.calibration.equal_mass import EqualMassBins
 from twintrack.calibration.fitted_on import FittedCase
-from twintrack.calibration.map_band import MapBand, bootstrap_band
+from twintrack.calibration.map_band import MapBand, maps_of_tallies, resampled_band
 from twintrack.calibration.map_cases import map_cases
 from twintrack.calibration.map_fit import IDENTITY, fit_map
-from twintrack.calibration.score_tally import EqualMassBins
 from twintrack.errors import InputError
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class Calibrator(CaseGatherer):
             try:
                 for index, case in enumerate(cases):
                     with naming_case(index, len(cases)):
-                        self._add(self._cases, *case, str(index))
+                        self._add(self._cases, open_case(*case), str(index))
                 self._fit_map(cases if self.exact else None)
             except BaseException:
                 for name in self.__dict__.keys() - before.keys():
@@ -271,12 +272,12 @@ class Calibrator(CaseGatherer):
             There are fewer than two cases, or some are there in sums of several alone, which cannot
             be drawn one by one: `twintrack.runs.case_band.band_over_cases` reads them from a store.
         """
-        at = np.linspace(0, 1, 1001) if scores is None else np.asarray(scores, np.float64)
         with self._lock:
-            cases, fitted, bins = self._tallies().each_case(), self.map_, self.n_bins_asked
-            made_with = self.made_with_
-        target, rater = made_with["target"], made_with["rater"]
-        return bootstrap_band(cases, fitted, at, bins, target, rater, resamples, level, seed)
+            cases, fitted, made_with = self._tallies().each_case(), self.map_, self.made_with_
+            maps = maps_of_tallies(
+                cases, self.n_bins_asked, made_with["target"], made_with["rater"]
+            )
+        return resampled_band(fitted, len(cases), maps, scores, resamples, level, seed)
 
     @property
     def n_bins_asked(self) -> int:
