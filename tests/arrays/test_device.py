@@ -307,7 +307,7 @@ def test_errors_of_a_map_are_the_cpus(library, what):
     score, _, _ = broken(what)
     put = library.put(score)
     expected = outcome(lambda: a_map()(score))
-    assert expected[0] is (TypeError if what == "dtype" else ValueError)
+    assert issubclass(expected[0], TypeError if what == "dtype" else ValueError)
     assert outcome(lambda: a_map()(put)) == expected
     assert outcome(lambda: a_map()(put, out=put)) == expected
     np.testing.assert_array_equal(library.get(put), score)  # as it was

@@ -7,67 +7,52 @@ tallies, the angles, the sums, takes the case and never asks again where its arr
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from numpy.typing import NDArray
 
 from twintrack.arrays.backend import on_device
 from twintrack.arrays.case_arguments import check_one_case
-from twintrack.arrays.checks import dtype_name, mask_value, require_mask_dtype, require_scores
+from twintrack.arrays.checks import mask_value, require_mask_dtype, require_scores
 from twintrack.arrays.device import DeviceArray, common_stream, on_one_device
 from twintrack.arrays.host import rater_arrays, region_array, score_array, to_numpy
 from twintrack.arrays.libraries import surely_a_mask
 from twintrack.errors import InputError
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from twintrack import _cuda
 
-Box: TypeAlias = tuple[slice, ...]
+Array = TypeVar("Array", NDArray[Any], DeviceArray)
 
 
 @dataclass(frozen=True, eq=False)
-class HostCase:
-    """Views of a case's arrays in host memory, as the compiled core takes them.
+class Case(Generic[Array]):
+    """The arrays of a case, wherever they are.
 
     Attributes
     ----------
-    score : (*shape) float16, float32, float64, or bfloat16 as a 2-byte void dtype
+    score : (*shape) float16, bfloat16, float32 or float64
     raters : N arrays (*shape)
     region : array (*shape), or None where every voxel counts
     vessels : array (*shape), or None
     """
 
-    score: NDArray[Any]
-    raters: list[NDArray[Any]]
-    region: NDArray[Any] | None = None
-    vessels: NDArray[Any] | None = None
+    score: Array
+    raters: list[Array]
+    region: Array | None = None
+    vessels: Array | None = None
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the score."""
-        return self.score.shape
-
-    @property
-    def dtype(self) -> str:
-        """Name of the score's dtype."""
-        return dtype_name(self.score)
-
-    @property
-    def contiguous(self) -> bool:
-        """Whether the score is in C or in Fortran order without gaps."""
-        return self.score.flags.forc
-
-    def whole(self) -> HostCase:
-        """Return the case without its region: every voxel counts."""
-        return replace(self, region=None)
-
-    def cropped(self, box: Box) -> HostCase:
+    def cropped(self, box: tuple[slice, ...]) -> Self:
         """Return score and raters inside of a box, where every voxel counts."""
-        return HostCase(self.score[box], [mask[box] for mask in self.raters])
+        raters = [mask[box] for mask in self.raters]
+        return replace(self, score=self.score[box], raters=raters, region=None, vessels=None)
 
-    def score_on_host(self) -> NDArray[Any]:
-        """Return the score."""
-        return self.score
+
+@dataclass(frozen=True, eq=False)
+class HostCase(Case[NDArray[Any]]):
+    """Views in host memory, as the compiled core takes them; bfloat16 is a 2-byte void dtype."""
 
     def on_host(self) -> HostCase:
         """Return the case."""
@@ -75,66 +60,30 @@ class HostCase:
 
 
 @dataclass(frozen=True, eq=False)
-class DeviceCase:
-    """What kernels need to know of a case's arrays, all on one device, and the stream to work on.
+class DeviceCase(Case[DeviceArray]):
+    """What kernels need to know of arrays on one device, and the stream to work on.
 
     Attributes
     ----------
-    score, raters, region, vessels
-        As those of a `HostCase`.
     stream
         Its handle; it waits for what the arrays were made on.
     held
         What was given: the memory lives as long as it does.
     """
 
-    score: DeviceArray
-    raters: list[DeviceArray]
-    region: DeviceArray | None
-    vessels: DeviceArray | None
-    stream: int
-    held: Any
+    stream: int = 0
+    held: Any = None
 
     @property
     def device(self) -> int:
         """CUDA's number of the device."""
         return self.score.device
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the score."""
-        return self.score.shape
-
-    @property
-    def dtype(self) -> str:
-        """Name of the score's dtype."""
-        return self.score.dtype
-
-    @property
-    def contiguous(self) -> bool:
-        """Whether the score is in C or in Fortran order without gaps."""
-        return self.score.contiguous
-
-    def whole(self) -> DeviceCase:
-        """Return the case without its region: every voxel counts."""
-        return replace(self, region=None)
-
-    def cropped(self, box: Box) -> DeviceCase:
-        """Return score and raters inside of a box, where every voxel counts."""
-        raters = [mask.cropped(box) for mask in self.raters]
-        return replace(
-            self, score=self.score.cropped(box), raters=raters, region=None, vessels=None
-        )
-
-    def score_on_host(self) -> NDArray[Any]:
-        """Return a copy of the score in host memory."""
-        return self.score.fetched(self.stream)
-
     def on_host(self) -> HostCase:
         """Return a copy of score, raters and region in host memory."""
         region = None if self.region is None else self.region.fetched(self.stream)
         raters = [mask.fetched(self.stream) for mask in self.raters]
-        return HostCase(self.score_on_host(), raters, region)
+        return HostCase(self.score.fetched(self.stream), raters, region)
 
     def compiled(self) -> tuple[_cuda.Array, list[_cuda.Array], _cuda.Array | None]:
         """Return score, raters and region as the compiled module takes them."""

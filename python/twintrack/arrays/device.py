@@ -89,7 +89,7 @@ class DeviceArray:
             for i in range(self.shape[0])
         ]
 
-    def cropped(self, box: Sequence[slice]) -> DeviceArray:
+    def __getitem__(self, box: Sequence[slice]) -> DeviceArray:
         """Return the part inside of slices without steps, one an axis, as NumPy reads them."""
         ranges = [range(n)[part] for n, part in zip(self.shape, box, strict=True)]
         steps = zip(ranges, self.strides, strict=True)

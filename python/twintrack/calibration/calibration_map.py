@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from twintrack import _cuda
+    from twintrack.arrays.libraries import Array
 
 
 def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -82,7 +84,13 @@ class CalibrationMap:
         """Calibrated probabilities of the knots."""
         return self._map.y
 
-    def __call__(self, score: ArrayLike, out: Any = None) -> Any:
+    @overload
+    def __call__(self, score: Array, out: Array | None = None) -> Array: ...
+    @overload
+    def __call__(
+        self, score: Sequence[Any] | float | np.floating[Any], out: None = None
+    ) -> NDArray[Any]: ...
+    def __call__(self, score: Any, out: Any = None) -> Any:
         """Map every score.
 
         Parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,8 @@ from twintrack.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+    from twintrack.arrays.libraries import Array
 
 # Of a calibrator file, but not provenance.
 FILE_FIELDS = ("format", "format_version", "knots", "fitted_on")
@@ -290,7 +292,17 @@ class Calibrator(CaseGatherer):
 
     # --- applying -----------------------------------------------------------------------------
 
-    def transform(self, score: ArrayLike | Sequence[ArrayLike], out: Any = None) -> Any:
+    @overload
+    def transform(self, score: Array, out: Array | None = None) -> Array: ...
+    @overload
+    def transform(self, score: Sequence[float], out: None = None) -> NDArray[Any]: ...
+    @overload
+    def transform(
+        self, score: Sequence[Array], out: Sequence[Array] | None = None
+    ) -> list[Array]: ...
+    @overload
+    def transform(self, score: Sequence[Sequence[Any]], out: None = None) -> list[NDArray[Any]]: ...
+    def transform(self, score: Any, out: Any = None) -> Any:
         """Calibrate scores: of an array, or of a list with one array per case, as `fit` takes them.
 
         Parameters
@@ -325,7 +337,8 @@ class Calibrator(CaseGatherer):
         stacked: bool | None = None,
     ) -> Any:
         """Fit and return the calibrated scores; arguments as in `fit`."""
-        return self.fit(score, raters, region, stacked=stacked).transform(score)
+        fitted: Any = self.fit(score, raters, region, stacked=stacked)
+        return fitted.transform(score)
 
     def torch_module(self) -> torch.nn.Module:
         """Return the map as a torch module; see `CalibrationMap.torch_module`."""

@@ -95,7 +95,7 @@ def export_score(
             grids,
             rule,
             core_map(calibrator, on_device=True),
-            call.out.cropped(box).compiled(),
+            call.out[box].compiled(),
             call.device,
             call.stream,
         )

@@ -95,7 +95,7 @@ class CaseTally:
     def add_case(self, case: OpenCase) -> CaseTally:
         """Add the voxels of a case whose arrays are converted; raises as `update`."""
         if isinstance(case, DeviceCase):
-            self._add_on_device(case, find_marked=False)
+            self._add_on_device(case)
         else:
             self._tally.update(case.score, case.raters, case.region)
         return self
@@ -104,19 +104,22 @@ class CaseTally:
         """Add all voxels of a case, also those outside its region; tell what was seen besides."""
         scored = None
         if isinstance(case, DeviceCase):
-            ranges = self._add_on_device(case.whole(), find_marked=True)
+            ranges = self._add_on_device(case, overview=True)
         else:
             ranges, blocks = self._tally.update_and_overview(case.score, case.raters)
-            scored = blocks if case.contiguous else None
+            scored = blocks if case.score.flags.forc else None
         return CaseOverview(tuple((int(first), int(end)) for first, end in ranges), scored)
 
-    def _add_on_device(self, case: DeviceCase, find_marked: bool) -> list[tuple[int, int]]:
+    def _add_on_device(self, case: DeviceCase, overview: bool = False) -> list[tuple[int, int]]:
         if len(case.raters) != self.raters:
             raise InputError(
                 f"raters has {len(case.raters)} masks but the tally was made for {self.raters}"
             )
+        score, raters, region = case.compiled()
+        if overview:
+            region = None
         sums, marked = cuda_module().case_sums(
-            *case.compiled(), self.bins, find_marked, case.device, case.stream
+            score, raters, region, self.bins, overview, case.device, case.stream
         )
         self._tally += _with_sums(self.raters, self.bins, sums)
         ranges: list[tuple[int, int]] = marked

@@ -164,7 +164,10 @@ def _calibration_tallies(
     # By definition the box ends before max + 20, a voxel short of symmetric.
     box = tuple(slice(first - MARGIN, end - 1 + MARGIN) for first, end in overview.marked)
     clamped = tuple(slice(max(part.start, 0), part.stop) for part in box)
-    if all(part.start == 0 and part.stop >= n for part, n in zip(clamped, case.shape, strict=True)):
+    if all(
+        part.start == 0 and part.stop >= n
+        for part, n in zip(clamped, case.score.shape, strict=True)
+    ):
         tally = whole  # a second look would find the same
     else:
         tally = CaseTally(whole.raters).add_case(case.cropped(clamped))
@@ -201,8 +204,8 @@ def _official_crps(
     voxels = numpy_sum(case, exact, overview.scored)
     if abs(voxels - exact) > 1e-4 * exact:
         notes.append(
-            f"official: the predicted volume is summed in {case.dtype}, which gives {voxels:.7g} "
-            f"voxels instead of {exact:.7g}"
+            f"official: the predicted volume is summed in {case.score.dtype}, which gives "
+            f"{voxels:.7g} voxels instead of {exact:.7g}"
         )
     volumes = whole.rater_voxels.astype(np.float64) * voxel_volume
     if np.ptp(volumes) == 0:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack import _core
-from twintrack.arrays.case import OpenCase
+from twintrack.arrays.case import DeviceCase, OpenCase
 
 # NumPy adds float16 in float32, pairwise, and rounds the total to float16. Pairwise sums of up to
 # 2^40 terms, none negative, are off by less than 60 roundings: 4e-6 of the total.
@@ -34,16 +34,18 @@ def numpy_sum(case: OpenCase, exact: float, scored: NDArray[np.uint8] | None = N
     float
         Infinity where a float16 sum overflows (65520 and more).
     """
-    if case.dtype not in ("float16", "float32"):
+    score, dtype = case.score, str(case.score.dtype)
+    if dtype not in ("float16", "float32"):
         return exact
+    contiguous = score.flags.forc if isinstance(score, np.ndarray) else score.contiguous
     with np.errstate(over="ignore"):
-        if case.dtype == "float16" and case.contiguous:
+        if dtype == "float16" and contiguous:
             low, high = np.float16(
                 np.array([exact * (1 - _PAIRWISE_ERROR), exact * (1 + _PAIRWISE_ERROR)])
             )
             if low == high:
                 return float(low)
-        score = case.score_on_host()
-        if case.dtype == "float32" and case.contiguous and score.flags.aligned:
-            return _core.numpy_sum(score, scored)
-        return float(np.sum(score))
+        host = case.score.fetched(case.stream) if isinstance(case, DeviceCase) else case.score
+        if dtype == "float32" and contiguous and host.flags.aligned:
+            return _core.numpy_sum(host, scored)
+        return float(np.sum(host))
