@@ -23,10 +23,7 @@ from twintrack.ensemble import (
     export_score,
 )
 
-quick = settings(
-    max_examples=40,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+quick = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
 def mean_of_softmax(members, tumour):

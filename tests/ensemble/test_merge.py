@@ -6,20 +6,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ensemble_members import logits
+from ensemble_members import WHOLE, logits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, softmax
 
 from twintrack import CalibrationMap, _core
-from twintrack.ensemble import (
-    ensemble_score,
-)
+from twintrack.ensemble import ensemble_score, export_score
 
-quick = settings(
-    max_examples=40,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+quick = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
 def mean_of_softmax(members, tumour):
@@ -185,3 +180,17 @@ def test_probabilities_of_classes_that_exceed_one_are_named():
     rounded = np.full((2, 5), 0.5, np.float16)
     rounded[1] = np.nextafter(np.float16(0.5), np.float16(1))
     assert (ensemble_score([rounded], (0, 1), "probabilities") == 1).all()
+
+
+@pytest.mark.torch
+def test_members_of_torch_give_a_tensor():
+    torch = pytest.importorskip("torch", exc_type=ImportError)
+    members = logits(np.random.default_rng(3), (3, 6, 5, 4))
+    tensors = [torch.from_numpy(member) for member in members]
+    for call in (ensemble_score, lambda given: export_score(given, WHOLE)):
+        found, expected = call(tensors), call(members)
+        assert isinstance(found, torch.Tensor)
+        assert isinstance(expected, np.ndarray)
+        np.testing.assert_array_equal(found.numpy(), expected, strict=True)
+    out = np.empty((6, 5, 4), np.float32)
+    assert ensemble_score(tensors, out=out) is out
