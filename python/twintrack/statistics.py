@@ -216,15 +216,9 @@ def _intervals(
         if method == "bca":
             at = _bca_quantiles(deviations, means, tails)
         low[members], high[members] = _unscaled(pivot + _quantiles(means, at).T, exponent)
-    shape = table.shape[1:]
     cases = present.sum(axis=0, dtype=np.int64)
-    return (
-        mean.reshape(shape),
-        low.reshape(shape),
-        high.reshape(shape),
-        observed.reshape(shape),
-        cases.reshape(shape),
-    )
+    found = (part.reshape(table.shape[1:]) for part in (mean, low, high, observed))
+    return (*found, cases.reshape(table.shape[1:]))
 
 
 def _unscaled(values: _Floats, exponent: NDArray[np.int32]) -> _Floats:
@@ -276,11 +270,8 @@ def _bca_quantiles(deviations: _Floats, ordered: _Floats, tails: _Floats) -> _Fl
     centred = deviations - deviations.mean(axis=0)
     observed = deviations.mean(axis=0)
     # Resampled means equal to the observed one count half: they are many when values are tied.
-    under = np.array([np.searchsorted(row, at) for row, at in zip(ordered, observed, strict=True)])
-    up_to = np.array(
-        [np.searchsorted(row, at, "right") for row, at in zip(ordered, observed, strict=True)]
-    )
-    share = (under + up_to) / (2 * resamples)
+    at = observed[:, np.newaxis]
+    share = ((ordered < at).sum(axis=1) + (ordered <= at).sum(axis=1)) / (2 * resamples)
     # With all draws on one side the correction would be infinite.
     from scipy.special import ndtr, ndtri  # a tenth of a second that only BCa needs
 

@@ -11,13 +11,7 @@ from numpy.typing import NDArray
 
 from twintrack.arrays.backend import on_device
 from twintrack.arrays.checks import dtype_name, require_output, require_scores
-from twintrack.arrays.device import (
-    DeviceArray,
-    common_stream,
-    device_array,
-    on_one_device,
-    overlap,
-)
+from twintrack.arrays.device import DeviceArray, common_stream, device_array, on_one_device
 from twintrack.arrays.host import output_array, score_array, to_numpy
 from twintrack.arrays.libraries import (
     device_copy,
@@ -69,6 +63,7 @@ class DeviceCall:
 
 
 Call: TypeAlias = HostCall | DeviceCall
+View: TypeAlias = NDArray[Any] | DeviceArray
 
 
 def open_score(score: Any, out: Any | None = None) -> Call:
@@ -88,7 +83,7 @@ def open_score(score: Any, out: Any | None = None) -> Call:
         _require_output(result, target)
         held = score
         same = source.pointer == target.pointer and source.strides == target.strides
-        if not same and overlap(source, target):
+        if not same and _overlap(source, target):
             held = device_copy(score)
             source = device_array(held, "score")
         return DeviceCall([source], target, result, common_stream([source, target]), held)
@@ -96,7 +91,8 @@ def open_score(score: Any, out: Any | None = None) -> Call:
     if out is None:
         out = empty_like(score) if library_of(score) == "torch" else np.empty_like(read)
     written = output_array(out)
-    if not _same(read, written) and np.may_share_memory(read, written):
+    same = read.ctypes.data == written.ctypes.data and read.strides == written.strides
+    if not same and _overlap(read, written):
         read = read.copy()
     return HostCall([read], written, out)
 
@@ -124,60 +120,59 @@ def open_members(
     there = on_device(members=members, out=out)
     if len(members) == 0:
         raise InputError("members is empty: at least one array is needed")
+    if out is None:
+        out = _new_score(members[0], shape)
     named = [(f"members[{k}]", member) for k, member in enumerate(members)]
     if there:
-        if out is None:
-            out = _new_score(members[0], shape)
         *inputs, target = on_one_device([*named, ("out", out)])
-        for view in inputs:
-            _require_member(view.name, view.dtype, view.shape)
-            if overlap(view, target):
-                raise InputError(f"out overlaps {view.name} in memory")
+        _require_members(inputs, target)
         _require_output(out, target)
         return DeviceCall(inputs, target, out, common_stream([*inputs, target]), members)
     arrays = [to_numpy(member, name) for name, member in named]
-    for (name, _), array in zip(named, arrays, strict=True):
-        _require_member(name, dtype_name(array), array.shape)
-    if out is None:
-        out = _new_score(members[0] if library_of(members[0]) == "torch" else arrays[0], shape)
     written = output_array(out)
-    for (name, _), array in zip(named, arrays, strict=True):
-        if np.may_share_memory(written, array):
-            raise InputError(f"out overlaps {name} in memory")
+    _require_members(arrays, written)
     return HostCall(arrays, written, out)
 
 
-def view_of(array: Any, name: str) -> NDArray[Any] | DeviceArray:
+def view_of(array: Any, name: str) -> View:
     """Return what is known of an array's memory, wherever it is."""
     return to_numpy(array, name) if device_kind(array) is None else device_array(array, name)
 
 
-def share_memory(a: NDArray[Any] | DeviceArray, b: NDArray[Any] | DeviceArray) -> bool:
+def share_memory(a: View, b: View) -> bool:
     """Whether an element of one may be an element of the other."""
-    if isinstance(a, DeviceArray) and isinstance(b, DeviceArray):
-        return overlap(a, b)
     if isinstance(a, DeviceArray) or isinstance(b, DeviceArray):
-        return False
+        return _overlap(a, b)
     try:
         return np.shares_memory(a, b, max_work=_SEARCH)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 
 
+def _overlap(a: View, b: View) -> bool:
+    """Whether there are addresses between the first and the last element of both."""
+    if isinstance(a, DeviceArray) and isinstance(b, DeviceArray):
+        (a_low, a_high), (b_low, b_high) = a.extent, b.extent
+        return a_low < b_high and b_low < a_high
+    both = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
+    return both and np.may_share_memory(a, b)
+
+
 def _new_score(member: Any, shape: tuple[int, ...] | None) -> Any:
-    if isinstance(member, np.ndarray):
-        return np.empty_like(member[0], np.float32) if shape is None else np.zeros(shape, "f4")
+    """Return a float32 array: zeros of a shape, or like a channel of a member."""
+    if library_of(member) is None and device_kind(member) is None:
+        first = to_numpy(member, "members[0]")
+        return np.empty_like(first[0], np.float32) if shape is None else np.zeros(shape, "f4")
     return empty_like(member[0], float32=True) if shape is None else zeros(member, shape)
 
 
-def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    return a.__array_interface__["data"] == b.__array_interface__["data"] and a.strides == b.strides
-
-
-def _require_member(name: str, dtype: str, shape: tuple[int, ...]) -> None:
-    require_scores(dtype, name, "it must be")
-    if not shape:
-        raise InputError(f"{name} is a single value; its first axis is that of channels")
+def _require_members(members: Sequence[View], out: View) -> None:
+    for k, member in enumerate(members):
+        require_scores(dtype_name(member.dtype), f"members[{k}]", "it must be")
+        if not member.shape:
+            raise InputError(f"members[{k}] is a single value; its first axis is that of channels")
+        if _overlap(member, out):
+            raise InputError(f"out overlaps members[{k}] in memory")
 
 
 def _require_output(out: Any, view: DeviceArray) -> None:

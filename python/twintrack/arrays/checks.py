@@ -27,9 +27,9 @@ def as_numbers(array: NDArray[Any]) -> NDArray[Any]:
     return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
-def dtype_name(array: NDArray[Any]) -> str:
-    """Return the name of an array's dtype, "bfloat16" for a 2-byte void dtype."""
-    return "bfloat16" if array.dtype == np.dtype("V2") else str(array.dtype)
+def dtype_name(dtype: np.dtype[Any] | str) -> str:
+    """Return the name of a dtype, "bfloat16" for a 2-byte void dtype."""
+    return str(dtype).replace("|V2", "bfloat16")
 
 
 def mask_value(

@@ -137,7 +137,7 @@ def refuse_masked(array: Any, name: str) -> None:
 def score_array(score: ArrayLike | Any) -> NDArray[Any]:
     """Return scores as the core takes them: float16, bfloat16, float32 or float64."""
     array = to_numpy(score, "score")
-    require_scores(dtype_name(array), "score")
+    require_scores(dtype_name(array.dtype), "score")
     return array
 
 
@@ -170,7 +170,7 @@ def region_array(region: ArrayLike | Any | None) -> NDArray[Any] | None:
     if region is None:
         return None
     array = to_numpy(region, "region")
-    require_mask_dtype(dtype_name(array), "region")
+    require_mask_dtype(dtype_name(array.dtype), "region")
     mask_value(array, lambda voxel: f"region{list(voxel)}")
     return array
 

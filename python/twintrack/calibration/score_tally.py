@@ -16,13 +16,12 @@ from twintrack.arrays.case import DeviceCase, OpenCase, open_case
 from twintrack.arrays.numbers import whole_number
 from twintrack.calibration.equal_mass import EqualMassBins, bins_of_cells
 from twintrack.errors import InputError
-from twintrack.files import naming, replacing
+from twintrack.files import naming
 
 if TYPE_CHECKING:
     from twintrack import _cuda
 
-FORMAT = "twintrack-score-tally"
-FORMAT_VERSION = 1
+KIND = "score tally"
 _LARGEST_FILE = 1 << 28  # bytes of all arrays; 255 raters in every cell take 249 million
 
 
@@ -197,16 +196,10 @@ class ScoreTally:
 
     def save(self, path: str | Path) -> None:
         """Write the tally to an npz file, whole or not at all."""
+        from twintrack.volumes.tally_files import write_tally  # nibabel takes its time
+
         cells, sums = self.rows()
-        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                format=np.array(FORMAT),
-                format_version=np.array(FORMAT_VERSION),
-                grid_cells=np.array(_core.GRID_CELLS),
-                cells=cells,
-                sums=sums,
-            )
+        write_tally(Path(path), KIND, grid_cells=_core.GRID_CELLS, cells=cells, sums=sums)
 
     @classmethod
     def load(cls, path: str | Path) -> ScoreTally:
@@ -219,24 +212,11 @@ class ScoreTally:
         ValueError
             If the file is no tally, is damaged, or comes from a newer version; names the file.
         """
-        from twintrack.volumes.numpy_files import read_arrays  # nibabel takes its time
+        from twintrack.volumes.tally_files import read_tally
 
         path = Path(path)
-        found = read_arrays(path, _LARGEST_FILE)
+        found = read_tally(path, KIND, ("grid_cells", "cells", "sums"), _LARGEST_FILE)
         with naming(path):
-            if str(found.get("format")) != FORMAT:
-                raise InputError("it is not a score tally")
-            missing = [
-                n for n in ("format_version", "grid_cells", "cells", "sums") if n not in found
-            ]
-            if missing:
-                raise InputError(f"it is a damaged score tally: {', '.join(missing)} missing")
-            version = int(found["format_version"])
-            if version > FORMAT_VERSION:
-                raise InputError(
-                    f"it has format version {version}, this TwinTrack reads up to "
-                    f"{FORMAT_VERSION}: update TwinTrack"
-                )
             if int(found["grid_cells"]) != _core.GRID_CELLS:
                 raise InputError("it was made on another score grid")
             return cls.from_rows(found["cells"], found["sums"])

@@ -15,7 +15,7 @@ from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.case import DeviceCase, OpenCase, open_case
 from twintrack.arrays.numbers import number_between, whole_number
 from twintrack.errors import InputError
-from twintrack.files import naming, replacing
+from twintrack.files import naming
 from twintrack.metrics.bins import Bins
 from twintrack.metrics.figures import Figures, Protocol, figures_of
 from twintrack.metrics.tdsc import THRESHOLDS
@@ -23,8 +23,7 @@ from twintrack.metrics.tdsc import THRESHOLDS
 BINS = 50
 """Equally wide bins of the benchmark's calibration error."""
 
-FORMAT = "twintrack-case-tally"
-FORMAT_VERSION = 1
+KIND = "case tally"
 # What a file holds, in the order of the core's own sums.
 _PARTS = ("votes", "score_bins", "confidence_bins", "squares", "rater_scores")
 _LARGEST_FILE = 64 << 20  # bytes; 255 raters and 5000 bins take 31 million
@@ -177,14 +176,10 @@ class CaseTally:
         The file holds ``format``, ``format_version``, ``bins`` and the core's integer sums:
         ``votes``, ``score_bins``, ``confidence_bins``, ``squares`` and ``rater_scores``, uint64.
         """
-        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                format=np.array(FORMAT),
-                format_version=np.array(FORMAT_VERSION),
-                bins=np.array(self.bins),
-                **{name: getattr(self._tally, name) for name in _PARTS},
-            )
+        from twintrack.volumes.tally_files import write_tally  # nibabel takes its time
+
+        sums = {name: getattr(self._tally, name) for name in _PARTS}
+        write_tally(Path(path), KIND, bins=self.bins, **sums)
 
     @classmethod
     def load(cls, path: str | Path) -> CaseTally:
@@ -197,22 +192,11 @@ class CaseTally:
         ValueError
             It is no tally, is damaged, or comes from a newer version; names the file.
         """
-        from twintrack.volumes.numpy_files import read_arrays  # nibabel takes its time
+        from twintrack.volumes.tally_files import read_tally
 
         path = Path(path)
-        found = read_arrays(path, _LARGEST_FILE)
+        found = read_tally(path, KIND, ("bins", *_PARTS), _LARGEST_FILE)
         with naming(path):
-            if str(found.get("format")) != FORMAT:
-                raise InputError("it is not a case tally")
-            missing = [n for n in ("format_version", "bins", *_PARTS) if n not in found]
-            if missing:
-                raise InputError(f"it is a damaged case tally: {', '.join(missing)} missing")
-            version = int(found["format_version"])
-            if version > FORMAT_VERSION:
-                raise InputError(
-                    f"it has format version {version}, this TwinTrack reads up to "
-                    f"{FORMAT_VERSION}: update TwinTrack"
-                )
             raters, bins = len(found["rater_scores"]), int(found["bins"])
             # Before a tally of this size is made: its arrays are there.
             expected = {
