@@ -15,8 +15,8 @@ from typing import Any
 from twintrack.errors import InputError
 from twintrack.files import replacing, split_suffix
 from twintrack.nnunet.locks import locked
-from twintrack.nnunet.models import expect_import_warning, own_trainers
 from twintrack.nnunet.train_checks import check_device, check_planner, check_trainer
+from twintrack.nnunet.trainer_search import expect_import_warning, own_trainers
 
 SMALL_TRAINER = "TwinTrackSmallTrainer"
 SMALL_PLANS = "twintrackSmallPlans"

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 from twintrack.errors import InputError
-from twintrack.nnunet.models import expect_import_warning, own_trainers
+from twintrack.nnunet.trainer_search import expect_import_warning, own_trainers
 
 
 def check_device(device: str) -> None:
