@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from twintrack.cli.running import Sharing
 from twintrack.errors import InputError
 
 if TYPE_CHECKING:
-    from twintrack.nnunet.prepared import PrepareJob
+    from twintrack.nnunet.prepared import Prepared, PrepareJob
 
 _panorama = functools.partial(typer.Option, rich_help_panel="PANORAMA")
 _curvas = functools.partial(typer.Option, rich_help_panel="CURVAS–PDACVI")
@@ -117,6 +118,7 @@ def prepare(
 
     report = telling.report()
     job: PrepareJob[Any]
+    work: Callable[..., Prepared]
     if layout is Layout.panorama:
         raw = output or environment_folder("nnUNet_raw", "-o")
         if not labels:
@@ -138,7 +140,7 @@ def prepare(
             raise InputError("-p is missing: the folder that gets the scores")
         check_file_place(output)
         cases, needed = curvas.find_curvas(source, raters)
-        job = curvas.CurvasJob(curvas.store_beside(output), needed)
+        job = curvas.CurvasJob(output, needed)
         work = functools.partial(
             curvas.prepare_curvas,
             source,

@@ -84,14 +84,14 @@ class Sharing:
         bool, _option("--dry-run", help="Say what there is to do, and do nothing.")
     ] = False
 
-    def part_of(self, cases: list[T]) -> list[T]:
+    def part_of(self, cases: Sequence[T]) -> list[T]:
         """Return every `parts`-th case from number `part` on, as nnU-Net does."""
         if self.part >= self.parts:
             raise InputError(
                 f"-part_id is {self.part}; parts are counted from 0 to {self.parts - 1} "
                 "(-num_parts)"
             )
-        return cases[self.part :: self.parts]
+        return list(cases[self.part :: self.parts])
 
     @property
     def again(self) -> bool:

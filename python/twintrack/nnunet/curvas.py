@@ -46,16 +46,21 @@ class CurvasJob(PrepareJob[list[Fault]]):
 
     Attributes
     ----------
-    store
-        Folder of the store.
+    manifest
+        That is going to be written; what is found goes to the store ``NAME.examined`` beside it.
     raters
         Number of raters that every case needs.
     """
 
-    store: Path
+    manifest: Path
     raters: int
 
     kind = "examined"
+
+    @property
+    def store(self) -> Path:
+        """Folder of the store."""
+        return self.manifest.with_name(f"{self.manifest.stem}.examined")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -173,7 +178,7 @@ def prepare_curvas(
         raise FileNotFoundError(
             errno.ENOENT, "no such folder to write the manifest to", str(target.parent)
         )
-    made = prepare_cases(CurvasJob(store_beside(target), wanted), cases, part(cases), settings)
+    made = prepare_cases(CurvasJob(target, wanted), cases, part(cases), settings)
     if made.left:
         return made
     list_of_faults = target.with_name(f"{target.stem}_faults.csv")
@@ -196,11 +201,6 @@ def prepare_curvas(
             )
     write_manifest(target, listed)
     return replace(made, outputs=(target, list_of_faults))
-
-
-def store_beside(manifest: Path) -> Path:
-    """Return the folder of the store that belongs to a manifest."""
-    return manifest.with_name(f"{manifest.stem}.examined")
 
 
 def write_faults(path: Path, faults: Iterable[Fault]) -> None:

@@ -29,6 +29,10 @@ _USUAL: dict[str, dict[str, Any]] = {
 }
 
 
+class DeviceMemoryError(MemoryError):
+    """A device has no room for a patch; says what to do."""
+
+
 @dataclass(eq=False)
 class Model:
     """A loaded folder.
@@ -122,7 +126,7 @@ class Model:
 
         Raises
         ------
-        MemoryError
+        DeviceMemoryError
             The device has no room for a patch.
         """
         import torch
@@ -134,7 +138,7 @@ class Model:
             except torch.cuda.OutOfMemoryError as error:
                 if not make_room() and not predictor.fall_back(data):
                     patch = tuple(predictor.configuration_manager.patch_size)
-                    raise MemoryError(
+                    raise DeviceMemoryError(
                         f"{self.folder.path}: a patch of {patch} voxels does not fit on "
                         f"{predictor.device} even with the results on the CPU; free the device or "
                         "use -device cpu"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from twintrack.files import WRITTEN_SUFFIXES, split_suffix
 from twintrack.nnunet.case_prediction import CasePrediction
 from twintrack.nnunet.image_cases import ImageCase
 from twintrack.nnunet.images import read_image
+from twintrack.nnunet.models import DeviceMemoryError
 from twintrack.nnunet.pipeline import Pipeline
 from twintrack.nnunet.prediction_record import check_same, deciding, describe, write_json
 from twintrack.runs.engine import Outcome, Settings, plan_cases, run_cases
@@ -22,6 +24,15 @@ from twintrack.runs.job import Job, Product
 from twintrack.runs.records import Entry
 from twintrack.runs.store import Store
 from twintrack.volumes import write_volume
+
+
+@contextmanager
+def _advising() -> Iterator[None]:
+    """Keep what a full device needs, which is not what helps where the host has no memory."""
+    try:
+        yield
+    except DeviceMemoryError as error:
+        raise InputError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -97,19 +108,17 @@ class PredictJob(Job[CasePrediction]):
 
     def read(self, case: ImageCase) -> CasePrediction:
         """Read the images, find the region and preprocess what lies in it."""
-        return CasePrediction(
-            self.pipeline,
-            lambda: read_image(case.images),
-            lambda stage: self.tell and self.tell(f"{case.name}: {stage}"),
-        )
+        with _advising():
+            return CasePrediction(
+                self.pipeline,
+                lambda: read_image(case.images),
+                lambda stage: self.tell and self.tell(f"{case.name}: {stage}"),
+            )
 
     def compute(self, loaded: CasePrediction) -> Product:
         """Let the members predict."""
-        try:
+        with _advising():
             loaded.run_members()
-        except MemoryError as error:
-            # Of the device, and what helps there is not what helps other jobs.
-            raise InputError(str(error)) from error
         # The notes come while the case is exported, which is before the record is written.
         return Product(loaded.voxels, {"notes": loaded.notes})
 

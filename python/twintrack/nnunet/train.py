@@ -15,6 +15,7 @@ from typing import Any
 from twintrack.errors import InputError
 from twintrack.files import replacing, split_suffix
 from twintrack.nnunet.locks import locked
+from twintrack.nnunet.panorama import STORE
 from twintrack.nnunet.train_checks import check_device, check_planner, check_trainer
 from twintrack.nnunet.trainer_search import expect_import_warning, own_trainers
 
@@ -292,8 +293,10 @@ def _check_configuration(plans: Path, training: Training) -> None:
 
 
 def _files(dataset: Path) -> list[list[Any]]:
-    """Return name, size and time of every file of a raw data set."""
+    """Return name, size and time of every file of a raw data set, the store of prepare left out."""
     files = sorted(file for file in dataset.rglob("*") if file.is_file())
+    own = dataset / STORE
+    files = [file for file in files if own not in file.parents]
     found = [(file.relative_to(dataset).as_posix(), file.stat()) for file in files]
     return [[name, status.st_size, status.st_mtime_ns] for name, status in found]
 

@@ -20,7 +20,7 @@ from twintrack.volumes.nnunet_files import READERS
 
 PathLike = str | os.PathLike[str]
 
-_Named = Meta(min_length=1, description="be an object with entries")
+_Named = Annotated[dict[str, Any] | None, Meta(description="be an object with entries")]
 
 
 class Dataset(Struct):
@@ -30,8 +30,8 @@ class Dataset(Struct):
         dict[str, int | list[int]],
         Meta(min_length=1, description="be an object of labels: whole numbers or lists of them"),
     ]
-    channel_names: Annotated[dict[str, Any], _Named] | None = None
-    modality: Annotated[dict[str, Any], _Named] | None = None
+    channel_names: _Named = None
+    modality: _Named = None
 
 
 class Plans(Struct):
@@ -137,7 +137,7 @@ def inspect_folder(
         )
     # Older data sets say "modality", which nnU-Net prefers where both are there.
     channels = dataset.modality or dataset.channel_names
-    if channels is None:
+    if not channels:
         raise InputError("channel_names must be an object with entries", file=described)
     regions = any(isinstance(label, list) and len(label) > 1 for label in dataset.labels.values())
     return TrainedFolder(
