@@ -18,7 +18,7 @@ from twintrack.datasets.panorama import ANATOMY_LABELS
 from twintrack.datasets.phantom import PhantomSpec, write_panorama
 from twintrack.nnunet.images import resample_image, resample_labels
 from twintrack.nnunet.panorama import PANCREAS, PanoramaJob, prepare_panorama
-from twintrack.nnunet.train import _files
+from twintrack.nnunet.training_data import files_of
 from twintrack.runs.engine import Settings
 from twintrack.volumes import read_volume, write_volume
 
@@ -299,5 +299,5 @@ def test_a_data_set_that_stays_as_it_is_is_not_planned_again(tmp_path: Path) -> 
     for _ in range(2):
         job = PanoramaJob(tmp_path / "raw")
         prepare_panorama(tmp_path / "images", [tmp_path / "labels"], job)
-        made.append([_files(target) for target in job.targets])
+        made.append([files_of(target) for target in job.targets])
     assert made[0] == made[1]

@@ -142,7 +142,8 @@ def train(
     The trained folders are printed as twintrack predict takes them.
     """
     from twintrack.files import check_folder_place
-    from twintrack.nnunet.train import Small, Training, train_ensemble
+    from twintrack.nnunet.train import train_ensemble
+    from twintrack.nnunet.training import Small, Training
 
     report = telling.report()
     if fold != "all" and not fold.isdigit():

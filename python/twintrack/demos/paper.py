@@ -31,7 +31,8 @@ from twintrack.nnunet.curvas import prepare_curvas
 from twintrack.nnunet.image_cases import find_images
 from twintrack.nnunet.panorama import PanoramaJob, prepare_panorama
 from twintrack.nnunet.predict_job import PredictJob, predict_cohort
-from twintrack.nnunet.train import Small, Training, train_ensemble
+from twintrack.nnunet.train import train_ensemble
+from twintrack.nnunet.training import Small, Training
 from twintrack.report.build import build_report
 from twintrack.report.comparison import Comparison
 from twintrack.report.examples import Example, cut_example
