@@ -13,10 +13,10 @@ from killed_runs import kill_and_finish
 
 from twintrack import Calibrator, ScoreTally, _core
 from twintrack.cohort import load_case, read_manifest
+from twintrack.runs.case_band import band_over_cases
 from twintrack.runs.engine import Settings
 from twintrack.runs.fit import (
     TallyJob,
-    band_over_cases,
     default_region,
     fit_cohort,
     fit_tallies,

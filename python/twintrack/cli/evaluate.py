@@ -174,9 +174,11 @@ def _check_examples(
     names = {case.name for case in cohort}
     for name in wanted:
         if name not in names:
-            raise InputError(f"--example {name!r} is no case of the cohort")
+            raise InputError("is no case of the cohort", argument=f"--example {name!r}")
     if image is not None and len(cohort) > 1 and "{case}" not in image:
-        raise InputError(f"--image is {image!r}; it must have {{case}} in the place of the name")
+        raise InputError(
+            "it must have {case} in the place of the name", argument="--image", value=image
+        )
     if image is None or (not wanted and len(cases) < len(cohort)):
         return
     shown = [case.name for case in cases if not wanted or case.name in wanted]

@@ -187,7 +187,7 @@ def fit(
     if (source is None) == (tallies is None):
         raise InputError("give either -i (a cohort) or --tallies (the store of an earlier fit)")
     if average not in (None, "probabilities", "logits"):
-        raise InputError(f"--average is {average!r}; it must be probabilities or logits")
+        raise InputError("it must be probabilities or logits", argument="--average", value=average)
     for file in (output, band):
         if file is not None:
             check_file_place(file)
@@ -250,7 +250,9 @@ def fit(
         rule = region.value if region is not None else runs.default_region(cohort)
         _check_number(len(cohort), among_cases)
         if target is Target.single and cohort and rater > len(cohort[0].raters):
-            raise InputError(f"--rater is {rater}, but there are {len(cohort[0].raters)} raters")
+            raise InputError(
+                f"there are only {len(cohort[0].raters)} raters", argument="--rater", value=rater
+            )
         cases = run.part_of(cohort)
         job = runs.TallyJob(rule, options.classes(tumour), ignore_header)
         assert store is not None  # noqa: S101 - beside -o by default
@@ -297,7 +299,7 @@ def _bins(text: str) -> Any:
     try:
         return int(text)
     except ValueError:
-        raise InputError(f"--bins is {text!r}; it must be a number or auto") from None
+        raise InputError("it must be a number or auto", argument="--bins", value=text) from None
 
 
 def _check_apart(files: Mapping[str, Path | None], others: Mapping[str, Path | None]) -> None:
@@ -345,15 +347,14 @@ def _leave_one_out(
 def _band(
     calibrator: Calibrator, store: Path, where: Mapping[str, Any], path: Path, seed: int
 ) -> None:
-    from twintrack.files import replacing
+    from twintrack.files import csv_text, write_text
     from twintrack.runs.case_band import band_over_cases
     from twintrack.runs.fit import read_tallies
 
     found = band_over_cases(calibrator, read_tallies(store, **where)[1], seed=seed)
     columns = (found.score, found.value, found.low, found.high)
-    lines = [",".join(map(repr, map(float, row))) for row in zip(*columns, strict=True)]
-    with replacing(path) as temporary:
-        temporary.write_text("\n".join(["score,map,low,high", *lines, ""]), encoding="utf-8")
+    rows = ([repr(float(value)) for value in row] for row in zip(*columns, strict=True))
+    write_text(path, csv_text(["score", "map", "low", "high"], rows))
 
 
 def _tell(

@@ -35,11 +35,11 @@ class Case:
     roi: Path | None = None
 
 
-def check_name(name: str, place: str) -> str:
-    """Return `name` if it can name an output file in the folder it is meant for."""
+def check_name(name: str, file: Path | str, place: str = "") -> str:
+    """Return the `name` at a place of a file if an output file can be called so."""
     unusable = not name.isprintable() or set(name) & set("/\\") or name != name.strip()
     if not name or name.startswith(".") or unusable:
-        raise InputError(f"case name {name!r} cannot be used as a file name", file=place)
+        raise InputError(f"{place}case name {name!r} cannot be used as a file name", file=file)
     return name
 
 
@@ -52,8 +52,9 @@ def check_same_raters(raters: dict[str, tuple[str, ...]]) -> None:
         absent = [rater for rater in everyone if rater not in present]
         if absent:
             raise InputError(
-                f"case {case!r} has {len(present)} raters ({', '.join(present)}), but other cases "
-                f"also have {', '.join(absent)}; all cases need the same raters"
+                f"it has {len(present)} raters ({', '.join(present)}), but other cases also have "
+                f"{', '.join(absent)}; all cases need the same raters",
+                case=case,
             )
 
 

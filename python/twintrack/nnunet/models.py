@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from twintrack.ensemble import ANISOTROPY_LIMIT, ExportGeometry
 from twintrack.errors import InputError
-from twintrack.files import natural_order
+from twintrack.files import natural_order, read_record
 from twintrack.nnunet.patches import Patches
 from twintrack.runs.stamps import read_stamp
 from twintrack.volumes.nnunet_files import READERS
@@ -474,12 +474,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             "dataset.json, plans.json and fold_*",
             str(path),
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"not valid JSON ({error})", file=path) from error
-    if not isinstance(content, dict):
-        raise InputError(f"holds a {type(content).__name__}; an object is needed", file=path)
+    content: dict[str, Any] = read_record(path, dict)
     return content
 
 

@@ -27,7 +27,7 @@ from twintrack.cohort.score_records import (
     region_of_case,
 )
 from twintrack.errors import InputError
-from twintrack.files import split_suffix
+from twintrack.files import WRITTEN_SUFFIXES, split_suffix
 from twintrack.runs.editions import differing_options, edition
 from twintrack.runs.engine import Outcome, Settings, run_cases
 from twintrack.runs.inputs import case_files
@@ -103,9 +103,10 @@ class ApplyJob(Job[Opened]):
     def __post_init__(self) -> None:
         if self.dtype not in QUANTISATION_ERROR:
             known = ", ".join(QUANTISATION_ERROR)
-            raise InputError(f"dtype={self.dtype!r}; choose one of {known}")
-        if self.ending not in (".nii.gz", ".nii", ".mha"):
-            raise InputError(f"ending={self.ending!r}; choose one of .nii.gz, .nii, .mha")
+            raise InputError(f"choose one of {known}", argument="dtype", value=self.dtype)
+        if self.ending not in WRITTEN_SUFFIXES:
+            known = ", ".join(WRITTEN_SUFFIXES)
+            raise InputError(f"choose one of {known}", argument="ending", value=self.ending)
         if self.ending == ".mha" and self.dtype.startswith("uint"):
             raise InputError(f"MetaImage (.mha) has no scale factor; write {self.dtype} as .nii.gz")
 
@@ -307,10 +308,11 @@ def check_folder(
     if foreign and not (existing == "overwrite" or (existing == "keep" and ours)):
         keep = "keep what is there with --continue_prediction, " if ours else ""
         raise InputError(
-            f"{job.place(foreign[0])}: is there already"
+            "is there already"
             + (f", and so are {len(foreign) - 1} others" if len(foreign) > 1 else "")
             + f", and was not written with this calibrator and these options; {keep}replace it "
-            "with --force, or name another folder"
+            "with --force, or name another folder",
+            file=job.place(foreign[0]),
         )
     if ours:
         return foreign, []

@@ -378,10 +378,11 @@ def read_tallies(
     if len(stores) != 1:
         regions = sorted({str(s.options.get("region")) for s in open_stores(store, KIND)})
         raise InputError(
-            f"{store}: holds {len(stores) or 'no'} sets of tallies"
+            f"holds {len(stores) or 'no'} sets of tallies"
             + (f" for --region {region}" if region else "")
             + f"; there are tallies of {', '.join(regions)}"
-            + ("; name one of their folders" if len(stores) > 1 else "")
+            + ("; name one of their folders" if len(stores) > 1 else ""),
+            file=store,
         )
     opened = stores[0]
     cases, _ = opened.complete()
