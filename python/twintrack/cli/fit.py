@@ -16,7 +16,9 @@ from twintrack.errors import InputError
 
 if TYPE_CHECKING:
     from twintrack.calibration.calibrator import Calibrator
+    from twintrack.calibration.map_band import MapBand
     from twintrack.runs.store import Failure
+    from twintrack.runs.stored_tallies import StoredTallies
 
 Target = Literal["mhr", "single", "hard", "none"]
 
@@ -91,6 +93,12 @@ class Map:
         calibrator.check_parameters()
         return calibrator
 
+    def tallies(self, store: Path, region: str | None) -> tuple[Mapping[str, Any], StoredTallies]:
+        """Return what `read_tallies` finds in a store of the cases that are asked for."""
+        from twintrack.runs.fit import read_tallies
+
+        return read_tallies(store, region=region, only=self.only or (), without=self.without or ())
+
     def check_number(self, cases: int) -> None:
         """Refuse, before anything is written, what a single case cannot give."""
         among_cases = {
@@ -153,6 +161,8 @@ def fit(
         and subsets of the cases take moments.
     """
     from twintrack.files import check_file_place, check_folder_place
+    from twintrack.runs import fit as runs
+    from twintrack.runs.case_band import band_over_cases
 
     report = telling.report()
     for file in (output, asked.band):
@@ -173,20 +183,23 @@ def fit(
     calibrator = asked.calibrator()
     failures: list[Failure] = []
     if source is not None and tallies is None:
-        fitted = _fit_cohort(report, calibrator, asked, source, files, run, store, output)
-        if fitted is None:
+        tallied = _fit_cohort(report, calibrator, asked, source, files, run, store, output)
+        if tallied is None:
             return
-        region, failures = fitted
+        region, failures = tallied
     elif tallies is not None and source is None:
         region = _fit_tallies(calibrator, asked, tallies)
     else:
         raise InputError("give either -i (a cohort) or --tallies (the store of an earlier fit)")
     # The calibrator comes last: where it is, everything is that was asked for with it.
-    where = {"region": region, "only": asked.only or (), "without": asked.without or ()}
-    if asked.leave_one_out is not None:
-        _leave_one_out(calibrator, store, where, asked.leave_one_out)
-    if asked.band is not None:
-        _band(calibrator, store, where, asked.band, asked.seed)
+    if asked.leave_one_out is not None or asked.band is not None:
+        _, found = asked.tallies(store, region)
+        if asked.leave_one_out is not None:
+            asked.leave_one_out.mkdir(parents=True, exist_ok=True)
+            for case, fitted in runs.leave_one_out(calibrator, found, region):
+                fitted.save(asked.leave_one_out / f"{case}.json")
+        if asked.band is not None:
+            _write_band(asked.band, band_over_cases(calibrator, found, seed=asked.seed))
     calibrator.save(output)
     _tell(report, calibrator, output, failures)
     raise typer.Exit(1 if failures else 0)
@@ -199,9 +212,7 @@ def _fit_tallies(calibrator: Calibrator, asked: Map, store: Path) -> str:
 
     if asked.exact:
         raise InputError("--exact reads the voxels again: give the cohort (-i), not --tallies")
-    made_with, found = runs.read_tallies(
-        store, region=asked.region, only=asked.only or (), without=asked.without or ()
-    )
+    made_with, found = asked.tallies(store, asked.region)
     asked.check_number(len(found))
     known = [("of the tallies", made_with["ensemble"] or {})]
     calibrator.set_params(ensemble=join_ensembles(known, calibrator.ensemble))
@@ -306,26 +317,10 @@ def _warn_of_marks(report: Report, marked_outside: Mapping[str, int]) -> None:
         )
 
 
-def _leave_one_out(
-    calibrator: Calibrator, store: Path, where: Mapping[str, Any], folder: Path
-) -> None:
-    from twintrack.runs.fit import leave_one_out, read_tallies
-
-    folder.mkdir(parents=True, exist_ok=True)
-    fits = leave_one_out(calibrator, lambda: read_tallies(store, **where)[1], where["region"])
-    for case, fitted in fits:
-        fitted.save(folder / f"{case}.json")
-
-
-def _band(
-    calibrator: Calibrator, store: Path, where: Mapping[str, Any], path: Path, seed: int
-) -> None:
+def _write_band(path: Path, band: MapBand) -> None:
     from twintrack.files import csv_text, write_text
-    from twintrack.runs.case_band import band_over_cases
-    from twintrack.runs.fit import read_tallies
 
-    found = band_over_cases(calibrator, read_tallies(store, **where)[1], seed=seed)
-    columns = (found.score, found.value, found.low, found.high)
+    columns = (band.score, band.value, band.low, band.high)
     rows = ([repr(float(value)) for value in row] for row in zip(*columns, strict=True))
     write_text(path, csv_text(["score", "map", "low", "high"], rows))
 

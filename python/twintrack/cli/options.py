@@ -124,6 +124,10 @@ class CohortFiles:
         `left_out` gets the names of predictions without annotations; without it they are an error.
         """
         from twintrack.cohort import read_folders, read_manifest
+        from twintrack.cohort.case import choose_cases
+
+        def select(names: list[str]) -> list[str]:
+            return choose_cases(names, only or (), without or ())
 
         if source.is_dir():
             if not self.predictions:
@@ -136,13 +140,13 @@ class CohortFiles:
                 self.raters,
                 self.vessel_pattern,
                 self.roi,
-                select=lambda names: _chosen(names, only, without),
+                select=select,
                 left_out=left_out,
             )
         if self.predictions:
             raise InputError("is a manifest, which names the scores; leave out -p", file=source)
         cases = {case.name: case for case in read_manifest(source)}
-        return [cases[name] for name in _chosen(list(cases), only, without)]
+        return [cases[name] for name in select(list(cases))]
 
 
 @dataclass(frozen=True)
@@ -168,24 +172,6 @@ class Telling:
     def report(self) -> Report:
         """Return what tells it."""
         return Report(self.quiet, self.log_json, self.verbose)
-
-
-def _chosen(names: list[str], only: list[str] | None, without: list[str] | None) -> list[str]:
-    """Return the names that match a pattern of `only`, and none of `without`."""
-    from fnmatch import fnmatchcase
-
-    def matching(patterns: list[str], option: str) -> set[str]:
-        found: set[str] = set()
-        for pattern in patterns:
-            matches = {name for name in names if fnmatchcase(name, pattern)}
-            if not matches:
-                raise InputError(f"{option} {pattern!r} matches no case of the cohort")
-            found |= matches
-        return found
-
-    kept = matching(only, "--only") if only else set(names)
-    kept -= matching(without or [], "--without")
-    return [name for name in names if name in kept]
 
 
 def classes(text: str, option: str = "--tumour") -> tuple[int, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from twintrack.errors import InputError
@@ -41,6 +43,30 @@ def check_name(name: str, file: Path | str, place: str = "") -> str:
     if not name or name.startswith(".") or unusable:
         raise InputError(f"{place}case name {name!r} cannot be used as a file name", file=file)
     return name
+
+
+def choose_cases(
+    names: Sequence[str],
+    only: Collection[str],
+    without: Collection[str],
+    file: Path | None = None,
+) -> list[str]:
+    """Return the names that match a pattern of `only`, if there is any, and none of `without`.
+
+    A pattern, such as ``"LUNG_*"``, that matches no name is an error, which names `file`.
+    """
+
+    def matching(patterns: Collection[str]) -> set[str]:
+        found: set[str] = set()
+        for pattern in patterns:
+            matches = [name for name in names if fnmatchcase(name, pattern)]
+            if not matches:
+                raise InputError(f"no case matches {pattern!r}", file=file)
+            found.update(matches)
+        return found
+
+    kept = (matching(only) if only else set(names)) - matching(without)
+    return [name for name in names if name in kept]
 
 
 def check_same_raters(raters: dict[str, tuple[str, ...]]) -> None:
