@@ -9,19 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from volume_samples import (
-    AFFINE,
-    SHAPE,
-    scores,
-)
+from volume_samples import AFFINE, SHAPE, scores
 
-from twintrack.volumes import (
-    Volume,
-    check_same_geometry,
-    find_part,
-    paste,
-    read_volume,
-)
+from twintrack.volumes import Volume, check_same_geometry, find_part, paste, read_volume
 
 
 def volume_at(affine: np.ndarray | None, name: str, shape: tuple[int, ...] = SHAPE) -> Volume:

@@ -7,18 +7,9 @@ import sys
 import nibabel as nib
 import numpy as np
 import pytest
-from volume_samples import (
-    AFFINE,
-    read_or_clean_error,
-    scores,
-)
+from volume_samples import AFFINE, read_or_clean_error, scores
 
-from twintrack.volumes import (
-    check_same_geometry,
-    read_score,
-    read_volume,
-    write_volume,
-)
+from twintrack.volumes import check_same_geometry, read_score, read_volume, write_volume
 
 
 def test_metaimage_without_simpleitk_says_what_to_install(tmp_path, monkeypatch):

@@ -12,20 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from volume_samples import (
-    AFFINE,
-    SHAPE,
-    fuzz,
-    nifti_bytes,
-    read_or_clean_error,
-    scores,
-)
+from volume_samples import AFFINE, SHAPE, fuzz, nifti_bytes, read_or_clean_error, scores
 
-from twintrack.volumes import (
-    read_score,
-    read_volume,
-    write_volume,
-)
+from twintrack.volumes import read_score, read_volume, write_volume
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i4", "i8", "f4", "f8"])

@@ -20,11 +20,7 @@ from volume_samples import (
 )
 
 from twintrack import ensemble_score
-from twintrack.volumes import (
-    read_score,
-    read_volume,
-    write_volume,
-)
+from twintrack.volumes import read_score, read_volume, write_volume
 from twintrack.volumes.slabs import open_slabs
 
 

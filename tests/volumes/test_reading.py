@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from volume_samples import (
-    AFFINE,
-    SHAPE,
-    nifti_bytes,
-)
+from volume_samples import AFFINE, SHAPE, nifti_bytes
 
-from twintrack.volumes import (
-    read_label_map,
-    read_labels,
-    read_score,
-    write_volume,
-)
+from twintrack.volumes import read_label_map, read_labels, read_score, write_volume
 
 
 def test_a_segmentation_is_not_a_score(tmp_path):

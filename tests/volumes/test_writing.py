@@ -9,18 +9,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from volume_samples import (
-    AFFINE,
-    SHAPE,
-    scores,
-)
+from volume_samples import AFFINE, SHAPE, scores
 
-from twintrack.volumes import (
-    Volume,
-    read_labels,
-    read_score,
-    write_volume,
-)
+from twintrack.volumes import Volume, read_labels, read_score, write_volume
 from twintrack.volumes.streams import gzipped
 
 

@@ -14,12 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from twintrack.datasets.panorama import ANATOMY_LABELS
-from twintrack.datasets.phantom import (
-    VESSEL_LABELS,
-    PhantomCase,
-    PhantomSpec,
-    phantom_case,
-)
+from twintrack.datasets.phantom import VESSEL_LABELS, PhantomCase, PhantomSpec, phantom_case
 
 SMALL = PhantomSpec(shape=(48, 44, 40))
 TINY = PhantomSpec(shape=(12, 10, 8), spacing=(5.0, 5.0, 5.0), raters=3)

@@ -11,12 +11,7 @@ import numpy as np
 import pytest
 
 from twintrack.cohort import read_folders, read_manifest
-from twintrack.datasets.phantom import (
-    PhantomSpec,
-    phantom_case,
-    write_cohort,
-    write_panorama,
-)
+from twintrack.datasets.phantom import PhantomSpec, phantom_case, write_cohort, write_panorama
 from twintrack.volumes import read_label_map, read_labels, read_score
 
 SMALL = PhantomSpec(shape=(48, 44, 40))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from twintrack.datasets.phantom import (
-    PhantomSpec,
-)
+from twintrack.datasets.phantom import PhantomSpec
 
 
 def test_default_spacing_fits_an_adult_or_stops_at_two_and_a_half_millimetres() -> None:

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from twintrack.datasets.phantom import (
-    score_stream,
-)
+from twintrack.datasets.phantom import score_stream
 
 
 @pytest.mark.parametrize(
