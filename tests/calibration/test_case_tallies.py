@@ -18,7 +18,6 @@ import twintrack as tt
 from twintrack.arrays.case import open_case
 from twintrack.calibration.bin_choice import choose_bins
 from twintrack.calibration.case_tallies import CaseTallies
-from twintrack.runs.fit import fit_tallies
 
 THREADS = 8
 
@@ -379,8 +378,7 @@ def test_merging_each_with_the_other_at_once():
 
 def test_sums_of_a_refit_are_not_kept_as_cases():
     given = tallies(4)
-    named = [(f"case {k}", tally) for k, tally in enumerate(given)]
-    refitted = fit_tallies(tt.Calibrator(bins=20), named, "roi")
+    refitted = tt.Calibrator(bins=20).add_tally(total(given), region="roi", cases=4)
     assert refitted.tallies_ == {None: total(given)}
     with pytest.raises(ValueError, match="4 of 4 cases"):
         refitted.bootstrap_band()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import os
 import signal
 import sys
@@ -18,7 +17,7 @@ from typing import Annotated, NamedTuple, NoReturn
 
 import typer
 
-from twintrack.cli.groups import spread
+from twintrack.cli.groups import spread, summary_of
 from twintrack.cli.reporting import print_error
 from twintrack.version import __version__
 
@@ -97,11 +96,8 @@ def command_app(name: str) -> typer.Typer:
             f"{name} needs the package {error.name}: pip install 'twintrack[{extra}]'"
         ) from error
     function = getattr(module, name)
-    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     app = _app()
-    app.command(name, help="\n\n".join(" ".join(text.split()) for text in paragraphs))(
-        spread(function)
-    )
+    app.command(name, help=summary_of(function))(spread(function))
     return app
 
 

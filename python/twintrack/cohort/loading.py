@@ -118,7 +118,9 @@ def load_case(
         marks any voxel. The message names the file or the case.
     """
     if region_rule not in get_args(RegionRule):
-        raise InputError(f"region_rule={region_rule!r}: choose one of {get_args(RegionRule)}")
+        raise InputError(
+            f"choose one of {get_args(RegionRule)}", argument="region_rule", value=region_rule
+        )
     if region_rule == "roi" and case.roi is None:
         raise InputError(
             "region rule 'roi' needs a mask; name its file in the manifest's column 'roi', or "

@@ -25,7 +25,7 @@ from twintrack.cohort.score_records import calibrate_score
 from twintrack.datasets.phantom import PhantomSpec, write_cohort, write_panorama
 from twintrack.demos.nodules import METHODS, MHR
 from twintrack.errors import InputError
-from twintrack.files import replacing
+from twintrack.files import read_record, write_text
 from twintrack.nnunet import Pipeline, RoiRule
 from twintrack.nnunet.curvas import prepare_curvas
 from twintrack.nnunet.image_cases import find_images
@@ -160,10 +160,9 @@ def _claim(out: Path, scale: Scale, seed: int) -> None:
     """Write to a folder what is done in it, or refuse it: what is finished there would be kept."""
     wanted = json.loads(json.dumps({"seed": seed, **asdict(scale)}))
     stamp = out / "scale.json"
-    there = json.loads(stamp.read_text(encoding="utf-8")) if stamp.is_file() else {}
+    there = read_record(stamp, dict) if stamp.is_file() else {}
     if not there and not (out / PREPARED).is_file():
-        with replacing(stamp) as temporary:
-            temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+        write_text(stamp, json.dumps(wanted, indent=1) + "\n")
         return
     differing = [
         f"{name} {there.get(name, 'not recorded')} (now {value})"
