@@ -36,7 +36,8 @@ def imported_rooms(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             found.add(node.module.removeprefix("twintrack.").split(".")[0])
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if "twintrack." in alias.name}
+            names = [alias.name.split(".") for alias in node.names]
+            found |= {name[1] for name in names if name[0] == "twintrack" and len(name) > 1}
     return found & set(LEVEL)
 
 

@@ -145,8 +145,8 @@ def read_calibrator(path: str | Path) -> Calibrator:
     from twintrack.calibration.calibrator import Calibrator
 
     path = Path(path)
-    content = read_record(path, dict, LARGEST_FILE)
-    if content.get("format") != FORMAT:
+    content = read_record(path, object, LARGEST_FILE)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"not a calibrator file: its format is not {FORMAT!r}", file=path)
     version = as_record(content, _Version, path).format_version
     if version > FORMAT_VERSION:

@@ -62,8 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if the command could not be carried out, 128 + signal if it was stopped by one.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    before = {n: signal.signal(n, _interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         if arguments and arguments[0] in _available():
             name = arguments[0]
@@ -75,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         print_error(error)
         sys.exit(2)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     sys.exit(0)
 
 
