@@ -63,13 +63,13 @@ def paint_organs(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> 
     """Everything around the pancreas."""
     for low, high in standard.SMALL_BOWEL:
         _paint_small_bowel(canvas, low, high, rng)
-    for psoas in standard.PSOAS:
-        canvas.tube(patient.tube(psoas), MUSCLE)
+    for psoas in patient.tubes("psoas"):
+        canvas.tube(psoas, MUSCLE)
     canvas.ellipsoid(patient.at(88, 2, 58), (76, 94, 92), LIVER)
     canvas.ellipsoid(patient.at(14, 56, 82), (82, 38, 42), LIVER)
     canvas.ellipsoid(patient.at(62, 50, 2), (15, 19, 30), FLUID)  # gallbladder
-    for vein in standard.LIVER_VEINS:
-        canvas.tube(patient.tube(vein), VEIN + patient.enhancement)
+    for vein in patient.tubes("liver vein"):
+        canvas.tube(vein, VEIN + patient.enhancement)
     canvas.ellipsoid(patient.at(-20, 26, 160), (52, 46, 40), HEART)
     canvas.ellipsoid(patient.at(-116, -44, 66), (34, 48, 54), SPLEEN)
     for side, z in ((1, -38), (-1, -22)):
@@ -80,13 +80,13 @@ def paint_organs(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> 
         canvas.ellipsoid(kidney, (21, 22, 45), KIDNEY_MEDULLA)
         canvas.ellipsoid(hilum, (18, 9, 26), VISCERAL_FAT)
     _paint_stomach(canvas, patient.at(-64, 36, 76))
-    for colon in standard.COLON:
-        _paint_colon(canvas, patient.tube(colon), rng)
-    for duodenum in standard.DUODENUM:
-        tube = patient.tube(duodenum)
-        canvas.tube(tube, WALL)
-        canvas.tube(Tube(tube.axis, tube.points, tube.radii - 3), FLUID)
-    canvas.tube(patient.tube(standard.VENA_CAVA), CAVA + patient.enhancement)
+    for colon in patient.tubes("colon"):
+        _paint_colon(canvas, colon, rng)
+    for duodenum in patient.tubes("duodenum"):
+        canvas.tube(duodenum, WALL)
+        canvas.tube(duodenum._replace(radii=duodenum.radii - 3), FLUID)
+    for cava in patient.tubes("vena cava"):
+        canvas.tube(cava, CAVA + patient.enhancement)
 
 
 def _paint_small_bowel(canvas: Canvas, low: Point, high: Point, rng: np.random.Generator) -> None:
@@ -139,11 +139,12 @@ def paint_pancreas(canvas: Canvas, patient: Patient, rng: np.random.Generator) -
     """Parenchyma and ducts; the pancreatic duct is wide upstream of the obstructing tumour."""
     box, distance = pancreas_distance(canvas.grid, patient, rng)
     canvas.fill(box, distance < 0, PANCREAS, "parenchyma")
-    duct = patient.tube(standard.PANCREATIC_DUCT)
-    upstream = duct.points[:, 0] < patient.tumour_centre[0]
-    radii = duct.radii * np.where(upstream, 1.8, 1.0)
-    canvas.tube(Tube(duct.axis, duct.points, radii), FLUID, "pancreatic duct")
-    canvas.tube(patient.tube(standard.BILE_DUCT), FLUID, "common bile duct")
+    for duct in patient.tubes("pancreatic duct"):
+        upstream = duct.points[:, 0] < patient.tumour_centre[0]
+        wide = duct._replace(radii=duct.radii * np.where(upstream, 1.8, 1.0))
+        canvas.tube(wide, FLUID, "pancreatic duct")
+    for duct in patient.tubes("bile duct"):
+        canvas.tube(duct, FLUID, "common bile duct")
 
 
 def paint_tumour(canvas: Canvas, box: Box, distance: Float) -> None:
@@ -155,18 +156,13 @@ def paint_tumour(canvas: Canvas, box: Box, distance: Float) -> None:
 
 def paint_vessels(canvas: Canvas, patient: Patient, margin: float) -> list[tuple[Box, Float]]:
     """Paint veins, then arteries; return signed distances to their walls up to `margin` mm."""
+    veins = ("splenic vein", "SMV", "PORTA")
+    arteries = ("hepatic artery", "splenic artery", "CELIAC TRUNK", "SMA", "AORTA")
     walls = []
-    for tube, name, kind, hu in (
-        (standard.SPLENIC_VEIN, "", "veins", VEIN),
-        (standard.SMV, "SMV", "veins", VEIN),
-        (standard.PORTA, "PORTA", "veins", VEIN),
-        (standard.HEPATIC_ARTERY, "", "arteries", ARTERY),
-        (standard.SPLENIC_ARTERY, "", "arteries", ARTERY),
-        (standard.CELIAC_TRUNK, "CELIAC TRUNK", "arteries", ARTERY),
-        (standard.SMA, "SMA", "arteries", ARTERY),
-        (standard.AORTA, "AORTA", "arteries", ARTERY),
-    ):
-        box, distance = patient.tube(tube).distance(canvas.grid, margin, canvas.least_radius)
+    for name in (*veins, *arteries):
+        kind, hu = ("veins", VEIN) if name in veins else ("arteries", ARTERY)
+        (tube,) = patient.tubes(name)
+        box, distance = tube.distance(canvas.grid, margin, canvas.least_radius)
         lumen = distance < 0
         canvas.fill(box, lumen, hu + patient.enhancement, kind)
         label = np.uint8(VESSEL_LABELS.get(name, 0))

@@ -7,6 +7,7 @@ x to the right, y to the front, z up. Sizes and distances are those of an averag
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,67 +23,27 @@ from twintrack.datasets.phantom.geometry import (
     smooth_curve,
     smooth_field,
 )
+from twintrack.files import read_table
 
 Doubles = NDArray[np.float64]
 
 
-def _tube(axis: int, *knots: tuple[float, float, float, float]) -> Tube:
-    """Lay a tube along `axis` through knots (x, y, z, radius)."""
-    table = np.array(knots, np.float64)
-    return Tube(axis, table[:, :3], table[:, 3])
+def _read_tubes() -> dict[str, list[Tube]]:
+    """Read the tubes of an average adult: a row of the file is a point on the axis of one."""
+    knots: dict[tuple[str, ...], list[list[float]]] = {}
+    for row in read_table(Path(__file__).with_name("tubes.csv"))[1].values():
+        place = [float(row[column]) for column in ("x", "y", "z", "radius")]
+        knots.setdefault((row["name"], row["number"], row["axis"]), []).append(place)
+    tubes: dict[str, list[Tube]] = {}
+    for (name, _, axis), places in knots.items():
+        table = np.array(places)
+        tubes.setdefault(name, []).append(Tube("xyz".index(axis), table[:, :3], table[:, 3]))
+    return tubes
 
 
-PORTA = _tube(2, (2, 2, 0, 6.5), (12, 0, 18, 6.5), (30, -2, 38, 6.5), (50, 0, 56, 6))
-SMV = _tube(2, (6, 4, -150, 3.5), (6, 5, -75, 5), (5, 3, -30, 6), (2, 2, 0, 6.5))
-AORTA = _tube(2, (-8, -30, -200, 8), (-10, -32, -60, 9), (-12, -34, 20, 10.5), (-14, -42, 200, 11))
-CELIAC_TRUNK = _tube(1, (-12, -30, 27, 4.2), (-11, -20, 29, 4.2), (-9, -8, 32, 3.8))
-SMA = _tube(
-    2,
-    (-11, -31, 15, 4.2),
-    (-11, -18, 8, 4.2),
-    (-10, -10, -6, 4),
-    (-9, -6, -30, 3.8),
-    (-7, -1, -75, 3.2),
-    (-4, 3, -150, 2.2),
-)
-SPLENIC_VEIN = _tube(0, (3, 2, 1, 4.5), (-20, -4, 7, 4.5), (-48, -22, 14, 4.2), (-90, -40, 30, 3.5))
-HEPATIC_ARTERY = _tube(0, (-9, -9, 32, 3), (12, 4, 30, 2.8), (28, 6, 38, 2.6), (46, 8, 52, 2.3))
-SPLENIC_ARTERY = _tube(
-    0,
-    (-9, -9, 32, 3.2),
-    (-28, -8, 27, 3),
-    (-45, -16, 31, 3),
-    (-64, -28, 29, 2.8),
-    (-90, -40, 38, 2.6),
-)
-VENA_CAVA = _tube(2, (16, -38, -200, 10), (18, -38, -40, 11), (20, -34, 60, 12), (22, -18, 200, 13))
-LIVER_VEINS = (
-    _tube(2, (52, 4, 58, 5), (78, 10, 74, 4), (104, 20, 100, 2.5)),
-    _tube(2, (22, -18, 112, 5), (52, 14, 92, 4), (80, 44, 62, 2)),
-    _tube(2, (24, -20, 110, 5), (70, -28, 84, 4), (116, -30, 40, 2)),
-)
-BILE_DUCT = _tube(2, (27, -6, -24, 2.5), (29, -8, 0, 3.2), (30, -6, 30, 3.5), (44, 6, 56, 3))
-PANCREATIC_DUCT = _tube(
-    0,
-    (30, -2, -16, 1.6),
-    (16, 6, -6, 1.4),
-    (0, 13, 3, 1.3),
-    (-38, 3, 13, 1.2),
-    (-84, -27, 25, 0.9),
-)
-DUODENUM = (
-    _tube(2, (40, -8, -52, 11), (50, -4, -30, 12), (51, 2, 0, 12), (42, 12, 22, 11)),
-    _tube(0, (44, -10, -52, 11), (20, -14, -58, 10), (-15, -12, -56, 10)),
-)
-COLON = (
-    _tube(2, (108, -8, -200, 24), (110, 0, -60, 24), (96, 18, -35, 20)),
-    _tube(2, (-118, -22, -200, 15), (-122, -20, -20, 16), (-112, 0, 25, 16)),
-    _tube(0, (96, 22, -34, 18), (40, 60, -52, 17), (-40, 62, -40, 17), (-110, 10, 20, 16)),
-)
-PSOAS = (
-    _tube(2, (52, -60, -200, 22), (40, -64, -60, 15), (30, -64, 10, 5)),
-    _tube(2, (-52, -60, -200, 22), (-40, -64, -60, 15), (-30, -64, 10, 5)),
-)
+TUBES = _read_tubes()
+"""Vessels, ducts, bowel and muscles by name, several of a name where there are."""
+
 # Corners of the boxes that small bowel fills: below the transverse colon, and left of the pancreas.
 SMALL_BOWEL: tuple[tuple[Point, Point], ...] = (
     ((-100, -15, -220), (95, 80, -48)),
@@ -142,9 +103,9 @@ class Patient(NamedTuple):
     enhancement: float
     half_axes: tuple[float, float]
 
-    def tube(self, tube: Tube) -> Tube:
-        """Bend a standard tube to its course in this patient."""
-        return Tube(tube.axis, self.bend(tube.points), tube.radii)
+    def tubes(self, name: str) -> list[Tube]:
+        """Bend the standard tubes of a name to their course in this patient."""
+        return [Tube(tube.axis, self.bend(tube.points), tube.radii) for tube in TUBES[name]]
 
     def at(self, x: float, y: float, z: float) -> Point:
         """Where a point of the standard anatomy lies in this patient."""
@@ -205,7 +166,8 @@ def _tumour_centre(
     # From half engulfing the vessel's wall to a gap of a few mm.
     wanted = radius * (0.55 + 0.6 * gap if vary else 0.8)
     steps = []
-    for tube in (PORTA, SMV, CELIAC_TRUNK, SMA):
+    for vessel in ("PORTA", "SMV", "CELIAC TRUNK", "SMA"):
+        (tube,) = TUBES[vessel]
         course = _resampled(bend(tube.points), tube.radii)
         towards = course[:, :3] - centre
         distance = np.linalg.norm(towards, axis=1)
