@@ -11,13 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.calibration.calibrator import Calibrator
-from twintrack.calibration.map_band import MapBand
 from twintrack.calibration.map_fit import Target
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.datasets import lidc
@@ -139,7 +137,9 @@ def run_demo(
         calibrated = {name: c.transform(score) for name, c in calibrators.items()}
         for name, values in calibrated.items():
             measured[name].add(case, values, raters)
-        _write_volumes(out / "volumes", case, raters, score, calibrated[MHR])
+        shown = {"mhr": raters.mean(axis=0, dtype=np.float32), "score": score}
+        for kind, values in {**shown, "calibrated": calibrated[MHR]}.items():
+            write_volume(out / "volumes" / f"{case.case}_{kind}.nii.gz", values, case.affine)
         measured[MHR].offer_example(case, score, raters, calibrated[MHR])
 
     band = calibrators[MHR].bootstrap_band(resamples=band_resamples, seed=seed)
@@ -151,7 +151,11 @@ def run_demo(
         seed=seed,
         title="Four radiologists, one score: TwinTrack on LIDC-IDRI",
         introduction=_introduction(len(fit_half), len(test_half), seed),
-        maps=[_map_plot(MHR, calibrators[MHR], band), _map_plot(SINGLE, calibrators[SINGLE])],
+        # The bins are the same for every target: shown once.
+        maps=[
+            MapPlot.of(MHR, calibrators[MHR], band, bins=True),
+            MapPlot.of(SINGLE, calibrators[SINGLE]),
+        ],
     )
     voxels = calibrators[MHR].n_voxels_ + measured[MHR].tally.voxels
     pooled = {name: measured[name].pooled() for name in METHODS}
@@ -235,34 +239,6 @@ def _fitted(target: Target, tallies: dict[str, ScoreTally]) -> Calibrator:
     for case, tally in tallies.items():
         calibrator.add_tally(tally, case)
     return calibrator
-
-
-def _map_plot(name: str, calibrator: Calibrator, band: MapBand | None = None) -> MapPlot:
-    bins = calibrator.bins_
-    return MapPlot(
-        name,
-        calibrator.X_thresholds_,
-        calibrator.y_thresholds_,
-        band=None if band is None else (band.score, band.low, band.high),
-        # The bins are the same for every target: shown once.
-        bins=None if band is None else (bins.mean_score, bins.count.astype(np.int64)),
-    )
-
-
-def _write_volumes(
-    folder: Path,
-    case: lidc.LidcCase,
-    raters: NDArray[np.uint8],
-    score: NDArray[np.float32],
-    calibrated: NDArray[np.float32],
-) -> None:
-    volumes: dict[str, NDArray[Any]] = {
-        "mhr": raters.mean(axis=0, dtype=np.float32),
-        "score": score,
-        "calibrated": calibrated,
-    }
-    for kind, values in volumes.items():
-        write_volume(folder / f"{case.case}_{kind}.nii.gz", values, case.affine)
 
 
 def _introduction(fitted: int, tested: int, seed: int) -> str:

@@ -144,12 +144,7 @@ def run_demo_full(
         title="TwinTrack from end to end on phantom CTs",
         introduction=_introduction(scale, seed),
         maps=[
-            MapPlot(
-                name,
-                calibrator.X_thresholds_,
-                calibrator.y_thresholds_,
-                band=(band.score, band.low, band.high) if name == MHR else None,
-            )
+            MapPlot.of(name, calibrator, band if name == MHR else None)
             for name, calibrator in calibrators.items()
             if METHODS[name] in ("single", "mhr")
         ],

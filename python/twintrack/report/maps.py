@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.calibration.calibrator import Calibrator
+from twintrack.calibration.map_band import MapBand
 from twintrack.errors import InputError
 
 _Floats: TypeAlias = NDArray[np.float64]
@@ -47,6 +49,20 @@ class MapPlot:
                 )
             if not (np.diff(arrays[0]) >= 0).all():
                 raise InputError(f"{part} of map {self.name!r}: scores are not ascending")
+
+    @classmethod
+    def of(
+        cls, name: str, calibrator: Calibrator, band: MapBand | None = None, bins: bool = False
+    ) -> MapPlot:
+        """Return the plot of a fitted calibrator's map, with a band and its bins if wanted."""
+        made = calibrator.bins_ if bins else None
+        return cls(
+            name,
+            calibrator.X_thresholds_,
+            calibrator.y_thresholds_,
+            None if band is None else (band.score, band.low, band.high),
+            None if made is None else (made.mean_score, made.count.astype(np.int64)),
+        )
 
     def mass(self, parts: int = 50) -> tuple[_Floats, _Floats]:
         """Voxels in equal parts of [0, 1], and the edges of the parts.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,63 +82,64 @@ def interval_table(comparison: Comparison, metrics: Sequence[Metric] | None = No
 
 def difference_table(comparison: Comparison, metrics: Sequence[Metric] | None = None) -> Table:
     """Paired differences from the reference with intervals: what the flags of Table 1 rest on."""
-    result = comparison.differences
     chosen = _columns(comparison, metrics)
-    at = [comparison.metrics.index(metric) for metric in chosen]
-    digits_of = {j: _decimals(np.stack([result.low[:, j], result.high[:, j]])) for j in at}
-    rows = []
-    for i, name in enumerate(comparison.methods):
-        if name == comparison.reference:
-            continue
-        cells = []
-        for j in at:
-            digits = digits_of[j]
-            cells.append(
-                Cell(
-                    _rounded(result.mean[i, j], digits, sign="+"),
-                    _bracket(result.low[i, j], result.high[i, j], digits, sign="+"),
-                    verdict=comparison.verdict(i, j),
-                )
-            )
-        rows.append((signed(comparison, name), tuple(cells)))
+    rows = _rows(comparison, chosen, of_differences=True)
+    kept = [
+        row
+        for method, row in zip(comparison.methods, rows, strict=True)
+        if method != comparison.reference
+    ]
     caption = (
         f"Mean difference from {comparison.reference} over the same {len(comparison.cases)} cases, "
         f"with its {_level(comparison)} interval. {_flag_legend(comparison)}"
         f"{_fitted_legend(comparison)}"
     )
-    return Table(caption, chosen, tuple(rows))
+    return Table(caption, chosen, tuple(kept))
 
 
 def _table(comparison: Comparison, metrics: Sequence[Metric] | None, with_intervals: bool) -> Table:
-    result = comparison.intervals
     chosen = _columns(comparison, metrics)
-    columns = []
-    for metric in chosen:
-        j = comparison.metrics.index(metric)
-        digits = _decimals(result.mean[:, j])
-        texts = [_rounded(value, digits) for value in result.mean[:, j]]
-        marks = _marks(texts, metric)
-        columns.append(
-            [
-                Cell(
-                    texts[i],
-                    _bracket(result.low[i, j], result.high[i, j], digits) if with_intervals else "",
-                    marks[i],
-                    comparison.verdict(i, j),
-                )
-                for i in range(len(comparison.methods))
-            ]
-        )
-    names = [signed(comparison, name) for name in comparison.methods]
-    rows = tuple(zip(names, zip(*columns, strict=True), strict=True))
+    rows = _rows(comparison, chosen, with_intervals=with_intervals)
+    resamples = comparison.intervals.resamples
     caption = (
-        f"Bootstrap means over {result.resamples} resamples of {len(comparison.cases)} cases"
+        f"Bootstrap means over {resamples} resamples of {len(comparison.cases)} cases"
         f"{f', with {_level(comparison)} confidence intervals' if with_intervals else ''}. "
         f"{_flag_legend(comparison)}"
         f"{_count_legend(comparison, chosen)}"
         f"{_fitted_legend(comparison)}"
     )
-    return Table(caption, chosen, rows)
+    return Table(caption, chosen, tuple(rows))
+
+
+def _rows(
+    comparison: Comparison,
+    metrics: Sequence[Metric],
+    with_intervals: bool = True,
+    of_differences: bool = False,
+) -> Iterator[tuple[str, tuple[Cell, ...]]]:
+    """Yield the row of each method: means, the best and worst marked, or signed differences."""
+    result = comparison.differences if of_differences else comparison.intervals
+    sign = "+" if of_differences else "-"
+    columns = []
+    for metric in metrics:
+        j = comparison.metrics.index(metric)
+        low, mean, high = result.low[:, j], result.mean[:, j], result.high[:, j]
+        digits = _decimals(np.stack([low, high]) if of_differences else mean)
+        texts = [_rounded(value, digits, sign) for value in mean]
+        marks = [None] * len(texts) if of_differences else _marks(texts, metric)
+        columns.append(
+            [
+                Cell(
+                    text,
+                    _bracket(low[i], high[i], digits, sign) if with_intervals else "",
+                    mark,
+                    comparison.verdict(i, j),
+                )
+                for i, (text, mark) in enumerate(zip(texts, marks, strict=True))
+            ]
+        )
+    for method, cells in zip(comparison.methods, zip(*columns, strict=True), strict=True):
+        yield signed(comparison, method), cells
 
 
 def _columns(comparison: Comparison, metrics: Sequence[Metric] | None) -> tuple[Metric, ...]:
@@ -273,21 +274,14 @@ def markdown(table: Table) -> str:
         text = " ".join(filter(None, (f"{wrap}{cell.text}{wrap}{cell.flag}", cell.interval)))
         return text.replace("-", "−")
 
-    head = [
-        "Method",
-        *(escape_markdown(metric.label) + f" {metric.arrow}" for metric in table.metrics),
-    ]
-    lines = [
-        f"| {' | '.join(text.strip() for text in head)} |",
-        f"| --- |{' ---: |' * len(table.metrics)}",
-        *(
-            f"| {' | '.join([escape_markdown(name), *map(written, cells)])} |"
-            for name, cells in table.rows
-        ),
-        "",
-        escape_markdown(table.caption) + (_MARK_LEGEND[0] if table.marked else ""),
-    ]
-    return "\n".join(lines) + "\n"
+    def line(cells: Iterable[str]) -> str:
+        return f"| {' | '.join(cells)} |"
+
+    head = (f"{escape_markdown(metric.label)} {metric.arrow}".strip() for metric in table.metrics)
+    rows = (line([escape_markdown(name), *map(written, cells)]) for name, cells in table.rows)
+    caption = escape_markdown(table.caption) + (_MARK_LEGEND[0] if table.marked else "")
+    rule = f"| --- |{' ---: |' * len(table.metrics)}"
+    return "\n".join([line(["Method", *head]), rule, *rows, "", caption, ""])
 
 
 _MARK_LEGEND = (" Best **bold**, worst *italic*.", r" Best \textbf{bold}, worst \textit{italic}.")
@@ -301,38 +295,38 @@ def latex(table: Table) -> str:
 
     def written(cell: Cell) -> str:
         text = number(cell.text)
-        text = {"best": rf"\textbf{{{text}}}", "worst": rf"\textit{{{text}}}", None: text}[
-            cell.mark
-        ]
+        if cell.mark is not None:
+            text = rf"\{'textbf' if cell.mark == 'best' else 'textit'}{{{text}}}"
         return text + escape_latex(cell.flag)
 
-    lines = [
-        r"% \usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escape_latex(table.caption)}{_MARK_LEGEND[1] if table.marked else ''}}}",
-        rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}",
-        r"\toprule",
-        " & ".join(["Method", *(escape_latex(metric.heading) for metric in table.metrics)])
-        + r" \\",
-        r"\midrule",
-    ]
+    def line(cells: Iterable[str], gap: str = "") -> str:
+        return " & ".join(cells) + r" \\" + gap
+
+    caption = escape_latex(table.caption) + (_MARK_LEGEND[1] if table.marked else "")
+    rows = []
     for name, cells in table.rows:
-        row = " & ".join([escape_latex(name), *map(written, cells)])
-        if any(cell.interval for cell in cells):
-            below = (
-                rf"{{\scriptsize {number(cell.interval)}}}" if cell.interval else ""
-                for cell in cells
-            )
-            lines += [
-                row + r" \\[-0.4ex]",
-                " & ".join(["", *below]) + r" \\",
-                r"\addlinespace[0.3ex]",
-            ]
+        row = [escape_latex(name), *map(written, cells)]
+        brackets = [
+            rf"{{\scriptsize {number(cell.interval)}}}" if cell.interval else "" for cell in cells
+        ]
+        if any(brackets):
+            rows += [line(row, "[-0.4ex]"), line(["", *brackets]), r"\addlinespace[0.3ex]"]
         else:
-            lines.append(row + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-    return "\n".join(lines) + "\n"
+            rows.append(line(row))
+    return "\n".join(
+        [
+            r"% \usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{caption}}}",
+            rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}",
+            r"\toprule",
+            line(["Method", *(escape_latex(metric.heading) for metric in table.metrics)]),
+            r"\midrule",
+            *rows,
+            *(r"\bottomrule", r"\end{tabular}", r"\end{table}", ""),
+        ]
+    )
 
 
 def mean_csv(comparison: Comparison) -> str:
