@@ -32,5 +32,5 @@ def test_label_map_with_another_value_names_the_voxel(tmp_path, value):
     labels = np.zeros(SHAPE)
     labels[3, 1, 2] = value
     (tmp_path / "a.nii").write_bytes(nifti_bytes(labels))
-    with pytest.raises(ValueError, match=rf"a\.nii.*\(3, 1, 2\) is {value}"):
+    with pytest.raises(ValueError, match=rf"a\.nii.*\(3, 1, 2\) is {value:g};"):
         read_label_map(tmp_path / "a.nii")

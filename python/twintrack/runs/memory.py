@@ -6,7 +6,6 @@ import contextlib
 import math
 import os
 import threading
-import zipfile
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from twintrack.files import naming, split_suffix
 from twintrack.volumes.class_probabilities import place_probabilities
 from twintrack.volumes.metaimage import read_metaimage_header
 from twintrack.volumes.nifti import read_nifti_header
-from twintrack.volumes.numpy_files import _find_entry, open_entry, read_npy
+from twintrack.volumes.numpy_files import open_array, read_npy
 
 # Tallies, tables and buffers of one case, whatever its size: measured below this.
 _OVERHEAD = 48 << 20
@@ -123,10 +122,8 @@ def _volume_bytes(path: Path) -> tuple[int, int, bool]:
     if suffix in (".nii", ".nii.gz"):
         header = read_nifti_header(path)
         voxels = math.prod(header.shape)
-        with path.open("rb") as file:
-            compressed = file.read(2) == b"\x1f\x8b"
         scaled = 0 if header.slope is None else 4 * voxels
-        return voxels, scaled + (header.nbytes if compressed else 0), True
+        return voxels, scaled + (header.nbytes if header.compressed else 0), True
     with naming(path):
         if suffix == ".npy":
             return read_npy(path).size, 0, True
@@ -140,10 +137,10 @@ def _volume_bytes(path: Path) -> tuple[int, int, bool]:
 
 def _npz_bytes(path: Path) -> tuple[int, int, bool]:
     """As `_volume_bytes`, of the array that is read: no more than two classes are in memory."""
-    with naming(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        _, shape, fortran_order, dtype = open_entry(file, _find_entry(archive, None))
+    with open_array(path) as stored:
+        shape, dtype = stored.shape, stored.dtype
     classes = shape[0] if len(shape) == 4 else 1
     voxels = math.prod(shape) // max(classes, 1)
-    streamable = len(shape) == 4 and not fortran_order
+    streamable = len(shape) == 4 and not stored.fortran_order
     streamable = streamable and place_probabilities(path, shape[:0:-1]).keeps_planes
     return voxels, voxels * dtype.itemsize * min(classes, 2), streamable

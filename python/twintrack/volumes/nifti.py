@@ -6,7 +6,7 @@ import io
 import itertools
 import math
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -60,6 +60,8 @@ class NiftiHeader:
         Voxel index to mm, RAS+: the sform if it has a code, else the qform, else the spacing.
     nifti
         The nibabel header itself.
+    compressed
+        Whether the file is gzip.
     """
 
     shape: tuple[int, int, int]
@@ -69,6 +71,18 @@ class NiftiHeader:
     intercept: float | None
     affine: NDArray[np.float64]
     nifti: Any
+    compressed: bool
+
+    def scaled(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Return the values of stored numbers, in place where they are of that type."""
+        if self.slope is None or self.intercept is None:
+            return stored
+        dtype = np.dtype(np.float64 if stored.dtype == np.float64 else np.float32)
+        out = stored if stored.dtype == dtype else None
+        values: NDArray[Any] = np.multiply(stored, dtype.type(self.slope), out=out, dtype=dtype)
+        if self.intercept:
+            values += dtype.type(self.intercept)
+        return values
 
     @property
     def nbytes(self) -> int:
@@ -92,27 +106,42 @@ def read_nifti(path: Path) -> Volume:
         real numbers; the message names `path`. Memory is allocated only after the size that the
         header announces has proved possible for the size of the file.
     """
-    with naming(path), path.open("rb") as file:
-        compressed, stream = _open_stream(file)
-        header = _read_header(stream)
-        _check_size(header, path.stat().st_size, compressed)
-        array: NDArray[Any]
-        if compressed:
-            stream.skip(header.offset - header.nifti.sizeof_hdr)
-            array = stream.read_array(math.prod(header.shape), header.dtype)
-            stream.drain(MAX_TRAILING)
-        else:
-            mapped = np.memmap(file, np.uint8, "c", header.offset, (header.nbytes,))
-            array = np.asarray(mapped).view(header.dtype)
-            array = native(np.require(array, requirements=["ALIGNED"]))
-        array = _scaled(array, header).reshape(header.shape, order="F")
-        return Volume(array, header.affine, path, header.nifti)
+    header = open_nifti(path)
+    if header.compressed:
+        (array,) = nifti_slabs(path, header, [header.shape[2]])
+    else:
+        with naming(path):
+            mapped = np.memmap(path, np.uint8, "c", header.offset, (header.nbytes,))
+            stored = np.asarray(mapped).view(header.dtype)
+            stored = native(np.require(stored, requirements=["ALIGNED"]))
+            array = header.scaled(stored).reshape(header.shape, order="F")
+    return Volume(array, header.affine, path, header.nifti)
 
 
 def read_nifti_header(path: Path) -> NiftiHeader:
     """Read the header alone; of a compressed file only the first piece is inflated."""
     with naming(path), path.open("rb") as file:
-        return _read_header(_open_stream(file)[1])
+        return _read_header(*_open_stream(file))
+
+
+def open_nifti(path: Path) -> NiftiHeader:
+    """Read the header of a file that is large enough for its voxels, as far as that can be told."""
+    header = read_nifti_header(path)
+    with naming(path):
+        _check_size(header, path.stat().st_size)
+    return header
+
+
+def nifti_slabs(path: Path, header: NiftiHeader, depths: Sequence[int]) -> Iterator[NDArray[Any]]:
+    """Yield slabs (x, y, planes) of a file that was opened, of so many planes each."""
+    x, y, _ = header.shape
+    with naming(path), path.open("rb") as file:
+        _, stream = _open_stream(file)
+        stream.skip(header.offset)
+        for depth in depths:
+            stored = stream.read_array(x * y * depth, header.dtype)
+            yield header.scaled(stored).reshape((x, y, depth), order="F")
+        stream.drain(MAX_TRAILING)
 
 
 def write_nifti(
@@ -158,7 +187,7 @@ def _open_stream(file: BinaryIO) -> tuple[bool, ByteStream]:
     return compressed, ByteStream(gunzip(file) if compressed else plain(file))
 
 
-def _read_header(stream: ByteStream) -> NiftiHeader:
+def _read_header(compressed: bool, stream: ByteStream) -> NiftiHeader:
     start = stream.read(4)
     for make_header in _HEADER_CLASSES:
         size = make_header.sizeof_hdr
@@ -167,12 +196,12 @@ def _read_header(stream: ByteStream) -> NiftiHeader:
                 block = start + stream.read(size - 4)
                 if len(block) < size:
                     raise InputError(f"truncated: {len(block)} bytes of its {size}-byte header")
-                return _parse_header(make_header(block, endianness))
+                return _parse_header(make_header(block, endianness), compressed)
     found = f"it starts with the bytes {start.hex(' ')}" if start else "it is empty"
     raise InputError(f"not a NIfTI file: {found}")
 
 
-def _parse_header(nifti: Any) -> NiftiHeader:
+def _parse_header(nifti: Any, compressed: bool) -> NiftiHeader:
     if nifti["magic"].item() != nifti.single_magic:
         raise InputError(
             f"its magic is {nifti['magic'].item()!r}, not {nifti.single_magic!r}; "
@@ -196,6 +225,7 @@ def _parse_header(nifti: Any) -> NiftiHeader:
         intercept=intercept,
         affine=np.asarray(nifti.get_best_affine(), np.float64),
         nifti=nifti,
+        compressed=compressed,
     )
 
 
@@ -206,30 +236,19 @@ def _offset(nifti: Any) -> int:
     return int(offset) or int(nifti.single_vox_offset)
 
 
-def _check_size(header: NiftiHeader, file_size: int, compressed: bool) -> None:
+def _check_size(header: NiftiHeader, file_size: int) -> None:
     if not header.nifti.sizeof_hdr <= header.offset <= _LAST_OFFSET:
         raise InputError(
             f"corrupt: its header puts the voxels at byte {header.offset:,}; they start between "
             f"{header.nifti.sizeof_hdr} and {_LAST_OFFSET:,}"
         )
     needed = header.offset + header.nbytes
-    if needed > (file_size * MAX_DEFLATE_RATIO if compressed else file_size):
+    if needed > (file_size * MAX_DEFLATE_RATIO if header.compressed else file_size):
         raise InputError(
             f"truncated or corrupt: {header.shape} voxels of {header.dtype} from byte "
-            f"{header.offset} on take {needed:,} bytes, which a{' gzip' * compressed} file of "
-            f"{file_size:,} bytes cannot hold"
+            f"{header.offset} on take {needed:,} bytes, which a{' gzip' * header.compressed} file "
+            f"of {file_size:,} bytes cannot hold"
         )
-
-
-def _scaled(array: NDArray[Any], header: NiftiHeader) -> NDArray[Any]:
-    if header.slope is None or header.intercept is None:
-        return array
-    dtype = np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
-    out = array if array.dtype == dtype else None
-    scaled: NDArray[Any] = np.multiply(array, dtype.type(header.slope), out=out, dtype=dtype)
-    if header.intercept:
-        scaled += dtype.type(header.intercept)
-    return scaled
 
 
 def _header_bytes(

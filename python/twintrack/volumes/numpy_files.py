@@ -6,8 +6,9 @@ import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,20 +79,16 @@ def read_npz(path: Path, classes: Sequence[int], key: str | None = None) -> NDAr
         Truncated, corrupt (also by its CRC-32), no such array or class, an array of objects, or
         several classes and nothing that tells how to merge them; the message names `path`.
     """
-    with naming(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        entry = _find_entry(archive, key)
-        stream, shape, fortran_order, dtype = open_entry(file, entry)
-        _check_dtype(dtype)
+    with open_array(path, key) as stored:
+        _check_dtype(stored.dtype)
         array: NDArray[Any]
-        if len(shape) == 4:
-            _check_classes(shape, dtype, classes)
-            terms = _read_classes(stream, shape, fortran_order, dtype, classes)
-            array = merge_rule(path, classes)(terms).T
+        if len(stored.shape) == 4:
+            stored.check_classes(classes)
+            array = merge_rule(path, classes)(_read_classes(stored, classes)).T
         else:
-            _check_three_axes(shape)
-            array = stream.read_array(math.prod(shape), dtype)
-            array = array.reshape(shape, order="F" if fortran_order else "C")
-        stream.drain()
+            _check_three_axes(stored.shape)
+            array = stored.read()
+        stored.stream.drain()
         return array
 
 
@@ -126,14 +123,8 @@ def count_classes(path: Path) -> int | None:
     ValueError
         Corrupt, or several arrays of which none is nnU-Net's; the message names `path`.
     """
-    shape = shape_of(path)
-    return shape[0] if len(shape) == 4 else None
-
-
-def shape_of(path: Path, key: str | None = None) -> tuple[int, ...]:
-    """Return the stored shape of the array that `read_npz` reads; raises as `count_classes`."""
-    with naming(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        return open_entry(file, _find_entry(archive, key))[1]
+    with open_array(path) as stored:
+        return stored.shape[0] if len(stored.shape) == 4 else None
 
 
 def read_arrays(path: Path, largest: int) -> dict[str, NDArray[Any]]:
@@ -159,23 +150,56 @@ def read_arrays(path: Path, largest: int) -> dict[str, NDArray[Any]]:
     left = largest
     with naming(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
-            stream, shape, fortran_order, dtype = open_entry(file, entry)
+            stored = _open_entry(file, entry)
+            dtype = stored.dtype
             if dtype.kind not in "biufU" or dtype.itemsize > _LONGEST_TEXT:
                 raise InputError(f"{entry.filename!r} holds {dtype}; numbers are expected")
-            left -= math.prod(shape) * dtype.itemsize
+            left -= math.prod(stored.shape) * dtype.itemsize
             if left < 0:
                 raise InputError(f"its arrays take more than the {largest:,} bytes that they may")
-            array = stream.read_array(math.prod(shape), dtype)
-            stream.drain()
-            name = entry.filename.removesuffix(".npy")
-            arrays[name] = array.reshape(shape, order="F" if fortran_order else "C")
+            arrays[entry.filename.removesuffix(".npy")] = stored.read()
+            stored.stream.drain()
     return arrays
 
 
-def open_entry(
-    file: BinaryIO, entry: zipfile.ZipInfo
-) -> tuple[ByteStream, tuple[int, ...], bool, np.dtype[Any]]:
-    """Return an entry's stream, at its first number, and shape, Fortran order and dtype."""
+class StoredArray(NamedTuple):
+    """An array in an archive, open for reading; `stream` is at its first number."""
+
+    stream: ByteStream
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
+
+    def read(self) -> NDArray[Any]:
+        """Read all of it."""
+        array = self.stream.read_array(math.prod(self.shape), self.dtype)
+        return array.reshape(self.shape, order="F" if self.fortran_order else "C")
+
+    def check_classes(self, classes: Sequence[int]) -> None:
+        """Raise unless it holds the probabilities of these classes."""
+        if self.dtype.kind != "f":
+            raise InputError(
+                f"class probabilities of type {self.dtype}; they must be floating point"
+            )
+        if min(self.shape) < 1:
+            raise InputError(f"class probabilities of shape {self.shape} hold no voxels")
+        if not classes or len(set(classes)) < len(classes):
+            raise InputError(f"tumour={tuple(classes)} must list each tumour class once")
+        for label in classes:
+            if not 0 <= label < self.shape[0]:
+                raise InputError(
+                    f"tumour={tuple(classes)}: class {label} is not in 0..{self.shape[0] - 1}"
+                )
+
+
+@contextmanager
+def open_array(path: Path, key: str | None = None) -> Iterator[StoredArray]:
+    """Open the array of an archive that `read_npz` reads; raises as it does."""
+    with naming(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        yield _open_entry(file, _find_entry(archive, key))
+
+
+def _open_entry(file: BinaryIO, entry: zipfile.ZipInfo) -> StoredArray:
     stream = ByteStream(unzip(file, entry))
     shape, fortran_order, dtype = _read_npy_header(stream)
     if dtype.hasobject:
@@ -192,7 +216,7 @@ def open_entry(
             f"corrupt: {entry.filename!r} has {entry.file_size:,} bytes, but its header announces "
             f"{announced:,}"
         )
-    return stream, shape, fortran_order, dtype
+    return StoredArray(stream, shape, fortran_order, dtype)
 
 
 def _find_entry(archive: zipfile.ZipFile, key: str | None) -> zipfile.ZipInfo:
@@ -235,36 +259,18 @@ def _check_three_axes(shape: tuple[int, ...]) -> None:
         raise InputError(f"has the shape {shape}; one 3-D volume (x, y, z) is needed")
 
 
-def _check_classes(shape: tuple[int, ...], dtype: np.dtype[Any], classes: Sequence[int]) -> None:
-    if dtype.kind != "f":
-        raise InputError(f"class probabilities of type {dtype}; they must be floating point")
-    if min(shape) < 1:
-        raise InputError(f"class probabilities of shape {shape} hold no voxels")
-    if not classes or len(set(classes)) < len(classes):
-        raise InputError(f"tumour={tuple(classes)} must list each tumour class once")
-    for label in classes:
-        if not 0 <= label < shape[0]:
-            raise InputError(f"tumour={tuple(classes)}: class {label} is not in 0..{shape[0] - 1}")
-
-
-def _read_classes(
-    stream: ByteStream,
-    shape: tuple[int, ...],
-    fortran_order: bool,
-    dtype: np.dtype[Any],
-    classes: Sequence[int],
-) -> Iterator[NDArray[Any]]:
+def _read_classes(stored: StoredArray, classes: Sequence[int]) -> Iterator[NDArray[Any]]:
     """Yield the (z, y, x) probabilities of each wanted class."""
-    if fortran_order:  # the classes of a voxel lie side by side, so all of them must be read
-        whole = stream.read_array(math.prod(shape), dtype).reshape(shape, order="F")
+    if stored.fortran_order:  # the classes of a voxel lie side by side: all of them must be read
+        whole = stored.read()
         yield from (np.ascontiguousarray(whole[label]) for label in sorted(classes))
         return
-    count = math.prod(shape[1:])
+    shape = stored.shape[1:]
     for label in range(max(classes) + 1):
         if label in classes:
-            yield stream.read_array(count, dtype).reshape(shape[1:])
+            yield stored.stream.read_array(math.prod(shape), stored.dtype).reshape(shape)
         else:
-            stream.skip(count * dtype.itemsize)
+            stored.stream.skip(math.prod(shape) * stored.dtype.itemsize)
 
 
 def _highest(terms: Iterator[NDArray[Any]]) -> NDArray[Any]:

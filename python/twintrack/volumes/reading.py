@@ -22,7 +22,7 @@ from twintrack.volumes.class_probabilities import (
 from twintrack.volumes.geometry import Volume
 from twintrack.volumes.metaimage import read_metaimage
 from twintrack.volumes.nifti import read_nifti
-from twintrack.volumes.numpy_files import read_npy, read_npz, shape_of
+from twintrack.volumes.numpy_files import open_array, read_npy, read_npz
 
 _CHUNK = 1 << 20
 
@@ -142,7 +142,7 @@ def read_label_map(path: str | os.PathLike[str], key: str | None = None) -> Volu
         with np.errstate(invalid="ignore"):  # NaN becomes some integer and then differs
             np.copyto(target, source, casting="unsafe")
         if not np.array_equal(source, target):
-            raise InputError(f"{_first_fault(array)}", file=str(volume))
+            raise _first_fault(volume)
     return Volume(labels, volume.affine, volume.path, volume.header)
 
 
@@ -154,18 +154,20 @@ def _chunks(array: NDArray[Any]) -> list[NDArray[Any]]:
     return [rows[start : start + step] for start in range(0, len(rows), step)]
 
 
-def _first_fault(array: NDArray[Any]) -> str:
-    for k in range(array.shape[2]):
-        slab = array[..., k]
+def _first_fault(volume: Volume) -> InputError:
+    rule = "labels are the integers 0 to 255"
+    for k in range(volume.array.shape[2]):
+        slab = volume.array[..., k]
         wrong = np.argwhere(~((slab >= 0) & (slab <= 255) & (slab == np.rint(slab))))
         if len(wrong):
-            i, j = (int(index) for index in wrong[0])
-            return f"voxel ({i}, {j}, {k}) is {slab[i, j]}; labels are the integers 0 to 255"
+            i, j = wrong[0]
+            return InputError(rule, file=volume.path, voxel=(i, j, k), value=slab[i, j].item())
     raise AssertionError("called without a fault")
 
 
 def _read_npz(path: Path, tumour: Sequence[int], key: str | None) -> Volume:
-    stored = shape_of(path, key)
+    with open_array(path, key) as opened:
+        stored = opened.shape
     if len(stored) != 4:
         return _with_geometry_beside(read_npz(path, tumour, key), path)
     placement = place_probabilities(path, stored[:0:-1])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +17,10 @@ from numpy.typing import NDArray
 from twintrack.files import naming, split_suffix
 from twintrack.volumes.class_probabilities import compare_with_segmentation, place_probabilities
 from twintrack.volumes.geometry import Volume
-from twintrack.volumes.nifti import _check_size, _scaled, read_nifti_header
-from twintrack.volumes.numpy_files import (
-    _check_classes,
-    _find_entry,
-    merge_rule,
-    open_entry,
-)
+from twintrack.volumes.nifti import nifti_slabs, open_nifti
+from twintrack.volumes.numpy_files import merge_rule, open_array
 from twintrack.volumes.reading import depths_of, read_volume, slices_of
-from twintrack.volumes.streams import MAX_TRAILING, ByteStream, gunzip, plain
+from twintrack.volumes.streams import ByteStream
 
 # Takes how many planes each slab has; together they are all planes.
 Read = Callable[[Sequence[int]], Iterator[NDArray[Any]]]
@@ -117,33 +112,19 @@ def open_slabs(path: str | os.PathLike[str], tumour: Sequence[int] = (1,)) -> Vo
 
 
 def _nifti(path: Path) -> VolumeSlabs:
-    header = read_nifti_header(path)
-    x, y, _ = header.shape
-    with naming(path), path.open("rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-        _check_size(header, path.stat().st_size, compressed)
-
-    def read(depths: Sequence[int]) -> Iterator[NDArray[Any]]:
-        with naming(path), path.open("rb") as file:
-            stream = ByteStream(gunzip(file) if compressed else plain(file))
-            stream.skip(header.offset)
-            for depth in depths:
-                stored = stream.read_array(x * y * depth, header.dtype)
-                yield _scaled(stored, header).reshape((x, y, depth), order="F")
-            stream.drain(MAX_TRAILING)
-
-    dtype = _scaled(np.empty(0, header.dtype.newbyteorder("=")), header).dtype
-    return VolumeSlabs(Volume(_ghost(header.shape, dtype), header.affine, path, header.nifti), read)
+    header = open_nifti(path)
+    dtype = header.scaled(np.empty(0, header.dtype.newbyteorder("="))).dtype
+    place = Volume(_ghost(header.shape, dtype), header.affine, path, header.nifti)
+    return VolumeSlabs(place, functools.partial(nifti_slabs, path, header))
 
 
 def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | None:
     """Open nnU-Net's (class, z, y, x); None if the archive holds something else."""
-    with contextlib.ExitStack() as files:
-        files.enter_context(naming(path))
-        _, shape, fortran_order, dtype = _open_array(path, files)
-        if len(shape) != 4 or fortran_order:
+    with open_array(path) as stored:
+        shape, dtype = stored.shape, stored.dtype
+        if len(shape) != 4 or stored.fortran_order:
             return None
-        _check_classes(shape, dtype, classes)
+        stored.check_classes(classes)
         merge = merge_rule(path, classes)
     placement = place_probabilities(path, shape[:0:-1])
     if not placement.keeps_planes:
@@ -151,7 +132,7 @@ def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | 
     y, x = shape[2:]
 
     def open_class(label: int, files: contextlib.ExitStack) -> ByteStream:
-        stream = _open_array(path, files)[0]
+        stream = files.enter_context(open_array(path)).stream
         stream.skip(label * math.prod(shape[1:]) * dtype.itemsize)
         return stream
 
@@ -174,14 +155,6 @@ def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | 
     if comparison is None:
         return VolumeSlabs(place, read)
     return VolumeSlabs(place, comparison.slabs, comparison.notes)
-
-
-def _open_array(
-    path: Path, files: contextlib.ExitStack
-) -> tuple[ByteStream, tuple[int, ...], bool, np.dtype[Any]]:
-    file = files.enter_context(path.open("rb"))
-    archive = files.enter_context(zipfile.ZipFile(file))
-    return open_entry(file, _find_entry(archive, None))
 
 
 def _ghost(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
