@@ -36,10 +36,9 @@ class Cohort:
         shutil.rmtree(self.folder)
 
     def fit(self, settings: Settings) -> Calibrator:
-        fitted = fit_cohort(
-            self.cases, Calibrator(), TallyJob("box"), self.folder / "fit", settings=settings
-        )
-        return fitted.calibrator
+        fitted = Calibrator()
+        fit_cohort(self.cases, fitted, TallyJob("box"), self.folder / "fit", settings=settings)
+        return fitted
 
     def evaluate(self, settings: Settings) -> None:
         evaluate_cohort(self.cases, EvaluateJob(), self.folder / "evaluate", settings=settings)

@@ -214,7 +214,8 @@ def test_fit_records_what_is_known_also_from_tallies(case, tmp_path):
     record(case)
     store = tmp_path / "store"
     job = TallyJob("all")
-    fitted = fit_cohort([case], Calibrator(bins=5), job, store).calibrator
+    fitted = Calibrator(bins=5)
+    fit_cohort([case], fitted, job, store)
     assert fitted.provenance_["ensemble"] == ENSEMBLE
     options, tallies = read_tallies(store)
     assert options["ensemble"] == ENSEMBLE
@@ -239,7 +240,8 @@ def test_a_map_is_applied_to_scores_like_those_it_was_fitted_on(case, tmp_path, 
     if ending == ".mha":
         pytest.importorskip("SimpleITK")
     record(case)
-    fitted = fit_cohort([case], Calibrator(bins=5), TallyJob("all"), tmp_path / "fit").calibrator
+    fitted = Calibrator(bins=5)
+    fit_cohort([case], fitted, TallyJob("all"), tmp_path / "fit")
     job = ApplyJob(fitted, tmp_path / f"out{ending}", ending=ending)
     measured = EvaluateJob(calibrator=fitted)
 

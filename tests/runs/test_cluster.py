@@ -12,7 +12,7 @@ from twintrack import Calibrator
 from twintrack.cohort import Case, read_manifest
 from twintrack.datasets.phantom import PhantomSpec, write_cohort
 from twintrack.runs.engine import Settings
-from twintrack.runs.fit import TallyJob, fit_cohort
+from twintrack.runs.fit import TallyJob, failures_of, fit_cohort
 from twintrack.runs.progress import Quiet
 
 pytest.importorskip("distributed")
@@ -46,11 +46,12 @@ def cluster():
 
 def fit(cases, job, folder, settings):
     folder.mkdir()
-    result = fit_cohort(
-        cases, Calibrator(bins=40), job, folder / "tallies", skip_broken=True, settings=settings
+    fitted = Calibrator(bins=40)
+    outcomes = fit_cohort(
+        cases, fitted, job, folder / "tallies", skip_broken=True, settings=settings
     )
-    result.calibrator.save(folder / "c.json")
-    return content(folder), result.failures
+    fitted.save(folder / "c.json")
+    return content(folder), failures_of(outcomes)
 
 
 def test_same_bytes_as_on_one_machine_also_when_a_case_fails(cohort, tmp_path, cluster):

@@ -32,7 +32,9 @@ from twintrack.volumes import read_score, read_volume, write_volume
 
 @pytest.fixture
 def calibrator(cases, tmp_path):
-    return fit_cohort(cases, Calibrator(bins=40), TallyJob("roi"), tmp_path / "fit").calibrator
+    fitted = Calibrator(bins=40)
+    fit_cohort(cases, fitted, TallyJob("roi"), tmp_path / "fit")
+    return fitted
 
 
 @pytest.mark.parametrize("protocol", ["official", "corrected"])

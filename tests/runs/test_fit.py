@@ -18,6 +18,7 @@ from twintrack.runs.engine import Settings
 from twintrack.runs.fit import (
     TallyJob,
     default_region,
+    failures_of,
     fit_cohort,
     fit_tallies,
     leave_one_out,
@@ -59,9 +60,8 @@ def saved_map(calibrator, path):
 @pytest.mark.parametrize("region", ["roi", "box", "all"])
 def test_same_file_as_from_arrays(cases, store, tmp_path, region, exact):
     streamed = Calibrator(bins=40, exact=exact)
-    result = fit_cohort(cases, streamed, TallyJob(region), store, settings=Settings(memory=1))
-    assert result.calibrator is streamed
-    assert result.failures == []
+    outcomes = fit_cohort(cases, streamed, TallyJob(region), store, settings=Settings(memory=1))
+    assert failures_of(outcomes) == []
     expected = in_memory(cases, region, bins=40, exact=exact)
     assert saved_map(streamed, tmp_path / "a.json") == saved_map(expected, tmp_path / "b.json")
 
@@ -186,10 +186,11 @@ def test_broken_cases_are_an_error_or_left_out(cohort, store):
         fit_cohort(cases, Calibrator(), TallyJob("roi"), store)
     assert f"{cases[1].name}: annotation_3.nii.gz: No such file" in str(raised.value)
     assert f"{cases[4].name}: {score.name}: truncated" in str(raised.value)
-    result = fit_cohort(cases, Calibrator(), TallyJob("roi"), store, skip_broken=True)
-    assert [failure.case for failure in result.failures] == [cases[1].name, cases[4].name]
-    assert [failure.file for failure in result.failures] == ["rater_3", "score"]
-    assert result.calibrator.n_cases_ == 4
+    fitted = Calibrator()
+    failures = failures_of(fit_cohort(cases, fitted, TallyJob("roi"), store, skip_broken=True))
+    assert [failure.case for failure in failures] == [cases[1].name, cases[4].name]
+    assert [failure.file for failure in failures] == ["rater_3", "score"]
+    assert fitted.n_cases_ == 4
     _, tallies = read_tallies(store)
     assert len(list(tallies)) == 4
 
@@ -273,8 +274,9 @@ def test_full_disk_while_tallies_are_written(cases, store, monkeypatch):
     assert len(opened.cases()) == 3
     assert not list(opened.folder.glob("staging-*"))
     monkeypatch.undo()
-    result = fit_cohort(cases, Calibrator(), TallyJob("roi"), store)
-    assert result.calibrator.map_ == in_memory(cases, "roi").map_
+    fitted = Calibrator()
+    fit_cohort(cases, fitted, TallyJob("roi"), store)
+    assert fitted.map_ == in_memory(cases, "roi").map_
 
 
 def test_parts_in_one_store_equal_the_whole(cases, tmp_path):

@@ -17,9 +17,9 @@ from nnunet_scores import Placed, affine_of, as_read, describe, in_slabs, probab
 from twintrack import Calibrator
 from twintrack.cohort import Case, find_scores
 from twintrack.runs.apply import ApplyJob, apply_cohort
-from twintrack.runs.engine import Settings
+from twintrack.runs.engine import Settings, notes_of
 from twintrack.runs.evaluate import EvaluateJob, evaluate_cohort
-from twintrack.runs.fit import TallyJob, fit_cohort, tally_cohort
+from twintrack.runs.fit import TallyJob, failures_of, fit_cohort, tally_cohort
 from twintrack.runs.memory import case_bytes
 from twintrack.volumes import read_score, read_volume, write_volume
 from twintrack.volumes.nnunet_files import READERS, files_read
@@ -309,9 +309,9 @@ def test_fit_apply_and_evaluate_see_what_is_in_the_unturned_file(
         folder = tmp_path / str(number)
         _, tally = tally_cohort(cases, TallyJob("all"), folder / "tallies", Settings())
         calibrator = Calibrator(bins=20)
-        fitted = fit_cohort(cases, calibrator, TallyJob("box"), folder / "fit")
-        assert fitted.failures == []
-        assert fitted.notes == {}
+        outcomes = fit_cohort(cases, calibrator, TallyJob("box"), folder / "fit")
+        assert failures_of(outcomes) == []
+        assert notes_of(outcomes) == {}
         figures = evaluate_cohort(cases, EvaluateJob(millimetres=True), folder / "evaluate")
         assert contradicted(figures.notes) == []
         job = ApplyJob(calibrator, folder / "applied")
@@ -343,11 +343,11 @@ def test_wrong_readers_and_notes_reach_the_user(cohorts, tmp_path):
     told = "the segmentation case1.nii.gz contradicts the class probabilities in 1 voxel"
 
     calibrator = Calibrator(bins=20)
-    fitted = fit_cohort(turned, calibrator, TallyJob("all"), tmp_path / "fit")
-    assert list(fitted.notes) == ["case1"]
-    assert fitted.notes["case1"][0].startswith(told)
+    notes = notes_of(fit_cohort(turned, calibrator, TallyJob("all"), tmp_path / "fit"))
+    assert list(notes) == ["case1"]
+    assert notes["case1"][0].startswith(told)
     stored = fit_cohort(turned, Calibrator(bins=20), TallyJob("all"), tmp_path / "fit")
-    assert stored.notes == fitted.notes
+    assert notes_of(stored) == notes
     found = evaluate_cohort(turned, EvaluateJob(), tmp_path / "evaluate")
     assert contradicted(found.notes) == ["case1"]
     found.write(tmp_path, "ours")

@@ -266,15 +266,13 @@ def _fit_cohort(
     with run.settings(report) as settings:
         if run.parts > 1:
             outcomes, _ = runs.tally_cohort(cases, job, store, settings, cohort)
-            failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
-            marked, notes = runs.marked_outside(outcomes), notes_of(outcomes)
         else:
-            fitted = runs.fit_cohort(
+            outcomes = runs.fit_cohort(
                 cases, calibrator, job, store, skip_broken=run.skip_broken, settings=settings
             )
-            failures, marked, notes = fitted.failures, fitted.marked_outside, fitted.notes
-    _warn_of_marks(report, marked)
-    report.warn_of_notes(notes)
+    failures = runs.failures_of(outcomes)
+    _warn_of_marks(report, runs.marked_outside(outcomes))
+    report.warn_of_notes(notes_of(outcomes))
     if run.parts == 1:
         asked.check_number(len(cases) - len(failures))
         return region, failures

@@ -212,8 +212,7 @@ def _check_protocols(methods: Mapping[str, MethodResults]) -> None:
         for name, results in methods.items()
         if "protocol" in results.provenance
     }
-    if len(set(map(str, protocols.values()))) > 1:
-        listed = ", ".join(f"{name}: {protocol}" for name, protocol in protocols.items())
+    if listed := _differing(protocols):
         raise InputError(
             f"the methods were evaluated by different protocols ({listed}); their figures cannot "
             "be compared, evaluate them again by one"
@@ -225,22 +224,28 @@ def _check_editions(methods: Mapping[str, MethodResults]) -> None:
 
     Evaluations of before there were editions name a version of TwinTrack and are of the first.
     """
-    stated = {name: results.provenance.get("editions") for name, results in methods.items()}
-    kinds = {
-        kind for editions in stated.values() if isinstance(editions, Mapping) for kind in editions
-    }
-    for kind in sorted(kinds):
-        numbers = {}
-        for name, results in methods.items():
-            editions, made_of = stated[name], results.provenance
-            if isinstance(editions, Mapping):
-                if kind in editions:
-                    numbers[name] = editions[kind]
-            elif "twintrack" in made_of and (kind != "staple" or made_of.get("staple")):
+    by_kind: dict[str, dict[str, object]] = {}
+    older = []
+    for name, results in methods.items():
+        editions = results.provenance.get("editions")
+        if isinstance(editions, Mapping):
+            for kind, number in editions.items():
+                by_kind.setdefault(kind, {})[name] = number
+        elif "twintrack" in results.provenance:
+            older.append(name)
+    for kind, numbers in sorted(by_kind.items()):
+        for name in older:
+            if kind != "staple" or methods[name].provenance.get("staple"):
                 numbers[name] = 1
-        if len(set(map(str, numbers.values()))) > 1:
-            listed = ", ".join(f"{name}: {number}" for name, number in numbers.items())
+        if listed := _differing({name: numbers[name] for name in methods if name in numbers}):
             raise InputError(
                 f"the methods' figures of {kind} are by different editions of its formula "
                 f"({listed}); they cannot be compared, evaluate the older ones again"
             )
+
+
+def _differing(stated: Mapping[str, object]) -> str:
+    """Return what methods state, if it is not the same; else nothing."""
+    if len(set(map(str, stated.values()))) < 2:
+        return ""
+    return ", ".join(f"{name}: {value}" for name, value in stated.items())

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec
 
 import numpy as np
@@ -50,28 +51,6 @@ _GREY = "#767676"
 
 # Inches. Narrow enough that 10 pt text is still readable when a phone shrinks the figure.
 _WIDTH = 4.6
-_STYLE: dict[str, Any] = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelsize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#444444",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e3e3e3",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "figure.facecolor": "white",
-    "svg.hashsalt": "twintrack",
-    "svg.fonttype": "path",
-}
 # Of colours over a grey image.
 _OPACITY = 0.6
 # More cases than this are drawn as pixels inside the SVG, which would otherwise weigh megabytes.
@@ -81,8 +60,8 @@ _VECTOR_CASES = 300
 @contextmanager
 def _style() -> Iterator[None]:
     # From the defaults, so that a user's own style does not change the bytes.
-    settings: Any = {**mpl.rcParamsDefault, **_STYLE, "backend": "agg"}
-    with mpl.rc_context(settings):
+    settings = mpl.rc_params_from_file(Path(__file__).with_name("figures.mplstyle"))
+    with mpl.rc_context({**settings, "backend": "agg"}):
         yield
 
 

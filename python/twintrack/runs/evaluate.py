@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -162,7 +162,11 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         figures = _figures(found)
         if self.staple:
             figures["dice_staple"] = staple_dice(score, loaded.raters, self.protocol)
-        stored = {name: _or_null(figures[name]) for name in FIGURES if name in figures}
+        stored = {
+            name: float(figures[name]) if math.isfinite(figures[name]) else None
+            for name in FIGURES
+            if name in figures
+        }
         notes = [*found.notes, *_notes(loaded)]
         result: dict[str, Any] = {"figures": stored, "notes": notes}
         if is_calibrated(loaded.case.score):
@@ -200,10 +204,6 @@ def _figures(found: CaseMetrics) -> dict[str, float]:
         **found.murphy._asdict(),
         "rater_volume": float(np.mean(found.rater_volumes)),
     }
-
-
-def _or_null(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 class Evaluation(NamedTuple):
@@ -311,10 +311,15 @@ def _fitted_on(cases: Sequence[Case], job: EvaluateJob) -> tuple[FittedCase, ...
     if job.calibrator is not None:
         return job.calibrator.fitted_on_
     known: set[FittedCase] = set()
-    for score in {case.score.parent: case.score for case in cases}.values():
+    for score in _one_a_folder(cases):
         with contextlib.suppress(OSError, ValueError):  # of which the run will tell
             known.update(fitted_on_beside(score) or ())
     return tuple(sorted(known, key=str)) or None
+
+
+def _one_a_folder(cases: Sequence[Case]) -> Iterable[Path]:
+    """Return a score of each folder: what is beside it is beside all of them."""
+    return {case.score.parent: case.score for case in cases}.values()
 
 
 def stored_evaluation(store: Store) -> Evaluation:
@@ -336,15 +341,11 @@ def stored_evaluation(store: Store) -> Evaluation:
 
 def any_calibrated(cases: Sequence[Case]) -> bool:
     """Whether records beside scores say that they are calibrated; asks one score a folder."""
-    scores = {case.score.parent: case.score for case in cases}.values()
-    return any(map(_says_calibrated, scores))
-
-
-def _says_calibrated(score: Path) -> bool:
-    try:
-        return is_calibrated(score)
-    except (OSError, ValueError):  # of which the run will tell
-        return False
+    for score in _one_a_folder(cases):
+        with contextlib.suppress(OSError, ValueError):  # of which the run will tell
+            if is_calibrated(score):
+                return True
+    return False
 
 
 def stored_calibrated(store: Store) -> bool:
@@ -377,8 +378,9 @@ def _evaluation(
     fitted = {case: NOTES[kind] for kind, names in (overlap or {}).items() for case in names}
 
     def row(entry: Entry) -> Row:
-        figures = entry.result["figures"]
-        return {name: None if name not in figures else _number(figures[name]) for name in FIGURES}
+        stored = entry.result["figures"]  # null where not defined
+        figures = {name: math.nan if value is None else value for name, value in stored.items()}
+        return {name: figures.get(name) for name in FIGURES}
 
     return Evaluation(
         {entry.case: row(entry) for entry in entries},
@@ -397,7 +399,3 @@ def _is_fitted(options: Mapping[str, Any]) -> bool:
     """Whether scores went through a map that was fitted to something."""
     calibrator = options["calibrator"]
     return calibrator is not None and calibrator["target"] != "none"
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

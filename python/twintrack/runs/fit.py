@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from twintrack.runs.engine import (
     Outcome,
     Settings,
     flow_through,
-    notes_of,
     run_cases,
 )
 from twintrack.runs.fitted_cases import score_digest
@@ -91,29 +90,6 @@ class TallyJob(Job[StreamedCase]):
         return ScoreTally.load(path)
 
 
-@dataclass(frozen=True)
-class FitResult:
-    """A fitted calibrator, and what it had to do without.
-
-    Attributes
-    ----------
-    calibrator
-        Fitted.
-    failures
-        Cases that could not be used.
-    marked_outside
-        Case to the number of voxels, over all raters, that are marked outside of what its score
-        covers, and so do not count; cases without any are left out.
-    notes
-        Case to what else to tell of its score though it was used; cases without any are left out.
-    """
-
-    calibrator: Calibrator
-    failures: list[Failure]
-    marked_outside: dict[str, int]
-    notes: dict[str, list[str]] = field(default_factory=dict)
-
-
 def default_region(cases: Sequence[Case]) -> RegionRule:
     """Choose "roi" if the cases have masks, else "box", the box of the benchmark.
 
@@ -161,7 +137,7 @@ def fit_cohort(
     *,
     skip_broken: bool = False,
     settings: Settings | None = None,
-) -> FitResult:
+) -> list[Outcome]:
     """Fit a calibrator to a cohort.
 
     Parameters
@@ -183,6 +159,11 @@ def fit_cohort(
     settings
         How to go about it.
 
+    Returns
+    -------
+    outcomes
+        In the order of `cases`: `failures_of`, `marked_outside` and `notes_of` tell of them.
+
     Raises
     ------
     ValueError
@@ -193,7 +174,7 @@ def fit_cohort(
     settings = settings or Settings()
     join_ensembles(_told(cases, job.tumour), calibrator.ensemble)  # contradictions, before the work
     outcomes, total = tally_cohort(cases, job, store, settings)
-    failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+    failures = failures_of(outcomes)
     check_failures(failures, len(cases), skip_broken)
     entries = [outcome.entry for outcome in outcomes if outcome.entry is not None]
     calibrator.set_params(ensemble=join_ensembles(_ensembles(entries), calibrator.ensemble))
@@ -212,11 +193,19 @@ def fit_cohort(
         calibrator.add_tally(total, region=job.region, cases=len(whole))
         if calibrator.exact and calibrator.target != "none":
             calibrator.refine(_Voxels(whole, job, settings))
-    return FitResult(calibrator, failures, marked_outside(outcomes), notes_of(outcomes))
+    return outcomes
+
+
+def failures_of(outcomes: Iterable[Outcome]) -> list[Failure]:
+    """Return why cases could not be finished."""
+    return [outcome.failure for outcome in outcomes if outcome.failure is not None]
 
 
 def marked_outside(outcomes: Iterable[Outcome]) -> dict[str, int]:
-    """Return, by case, how many marked voxels lie outside of what the score covers, if any do."""
+    """Return, by case, the voxels, over all raters, that are marked outside of what a score covers.
+
+    They do not count. Cases without any are left out.
+    """
     entries = [outcome.entry for outcome in outcomes if outcome.entry is not None]
     lost = {entry.case: int(entry.result.get("marked_outside", 0)) for entry in entries}
     return {case: voxels for case, voxels in lost.items() if voxels}
