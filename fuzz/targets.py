@@ -6,38 +6,36 @@ or it raises a ValueError or OSError whose message names the file; anything else
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import importlib.util
 import io
 import json
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import nibabel as nib
 import numpy as np
+from volume_files import (
+    Finding,
+    example,
+    mha,
+    mhd,
+    nifti,
+    nifti_gz,
+    npy,
+    npz,
+    volume,
+)
 
 from twintrack import Calibrator, CaseTally, ScoreTally, _core, load_calibrator
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.cohort import read_manifest
 from twintrack.report.method_results import read_results
 from twintrack.runs.fit import KIND, read_tallies
-from twintrack.runs.memory import case_bytes
 from twintrack.runs.store import Entry, Store, open_stores
 from twintrack.runs.tally_pack import NAME, TallyPack, write_pack
-from twintrack.volumes import Volume, read_label_map, read_volume, write_volume
-from twintrack.volumes.slabs import open_slabs
-
-SHAPE = (5, 4, 3)
-
-
-class Finding(Exception):
-    """A reader broke its word."""
+from twintrack.volumes import write_volume
 
 
 @dataclass(frozen=True)
@@ -79,119 +77,6 @@ class Target:
                 raise
             raise Finding(f"{type(error).__name__} is not documented: {error}") from error
         return ""
-
-
-# --- volumes --------------------------------------------------------------------------------------
-
-
-def volume(path: Path) -> None:
-    """Whole and in slabs, with one result; and the estimate of what it takes."""
-    whole, refused = None, None
-    try:
-        whole = read_volume(path)
-        whole.array.sum(dtype=np.float64)  # touches every page of a mapped file
-    except (ValueError, OSError) as error:
-        refused = error
-    try:
-        case_bytes({"score": path}, 1 << 20)
-        opened = open_slabs(path)
-        parts = list(opened.slabs(2))
-    except (ValueError, OSError) as error:
-        if refused is None:
-            raise Finding(f"refused in slabs only: {error}") from error
-        raise refused from None
-    if refused is not None:
-        # The tolerated difference: slabs stop reading an archive where their last class ends.
-        if path.suffix == ".npz":
-            raise refused
-        raise Finding(f"refused as a whole only: {refused}") from refused
-    assert whole is not None
-    if not np.array_equal(np.concatenate(parts, axis=2), whole.array, equal_nan=True):
-        raise Finding("other numbers in slabs")
-    with contextlib.suppress(ValueError):  # scores are none
-        read_label_map(path)
-
-
-def example() -> np.ndarray:
-    return np.linspace(0, 1, int(np.prod(SHAPE)), dtype=np.float32).reshape(SHAPE, order="F")
-
-
-def written(name: str, folder: Path, array: np.ndarray, dtype: str | None = None) -> bytes:
-    path = folder / f"seed-{name}"
-    write_volume(path, array, Volume(array, np.diag([0.7, 0.8, 2.5, 1.0])), dtype)
-    data = path.read_bytes()
-    path.unlink()
-    return data
-
-
-def nifti(folder: Path) -> list[bytes]:
-    labels = (example() > 0.5).astype(np.uint8)
-    plain = written("a.nii", folder, example())
-    swapped = nib.Nifti1Header(plain[:348]).as_byteswapped(">").binaryblock
-    return [
-        plain,
-        written("a.nii", folder, example(), "uint16"),
-        written("a.nii", folder, labels),
-        plain[:108]
-        + struct.pack("<f", 384)
-        + plain[112:348]
-        + b"\1\0\0\0"
-        + bytes(32)
-        + plain[352:],
-        swapped + plain[348:352] + example().astype(">f4").tobytes(order="F"),
-    ]
-
-
-def nifti_gz(folder: Path) -> list[bytes]:
-    plain = nifti(folder)
-    return [gzip.compress(data) for data in plain] + [
-        gzip.compress(plain[0][:400]) + gzip.compress(plain[0][400:]) + bytes(64),
-    ]
-
-
-def npy(folder: Path) -> list[bytes]:
-    arrays = [example(), example().astype(">f8"), (example() > 0.5), example().astype(np.int16)]
-    arrays.append(np.ascontiguousarray(example()))
-    return [saved(lambda file, array=array: np.save(file, array)) for array in arrays]
-
-
-def npz(folder: Path) -> list[bytes]:
-    classes = np.stack([1 - example().T, example().T, example().T / 2])
-    return [
-        saved(lambda file: np.savez_compressed(file, probabilities=classes)),
-        saved(lambda file: np.savez(file, softmax=np.asfortranarray(classes.astype(np.float16)))),
-        saved(lambda file: np.savez(file, score=example())),
-    ]
-
-
-def mha(folder: Path) -> list[bytes]:
-    labels = (example() > 0.5).astype(np.uint8)
-    return [written("a.mha", folder, example()), written("a.mha", folder, labels)]
-
-
-def mhd(folder: Path) -> list[bytes]:
-    """Headers of voxels in other files, which stay as they are."""
-    lines = b"NDims = 3\nDimSize = 5 4 3\nElementType = MET_FLOAT\n"
-    raw = example().tobytes(order="F")
-    slices = [raw[start : start + 80] for start in (0, 80, 160)]
-    for name, data in {"a.raw": raw, "b.raw": b"1234" + raw, "c.zraw": zlib.compress(raw)}.items():
-        (folder / name).write_bytes(data)
-    for number, data in enumerate(slices):
-        (folder / f"s{number}.raw").write_bytes(data)
-    return [
-        lines + b"ElementDataFile = a.raw\n",
-        lines + b"Offset = 1 2 3\nHeaderSize = 4\nElementDataFile = b.raw\n",
-        lines + b"HeaderSize = -1\nElementDataFile = b.raw\n",
-        lines + b"CompressedData = True\nElementDataFile = c.zraw\n",
-        lines + b"ElementDataFile = s%d.raw 0 2 1\n",
-        lines + b"ElementDataFile = LIST\ns0.raw\ns1.raw\ns2.raw\n",
-    ]
-
-
-def saved(save: Callable[[io.BytesIO], object]) -> bytes:
-    file = io.BytesIO()
-    save(file)
-    return file.getvalue()
 
 
 # --- cohorts, calibrators, stores, results --------------------------------------------------------

@@ -15,7 +15,16 @@ ON_DEVICE = [  # as GPU_TESTS of the Makefile: they take the fixture
     for path in sorted(TESTS.glob("**/test_*.py"))
     if re.search(r"^def .*\(.*\blibrary\b", path.read_text(encoding="utf-8"), re.MULTILINE)
 ]
-BLOCKED = ("nibabel", "isal", "SimpleITK", "distributed", "pylidc", "sklearn", "matplotlib")
+BLOCKED = (
+    "nibabel",
+    "isal",
+    "SimpleITK",
+    "distributed",
+    "pylidc",
+    "sklearn",
+    "matplotlib",
+    "msgspec",
+)
 
 
 def run(code):

@@ -21,8 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
-import msgspec
-
 from twintrack.errors import InputError
 
 T = TypeVar("T")
@@ -178,6 +176,8 @@ def as_record(content: Any, kind: Any, file: Path | None = None, place: str = ""
     InputError
         Names the field, its value if that is short, and what it must be.
     """
+    import msgspec  # missing where no file is read
+
     try:
         return msgspec.convert(content, kind)
     except ValueError as error:
@@ -186,6 +186,8 @@ def as_record(content: Any, kind: Any, file: Path | None = None, place: str = ""
 
 def _fault(content: Any, kind: Any, place: str, known: str) -> str:
     """Say which field is not as `kind` has it, and what it must do; else what is `known`."""
+    import msgspec
+
     struct = next((t for t in (kind, *get_args(kind)) if hasattr(t, "__struct_fields__")), None)
     described = [meta.description for meta in getattr(kind, "__metadata__", ())]
     if not described and struct is not None and isinstance(content, dict):

@@ -13,10 +13,10 @@ import twintrack as tt
 from twintrack.calibration.fitted_on import (
     NOTES,
     FittedCase,
-    OverlapRecord,
     find_overlap,
     told,
 )
+from twintrack.calibration.records import OverlapRecord
 from twintrack.files import as_record
 
 A, B, C, D = (f"{letter * 16}-100" for letter in "abcd")

@@ -30,14 +30,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from msgspec import Meta, Struct
 
 from twintrack.calibration.calibration_map import CalibrationMap
-from twintrack.calibration.fitted_on import FittedCases
-from twintrack.calibration.map_fit import TARGETS, Target
 from twintrack.errors import InputError
 from twintrack.files import as_record, read_record, write_text
 from twintrack.version import __version__
@@ -48,36 +45,6 @@ if TYPE_CHECKING:
 FORMAT = "twintrack-calibrator"
 FORMAT_VERSION = 1
 LARGEST_FILE = 16 << 20  # bytes; 65000 knots take 3 MB
-
-_Count = Annotated[int, Meta(ge=0, description="be a whole number")]
-
-
-class _Version(Struct):
-    format_version: Annotated[int, Meta(ge=1, description="be a positive number")]
-
-
-class _Knots(Struct):
-    x: list[float]
-    y: list[float]
-
-
-class _Bins(Struct):
-    asked: Annotated[int, Meta(ge=1, description="be a number of at least 1")] = 250
-    made: _Count = 0
-    exact: Annotated[bool, Meta(description="be true or false")] = False
-
-
-class _CalibratorFile(Struct):
-    knots: Annotated[_Knots, Meta(description="hold the lists of numbers x and y")]
-    target: Annotated[Target, Meta(description=f"be one of {', '.join(TARGETS)}")]
-    raters: _Count
-    cases: _Count
-    voxels: _Count
-    rater: Annotated[_Count | None, Meta(description="be null or the number of a rater")] = None
-    region: Annotated[str | None, Meta(description="be null or a text")] = None
-    bins: _Bins | None = None
-    ensemble: Annotated[dict[str, Any] | None, Meta(description="be null or an object")] = None
-    fitted_on: FittedCases = None
 
 
 def write_calibrator(calibrator: Calibrator, path: Path) -> None:
@@ -143,24 +110,25 @@ def read_calibrator(path: str | Path) -> Calibrator:
         If the file is no calibrator, is damaged, or has a newer format; names file and field.
     """
     from twintrack.calibration.calibrator import Calibrator
+    from twintrack.calibration.records import Bins, CalibratorRecord, Version
 
     path = Path(path)
     content = read_record(path, object, LARGEST_FILE)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"not a calibrator file: its format is not {FORMAT!r}", file=path)
-    version = as_record(content, _Version, path).format_version
+    version = as_record(content, Version, path).format_version
     if version > FORMAT_VERSION:
         raise InputError(
             f"format_version is {version}, this TwinTrack reads up to {FORMAT_VERSION}: "
             "update TwinTrack",
             file=path,
         )
-    record = as_record(content, _CalibratorFile, path)
+    record = as_record(content, CalibratorRecord, path)
     try:
         fitted = CalibrationMap(record.knots.x, record.knots.y)
     except ValueError as error:
         raise InputError(f"its knots are broken: {error}", file=path) from error
-    bins = record.bins or _Bins()
+    bins = record.bins or Bins()
     calibrator = Calibrator(
         record.target,
         bins=bins.asked,

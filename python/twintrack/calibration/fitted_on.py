@@ -11,9 +11,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args
-
-from msgspec import Meta, Struct
+from typing import Any, Literal, NamedTuple, get_args
 
 from twintrack.files import as_record
 
@@ -73,20 +71,10 @@ class FittedCase(NamedTuple):
 
         Entries may have further fields. InputError if it is something else.
         """
+        from twintrack.calibration.records import FittedCases  # only where files are read
+
         entries = as_record(content, FittedCases, place="fitted_on")
         return None if entries is None else tuple(cls(one.case, one.score) for one in entries)
-
-
-class _Entry(Struct):
-    case: str
-    score: str | None = None
-
-
-FittedCases: TypeAlias = Annotated[
-    list[_Entry] | None,
-    Meta(description="be null or a list of objects with case and score"),
-]
-"""What `FittedCase.list_from_json` takes."""
 
 
 def find_overlap(
@@ -122,13 +110,6 @@ def find_overlap(
         if names:
             found[kind] = names
     return found
-
-
-OverlapRecord: TypeAlias = Annotated[
-    dict[Kind, tuple[str, ...]] | None,
-    Meta(description=f"be null or an object of lists of cases: {', '.join(get_args(Kind))}"),
-]
-"""`Overlap` as JSON has it; None if it is not known."""
 
 
 def count(overlap: Overlap) -> int:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from twintrack.arrays.host import region_array
 from twintrack.calibration.calibrator import Calibrator
-from twintrack.calibration.fitted_on import FittedCase, FittedCases
+from twintrack.calibration.fitted_on import FittedCase
+from twintrack.calibration.records import FittedCases
 from twintrack.cohort import Case
 from twintrack.ensemble import check_ensemble
 from twintrack.errors import InputError

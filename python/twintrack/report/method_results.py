@@ -12,7 +12,8 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from twintrack.calibration.fitted_on import Overlap, OverlapRecord
+from twintrack.calibration.fitted_on import Overlap
+from twintrack.calibration.records import OverlapRecord
 from twintrack.errors import InputError
 from twintrack.files import as_record, read_record, read_table
 from twintrack.report.examples import Example, read_examples

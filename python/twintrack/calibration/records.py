@@ -1,0 +1,71 @@
+"""What calibrator files, and lists of cases in other files, must hold; fields may be added to them.
+
+Imported where files are read and nowhere else: msgspec may be missing where arrays alone are used.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias, get_args
+
+from msgspec import Meta, Struct
+
+from twintrack.calibration.fitted_on import Kind
+from twintrack.calibration.map_fit import TARGETS, Target
+
+
+class FittedCaseRecord(Struct):
+    """A `FittedCase`."""
+
+    case: str
+    score: str | None = None
+
+
+FittedCases: TypeAlias = Annotated[
+    list[FittedCaseRecord] | None,
+    Meta(description="be null or a list of objects with case and score"),
+]
+"""What `FittedCase.list_from_json` takes."""
+
+OverlapRecord: TypeAlias = Annotated[
+    dict[Kind, tuple[str, ...]] | None,
+    Meta(description=f"be null or an object of lists of cases: {', '.join(get_args(Kind))}"),
+]
+"""`Overlap` as JSON has it; None if it is not known."""
+
+_Count = Annotated[int, Meta(ge=0, description="be a whole number")]
+
+
+class Version(Struct):
+    """Version of the format, which comes before all else."""
+
+    format_version: Annotated[int, Meta(ge=1, description="be a positive number")]
+
+
+class Knots(Struct):
+    """Knots of the map."""
+
+    x: list[float]
+    y: list[float]
+
+
+class Bins(Struct):
+    """What the file says of the bins."""
+
+    asked: Annotated[int, Meta(ge=1, description="be a number of at least 1")] = 250
+    made: _Count = 0
+    exact: Annotated[bool, Meta(description="be true or false")] = False
+
+
+class CalibratorRecord(Struct):
+    """What is asked of a calibrator file."""
+
+    knots: Annotated[Knots, Meta(description="hold the lists of numbers x and y")]
+    target: Annotated[Target, Meta(description=f"be one of {', '.join(TARGETS)}")]
+    raters: _Count
+    cases: _Count
+    voxels: _Count
+    rater: Annotated[_Count | None, Meta(description="be null or the number of a rater")] = None
+    region: Annotated[str | None, Meta(description="be null or a text")] = None
+    bins: Bins | None = None
+    ensemble: Annotated[dict[str, Any] | None, Meta(description="be null or an object")] = None
+    fitted_on: FittedCases = None
