@@ -133,7 +133,7 @@ def test_the_record_says_how_the_scores_are_made(folder: Path) -> None:
 
 def test_formats(folder: Path) -> None:
     pipeline = Pipeline([folder / "m"], load=False)
-    with pytest.raises(ValueError, match="needs .nii.gz"):
+    with pytest.raises(ValueError, match="no scale factor"):
         PredictJob(pipeline, folder, ".mha", "uint8")
     known = r"ending is '\.mhd'; it is one of \.nii\.gz, \.nii, \.mha"
     with pytest.raises(ValueError, match=known):

@@ -11,7 +11,7 @@ from typing import Any
 
 from twintrack.cohort.score_records import RECORD, REGIONS
 from twintrack.errors import InputError
-from twintrack.files import WRITTEN_SUFFIXES, split_suffix
+from twintrack.files import split_suffix
 from twintrack.nnunet.case_prediction import CasePrediction
 from twintrack.nnunet.image_cases import ImageCase
 from twintrack.nnunet.images import read_image
@@ -24,6 +24,7 @@ from twintrack.runs.job import Job, Product
 from twintrack.runs.records import Entry
 from twintrack.runs.store import Store
 from twintrack.volumes import write_volume
+from twintrack.volumes.writing import check_format
 
 
 @contextmanager
@@ -72,11 +73,7 @@ class PredictJob(Job[CasePrediction]):
     step_by_step = True
 
     def __post_init__(self) -> None:
-        if self.ending not in WRITTEN_SUFFIXES:
-            known = ", ".join(WRITTEN_SUFFIXES)
-            raise InputError(f"it is one of {known}", argument="ending", value=self.ending)
-        if self.ending == ".mha" and self.dtype != "float32":
-            raise InputError(f"MetaImage has no scale factor: {self.dtype} needs .nii.gz or .nii")
+        check_format(self.ending, self.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "tell": None}

@@ -27,17 +27,17 @@ from twintrack.cohort.score_records import (
     region_of_case,
 )
 from twintrack.errors import InputError
-from twintrack.files import WRITTEN_SUFFIXES, split_suffix
+from twintrack.files import split_suffix
 from twintrack.runs.editions import differing_options, edition
 from twintrack.runs.engine import Outcome, Settings, run_cases
 from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
 from twintrack.runs.memory import case_bytes
-from twintrack.runs.store import Entry, Store, dump_json, open_stores
+from twintrack.runs.store import Entry, Store, dump_json, stores_there
 from twintrack.runs.streaming import SLAB_VOXELS, open_score, planes_of
-from twintrack.volumes import HEADER_PARTS, QUANTISATION_ERROR, check_same_geometry, find_part
+from twintrack.volumes import HEADER_PARTS, check_same_geometry, find_part
 from twintrack.volumes.slabs import VolumeSlabs
-from twintrack.volumes.writing import write_slabs
+from twintrack.volumes.writing import check_format, write_slabs
 
 KIND = "calibrated"
 
@@ -94,14 +94,7 @@ class ApplyJob(Job[Opened]):
     kind = KIND
 
     def __post_init__(self) -> None:
-        if self.dtype not in QUANTISATION_ERROR:
-            known = ", ".join(QUANTISATION_ERROR)
-            raise InputError(f"choose one of {known}", argument="dtype", value=self.dtype)
-        if self.ending not in WRITTEN_SUFFIXES:
-            known = ", ".join(WRITTEN_SUFFIXES)
-            raise InputError(f"choose one of {known}", argument="ending", value=self.ending)
-        if self.ending == ".mha" and self.dtype.startswith("uint"):
-            raise InputError(f"MetaImage (.mha) has no scale factor; write {self.dtype} as .nii.gz")
+        check_format(self.ending, self.dtype)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -275,7 +268,7 @@ def check_folder(
             "folder, or replace them all with --force",
             file=record,
         )
-    found = _stores(job.folder / "store")
+    found = stores_there(job.folder / "store", KIND)
     same = [store for store in found if not differing_options(store.options, job.options)]
     foreign = [
         case
@@ -306,13 +299,6 @@ def check_folder(
             )
         outdated.append(path)
     return foreign, sorted(outdated)
-
-
-def _stores(root: Path) -> list[Store]:
-    try:
-        return open_stores(root, KIND)
-    except (FileNotFoundError, ValueError):
-        return []
 
 
 def _made_by(stores: Sequence[Store], case: str, path: Path) -> bool:

@@ -19,7 +19,7 @@ from twintrack.files import read_record
 from twintrack.runs.editions import differing_options
 from twintrack.runs.evaluate import KIND, EvaluateJob
 from twintrack.runs.result_folder import FORMAT
-from twintrack.runs.store import Store, open_stores
+from twintrack.runs.store import stores_there
 
 
 def check_results(
@@ -69,7 +69,7 @@ def _difference(folder: Path, method: str, options: Mapping[str, Any]) -> tuple[
         there, here = {"method": method, **content}, {"method": method, **options}
         return summary, _told(there, here)
     # The run has not ended, or was a part of one: nothing but its store tells.
-    stores = _stores(folder / "store")
+    stores = stores_there(folder / "store", KIND)
     told = [(store.folder, _told(store.options, options)) for store in stores]
     if told:
         return min(told, key=lambda found: len(found[1]))  # "" where one is of this method
@@ -114,10 +114,3 @@ def _read(summary: Path) -> dict[str, Any] | None:
         content = read_record(summary, dict)
         return content if content.get("format") == FORMAT else None
     return None
-
-
-def _stores(root: Path) -> list[Store]:
-    try:
-        return open_stores(root, KIND)
-    except (FileNotFoundError, ValueError):
-        return []

@@ -337,6 +337,14 @@ def open_stores(root: Path, kind: str | None = None) -> list[Store]:
     return newest(stores)
 
 
+def stores_there(root: Path, kind: str) -> list[Store]:
+    """As `open_stores`; none where there is none, or what is there cannot be read."""
+    try:
+        return open_stores(root, kind)
+    except (FileNotFoundError, ValueError):
+        return []
+
+
 def check_finished(
     folder: Path, cohort: Collection[str], finished: Iterable[str], failed: Iterable[Failure]
 ) -> None:

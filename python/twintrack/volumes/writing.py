@@ -24,6 +24,18 @@ _BLOCK_BYTES = 1 << 24
 QUANTISATION_ERROR = {"float32": 0.0, "float64": 0.0, "uint8": 0.5 / 255, "uint16": 0.5 / 65535}
 
 
+def check_format(ending: str, dtype: str) -> None:
+    """Raise unless scores can be written so: see `write_volume`."""
+    for name, value, known in (
+        ("ending", ending, WRITTEN_SUFFIXES),
+        ("dtype", dtype, QUANTISATION_ERROR),
+    ):
+        if value not in known:
+            raise InputError(f"it is one of {', '.join(known)}", argument=name, value=value)
+    if ending == ".mha" and dtype.startswith("uint"):
+        raise InputError(f"MetaImage (.mha) has no scale factor; write {dtype} as .nii.gz")
+
+
 def write_volume(
     path: str | os.PathLike[str],
     array: NDArray[Any],
