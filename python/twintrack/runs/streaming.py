@@ -19,6 +19,7 @@ from twintrack.cohort import Case, RegionRule, annotated_box
 from twintrack.cohort.region import BOX_MARGIN, open_mask, require_marked
 from twintrack.errors import InputError
 from twintrack.volumes import HEADER_PARTS, Volume, check_same_geometry, find_part
+from twintrack.volumes.geometry import with_first_planes
 from twintrack.volumes.slabs import VolumeSlabs, open_slabs
 
 SLAB_VOXELS = 1 << 20  # of each file: work for all cores, and about the size of a cache
@@ -91,14 +92,11 @@ class StreamedCase:
         """Return how many voxels outside of `part` a rater marks, over all raters; reads them."""
         if self.part is None:
             return 0
-        x, y, z = self.part
         marked = 0
         for volume in self._whole_raters:
-            first = 0
-            for slab in volume.slabs(self._planes):
-                inside = slab[x, y, max(z.start - first, 0) : max(z.stop - first, 0)]
+            for first, slab in with_first_planes(volume.slabs(self._planes)):
+                inside = _inside(slab, first, self.part)
                 marked += int(np.count_nonzero(slab)) - int(np.count_nonzero(inside))
-                first += slab.shape[2]
         return marked
 
     def slabs(self) -> Iterator[Slab]:
@@ -116,8 +114,7 @@ class StreamedCase:
                 marked = marked or bool(region.any())
             elif box is not None:
                 region = np.zeros(score.shape, np.bool_, "F")
-                x, y, z = box
-                region[x, y, max(z.start - first, 0) : max(z.stop - first, 0)] = True
+                _inside(region, first, box)[...] = True
             yield Slab(score, raters, region)
         for part in parts:
             next(part, None)  # reads on to the checksums
@@ -133,12 +130,10 @@ class StreamedCase:
         """Return `annotated_box` of the raters, which are read for it."""
         found = []
         for volume in self._raters:
-            first = 0
-            for slab in volume.slabs(self._planes):
+            for first, slab in with_first_planes(volume.slabs(self._planes)):
                 with contextlib.suppress(ValueError):  # nothing is marked here
                     x, y, z = annotated_box([slab], margin=0)
                     found.append((x, y, slice(z.start + first, z.stop + first)))
-                first += slab.shape[2]
         if not found:
             where = "" if self.part is None else f" where {self.place} lies"
             raise InputError(f"no rater marks any voxel{where}, so there is no annotated box")
@@ -180,6 +175,12 @@ def open_case(
     for place in places:
         check_same_geometry(reference, place, ignore=HEADER_PARTS if ignore_header else ())
     return StreamedCase(case, score.place, region_rule, part, score, whole, raters, roi)
+
+
+def _inside(slab: NDArray[Any], first: int, box: Box) -> NDArray[Any]:
+    """Return what of a slab that starts at a plane lies in a box of the volume."""
+    x, y, z = box
+    return slab[x, y, max(z.start - first, 0) : max(z.stop - first, 0)]
 
 
 def _start(box: Box | None) -> tuple[int, int, int]:

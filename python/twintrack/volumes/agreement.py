@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.volumes.axis_order import Orientation, all_orders, sources
+from twintrack.volumes.geometry import with_first_planes
 from twintrack.volumes.nnunet_files import Channels
 
 # Probabilities may have been stored in 16 bits, or summed up in another order.
@@ -162,22 +163,19 @@ def _sample(labels: Iterable[NDArray[Any]], values: Sequence[int], count: int) -
     """Return every so many-th voxel (n, 3) of the `count` with one of the labels."""
     step = -(-count // _SAMPLE)
     parts: list[NDArray[np.intp]] = []
-    seen, first = 0, 0
-    for slab in labels:
+    seen = 0
+    for first, slab in with_first_planes(labels):
         found = np.argwhere(_is_one_of(slab, values).T)[:, ::-1]  # plane by plane
         parts.append(found[-seen % step :: step] + np.array([0, 0, first]))
         seen += len(found)
-        first += slab.shape[2]
     return np.concatenate(parts)
 
 
 def _look_up(scores: Iterable[NDArray[Any]], voxels: NDArray[np.intp]) -> NDArray[Any]:
     """Return the scores of voxels (n, 3)."""
     values = np.zeros(len(voxels))
-    first = 0
-    for slab in scores:
+    for first, slab in with_first_planes(scores):
         here = (first <= voxels[:, 2]) & (voxels[:, 2] < first + slab.shape[2])
         x, y, z = voxels[here].T
         values[here] = slab[x, y, z - first]
-        first += slab.shape[2]
     return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -164,6 +164,14 @@ def find_part(
         return None
     x, y, z = (slice(int(a), int(a) + n) for a, n in zip(start, shape, strict=True))
     return x, y, z
+
+
+def with_first_planes(slabs: Iterable[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield consecutive slabs (x, y, planes), each after the index of its first plane."""
+    first = 0
+    for slab in slabs:
+        yield first, slab
+        first += slab.shape[2]
 
 
 def paste(part: Volume, box: tuple[slice, slice, slice], whole: Volume) -> Volume:

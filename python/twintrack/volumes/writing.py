@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from twintrack.arrays.host import refuse_masked
 from twintrack.errors import InputError
 from twintrack.files import WRITTEN_SUFFIXES, split_suffix
-from twintrack.volumes.geometry import Volume
+from twintrack.volumes.geometry import Volume, with_first_planes
 from twintrack.volumes.metaimage import write_metaimage
 from twintrack.volumes.nifti import write_nifti
 
@@ -135,10 +135,9 @@ def _write(
         return
     if levels:
         raise InputError(f"MetaImage has no scale factor; write {stored} as .nii.gz", file=path)
-    whole, first = np.empty(shape, stored, order="F"), 0
-    for block in blocks:
+    whole = np.empty(shape, stored, order="F")
+    for first, block in with_first_planes(blocks):
         whole[..., first : first + block.shape[2]] = block
-        first += block.shape[2]
     write_metaimage(path, whole, like.affine)
 
 
@@ -161,23 +160,21 @@ def _blocks(
     path: Path, slabs: Iterable[NDArray[Any]], stored: np.dtype[Any], levels: int
 ) -> Iterator[NDArray[Any]]:
     """Yield slabs as stored, in blocks along the last axis."""
-    first = 0
-    for slab in slabs:
+    for first, slab in with_first_planes(slabs):
         step = max(1, _BLOCK_BYTES * slab.shape[2] // max(1, slab.size * stored.itemsize))
         for start in range(0, slab.shape[2], step):
             block = slab[..., start : start + step]
             if levels:
                 outside = ~((block >= 0) & (block <= 1))  # NaN as well
-                _refuse(path, block, outside, first, f"not in [0, 1], as {stored} needs it")
+                _refuse(path, block, outside, first + start, f"not in [0, 1], as {stored} needs it")
                 scaled = np.multiply(block, levels, dtype=max(block.dtype, np.dtype(np.float32)))
                 yield np.rint(scaled, out=scaled).astype(stored)
             else:
                 if stored.kind in "iu" and not np.can_cast(block.dtype, stored):
                     limits = np.iinfo(stored)
                     outside = (block < limits.min) | (block > limits.max)
-                    _refuse(path, block, outside, first, f"does not fit {stored}")
+                    _refuse(path, block, outside, first + start, f"does not fit {stored}")
                 yield block.astype(stored, copy=False)
-            first += block.shape[2]
 
 
 def _refuse(
