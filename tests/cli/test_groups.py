@@ -71,6 +71,9 @@ def test_groups_are_spread_into_options_and_put_together_again():
     with pytest.raises(SystemExit) as ended:
         app(["-p", "xy", "--name", "abc", "--deep-look", "-b", "20"])
     assert ended.value.code == 7 + 10
+    with pytest.raises(SystemExit) as ended:
+        app(["-p", "xy", "--no-deep-look"])  # what is not asked for need not be refused
+    assert ended.value.code == 2
 
 
 def test_no_option_of_a_command_is_without_a_text():
