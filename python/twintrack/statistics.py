@@ -224,8 +224,7 @@ def _intervals(
 def _unscaled(values: _Floats, exponent: NDArray[np.int32]) -> _Floats:
     # Rounding may reach 1, which no value does, and which may stand for more than a double holds.
     below = np.nextafter(1, 0)
-    scaled: _Floats = np.ldexp(np.clip(values, -below, below), exponent)
-    return scaled
+    return np.ldexp(np.clip(values, -below, below), exponent)
 
 
 def resampled_means(sample: _Floats, resamples: int, seed: int) -> _Floats:
@@ -256,8 +255,7 @@ def _quantiles(ordered: _Floats, at: _Floats) -> _Floats:
     start = np.take_along_axis(ordered, below, axis=1)
     # Written as a step from `start`, so that equal neighbours give exactly their value.
     step: _Floats = np.take_along_axis(ordered, above, axis=1) - start
-    quantiles: _Floats = start + (position - below) * step
-    return quantiles
+    return np.asarray(start + (position - below) * step)
 
 
 def _bca_quantiles(deviations: _Floats, ordered: _Floats, tails: _Floats) -> _Floats:
@@ -284,5 +282,4 @@ def _bca_quantiles(deviations: _Floats, ordered: _Floats, tails: _Floats) -> _Fl
     slope = 1 - acceleration * shifted
     # Where it is 0 the correction is infinite: from there on the interval ends with the resamples.
     ends = np.divide(shifted, slope, out=np.copysign(np.inf, shifted), where=slope > 0)
-    quantiles: _Floats = ndtr(bias + ends)
-    return quantiles
+    return np.asarray(ndtr(bias + ends))

@@ -12,7 +12,6 @@ from twintrack.arrays.case import OpenCase, open_case
 from twintrack.arrays.numbers import number_between
 from twintrack.metrics.case_tally import CaseOverview, CaseTally
 from twintrack.metrics.crps import crps_corrected, crps_official
-from twintrack.metrics.ece import expected_error_per_rater
 from twintrack.metrics.figures import Figures, Protocol, check_protocol
 from twintrack.metrics.numpy_sum import numpy_sum
 from twintrack.metrics.vascular import degrees_of_case, invasion_distances
@@ -97,18 +96,19 @@ def evaluate(
 
     calibration, official = _calibration_tallies(case, whole, overview, protocol, notes)
     # What of the figures is of the whole case, and what of the voxels that calibration looks at.
-    whole_figures = whole.figures(protocol, voxel_volume=voxel_volume)
+    of_whole = whole.figures(protocol, voxel_volume=voxel_volume)
     found = calibration.figures(protocol)
-    ece = official.figures(protocol) if protocol == "official" else found
-    if protocol == "official" and _own_bin_matters(official):
-        notes.append(
-            "official: voxels with a confidence of exactly 1 have a bin of their own; "
-            "corrected puts them into the last"
-        )
+    ece = found
     if protocol == "official":
+        ece, closed = official.figures(), official.figures("corrected")
+        if not np.array_equal(ece.ece_per_rater, closed.ece_per_rater, equal_nan=True):
+            notes.append(
+                "official: voxels with a confidence of exactly 1 have a bin of their own; "
+                "corrected puts them into the last"
+            )
         crps = _official_crps(case, overview, whole, voxel_volume, notes)
     else:
-        crps = crps_corrected(whole_figures.predicted_volume, whole_figures.rater_volumes)
+        crps = crps_corrected(of_whole.predicted_volume, of_whole.rater_volumes)
 
     invasion: dict[str, float] = {}
     if vessels is not None:
@@ -118,11 +118,11 @@ def evaluate(
 
     figures = replace(
         found,
-        tdsc=whole_figures.tdsc,
-        predicted_volume=whole_figures.predicted_volume,
-        rater_volumes=whole_figures.rater_volumes,
         ece=ece.ece,
         ece_per_rater=ece.ece_per_rater,
+        tdsc=of_whole.tdsc,
+        predicted_volume=of_whole.predicted_volume,
+        rater_volumes=of_whole.rater_volumes,
     )
     return CaseMetrics(
         **vars(figures),
@@ -184,13 +184,6 @@ def _calibration_tallies(
         + "; corrected clamps it"
     )
     return tally, official
-
-
-def _own_bin_matters(tally: CaseTally) -> bool:
-    """Whether joining the bin of the value 1 to the last changes a calibration error."""
-    bins = tally.confidence_bins
-    closed, own = expected_error_per_rater(bins.closed()), expected_error_per_rater(bins)
-    return not np.array_equal(closed, own, equal_nan=True)
 
 
 def _official_crps(
