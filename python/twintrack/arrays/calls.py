@@ -82,8 +82,7 @@ def open_score(score: Any, out: Any | None = None) -> Call:
         require_scores(source.dtype, "score")
         _require_output(result, target)
         held = score
-        same = source.pointer == target.pointer and source.strides == target.strides
-        if not same and _overlap(source, target):
+        if _overlap(source, target) and _place(source) != _place(target):
             held = device_copy(score)
             source = device_array(held, "score")
         return DeviceCall([source], target, result, common_stream([source, target]), held)
@@ -91,8 +90,7 @@ def open_score(score: Any, out: Any | None = None) -> Call:
     if out is None:
         out = empty_like(score) if library_of(score) == "torch" else np.empty_like(read)
     written = output_array(out)
-    same = read.ctypes.data == written.ctypes.data and read.strides == written.strides
-    if not same and _overlap(read, written):
+    if _overlap(read, written) and _place(read) != _place(written):
         read = read.copy()
     return HostCall([read], written, out)
 
@@ -147,6 +145,13 @@ def share_memory(a: View, b: View) -> bool:
         return np.shares_memory(a, b, max_work=_SEARCH)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
+
+
+def _place(view: View) -> tuple[int, tuple[int, ...]]:
+    """Return the address of the first element, and the strides."""
+    if isinstance(view, DeviceArray):
+        return view.pointer, view.strides
+    return view.__array_interface__["data"][0], view.strides
 
 
 def _overlap(a: View, b: View) -> bool:

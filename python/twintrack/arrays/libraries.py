@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from numpy.typing import NDArray
@@ -27,11 +28,15 @@ _COMPARED_BY_TORCH = {"uint8", "int8", "int16", "int32", "int64"} | {
 
 def library_of(array: Any) -> str | None:
     """Return "torch" or "cupy" for an array of theirs or of a subclass, None for anything else."""
-    for base in type(array).__mro__:
-        library = base.__module__.split(".")[0]
-        if library in ("torch", "cupy") and hasattr(array, "device"):
-            return library
-    return None
+    kind: Any = type(array)
+    library = _library_of_type(kind)
+    return library if library is not None and hasattr(array, "device") else None
+
+
+@cache
+def _library_of_type(kind: type) -> str | None:
+    names = (base.__module__.split(".")[0] for base in kind.__mro__)
+    return next((name for name in names if name in ("torch", "cupy")), None)
 
 
 def device_kind(array: Any) -> str | None:

@@ -12,6 +12,7 @@ from twintrack.arrays.case import OpenCase, open_case
 from twintrack.arrays.numbers import number_between
 from twintrack.metrics.case_tally import CaseOverview, CaseTally
 from twintrack.metrics.crps import crps_corrected, crps_official
+from twintrack.metrics.ece import expected_error_per_rater
 from twintrack.metrics.figures import Figures, Protocol, check_protocol
 from twintrack.metrics.numpy_sum import numpy_sum
 from twintrack.metrics.vascular import degrees_of_case, invasion_distances
@@ -97,11 +98,12 @@ def evaluate(
     calibration, official = _calibration_tallies(case, whole, overview, protocol, notes)
     # What of the figures is of the whole case, and what of the voxels that calibration looks at.
     of_whole = whole.figures(protocol, voxel_volume=voxel_volume)
-    found = calibration.figures(protocol)
+    found = of_whole if calibration is whole else calibration.figures(protocol)
     ece = found
     if protocol == "official":
-        ece, closed = official.figures(), official.figures("corrected")
-        if not np.array_equal(ece.ece_per_rater, closed.ece_per_rater, equal_nan=True):
+        ece = found if official is calibration else official.figures()
+        closed = expected_error_per_rater(official.confidence_bins.closed())
+        if not np.array_equal(ece.ece_per_rater, closed, equal_nan=True):
             notes.append(
                 "official: voxels with a confidence of exactly 1 have a bin of their own; "
                 "corrected puts them into the last"
