@@ -18,6 +18,7 @@ from twintrack.arrays.libraries import (
     device_kind,
     empty_like,
     library_of,
+    of_library,
     refuse_gradient,
     zeros,
 )
@@ -118,17 +119,24 @@ def open_members(
     there = on_device(members=members, out=out)
     if len(members) == 0:
         raise InputError("members is empty: at least one array is needed")
-    if out is None:
-        out = _new_score(members[0], shape)
     named = [(f"members[{k}]", member) for k, member in enumerate(members)]
     if there:
+        if out is None:
+            first = members[0]
+            out = empty_like(first[0], float32=True) if shape is None else zeros(first, shape)
         *inputs, target = on_one_device([*named, ("out", out)])
-        _require_members(inputs, target)
+        _require_members(inputs)
+        _refuse_overlap(inputs, target)
         _require_output(out, target)
         return DeviceCall(inputs, target, out, common_stream([*inputs, target]), members)
     arrays = [to_numpy(member, name) for name, member in named]
+    _require_members(arrays)
+    if out is None:
+        like = arrays[0][0]
+        new = np.empty_like(like, np.float32) if shape is None else np.zeros(shape, np.float32)
+        out = of_library(new, members[0])
     written = output_array(out)
-    _require_members(arrays, written)
+    _refuse_overlap(arrays, written)
     return HostCall(arrays, written, out)
 
 
@@ -163,19 +171,15 @@ def _overlap(a: View, b: View) -> bool:
     return both and np.may_share_memory(a, b)
 
 
-def _new_score(member: Any, shape: tuple[int, ...] | None) -> Any:
-    """Return a float32 array: zeros of a shape, or like a channel of a member."""
-    if library_of(member) is None and device_kind(member) is None:
-        first = to_numpy(member, "members[0]")
-        return np.empty_like(first[0], np.float32) if shape is None else np.zeros(shape, "f4")
-    return empty_like(member[0], float32=True) if shape is None else zeros(member, shape)
-
-
-def _require_members(members: Sequence[View], out: View) -> None:
+def _require_members(members: Sequence[View]) -> None:
     for k, member in enumerate(members):
         require_scores(dtype_name(member.dtype), f"members[{k}]", "it must be")
         if not member.shape:
             raise InputError(f"members[{k}] is a single value; its first axis is that of channels")
+
+
+def _refuse_overlap(members: Sequence[View], out: View) -> None:
+    for k, member in enumerate(members):
         if _overlap(member, out):
             raise InputError(f"out overlaps members[{k}] in memory")
 

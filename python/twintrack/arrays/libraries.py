@@ -96,6 +96,15 @@ def zeros(array: Any, shape: Sequence[int]) -> Any:
         return library.zeros(tuple(shape), dtype=_float32(library), **where)
 
 
+def of_library(array: NDArray[Any], like: Any) -> Any:
+    """Return an array as the library of `like` has it, in the same memory: a tensor for torch."""
+    if library_of(like) != "torch":
+        return array
+    import torch
+
+    return torch.from_numpy(array)
+
+
 def device_copy(array: Any) -> Any:
     """Return a copy of an array on a device by its own library."""
     hint = "out overlaps score in part; pass one that does not"
