@@ -243,7 +243,7 @@ def differences(kind: Kind, seed: int = 0) -> tuple[float, float]:
     geometry = ExportGeometry.from_nnunet(
         properties, plans.get_configuration("used").spacing, plans.transpose_forward
     )
-    score = export_score(
+    exported = export_score(
         members,
         geometry,
         tumour=kind.tumour,
@@ -252,6 +252,7 @@ def differences(kind: Kind, seed: int = 0) -> tuple[float, float]:
         resampling=kind.resampling,
         force_separate_z=kind.force_separate_z,
     )
+    score = exported.numpy()
     assert score.shape == kind.shape
     assert expected.std() > 0.05  # there is something to compare
     if kind.box is not None:

@@ -8,7 +8,7 @@ matrix product with those rows: every metric and every method sees the same draw
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -106,10 +106,7 @@ def bootstrap(
         Values that are not real numbers, or a count that is not an integer.
     """
     table = _as_table(values, "values")
-    resamples, seed, level = _checked(resamples, seed, level, method)
-    return BootstrapResult(
-        *_intervals(table, resamples, seed, level, method), resamples, level, method, seed
-    )
+    return BootstrapResult(*_bootstrapped(table, resamples, seed, level, method))
 
 
 def paired_bootstrap(
@@ -142,13 +139,10 @@ def paired_bootstrap(
             f"a has {len(first)} cases and b {len(second)}; a paired comparison needs "
             "the same cases"
         )
-    resamples, seed, level = _checked(resamples, seed, level, method)
     with np.errstate(over="ignore"):
         difference = first - second
     _require_finite(difference, "(a - b)")
-    return PairedBootstrapResult(
-        *_intervals(difference, resamples, seed, level, method), resamples, level, method, seed
-    )
+    return PairedBootstrapResult(*_bootstrapped(difference, resamples, seed, level, method))
 
 
 def _as_table(values: ArrayLike, name: str) -> _Floats:
@@ -171,16 +165,18 @@ def _require_finite(table: _Floats, name: str) -> None:
         )
 
 
-def _checked(resamples: int, seed: int, level: float, method: str) -> tuple[int, int, float]:
+def _bootstrapped(
+    table: _Floats, resamples: int, seed: int, level: float, method: IntervalMethod
+) -> tuple[Any, ...]:
+    """Return the fields of a `BootstrapResult`."""
     if method not in get_args(IntervalMethod):
         raise InputError(
             f"choose from {', '.join(get_args(IntervalMethod))}", argument="method", value=method
         )
-    return (
-        whole_number(resamples, "resamples", 1),
-        whole_number(seed, "seed", 0),
-        number_between(level, "level", 0, 1),
-    )
+    resamples, seed = whole_number(resamples, "resamples", 1), whole_number(seed, "seed", 0)
+    level = number_between(level, "level", 0, 1)
+    intervals = _intervals(table, resamples, seed, level, method)
+    return (*intervals, resamples, level, method, seed)
 
 
 def _intervals(
@@ -224,8 +220,7 @@ def _intervals(
 def _unscaled(values: _Floats, exponent: NDArray[np.int32]) -> _Floats:
     # Rounding may reach 1, which no value does, and which may stand for more than a double holds.
     below = np.nextafter(1, 0)
-    scaled: _Floats = np.ldexp(np.clip(values, -below, below), exponent)
-    return scaled
+    return np.ldexp(np.clip(values, -below, below), exponent)
 
 
 def resampled_means(sample: _Floats, resamples: int, seed: int) -> _Floats:
@@ -256,8 +251,7 @@ def _quantiles(ordered: _Floats, at: _Floats) -> _Floats:
     start = np.take_along_axis(ordered, below, axis=1)
     # Written as a step from `start`, so that equal neighbours give exactly their value.
     step: _Floats = np.take_along_axis(ordered, above, axis=1) - start
-    quantiles: _Floats = start + (position - below) * step
-    return quantiles
+    return np.asarray(start + (position - below) * step)
 
 
 def _bca_quantiles(deviations: _Floats, ordered: _Floats, tails: _Floats) -> _Floats:
@@ -284,5 +278,4 @@ def _bca_quantiles(deviations: _Floats, ordered: _Floats, tails: _Floats) -> _Fl
     slope = 1 - acceleration * shifted
     # Where it is 0 the correction is infinite: from there on the interval ends with the resamples.
     ends = np.divide(shifted, slope, out=np.copysign(np.inf, shifted), where=slope > 0)
-    quantiles: _Floats = ndtr(bias + ends)
-    return quantiles
+    return np.asarray(ndtr(bias + ends))

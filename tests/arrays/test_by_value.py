@@ -14,7 +14,7 @@ import twintrack as tt
 from twintrack import calibration, ensemble, metrics, statistics
 from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.case import open_case
-from twintrack.metrics.vascular import contact_degrees, vascular_invasion
+from twintrack.metrics.vascular import contact_degrees, invasion_distances
 
 
 def case(seed=0):
@@ -44,7 +44,7 @@ RESULTS = {
     "CaseOverview": lambda seed: tt.CaseTally(3).add_and_overview(open_case(*case(seed)[:2])),
     "ReliabilityCurve": lambda seed: tt.reliability_curve(*case(seed)[:2]),
     "ContactDegrees": lambda seed: contact_degrees(*case(seed)),
-    "VascularInvasion": lambda seed: vascular_invasion(*case(seed)),
+    "VascularInvasion": lambda seed: invasion_distances(contact_degrees(*case(seed))),
     "MapBand": lambda seed: fitted(seed).bootstrap_band(resamples=3),
     "EqualMassBins": lambda seed: fitted(seed).bins_,
     "BinChoice": lambda seed: tt.Calibrator(bins="auto").merge(fitted_auto(seed)).bin_choice_,

@@ -18,7 +18,6 @@ from twintrack.metrics.vascular import (
     ContactDegrees,
     contact_degrees,
     invasion_distances,
-    vascular_invasion,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -366,7 +365,7 @@ def test_slices_of_too_many_pixels_are_refused():
 
 def test_unknown_protocol(golden_case):
     with pytest.raises(ValueError, match="protocol is 'offical'"):
-        vascular_invasion(*golden_case, protocol="offical")
+        invasion_distances(contact_degrees(*golden_case), "offical")
 
 
 # --- distances ------------------------------------------------------------------------------------
@@ -466,7 +465,7 @@ def test_distances_agree_where_the_grid_does_no_harm():
 
 def test_notes_name_degenerate_cases():
     def notes(name):
-        return " | ".join(vascular_invasion(*load_golden(name)).notes)
+        return " | ".join(invasion_distances(contact_degrees(*load_golden(name))).notes)
 
     assert "raters are equal" in notes("raters_identical")
     assert "no rater's tumour touches" in notes("all_raters_empty")
@@ -478,7 +477,7 @@ def test_notes_name_degenerate_cases():
 
 
 def test_one_call_and_two_steps_are_the_same(golden_case):
-    once = vascular_invasion(*golden_case, protocol="corrected")
+    once = invasion_distances(contact_degrees(*golden_case), "corrected")
     assert once == invasion_distances(contact_degrees(*golden_case), "corrected")
     assert list(once.distance) == list(VESSELS)
 

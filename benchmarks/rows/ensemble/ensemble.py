@@ -85,7 +85,7 @@ class Export(CaseRow):
 def export_with_twintrack(case: Case) -> NDArray[np.float32]:
     """One pass."""
     geometry = ExportGeometry.from_nnunet(case.properties(), NETWORK_SPACING)
-    return export_score(case.members, geometry, TUMOUR, calibrator=case.map)  # type: ignore[no-any-return]
+    return export_score(case.members, geometry, TUMOUR, calibrator=case.map)
 
 
 def export_with_nnunet(case: Case) -> NDArray[np.float32]:

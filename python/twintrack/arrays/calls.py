@@ -18,6 +18,7 @@ from twintrack.arrays.libraries import (
     device_kind,
     empty_like,
     library_of,
+    of_library,
     refuse_gradient,
     zeros,
 )
@@ -82,8 +83,7 @@ def open_score(score: Any, out: Any | None = None) -> Call:
         require_scores(source.dtype, "score")
         _require_output(result, target)
         held = score
-        same = source.pointer == target.pointer and source.strides == target.strides
-        if not same and _overlap(source, target):
+        if _overlap(source, target) and _place(source) != _place(target):
             held = device_copy(score)
             source = device_array(held, "score")
         return DeviceCall([source], target, result, common_stream([source, target]), held)
@@ -91,8 +91,7 @@ def open_score(score: Any, out: Any | None = None) -> Call:
     if out is None:
         out = empty_like(score) if library_of(score) == "torch" else np.empty_like(read)
     written = output_array(out)
-    same = read.ctypes.data == written.ctypes.data and read.strides == written.strides
-    if not same and _overlap(read, written):
+    if _overlap(read, written) and _place(read) != _place(written):
         read = read.copy()
     return HostCall([read], written, out)
 
@@ -120,17 +119,24 @@ def open_members(
     there = on_device(members=members, out=out)
     if len(members) == 0:
         raise InputError("members is empty: at least one array is needed")
-    if out is None:
-        out = _new_score(members[0], shape)
     named = [(f"members[{k}]", member) for k, member in enumerate(members)]
     if there:
+        if out is None:
+            first = members[0]
+            out = empty_like(first[0], float32=True) if shape is None else zeros(first, shape)
         *inputs, target = on_one_device([*named, ("out", out)])
-        _require_members(inputs, target)
+        _require_members(inputs)
+        _refuse_overlap(inputs, target)
         _require_output(out, target)
         return DeviceCall(inputs, target, out, common_stream([*inputs, target]), members)
     arrays = [to_numpy(member, name) for name, member in named]
+    _require_members(arrays)
+    if out is None:
+        like = arrays[0][0]
+        new = np.empty_like(like, np.float32) if shape is None else np.zeros(shape, np.float32)
+        out = of_library(new, members[0])
     written = output_array(out)
-    _require_members(arrays, written)
+    _refuse_overlap(arrays, written)
     return HostCall(arrays, written, out)
 
 
@@ -149,6 +155,13 @@ def share_memory(a: View, b: View) -> bool:
         return True
 
 
+def _place(view: View) -> tuple[int, tuple[int, ...]]:
+    """Return the address of the first element, and the strides."""
+    if isinstance(view, DeviceArray):
+        return view.pointer, view.strides
+    return view.__array_interface__["data"][0], view.strides
+
+
 def _overlap(a: View, b: View) -> bool:
     """Whether there are addresses between the first and the last element of both."""
     if isinstance(a, DeviceArray) and isinstance(b, DeviceArray):
@@ -158,19 +171,15 @@ def _overlap(a: View, b: View) -> bool:
     return both and np.may_share_memory(a, b)
 
 
-def _new_score(member: Any, shape: tuple[int, ...] | None) -> Any:
-    """Return a float32 array: zeros of a shape, or like a channel of a member."""
-    if library_of(member) is None and device_kind(member) is None:
-        first = to_numpy(member, "members[0]")
-        return np.empty_like(first[0], np.float32) if shape is None else np.zeros(shape, "f4")
-    return empty_like(member[0], float32=True) if shape is None else zeros(member, shape)
-
-
-def _require_members(members: Sequence[View], out: View) -> None:
+def _require_members(members: Sequence[View]) -> None:
     for k, member in enumerate(members):
         require_scores(dtype_name(member.dtype), f"members[{k}]", "it must be")
         if not member.shape:
             raise InputError(f"members[{k}] is a single value; its first axis is that of channels")
+
+
+def _refuse_overlap(members: Sequence[View], out: View) -> None:
+    for k, member in enumerate(members):
         if _overlap(member, out):
             raise InputError(f"out overlaps members[{k}] in memory")
 

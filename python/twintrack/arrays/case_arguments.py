@@ -284,5 +284,4 @@ def shape_of(value: Any) -> Shape | None:
         return tuple(int(n) for n in value.shape)
     if hasattr(value, "__cuda_array_interface__"):
         return tuple(int(n) for n in value.__cuda_array_interface__["shape"])
-    shape: Shape = np.shape(value)
-    return shape
+    return tuple(np.shape(value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,10 @@ def as_numbers(array: NDArray[Any]) -> NDArray[Any]:
     return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
+@cache  # NumPy spells a dtype in microseconds, as long as a small array is mapped
 def dtype_name(dtype: np.dtype[Any] | str) -> str:
     """Return the name of a dtype, "bfloat16" for a 2-byte void dtype."""
-    return str(dtype).replace("|V2", "bfloat16")
+    return "bfloat16" if str(dtype) == "|V2" else str(dtype)
 
 
 def mask_value(

@@ -99,8 +99,7 @@ class DeviceArray:
         low, high = self.extent
         raw = cuda_module().fetch(low, high - low, self.device, stream)
         dtype = np.dtype("V2" if self.dtype == "bfloat16" else self.dtype)
-        copied: NDArray[Any] = np.ndarray(self.shape, dtype, raw, self.pointer - low, self.strides)
-        return copied
+        return np.asarray(np.ndarray(self.shape, dtype, raw, self.pointer - low, self.strides))
 
     def compiled(self) -> _cuda.Array:
         """Return it as the compiled module takes it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from numpy.typing import NDArray
@@ -27,11 +28,15 @@ _COMPARED_BY_TORCH = {"uint8", "int8", "int16", "int32", "int64"} | {
 
 def library_of(array: Any) -> str | None:
     """Return "torch" or "cupy" for an array of theirs or of a subclass, None for anything else."""
-    for base in type(array).__mro__:
-        library = base.__module__.split(".")[0]
-        if library in ("torch", "cupy") and hasattr(array, "device"):
-            return library
-    return None
+    kind: Any = type(array)
+    library = _library_of_type(kind)
+    return library if library is not None and hasattr(array, "device") else None
+
+
+@cache
+def _library_of_type(kind: type) -> str | None:
+    names = (base.__module__.split(".")[0] for base in kind.__mro__)
+    return next((name for name in names if name in ("torch", "cupy")), None)
 
 
 def device_kind(array: Any) -> str | None:
@@ -89,6 +94,15 @@ def zeros(array: Any, shape: Sequence[int]) -> Any:
     with _library(array, "pass out=, an array to write to") as (library, _):
         where = {} if device_kind(array) == "cupy" else {"device": array.device}
         return library.zeros(tuple(shape), dtype=_float32(library), **where)
+
+
+def of_library(array: NDArray[Any], like: Any) -> Any:
+    """Return an array as the library of `like` has it, in the same memory: a tensor for torch."""
+    if library_of(like) != "torch":
+        return array
+    import torch
+
+    return torch.from_numpy(array)
 
 
 def device_copy(array: Any) -> Any:

@@ -61,16 +61,11 @@ def choose_bins(
             "name the cases in partial_fit, or give a number of bins"
         )
     dealt = deal(cases, folds, seed)
-    total = tallies[0].copy()
-    for tally in tallies[1:]:
-        total += tally
-    everything = total.dense()
+    everything = ScoreTally.of_all(tallies).dense()
     losses: dict[int, list[float]] = {bins: [] for bins in candidates}
     voxels = 0
     for fold in dealt:
-        held = tallies[fold[0]].copy()
-        for case in fold[1:]:
-            held += tallies[case]
+        held = ScoreTally.of_all([tallies[case] for case in fold])
         rest = ScoreTally.from_dense(everything - held.dense())
         if held.voxels == 0 or rest.voxels == 0:
             continue

@@ -175,7 +175,8 @@ class Calibrator(CaseGatherer):
         cases = read_cases(score, raters, region, stacked)
         with self._lock:
             before = dict(self.__dict__)
-            self._reset()
+            self._forget_map()
+            self._cases = CaseTallies()
             try:
                 for index, case in enumerate(cases):
                     with naming_case(index, len(cases)):
@@ -243,9 +244,8 @@ class Calibrator(CaseGatherer):
         if differing:
             name = differing[0]
             raise InputError(f"{name} is {mine[name]!r} here but {theirs[name]!r} in the other")
-        gathered = self._begun()
-        gathered.merge(other._cases)
-        self._added_to(gathered)
+        with self._adding() as gathered:
+            gathered.merge(other._cases)
         return self
 
     def bootstrap_band(
@@ -390,10 +390,6 @@ class Calibrator(CaseGatherer):
         self.n_bins_ = (provenance.get("bins") or {}).get("made", 0)
 
     # --- inside -------------------------------------------------------------------------------
-
-    def _reset(self) -> None:
-        self._forget_map()
-        self._cases = CaseTallies()
 
     def _forget_map(self) -> None:
         for name in Calibrator.__annotations__:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
@@ -80,11 +81,10 @@ class CaseGatherer(CalibratorParameters):
         """
         self.check_parameters()
         opened = open_case(score, raters, region)
-        cases = self._begun()
-        self._add(cases, opened, case)
-        if case is not None:
-            cases.record_cases([FittedCase.named(case)])
-        self._added_to(cases)
+        with self._adding() as cases:
+            self._add(cases, opened, case)
+            if case is not None:
+                cases.record_cases([FittedCase.named(case)])
         return self
 
     def add_tally(
@@ -110,11 +110,10 @@ class CaseGatherer(CalibratorParameters):
         """
         self.check_parameters()
         self._check_raters(tally.raters)
-        gathered = self._begun()
-        gathered.add_tally(tally, case, cases, region)
-        if case is not None and cases == 1:
-            gathered.record_cases([FittedCase.named(case)])
-        self._added_to(gathered)
+        with self._adding() as gathered:
+            gathered.add_tally(tally, case, cases, region)
+            if case is not None and cases == 1:
+                gathered.record_cases([FittedCase.named(case)])
         return self
 
     def record_cases(self, cases: Iterable[FittedCase]) -> Self:
@@ -123,9 +122,8 @@ class CaseGatherer(CalibratorParameters):
         `partial_fit` and `add_tally` record the names that they are given, but not the scores'
         files, nor the cases of a sum of tallies.
         """
-        gathered = self._begun()
-        gathered.record_cases(cases)
-        self._added_to(gathered)
+        with self._adding() as gathered:
+            gathered.record_cases(cases)
         return self
 
     @property
@@ -141,8 +139,9 @@ class CaseGatherer(CalibratorParameters):
         if self.target == "single" and not 0 <= self.rater < raters:
             raise InputError(f"rater is {self.rater} but there are {raters} raters, counted from 0")
 
-    def _begun(self) -> CaseTallies:
-        """Return what a case is to be added to."""
+    @contextmanager
+    def _adding(self) -> Iterator[CaseTallies]:
+        """Give what a case is added to; the map is then another, unless nothing could be added."""
         with self._lock:
             if "_cases" not in self.__dict__:
                 if "map_" in self.__dict__:
@@ -150,9 +149,8 @@ class CaseGatherer(CalibratorParameters):
                         "this Calibrator was loaded from a file, which holds no tallies"
                     )
                 self._cases = CaseTallies()
-            return self._cases
-
-    def _added_to(self, cases: CaseTallies) -> None:
+            cases = self._cases
+        yield cases
         with self._lock:
             if self._cases is cases:  # a fit in another thread begins anew
                 self._forget_map()

@@ -203,10 +203,7 @@ class CaseTallies:
         tallies = self.tallies()
         if not tallies:
             raise InputError("no voxels were given")
-        total = tallies[0].copy()
-        for tally in tallies[1:]:
-            total += tally
-        return total
+        return ScoreTally.of_all(tallies)
 
     def copy(self) -> CaseTallies:
         """Return what is there at the moment, to which voxels can be added apart."""

@@ -145,11 +145,16 @@ class ScoreTally:
             self._rows = None
         return self
 
-    def __add__(self, other: ScoreTally) -> ScoreTally:
-        total = ScoreTally(self.raters)
-        total += self
-        total += other
+    @classmethod
+    def of_all(cls, tallies: Sequence[ScoreTally]) -> ScoreTally:
+        """Return the sum of one tally or more, a tally of its own."""
+        total = tallies[0].copy()
+        for tally in tallies[1:]:
+            total += tally
         return total
+
+    def __add__(self, other: ScoreTally) -> ScoreTally:
+        return self.of_all([self, other])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ScoreTally):

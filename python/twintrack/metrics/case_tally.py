@@ -220,8 +220,7 @@ class CaseTally:
     @property
     def votes(self) -> NDArray[np.uint64]:
         """Voxels by number of thresholds exceeded and number of votes: (7, N + 1)."""
-        voxels: NDArray[np.uint64] = self._tally.votes
-        return voxels
+        return self._tally.votes
 
     @property
     def voxels(self) -> int:
@@ -252,8 +251,7 @@ class CaseTally:
     @property
     def rater_voxels(self) -> NDArray[np.uint64]:
         """Voxels that each rater marked: (N,)."""
-        marked: NDArray[np.uint64] = self.score_bins.votes.sum(axis=0)
-        return marked
+        return np.asarray(self.score_bins.votes.sum(axis=0))
 
     @property
     def squared_scores(self) -> float:

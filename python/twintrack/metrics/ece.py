@@ -20,8 +20,7 @@ def expected_error_per_rater(bins: Bins) -> NDArray[np.float64]:
         return np.full(bins.votes.shape[1], np.nan)
     # n_b |rate - mean| = |votes - total|: nothing is divided that need not be.
     gaps = np.abs(bins.votes - bins.total[:, np.newaxis]).sum(axis=0)
-    errors: NDArray[np.float64] = gaps / np.float64(voxels)
-    return errors
+    return np.asarray(gaps / np.float64(voxels))
 
 
 def expected_error(bins: Bins) -> float:

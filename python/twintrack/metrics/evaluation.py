@@ -97,18 +97,20 @@ def evaluate(
 
     calibration, official = _calibration_tallies(case, whole, overview, protocol, notes)
     # What of the figures is of the whole case, and what of the voxels that calibration looks at.
-    whole_figures = whole.figures(protocol, voxel_volume=voxel_volume)
-    found = calibration.figures(protocol)
-    ece = official.figures(protocol) if protocol == "official" else found
-    if protocol == "official" and _own_bin_matters(official):
-        notes.append(
-            "official: voxels with a confidence of exactly 1 have a bin of their own; "
-            "corrected puts them into the last"
-        )
+    of_whole = whole.figures(protocol, voxel_volume=voxel_volume)
+    found = of_whole if calibration is whole else calibration.figures(protocol)
+    ece = found
     if protocol == "official":
+        ece = found if official is calibration else official.figures()
+        closed = expected_error_per_rater(official.confidence_bins.closed())
+        if not np.array_equal(ece.ece_per_rater, closed, equal_nan=True):
+            notes.append(
+                "official: voxels with a confidence of exactly 1 have a bin of their own; "
+                "corrected puts them into the last"
+            )
         crps = _official_crps(case, overview, whole, voxel_volume, notes)
     else:
-        crps = crps_corrected(whole_figures.predicted_volume, whole_figures.rater_volumes)
+        crps = crps_corrected(of_whole.predicted_volume, of_whole.rater_volumes)
 
     invasion: dict[str, float] = {}
     if vessels is not None:
@@ -118,11 +120,11 @@ def evaluate(
 
     figures = replace(
         found,
-        tdsc=whole_figures.tdsc,
-        predicted_volume=whole_figures.predicted_volume,
-        rater_volumes=whole_figures.rater_volumes,
         ece=ece.ece,
         ece_per_rater=ece.ece_per_rater,
+        tdsc=of_whole.tdsc,
+        predicted_volume=of_whole.predicted_volume,
+        rater_volumes=of_whole.rater_volumes,
     )
     return CaseMetrics(
         **vars(figures),
@@ -184,13 +186,6 @@ def _calibration_tallies(
         + "; corrected clamps it"
     )
     return tally, official
-
-
-def _own_bin_matters(tally: CaseTally) -> bool:
-    """Whether joining the bin of the value 1 to the last changes a calibration error."""
-    bins = tally.confidence_bins
-    closed, own = expected_error_per_rater(bins.closed()), expected_error_per_rater(bins)
-    return not np.array_equal(closed, own, equal_nan=True)
 
 
 def _official_crps(

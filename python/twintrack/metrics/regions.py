@@ -21,8 +21,7 @@ def scored(score: ArrayLike) -> NDArray[np.bool_]:
     array = score_array(score)
     if array.dtype.kind != "f":  # bfloat16: all bits but the sign
         array = array.view(np.uint16) & 0x7FFF
-    found: NDArray[np.bool_] = array > 0
-    return found
+    return array > 0
 
 
 def near_tumour(
@@ -50,7 +49,7 @@ def near_tumour(
     ValueError
         If `margin` is negative or infinite, or `spacing` is not positive or has the wrong length.
     """
-    from scipy.ndimage import distance_transform_edt
+    from scipy.ndimage import distance_transform_edt, find_objects
 
     masks = rater_arrays(raters)
     shape = masks[0].shape
@@ -69,13 +68,11 @@ def near_tumour(
     if not marked.any():
         return marked
     # Distances are needed in the bounding box of what can be near alone.
-    box = []
-    for axis, size in enumerate(sizes):
-        others = tuple(other for other in range(len(shape)) if other != axis)
-        along = np.flatnonzero(marked.any(axis=others))
-        reach = int(np.ceil(margin / size))
-        box.append(slice(max(int(along[0]) - reach, 0), int(along[-1]) + reach + 1))
-    inside = tuple(box)
+    reach = [int(np.ceil(margin / size)) for size in sizes]
+    inside = tuple(
+        slice(max(part.start - by, 0), part.stop + by)
+        for part, by in zip(find_objects(marked.view(np.uint8))[0], reach, strict=True)
+    )
     distance = distance_transform_edt(~marked[inside], sampling=sizes)
     near = np.zeros(shape, np.bool_)
     near[inside] = distance <= margin

@@ -47,8 +47,7 @@ def staple_consensus(raters: ArrayLike | Sequence[ArrayLike]) -> NDArray[np.bool
     votes = _count_votes(rater_arrays(raters))
     walked = np.full(votes.marked.shape, votes.consensus[0])
     walked[votes.marked] = votes.consensus[votes.pattern]
-    consensus: NDArray[np.bool_] = walked.transpose(np.argsort(votes.axes))
-    return consensus
+    return np.asarray(walked.transpose(np.argsort(votes.axes)))
 
 
 def staple_dice(
@@ -132,8 +131,7 @@ def _staple(patterns: NDArray[np.bool_], count: NDArray[np.int64]) -> NDArray[np
     `patterns` is (N, P), `count` (P,) voxels. NaN where tumour or background has died out.
     """
     if np.all(patterns == patterns[0]):
-        unanimous: NDArray[np.float64] = patterns[0].astype(np.float64)
-        return unanimous
+        return np.asarray(patterns[0].astype(np.float64))
     probability: NDArray[np.float64] = patterns.mean(axis=0)
     prior = float(count @ probability) / float(count.sum())
     before = None
@@ -168,5 +166,4 @@ def _predicted(prediction: ArrayLike, votes: _Votes) -> NDArray[np.bool_]:
         voxel = np.argwhere(~((given >= 0) & (given <= 1)))[0]
         rule = "scores must be in [0, 1]" if given.dtype.kind == "f" else "labels must be 0 or 1"
         raise InputError(f"prediction{voxel.tolist()} is {given[tuple(voxel)]}; {rule}")
-    predicted: NDArray[np.bool_] = values > 0.5
-    return predicted
+    return np.asarray(values > 0.5)

@@ -133,20 +133,6 @@ def degrees_of_case(case: OpenCase, labels: Mapping[str, int] = VESSELS) -> Cont
     return ContactDegrees(names, degrees[..., :n], degrees[..., n:], occurs, case.vessels.shape)
 
 
-def vascular_invasion(
-    score: ArrayLike,
-    raters: ArrayLike | Sequence[ArrayLike],
-    vessels: ArrayLike,
-    protocol: Protocol = "official",
-    labels: Mapping[str, int] = VESSELS,
-) -> VascularInvasion:
-    """Return the distance between predicted and reference contact for each vessel.
-
-    `contact_degrees` followed by `invasion_distances`; see there.
-    """
-    return invasion_distances(contact_degrees(score, raters, vessels, labels), protocol)
-
-
 def invasion_distances(
     degrees: ContactDegrees, protocol: Protocol = "official"
 ) -> VascularInvasion:
@@ -220,8 +206,7 @@ def _official_distance(
 def _density(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
     deviation = degrees.std() + _WIDENING
     z = (_GRID - degrees.mean()) / deviation
-    density: NDArray[np.float64] = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) / deviation
-    return density
+    return np.asarray(np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) / deviation)
 
 
 def _alone(density: NDArray[np.float64], mean: float) -> float:

@@ -101,7 +101,7 @@ def _drawn_sums(
     sums = np.zeros(())
     rows: list[NDArray[np.float64]] = []
     for number, (_, narrow) in enumerate(tallies.narrow(), start=1):
-        group = group_of[_cells(narrow)]
+        group = group_of[narrow.index()]
         made = group_of.max() + 1
         columns = _columns(narrow, target, rater)
         rows.append(np.concatenate([np.bincount(group, c, minlength=made) for c in columns]))
@@ -109,12 +109,6 @@ def _drawn_sums(
             sums = sums + drawn[:, number - len(rows) : number] @ np.stack(rows)
             rows = []
     return sums
-
-
-def _cells(narrow: PackedTally) -> NDArray[np.intp]:
-    if narrow.cells is not None:
-        return narrow.cells.astype(np.intp)
-    return np.arange(narrow.first, narrow.first + len(narrow.columns[0]))
 
 
 def _columns(narrow: PackedTally, target: str, rater: int) -> list[NDArray[np.float64]]:

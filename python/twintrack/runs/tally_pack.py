@@ -84,17 +84,18 @@ class PackedTally:
 
     def add_to(self, sums: NDArray[np.uint64]) -> None:
         """Add to dense sums (2 + N, GRID_CELLS)."""
-        index = self._index()
+        index = self.index()
         for total, column in zip(sums, self.columns, strict=True):
             total[index] += column
 
     def take_from(self, sums: NDArray[np.uint64]) -> None:
         """Subtract from dense sums that it was added to."""
-        index = self._index()
+        index = self.index()
         for total, column in zip(sums, self.columns, strict=True):
             total[index] -= column
 
-    def _index(self) -> Any:
+    def index(self) -> Any:
+        """Return what takes the listed cells of an array over the grid."""
         if self.cells is None:
             return slice(self.first, self.first + len(self.columns[0]))
         return self.cells.astype(np.intp)
