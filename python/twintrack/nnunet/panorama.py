@@ -27,6 +27,7 @@ from twintrack.nnunet.prepared import (
     file_of,
     found,
     message_of,
+    other_grid,
     prepare_cases,
     read_predictable,
 )
@@ -38,7 +39,7 @@ from twintrack.runs.memory import count_voxels
 from twintrack.runs.records import Entry
 from twintrack.runs.store import Store
 from twintrack.version import __version__
-from twintrack.volumes import Volume, check_same_geometry, read_label_map, write_volume
+from twintrack.volumes import Volume, read_label_map, write_volume
 
 PANCREAS = (ANATOMY_LABELS["PDAC"], ANATOMY_LABELS["parenchyma"], ANATOMY_LABELS["pancreatic duct"])
 """PANORAMA's labels that make up the organ: what the coarse network learns to find."""
@@ -164,18 +165,13 @@ class PanoramaJob(PrepareJob[Annotated]):
             return Annotated(faults=[Fault(case.name, file, "unreadable", message_of(error))])
         known = set(ANATOMY_LABELS.values())
         unknown = sorted(set(np.unique(labels.array).tolist()) - known)
-        kind = message = ""
-        try:
-            check_same_geometry(image, labels)
-        except ValueError as error:
-            kind = "shape" if image.array.shape != labels.array.shape else "header"
-            message = message_of(error)
-        if not kind and unknown:
-            kind, message = "labels", f"has labels {unknown}; PANORAMA's are 0 to {max(known)}"
-        if not kind and not np.isin(labels.array, PANCREAS).any():
-            kind, message = "empty", "has no pancreas"
-        if kind:
-            return Annotated(faults=[Fault(case.name, str(files["labels"]), kind, message)])
+        wrong = other_grid(image, labels)
+        if wrong is None and unknown:
+            wrong = "labels", f"has labels {unknown}; PANORAMA's are 0 to {max(known)}"
+        if wrong is None and not np.isin(labels.array, PANCREAS).any():
+            wrong = "empty", "has no pancreas"
+        if wrong is not None:
+            return Annotated(faults=[Fault(case.name, str(files["labels"]), *wrong)])
         return Annotated(image, labels)
 
     def compute(self, loaded: Annotated) -> Product:

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from twintrack.errors import InputError
-from twintrack.files import read_record, replacing, split_suffix
+from twintrack.files import read_record, split_suffix, write_text
 from twintrack.nnunet.locks import locked
 from twintrack.nnunet.nnunet_commands import run_command
 from twintrack.nnunet.panorama import STORE
@@ -119,8 +119,7 @@ class TrainingData:
         preprocess = ["preprocess_entry", "-d", str(self._number), "-c", wanted]
         preprocess += ["-plans_name", training.used_plans, "-np", processes]
         run_command(preprocess, environment, log, held)
-        with replacing(self._stamp) as temporary:
-            temporary.write_text(self._wanted, encoding="utf-8")
+        write_text(self._stamp, self._wanted)
 
     def _check_splits(self) -> None:
         splits = self._home / "splits_final.json"
