@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,15 +47,6 @@ STORE = "prepared"
 """Folder of the store in the data set of the members, which nnU-Net does not look into."""
 
 _LABELS: tuple[Mapping[str, int], ...] = ({"background": 0, "pancreas": 1}, ANATOMY_LABELS)
-
-
-def dataset_folder(raw: PathLike, number: int, name: str) -> Path:
-    """Return nnU-Net's folder of a raw data set: ``RAW/DatasetNNN_NAME``."""
-    if not 1 <= number <= 999:
-        raise InputError(f"data set number is {number}; nnU-Net's are 1 to 999")
-    if not re.fullmatch(r"\w+", name):
-        raise InputError(f"data set name is {name!r}; letters, digits and _ are allowed")
-    return Path(raw) / f"Dataset{number:03d}_{name}"
 
 
 @dataclass(eq=False)
@@ -107,6 +97,9 @@ class PanoramaJob(PrepareJob[Annotated]):
                 f"coarse and fine are both {self.fine}; nnU-Net tells data sets by number"
             )
         _ = self.rule
+        for number in (self.coarse, self.fine):
+            if not 1 <= number <= 999:
+                raise InputError(f"data set number is {number}; nnU-Net's are 1 to 999")
         for target in self.targets:
             for other in target.parent.glob(f"{target.name.partition('_')[0]}_*"):
                 if other != target and other.is_dir():
@@ -117,10 +110,8 @@ class PanoramaJob(PrepareJob[Annotated]):
     @property
     def targets(self) -> tuple[Path, Path]:
         """Folders of the two data sets."""
-        return (
-            dataset_folder(self.raw, self.coarse, "Pancreas"),
-            dataset_folder(self.raw, self.fine, "PDAC"),
-        )
+        coarse, fine = f"Dataset{self.coarse:03d}_Pancreas", f"Dataset{self.fine:03d}_PDAC"
+        return self.raw / coarse, self.raw / fine
 
     @property
     def rule(self) -> RoiRule:
