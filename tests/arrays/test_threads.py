@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from twintrack import ScoreTally, _core
 from twintrack.arrays.threads import max_threads, set_max_threads, thread_limit
-from twintrack.runs.engine import work_through
+from twintrack.runs.engine import flow_through
 
 
 def tally():
@@ -82,7 +82,7 @@ def test_neither_openmp_nor_the_environment_is_told():
             assert openmp_threads() == before
         finally:
             set_max_threads(None)
-    inside = list(work_through(range(4), lambda _: (max_threads(), openmp_threads()), workers=2))
+    inside = list(flow_through(range(4), lambda _: [(max_threads(), openmp_threads())], workers=2))
     assert {openmp for _, openmp in inside} == {openmp_threads()}
     assert {limit for limit, _ in inside} == {max(1, max_threads() // 2)}
     assert dict(os.environ) == environment

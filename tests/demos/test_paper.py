@@ -59,13 +59,15 @@ def test_from_phantoms_to_the_report(tmp_path: Path) -> None:
         assert not score[~roi].any()
         assert score[roi].any()
 
-    files = {file: file.read_bytes() for file in tmp_path.rglob("scores/**/*") if file.is_file()}
+    def predictions() -> dict[Path, bytes]:
+        files = [*tmp_path.rglob("scores/**/*.nii.gz"), *tmp_path.rglob("prediction.json")]
+        return {file: file.read_bytes() for file in files}
+
+    files = predictions()
     predicted[-1].unlink()  # predicted again from the same networks
     with pytest.raises(Reached):
         run_demo_full(tmp_path, SCALE, told=until("fitting"))
-    assert files == {
-        file: file.read_bytes() for file in tmp_path.rglob("scores/**/*") if file.is_file()
-    }
+    assert files == predictions()
 
 
 def test_folder_of_another_scale_or_seed_is_refused(tmp_path: Path, capsys: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 from twintrack import _core
 from twintrack.cohort import Case, read_manifest
 from twintrack.errors import InputError
-from twintrack.runs.engine import Settings, plan_cases, run_cases, work_through
+from twintrack.runs.engine import Settings, flow_through, plan_cases, run_cases
 from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
 from twintrack.runs.progress import Quiet
@@ -264,15 +264,15 @@ def test_tallies_are_added_up(cases, store):
 def test_cores_are_shared_out():
     """With as many workers as cores each must compute on one, or they get in each other's way."""
     cores = _core.max_threads()
-    assert set(work_through(range(8), lambda _: _core.max_threads(), workers=cores)) == {1}
-    assert set(work_through(range(2), lambda _: _core.max_threads(), workers=1)) == {cores}
+    assert set(flow_through(range(8), lambda _: [_core.max_threads()], workers=cores)) == {1}
+    assert set(flow_through(range(2), lambda _: [_core.max_threads()], workers=1)) == {cores}
     assert _core.max_threads() == cores
 
 
 def test_error_of_the_work_itself_is_raised():
     with pytest.raises(ZeroDivisionError):
-        list(work_through([1, 0, 2], lambda k: 1 / k, workers=2))
-    assert list(work_through([], lambda k: k)) == []
+        list(flow_through([1, 0, 2], lambda k: [1 / k], workers=2))
+    assert list(flow_through([], lambda k: [k])) == []
 
 
 def test_plan_tells_what_there_is_to_do(cohort, tmp_path):

@@ -41,11 +41,15 @@ def test_interrupted_wait_leaves_no_place_in_the_queue():
             ended.wait(10)
 
     thread = threading.Thread(target=other)
-    thread.start()
-    begun.wait(10)
-    with pytest.raises(KeyboardInterrupt), lock:
-        pass
-    ended.set()
-    thread.join()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        thread.start()
+        begun.wait(10)
+        with pytest.raises(KeyboardInterrupt), lock:
+            pass
+    finally:
+        ended.set()
+        thread.join()
+        signal.signal(signal.SIGINT, before)
     assert not lock._waiting
     assert not lock._taken

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
@@ -18,91 +18,65 @@ from twintrack.errors import InputError
 if TYPE_CHECKING:
     from twintrack.nnunet.prepared import Prepared, PrepareJob
 
-_panorama = functools.partial(typer.Option, rich_help_panel="PANORAMA")
-_curvas = functools.partial(typer.Option, rich_help_panel="CURVAS–PDACVI")
+
+@dataclass(frozen=True)
+class Panorama:
+    """How nnU-Net's data sets are made.
+
+    Attributes
+    ----------
+    labels
+        Folder of CASE.nii.gz label maps. May be repeated; the first that has a case counts.
+    coarse
+        Number of the coarse data set.
+    fine
+        Number of the members' data set.
+    coarse_spacing
+        Voxel size in mm of the coarse data set.
+    margins
+        Margin in mm with which CTs are cropped to the pancreas: left-right, front-back, head-feet.
+    """
+
+    panel: ClassVar[str] = "PANORAMA"
+
+    labels: Annotated[list[Path] | None, typer.Option("-l")] = None
+    coarse: int = 103
+    fine: Annotated[int, typer.Option("-d")] = 104
+    coarse_spacing: Annotated[str, typer.Option("--coarse_spacing")] = "4.5,4.5,9"
+    margins: str = "100,50,15"
 
 
-class Layout(str, Enum):
-    """Data sets that are understood."""
+@dataclass(frozen=True)
+class Curvas:
+    """What the manifest names.
 
-    panorama = "panorama"
-    curvas = "curvas"
+    Attributes
+    ----------
+    predictions
+        Folder in which twintrack predict puts, or will put, the scores.
+    raters
+        Raters that each case needs; by default the most that any case has.
+    ending
+        Format of the scores and regions, as given to twintrack predict.
+    rois
+        Name the regions of twintrack predict --save_roi in the manifest.
+    """
+
+    panel: ClassVar[str] = "CURVAS–PDACVI"
+
+    predictions: Annotated[Path | None, typer.Option("-p")] = None
+    raters: Annotated[int | None, typer.Option(min=1)] = None
+    ending: Annotated[options.Ending, typer.Option("--file_ending")] = options.Ending.nii_gz
+    rois: Annotated[bool, typer.Option("--roi")] = False
 
 
 def prepare(
-    layout: Annotated[
-        Layout,
-        typer.Argument(
-            help="panorama: images and labels to nnU-Net's data sets of the coarse and of the "
-            "high-resolution network. curvas: CASE/image.nii.gz and CASE/annotation_1.nii.gz … to "
-            "a cohort manifest.",
-        ),
-    ],
-    source: Annotated[
-        Path,
-        typer.Option(
-            "-i", help="Folder of the images, or of the cases in CURVAS layout.", show_default=False
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            help="panorama: nnUNet_raw, by default that of the environment. curvas: the manifest "
-            "(CSV) to write.",
-        ),
-    ] = None,
-    labels: Annotated[
-        list[Path] | None,
-        _panorama(
-            "-l",
-            help="Folder of CASE.nii.gz label maps. May be repeated; the first that has a case "
-            "counts.",
-        ),
-    ] = None,
-    coarse: Annotated[
-        int,
-        _panorama("--coarse", help="Number of the coarse data set."),
-    ] = 103,
-    fine: Annotated[
-        int,
-        _panorama("-d", help="Number of the members' data set."),
-    ] = 104,
-    coarse_spacing: Annotated[
-        str,
-        _panorama("--coarse_spacing", help="Voxel size in mm of the coarse data set."),
-    ] = "4.5,4.5,9",
-    margins: Annotated[
-        str,
-        _panorama(
-            "--margins",
-            help="Margin in mm with which CTs are cropped to the pancreas: left-right, front-back, "
-            "head-feet.",
-        ),
-    ] = "100,50,15",
-    predictions: Annotated[
-        Path | None,
-        _curvas("-p", help="Folder in which twintrack predict puts, or will put, the scores."),
-    ] = None,
-    raters: Annotated[
-        int | None,
-        _curvas(
-            "--raters",
-            min=1,
-            help="Raters that each case needs; by default the most that any case has.",
-        ),
-    ] = None,
-    ending: Annotated[
-        options.Ending,
-        _curvas(
-            "--file_ending", help="Format of the scores and regions, as given to twintrack predict."
-        ),
-    ] = options.Ending.nii_gz,
-    rois: Annotated[
-        bool,
-        _curvas("--roi", help="Name the regions of twintrack predict --save_roi in the manifest."),
-    ] = False,
+    layout: Annotated[Literal["panorama", "curvas"], typer.Argument()],
+    source: Annotated[Path, typer.Option("-i")],
+    output: Annotated[Path | None, typer.Option("-o")] = None,
     *,
+    data_sets: Panorama,
+    manifest: Curvas,
     run: Sharing,
     telling: options.Telling,
 ) -> None:
@@ -112,6 +86,17 @@ def prepare(
     labels) is listed; cases that cannot be used are left out. Cases that were made of, or looked at
     in, the same files before are not made or looked at again. The manifest is written when all its
     parts (-num_parts) are done.
+
+    Parameters
+    ----------
+    layout
+        panorama: images and labels to nnU-Net's data sets of the coarse and of the high-resolution
+        network. curvas: CASE/image.nii.gz and CASE/annotation_1.nii.gz … to a cohort manifest.
+    source
+        Folder of the images, or of the cases in CURVAS layout.
+    output
+        panorama: nnUNet_raw, by default that of the environment. curvas: the manifest (CSV) to
+        write.
     """
     from twintrack.files import check_file_place, check_folder_place
     from twintrack.nnunet import curvas, panorama
@@ -119,36 +104,37 @@ def prepare(
     report = telling.report()
     job: PrepareJob[Any]
     work: Callable[..., Prepared]
-    if layout is Layout.panorama:
+    if layout == "panorama":
         raw = output or environment_folder("nnUNet_raw", "-o")
+        labels = data_sets.labels
         if not labels:
             raise InputError("-l is missing: the folder of PANORAMA's label maps")
         check_folder_place(raw)
         job = panorama.PanoramaJob(
             raw,
-            coarse,
-            fine,
-            options.lengths(coarse_spacing, "--coarse_spacing"),
-            options.lengths(margins, "--margins"),
+            data_sets.coarse,
+            data_sets.fine,
+            options.lengths(data_sets.coarse_spacing, "--coarse_spacing"),
+            options.lengths(data_sets.margins, "--margins"),
         )
         cases = panorama.find_panorama(source, labels)[0]
         work = functools.partial(panorama.prepare_panorama, source, labels, job)
     else:
         if output is None:
             raise InputError("-o is missing: the manifest (CSV) to write")
-        if predictions is None:
+        if manifest.predictions is None:
             raise InputError("-p is missing: the folder that gets the scores")
         check_file_place(output)
-        cases, needed = curvas.find_curvas(source, raters)
+        cases, needed = curvas.find_curvas(source, manifest.raters)
         job = curvas.CurvasJob(output, needed)
         work = functools.partial(
             curvas.prepare_curvas,
             source,
             output,
-            predictions,
-            raters=raters,
-            ending=ending.value,
-            rois=rois,
+            manifest.predictions,
+            raters=manifest.raters,
+            ending=manifest.ending.value,
+            rois=manifest.rois,
         )
     if run.dry_run:
         run.print_plan(report, run.part_of(cases), job, job.store)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 import typer
 
@@ -22,67 +21,41 @@ RUNNING = "Running"
 
 T = TypeVar("T")
 
-_option = functools.partial(typer.Option, rich_help_panel=RUNNING)
-
 
 @dataclass(frozen=True)
 class Sharing:
-    """How a command shares the cases of a cohort out to threads, processes and machines."""
+    """How a command shares the cases of a cohort out to threads, processes and machines.
 
-    npp: Annotated[
-        int | None,
-        _option(
-            "-npp",
-            "-np",
-            min=1,
-            help="Cases worked on at the same time. By default as many as there are cores, and of "
-            "predict three: one is read, one computed, one written.",
-        ),
-    ] = None
-    memory: Annotated[
-        float | None,
-        _option(
-            "--memory",
-            min=0.0,
-            help="GB that the cases worked on may take together. By default half of what is free.",
-        ),
-    ] = None
-    scheduler: Annotated[
-        str | None,
-        _option(
-            "--scheduler",
-            help="Work on a Dask cluster: the address of its scheduler (tcp://host:8786) or its "
-            "scheduler file. All machines must see the files under the same paths.",
-        ),
-    ] = None
-    workers: Annotated[
-        int | None,
-        _option(
-            "--workers",
-            min=1,
-            help="Work in this many processes, started by Dask, rather than in threads.",
-        ),
-    ] = None
-    parts: Annotated[
-        int,
-        _option(
-            "-num_parts",
-            min=1,
-            help="Split the cohort into this many parts, to be done by as many processes.",
-        ),
-    ] = 1
-    part: Annotated[
-        int,
-        _option(
-            "-part_id",
-            min=0,
-            help="The part to do, counted from 0. Parts of fit and evaluate are joined by "
-            "[bold]twintrack merge[/]; parts of the other commands write to the same folder -o.",
-        ),
-    ] = 0
-    dry_run: Annotated[
-        bool, _option("--dry-run", help="Say what there is to do, and do nothing.")
-    ] = False
+    Attributes
+    ----------
+    npp
+        Cases worked on at the same time. By default as many as there are cores, and of predict
+        three: one is read, one computed, one written.
+    memory
+        GB that the cases worked on may take together. By default half of what is free.
+    scheduler
+        Work on a Dask cluster: the address of its scheduler (tcp://host:8786) or its scheduler
+        file. All machines must see the files under the same paths.
+    workers
+        Work in this many processes, started by Dask, rather than in threads.
+    parts
+        Split the cohort into this many parts, to be done by as many processes.
+    part
+        The part to do, counted from 0. Parts of fit and evaluate are joined by
+        [bold]twintrack merge[/]; parts of the other commands write to the same folder -o.
+    dry_run
+        Say what there is to do, and do nothing.
+    """
+
+    panel: ClassVar[str] = RUNNING
+
+    npp: Annotated[int | None, typer.Option("-npp", "-np", min=1)] = None
+    memory: Annotated[float | None, typer.Option(min=0.0)] = None
+    scheduler: str | None = None
+    workers: Annotated[int | None, typer.Option(min=1)] = None
+    parts: Annotated[int, typer.Option("-num_parts", min=1)] = 1
+    part: Annotated[int, typer.Option("-part_id", min=0)] = 0
+    dry_run: bool = False
 
     def part_of(self, cases: Sequence[T]) -> list[T]:
         """Return every `parts`-th case from number `part` on, as nnU-Net does."""
@@ -173,16 +146,15 @@ class Sharing:
 
 @dataclass(frozen=True)
 class Running(Sharing):
-    """How a command goes through the cases of a cohort whose results it keeps."""
+    """How a command goes through the cases of a cohort whose results it keeps.
 
-    force: Annotated[
-        bool,
-        _option(
-            "--force",
-            help="Do finished cases again, and replace what another method or calibrator has left "
-            "in -o.",
-        ),
-    ] = False
+    Attributes
+    ----------
+    force
+        Do finished cases again, and replace what another method or calibrator has left in -o.
+    """
+
+    force: bool = False
 
     @property
     def again(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,15 @@ from twintrack.nnunet.trained_folder import TrainedFolder, values_of
 
 def check_alike(folders: Sequence[TrainedFolder]) -> None:
     """Refuse a fold that is named twice, and members of other labels or images."""
-    seen: set[tuple[Path, int | str]] = set()
-    for folder in folders:
-        for fold in folder.folds:
-            if (folder.path.resolve(), fold) in seen:
-                raise InputError(
-                    f"fold {fold} is named twice; a member counts once, or it would "
-                    "weigh as much as two",
-                    file=folder.path,
-                )
-            seen.add((folder.path.resolve(), fold))
+    seen = set()
+    for path, fold in ((folder.path, fold) for folder in folders for fold in folder.folds):
+        if (path.resolve(), fold) in seen:
+            raise InputError(
+                f"fold {fold} is named twice; a member counts once, or it would weigh as much as "
+                "two",
+                file=path,
+            )
+        seen.add((path.resolve(), fold))
     first = folders[0]
     for folder in folders[1:]:
         # Of regions the order counts, too: it is that of the channels.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from twintrack.cohort import Case, write_manifest
 from twintrack.cohort.case import check_name
 from twintrack.cohort.score_records import REGIONS
 from twintrack.errors import InputError
-from twintrack.files import WRITTEN_SUFFIXES, natural_order, replacing
+from twintrack.files import WRITTEN_SUFFIXES, csv_text, natural_order, write_text
 from twintrack.nnunet.prepared import (
     Fault,
     Prepared,
@@ -24,6 +23,7 @@ from twintrack.nnunet.prepared import (
     PublishedCase,
     found,
     message_of,
+    other_grid,
     prepare_cases,
     read_predictable,
 )
@@ -31,13 +31,7 @@ from twintrack.nnunet.trained_folder import PathLike
 from twintrack.runs.engine import Settings
 from twintrack.runs.job import Product
 from twintrack.version import __version__
-from twintrack.volumes import (
-    HEADER_PARTS,
-    Volume,
-    check_same_geometry,
-    read_label_map,
-    read_labels,
-)
+from twintrack.volumes import Volume, read_label_map, read_labels
 
 
 @dataclass(frozen=True)
@@ -69,7 +63,7 @@ class CurvasJob(PrepareJob[list[Fault]]):
 
     def read(self, case: PublishedCase) -> list[Fault]:
         """Read one file after the other, and compare it with the image."""
-        return _examine(case.files["image"].parent, self.raters)
+        return _examine(case, self.raters)
 
     def compute(self, loaded: list[Fault]) -> Product:
         """Say what was found."""
@@ -103,20 +97,23 @@ def find_curvas(root: PathLike, raters: int | None = None) -> tuple[list[Publish
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder", str(root))
-    folders = (folder for folder in root.iterdir() if not folder.name.startswith("."))
-    annotated = {folder: there for folder in folders if (there := _annotations(folder))}
-    if not annotated:
+    folders = [folder for folder in root.iterdir() if not folder.name.startswith(".")]
+    cases = []
+    for folder in sorted(folders, key=lambda folder: natural_order(folder.name)):
+        if annotated := _annotations(folder):
+            vessels = sorted(set(folder.glob("*vessel*.nii.gz")) - set(folder.glob(".*")))
+            files = {
+                "image": folder / "image.nii.gz",
+                **{f"rater_{number}": file for number, file in annotated.items()},
+                **{f"no_rater{k}": file for k, file in enumerate(folder.glob("annotation_0.nii*"))},
+                **{f"vessels{k or ''}": file for k, file in enumerate(vessels)},
+            }
+            cases.append(PublishedCase(check_name(folder.name, str(root)), files))
+    if not cases:
         raise FileNotFoundError(
             errno.ENOENT, "no CASE/annotation_1.nii.gz in this folder", str(root)
         )
-    cases = []
-    for folder in sorted(annotated, key=lambda folder: natural_order(folder.name)):
-        files = {"image": folder / "image.nii.gz"}
-        files |= {f"rater_{number}": file for number, file in annotated[folder].items()}
-        others = [*sorted(folder.glob("annotation_0.nii*")), *_vessels(folder)]
-        files |= {file.name: file for file in others}
-        cases.append(PublishedCase(check_name(folder.name, str(root)), files))
-    return cases, raters or max(map(len, annotated.values()))
+    return cases, raters or max(sum("rater_" in role for role in case.files) for case in cases)
 
 
 def prepare_curvas(
@@ -182,34 +179,24 @@ def prepare_curvas(
     if made.left:
         return made
     list_of_faults = target.with_name(f"{target.stem}_faults.csv")
-    write_faults(list_of_faults, made.faults)
+    columns = [column.name for column in fields(Fault)]
+    rows = [(*astuple(fault)[:-1], "yes" if fault.used else "no") for fault in made.faults]
+    write_text(list_of_faults, csv_text(columns, rows))
     if not made.cases:
         raise InputError(f"no case can be used; see {list_of_faults}", file=str(root))
-    listed = []
-    for case in cases:
-        if case.name in made.cases:
-            vessels = _vessels(case.files["image"].parent)
-            score = f"{case.name}{ending}"
-            listed.append(
-                Case(
-                    case.name,
-                    scores / score,
-                    tuple(case.files[f"rater_{rater}"] for rater in range(1, wanted + 1)),
-                    vessels[0] if vessels else None,
-                    scores / REGIONS / score if rois else None,
-                )
-            )
+    listed = [
+        Case(
+            case.name,
+            scores / f"{case.name}{ending}",
+            tuple(case.files[f"rater_{rater}"] for rater in range(1, wanted + 1)),
+            case.files.get("vessels"),
+            scores / REGIONS / f"{case.name}{ending}" if rois else None,
+        )
+        for case in cases
+        if case.name in made.cases
+    ]
     write_manifest(target, listed)
     return replace(made, outputs=(target, list_of_faults))
-
-
-def write_faults(path: Path, faults: Iterable[Fault]) -> None:
-    """Write faults as CSV, one a row."""
-    with replacing(path) as temporary, temporary.open("x", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["case", "file", "kind", "message", "used"])
-        for fault in faults:
-            writer.writerow([*astuple(fault)[:-1], "yes" if fault.used else "no"])
 
 
 def _annotations(folder: Path) -> dict[int, Path]:
@@ -225,13 +212,10 @@ def _annotations(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def _vessels(folder: Path) -> list[Path]:
-    return [file for file in sorted(folder.glob("*vessel*.nii.gz")) if file.name[0] != "."]
-
-
-def _examine(folder: Path, raters: int) -> list[Fault]:
+def _examine(case: PublishedCase, raters: int) -> list[Fault]:
     """Return everything wrong with a case."""
     faults: list[Fault] = []
+    folder = case.files["image"].parent
 
     def fault(file: Path, kind: str, message: str, used: bool) -> None:
         faults.append(Fault(folder.name, file.name, kind, message, used))
@@ -246,18 +230,23 @@ def _examine(folder: Path, raters: int) -> list[Fault]:
             fault(file, "unreadable", message_of(error), used=False)
             return None
 
-    annotations = _annotations(folder)
-    for file in sorted(folder.glob("annotation_0.nii*")):
-        fault(file, "labels", "is left out; raters are numbered from 1", used=True)
-    image = read(folder / "image.nii.gz", read_predictable)
+    def compare(file: Path, volume: Volume) -> None:
+        other = None if image is None else other_grid(image, volume)
+        if other is not None:
+            fault(file, *other, used=other[0] == "header")
+
+    for role, file in case.files.items():
+        if role.startswith("no_rater"):
+            fault(file, "labels", "is left out; raters are numbered from 1", used=True)
+    image = read(case.files["image"], read_predictable)
     dtypes: dict[str, list[int]] = {}
     for rater in range(1, raters + 1):
-        file = annotations.get(rater, folder / f"annotation_{rater}.nii.gz")
+        file = case.files.get(f"rater_{rater}", folder / f"annotation_{rater}.nii.gz")
         volume = read(file, read_labels)
         if volume is None:
             continue
         dtypes.setdefault(str(volume.array.dtype), []).append(rater)
-        _compare(image, volume, file, fault)
+        compare(file, volume)
         wrong = np.unique(volume.array[(volume.array != 0) & (volume.array != 1)])
         if wrong.size:
             fault(file, "labels", f"holds {wrong[:5].tolist()}; raters mark 0 or 1", used=False)
@@ -268,28 +257,12 @@ def _examine(folder: Path, raters: int) -> list[Fault]:
             f"{dtype}: rater {', '.join(map(str, numbers))}" for dtype, numbers in dtypes.items()
         )
         fault(folder, "dtype", f"annotations of different types ({kinds})", used=True)
-    several = _vessels(folder)
+    several = [file for role, file in case.files.items() if role.startswith("vessels")]
     if len(several) > 1:
         names = ", ".join(file.name for file in several)
         fault(folder, "labels", f"several files of vessels ({names}); keep one", used=False)
     for file in several:
-        vessels = read(file, read_label_map)
-        if vessels is not None:
-            _compare(image, vessels, file, fault)
+        volume = read(file, read_label_map)
+        if volume is not None:
+            compare(file, volume)
     return faults
-
-
-def _compare(
-    image: Volume | None, volume: Volume, file: Path, fault: Callable[[Path, str, str, bool], None]
-) -> None:
-    if image is None:
-        return
-    try:
-        check_same_geometry(image, volume)
-    except ValueError as error:
-        try:
-            check_same_geometry(image, volume, ignore=HEADER_PARTS)
-        except ValueError:
-            fault(file, "shape", message_of(error), False)
-        else:
-            fault(file, "header", message_of(error), True)

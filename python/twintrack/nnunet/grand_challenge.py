@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import sys
 import warnings
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from twintrack.errors import InputError
+from twintrack.files import read_record
 from twintrack.nnunet.pipeline import Pipeline
 from twintrack.nnunet.roi import RoiRule
 from twintrack.volumes import write_volume
@@ -74,36 +74,30 @@ def load_pipeline(model: Path, device: str) -> Pipeline:
         raise FileNotFoundError(2, "missing; trained nnU-Net folders go here", f"{model}/members")
     members = sorted(folder for folder in (model / "members").iterdir() if folder.is_dir())
     coarse, calibrator = model / "coarse", model / "calibrator.json"
-    settings = _read_settings(model / "settings.json")
+    file = model / "settings.json"
     try:
         return Pipeline(
             members,
             coarse if coarse.is_dir() else None,
             calibrator if calibrator.is_file() else None,
-            **{"device": device, **settings},
+            **{"device": device, **_read_settings(file)},
         )
     except TypeError as error:
-        raise InputError.of(error, file=model / "settings.json") from error
+        raise InputError.of(error, file=file) from error
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
     """Return keyword arguments of `Pipeline`; none if there is no such file."""
     if not path.is_file():
         return {}
-    known = [
-        name
-        for name, parameter in inspect.signature(Pipeline).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    ]
-    try:
-        settings: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
-        unknown = sorted(settings.keys() - set(known))
-        if unknown:
-            raise InputError(f"{unknown[0]!r} is no setting; known are {', '.join(known)}")
-        if "roi" in settings:
-            settings["roi"] = RoiRule(**settings["roi"])
-    except (TypeError, ValueError) as error:
-        raise InputError.of(error, file=path) from error
+    settings: dict[str, Any] = read_record(path, dict)
+    parameters = inspect.signature(Pipeline).parameters.values()
+    known = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+    unknown = sorted(settings.keys() - set(known))
+    if unknown:
+        raise InputError(f"{unknown[0]!r} is no setting; known are {', '.join(known)}", file=path)
+    if "roi" in settings:
+        settings["roi"] = RoiRule(**settings["roi"])
     return settings
 
 

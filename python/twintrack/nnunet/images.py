@@ -64,18 +64,14 @@ class Image:
 
         0 is left-right, 1 front-back, 2 head-feet; of an oblique axis the closest.
         """
-        if self.place.affine is None:
-            return 0, 1, 2
         x, y, z = (int(axis) for axis in io_orientation(self.place.affine)[:, 0])
         return x, y, z
 
     def canonical(self) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
         """Return which array axis to take as x, y, z for RAS, and which of these to flip."""
-        if self.place.affine is None:
-            return (0, 1, 2), (False, False, False)
-        orientation = io_orientation(self.place.affine)
-        x, y, z = (int(axis) for axis in np.argsort(orientation[:, 0]))
-        return (x, y, z), (orientation[x, 1] < 0, orientation[y, 1] < 0, orientation[z, 1] < 0)
+        turned = io_orientation(self.place.affine)[:, 1] < 0
+        x, y, z = (int(axis) for axis in np.argsort(self.patient_axes()))
+        return (x, y, z), (turned[x], turned[y], turned[z])
 
 
 def read_image(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Image:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from twintrack.nnunet.prepared import (
     file_of,
     found,
     message_of,
+    other_grid,
     prepare_cases,
     read_predictable,
 )
@@ -38,7 +38,7 @@ from twintrack.runs.memory import count_voxels
 from twintrack.runs.records import Entry
 from twintrack.runs.store import Store
 from twintrack.version import __version__
-from twintrack.volumes import Volume, check_same_geometry, read_label_map, write_volume
+from twintrack.volumes import Volume, read_label_map, write_volume
 
 PANCREAS = (ANATOMY_LABELS["PDAC"], ANATOMY_LABELS["parenchyma"], ANATOMY_LABELS["pancreatic duct"])
 """PANORAMA's labels that make up the organ: what the coarse network learns to find."""
@@ -47,15 +47,6 @@ STORE = "prepared"
 """Folder of the store in the data set of the members, which nnU-Net does not look into."""
 
 _LABELS: tuple[Mapping[str, int], ...] = ({"background": 0, "pancreas": 1}, ANATOMY_LABELS)
-
-
-def dataset_folder(raw: PathLike, number: int, name: str) -> Path:
-    """Return nnU-Net's folder of a raw data set: ``RAW/DatasetNNN_NAME``."""
-    if not 1 <= number <= 999:
-        raise InputError(f"data set number is {number}; nnU-Net's are 1 to 999")
-    if not re.fullmatch(r"\w+", name):
-        raise InputError(f"data set name is {name!r}; letters, digits and _ are allowed")
-    return Path(raw) / f"Dataset{number:03d}_{name}"
 
 
 @dataclass(eq=False)
@@ -106,6 +97,9 @@ class PanoramaJob(PrepareJob[Annotated]):
                 f"coarse and fine are both {self.fine}; nnU-Net tells data sets by number"
             )
         _ = self.rule
+        for number in (self.coarse, self.fine):
+            if not 1 <= number <= 999:
+                raise InputError(f"data set number is {number}; nnU-Net's are 1 to 999")
         for target in self.targets:
             for other in target.parent.glob(f"{target.name.partition('_')[0]}_*"):
                 if other != target and other.is_dir():
@@ -116,10 +110,8 @@ class PanoramaJob(PrepareJob[Annotated]):
     @property
     def targets(self) -> tuple[Path, Path]:
         """Folders of the two data sets."""
-        return (
-            dataset_folder(self.raw, self.coarse, "Pancreas"),
-            dataset_folder(self.raw, self.fine, "PDAC"),
-        )
+        coarse, fine = f"Dataset{self.coarse:03d}_Pancreas", f"Dataset{self.fine:03d}_PDAC"
+        return self.raw / coarse, self.raw / fine
 
     @property
     def rule(self) -> RoiRule:
@@ -164,18 +156,13 @@ class PanoramaJob(PrepareJob[Annotated]):
             return Annotated(faults=[Fault(case.name, file, "unreadable", message_of(error))])
         known = set(ANATOMY_LABELS.values())
         unknown = sorted(set(np.unique(labels.array).tolist()) - known)
-        kind = message = ""
-        try:
-            check_same_geometry(image, labels)
-        except ValueError as error:
-            kind = "shape" if image.array.shape != labels.array.shape else "header"
-            message = message_of(error)
-        if not kind and unknown:
-            kind, message = "labels", f"has labels {unknown}; PANORAMA's are 0 to {max(known)}"
-        if not kind and not np.isin(labels.array, PANCREAS).any():
-            kind, message = "empty", "has no pancreas"
-        if kind:
-            return Annotated(faults=[Fault(case.name, str(files["labels"]), kind, message)])
+        wrong = other_grid(image, labels)
+        if wrong is None and unknown:
+            wrong = "labels", f"has labels {unknown}; PANORAMA's are 0 to {max(known)}"
+        if wrong is None and not np.isin(labels.array, PANCREAS).any():
+            wrong = "empty", "has no pancreas"
+        if wrong is not None:
+            return Annotated(faults=[Fault(case.name, str(files["labels"]), *wrong)])
         return Annotated(image, labels)
 
     def compute(self, loaded: Annotated) -> Product:

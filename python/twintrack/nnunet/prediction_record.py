@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Struct
 
 from twintrack.errors import InputError
-from twintrack.files import read_record, replacing
+from twintrack.files import read_record, write_text
 from twintrack.nnunet.pipeline import Pipeline
 from twintrack.version import __version__
 
@@ -61,8 +61,7 @@ def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a record, which appears when it is whole."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def check_same(record: Path, settings: Mapping[str, Any], folders: Sequence[Path]) -> None:

@@ -17,7 +17,7 @@ from twintrack.runs.inputs import with_files_read
 from twintrack.runs.job import Job, Loaded, Product
 from twintrack.runs.records import Entry
 from twintrack.runs.store import Store
-from twintrack.volumes import Volume, read_volume
+from twintrack.volumes import Volume, check_same_geometry, read_volume
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,16 @@ def read_predictable(file: Path) -> Volume:
     check_place(image)
     check_finite(image.array, str(file))
     return image
+
+
+def other_grid(image: Volume, labels: Volume) -> tuple[str, str] | None:
+    """Return kind and message of the fault that labels lie on another grid than their image."""
+    try:
+        check_same_geometry(image, labels)
+    except ValueError as error:
+        same_shape = image.array.shape == labels.array.shape
+        return "header" if same_shape else "shape", message_of(error)
+    return None
 
 
 def message_of(error: Exception) -> str:

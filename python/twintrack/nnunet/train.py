@@ -42,9 +42,8 @@ class Network:
     @property
     def model(self) -> Path:
         """nnU-Net's folder of the trained model."""
-        given = self.training
-        model = f"{given.used_trainer}__{given.used_plans}__{given.used_configuration}"
-        return self.home / self.name / model
+        plans, configuration, trainer = self.training.used
+        return self.home / self.name / f"{trainer}__{plans}__{configuration}"
 
     @property
     def fold(self) -> Path:
@@ -119,8 +118,9 @@ class Network:
             begun = not self.trained and any(
                 (fold / f"checkpoint_{which}.pth").is_file() for which in ("latest", "best")
             )
-            command = ["run_training_entry", self.name, given.used_configuration, str(given.fold)]
-            command += ["-tr", given.used_trainer, "-p", given.used_plans, "-device", given.device]
+            plans, configuration, trainer = given.used
+            command = ["run_training_entry", self.name, configuration, str(given.fold)]
+            command += ["-tr", trainer, "-p", plans, "-device", given.device]
             command += ["--val"] if self.trained else ["--c"] if begun else []
             environment = {**given.environment(self.home), SEED: str(self.seed)}
             run_command([*command, *given.extra], environment, log, held)

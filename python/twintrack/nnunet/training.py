@@ -115,31 +115,20 @@ class Training:
                 "to -f 4, or leave --npz out and predict other cases"
             )
         if self.small:
-            for option, value, default in (
-                ("-c", self.configuration, "3d_fullres"),
-                ("-tr", self.trainer, "nnUNetTrainer"),
-                ("-p", self.plans, PLANS),
-                ("-pl", self.planner, PLANNER),
-            ):
-                if value != default:
+            names = {"-c": "configuration", "-tr": "trainer", "-p": "plans", "-pl": "planner"}
+            for option, name in names.items():
+                value = getattr(self, name)
+                if value != getattr(type(self), name):
                     raise InputError(
                         f"{option} is {value!r}, but --small brings its own; leave one of them out"
                     )
 
     @property
-    def used_plans(self) -> str:
-        """Name of the plans that the network is trained from."""
-        return SMALL_PLANS if self.small else self.plans
-
-    @property
-    def used_configuration(self) -> str:
-        """Name of the configuration."""
-        return "3d_fullres" if self.small else self.configuration
-
-    @property
-    def used_trainer(self) -> str:
-        """Class name of the trainer."""
-        return SMALL_TRAINER if self.small else self.trainer
+    def used(self) -> tuple[str, str, str]:
+        """Names of the plans, of the configuration and of the trainer's class."""
+        if self.small:
+            return SMALL_PLANS, "3d_fullres", SMALL_TRAINER
+        return self.plans, self.configuration, self.trainer
 
     def environment(self, results: Path) -> dict[str, str]:
         """Return the environment for nnU-Net's commands."""

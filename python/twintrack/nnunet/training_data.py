@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from twintrack.errors import InputError
-from twintrack.files import read_record, replacing, split_suffix
+from twintrack.files import read_record, split_suffix, write_text
 from twintrack.nnunet.locks import locked
 from twintrack.nnunet.nnunet_commands import run_command
 from twintrack.nnunet.panorama import STORE
@@ -58,7 +58,7 @@ class TrainingData:
         self._number, self._training, self._raw = number, training, found[0]
         self.name = self._raw.name
         self._home = training.preprocessed / self.name
-        plans, configuration = training.used_plans, training.used_configuration
+        plans, configuration, _ = training.used
         self._stamp = self._home / f"twintrack_{plans}_{configuration}.done"
         small = training.small
         # The length of a training has no part in its data.
@@ -107,7 +107,8 @@ class TrainingData:
         run_command(plan, environment, log, held)
         # Before the hours that preprocessing takes: it skips a configuration that is not there.
         plans = self._home / f"{training.plans}.json"
-        there, wanted = read_record(plans, _Plans).configurations, training.used_configuration
+        there = read_record(plans, _Plans).configurations
+        name, wanted, _ = training.used
         if wanted not in there:
             raise InputError(
                 f"has no configuration {wanted!r}; -c may be "
@@ -117,10 +118,9 @@ class TrainingData:
         if training.small is not None:
             _write_small_plans(self._home, training.small)
         preprocess = ["preprocess_entry", "-d", str(self._number), "-c", wanted]
-        preprocess += ["-plans_name", training.used_plans, "-np", processes]
+        preprocess += ["-plans_name", name, "-np", processes]
         run_command(preprocess, environment, log, held)
-        with replacing(self._stamp) as temporary:
-            temporary.write_text(self._wanted, encoding="utf-8")
+        write_text(self._stamp, self._wanted)
 
     def _check_splits(self) -> None:
         splits = self._home / "splits_final.json"

@@ -83,8 +83,10 @@ class DaskCluster:
         StoreError
             A worker cannot write the store.
         """
-        shared = _Shared(job, store.folder, store.kind, dict(store.options), settings)
-        shared = self.client.scatter(shared, broadcast=True)
+        # Progress and cluster belong to the process that leads the run, and cannot be sent.
+        plain = Settings(memory=settings.memory, force=settings.force)
+        place = store.folder.parent, store.kind, store.options
+        shared = self.client.scatter((job, place, plain), broadcast=True)
         # Not "pure": a case that failed must not be taken from the results of an earlier run.
         done = self.client.map(_process, cases, shared=shared, pure=False, key="case")
         told = self.client.map(_without_tally, done, pure=False, key="outcome")
@@ -105,28 +107,12 @@ def _library() -> Any:
         raise ImportError("clusters need distributed: pip install 'twintrack[dask]'") from error
 
 
-@dataclass(frozen=True)
-class _Shared:
-    """What all tasks of a run need; sent to every worker once."""
-
-    job: Job[Any]
-    folder: Path
-    kind: str
-    options: dict[str, Any]
-    settings: Settings
-
-    def __post_init__(self) -> None:
-        # Progress and cluster belong to the process that leads the run, and cannot be sent.
-        plain = Settings(memory=self.settings.memory, force=self.settings.force)
-        object.__setattr__(self, "settings", plain)
-
-
 _LINE = AssemblyLine()  # of all tasks of this worker, like their budget
 
 
-def _process(case: AnyCase, shared: _Shared) -> Outcome:
-    job, settings = shared.job, shared.settings
-    store = Store(shared.folder.parent, shared.kind, shared.options)
+def _process(case: AnyCase, shared: tuple[Job[Any], tuple[Any, ...], Settings]) -> Outcome:
+    job, place, settings = shared
+    store = Store(*place)
     line = _LINE if job.step_by_step else None
     # A worker runs as many tasks at a time as it has cores.
     with thread_limit(1), store.joining():

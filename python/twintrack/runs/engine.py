@@ -164,9 +164,9 @@ def run_cases(
             workers = settings.workers
             if line is not None:
                 workers = min(workers or len(STEPS), len(STEPS))
-            for outcome in work_through(
+            for outcome in flow_through(
                 cases,
-                lambda case: process_case(case, job, store, budget, settings.force, line),
+                lambda case: [process_case(case, job, store, budget, settings.force, line)],
                 workers,
                 share_cores=line is None,
             ):
@@ -193,17 +193,6 @@ def add_tallies(total: Any, case: str, tally: Any) -> Any:
     except ValueError as error:
         raise InputError.of(error, case=case) from error
     return total
-
-
-def work_through(
-    items: Sequence[Item],
-    function: Callable[[Item], Result],
-    workers: int | None = None,
-    *,
-    share_cores: bool = True,
-) -> Generator[Result, None, None]:
-    """Yield ``function(item)`` of every item as it is finished; see `flow_through`."""
-    return flow_through(items, lambda item: (function(item),), workers, share_cores=share_cores)
 
 
 def flow_through(

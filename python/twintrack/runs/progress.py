@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 _LINE_EVERY = 10.0  # seconds
 
 
-class Progress(Protocol):
-    """Receives what happens in a run, from one thread."""
+class Progress:
+    """Receives what happens in a run, stages from several threads; tells nothing of it."""
 
     def start(self, work: str, cases: int, nbytes: int) -> None:
         """Tell what is done ("Tallying"), for how many cases with how large files."""
@@ -88,32 +89,20 @@ class Rates:
         return f"{scaled(self.voxel_rate)}voxels/s  {scaled(self.byte_rate)}B/s"
 
 
-class Quiet:
+class Quiet(Progress):
     """Tells errors alone."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         # Standard error is looked up when it is needed: no stream can be sent to another process.
         self._stream = stream
 
-    def start(self, work: str, cases: int, nbytes: int) -> None:
-        """Do nothing."""
-
-    def stage(self, text: str) -> None:
-        """Do nothing."""
-
     def case(self, outcome: Outcome) -> None:
         """Print a failure."""
         if outcome.failure is not None:
-            _print_failure(outcome.case, outcome.failure, self._stream or sys.stderr)
-
-    def warn(self, message: str) -> None:
-        """Do nothing."""
-
-    def stop(self) -> None:
-        """Do nothing."""
+            _print_failure(outcome.failure, self._stream or sys.stderr)
 
 
-class Bar:
+class Bar(Progress):
     """A bar in a terminal, with failures and warnings as lines above it."""
 
     def __init__(self, console: Console) -> None:
@@ -179,7 +168,7 @@ class Bar:
             self._bar = None
 
 
-class Lines:
+class Lines(Progress):
     """Plain lines for logs: a line now and then, one for every failure, and one at the end."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -202,7 +191,7 @@ class Lines:
         assert self._rates is not None  # noqa: S101 - start comes first
         self._rates.add(outcome)
         if outcome.failure is not None:
-            _print_failure(outcome.case, outcome.failure, self._stream)
+            _print_failure(outcome.failure, self._stream)
         if self._rates.seconds - self._printed >= _LINE_EVERY:
             self._printed = self._rates.seconds
             left = self._rates.seconds_left
@@ -229,7 +218,7 @@ class Lines:
         print(text, file=self._stream, flush=True)
 
 
-class JsonLines:
+class JsonLines(Progress):
     """One JSON object a line, for batch systems.
 
     ``event`` is "start", "case", "warning", "end" or, from the command line, "result" and "error";
@@ -246,29 +235,21 @@ class JsonLines:
         self._rates = Rates(cases, nbytes)
         self.event("start", work=work, cases=cases, bytes=nbytes)
 
-    def stage(self, text: str) -> None:
-        """Do nothing."""
-
     def case(self, outcome: Outcome) -> None:
         """Write the event "case"."""
         assert self._rates is not None  # noqa: S101 - start comes first
         self._rates.add(outcome)
-        failure = outcome.failure
         left = self._rates.seconds_left
+        failure = {} if outcome.failure is None else asdict(outcome.failure)
         self.event(
             "case",
-            case=outcome.case,
+            **failure | {"case": outcome.case},
             state=outcome.state,
             voxels=outcome.voxels,
             bytes=outcome.nbytes,
             case_seconds=round(outcome.seconds, 3),
             finished=self._rates.finished,
             seconds_left=None if left is None else round(left, 1),
-            **(
-                {"step": failure.step, "file": failure.file, "message": failure.message}
-                if failure
-                else {}
-            ),
         )
 
     def warn(self, message: str) -> None:
@@ -297,8 +278,8 @@ class JsonLines:
         print(json.dumps(line, allow_nan=False), file=self._stream, flush=True)
 
 
-def _print_failure(case: str, failure: Failure, stream: TextIO) -> None:
-    print(f"{case}: failed: {failure.message}", file=stream, flush=True)
+def _print_failure(failure: Failure, stream: TextIO) -> None:
+    print(f"{failure.case}: failed: {failure.message}", file=stream, flush=True)
 
 
 def scaled(value: float) -> str:

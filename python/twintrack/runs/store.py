@@ -11,18 +11,19 @@ options::
     STORE/KIND-KEY/failures/CASE.json  why a case could not be finished
     STORE/KIND-KEY/staging-*/          files that a run is writing; no others are ever incomplete
 
-KIND is "score-tally", "evaluation" or "calibrated"; KEY is the beginning of the SHA-256 of the
-options. options.json holds ``format`` ("twintrack-store"), ``format_version``, ``kind`` and
-``options``; cohort.json ``cases``; fitted_on.json ``fitted_on``, as in the calibrator file. A
-record CASE.json holds ``format_version``, ``case``, ``inputs`` (role, see `twintrack.runs.inputs`,
-to `FileStamp`), ``voxels``, ``result`` and ``outputs`` (the role "tally" or "volume" to
-`FileStamp`). ``result`` is ``voxels_in_region``, ``ensemble`` (what is known of how the score was
-made) and, where a score is a crop, ``marked_outside`` (voxels that raters mark outside of it, over
-all raters) for score tallies, and for evaluations ``figures`` (name to number, null where not
-defined, absent where the case does not have it); and for all kinds, where there are any, ``notes``,
-what to tell of the case. CASE.npz holds plain arrays: those of `ScoreTally.save`, or the integer
-sums of a `CaseTally` by name (``votes``, ``score_bins``, ``confidence_bins``, ``squares``,
-``rater_scores``). All text is UTF-8.
+KIND is "score-tally", "evaluation", "calibrated", "predicted", "prepared" or "examined"; KEY is the
+beginning of the SHA-256 of the options. options.json holds ``format`` ("twintrack-store"),
+``format_version``, ``kind`` and ``options``; cohort.json ``cases``; fitted_on.json ``fitted_on``,
+as in the calibrator file. A record CASE.json holds ``format_version``, ``case``, ``inputs`` (role,
+see `twintrack.runs.inputs`, to `FileStamp`), ``voxels``, ``result`` and ``outputs`` (the role
+"tally", or that of a volume, to `FileStamp`). ``result`` is ``voxels_in_region``, ``ensemble``
+(what is known of how the score was made) and, where a score is a crop, ``marked_outside`` (voxels
+that raters mark outside of it, over all raters) for score tallies; for evaluations ``figures``
+(name to number, null where not defined, absent where the case does not have it); for prepared data
+sets ``faults``; and for all kinds, where there are any, ``notes``, what to tell of the case.
+CASE.npz holds plain arrays: those of `ScoreTally.save`, or the integer sums of a `CaseTally` by
+name (``votes``, ``score_bins``, ``confidence_bins``, ``squares``, ``rater_scores``). All text is
+UTF-8.
 
 Why a run can be killed at any moment, and two runs can share a folder: a file is written in a
 folder of its own and renamed into its place when whole; CASE.json comes last and names the content
