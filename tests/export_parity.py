@@ -258,6 +258,6 @@ def differences(kind: Kind, seed: int = 0) -> tuple[float, float]:
     if kind.box is not None:
         outside = np.ones(kind.shape, bool)
         outside[tuple(slice(*ends) for ends in kind.box)] = False
-        assert not score[outside].any()
-    difference = np.abs(score - expected)
+        assert not np.asarray(score)[outside].any()
+    difference = np.abs(np.asarray(score) - expected)
     return float(difference.max()), float(difference.mean())
