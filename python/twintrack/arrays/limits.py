@@ -24,7 +24,8 @@ def available_memory(root: Path = Path("/")) -> int:
     root
         Where ``proc`` and ``sys`` lie.
     """
-    return max(0, min([psutil.virtual_memory().available, *_memory_left(root)]))
+    available: int = psutil.virtual_memory().available
+    return max(0, min([available, *_memory_left(root)]))
 
 
 def available_cores(root: Path = Path("/")) -> int:
