@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -10,7 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twintrack.volumes.grid import common_box, copied_to_box, place_on_grid
+from twintrack.volumes import Volume
+from twintrack.volumes.grid import (
+    Placement,
+    common_box,
+    copied_to_box,
+    place_on_grid,
+    place_together,
+)
+from twintrack.volumes.reading import slices_of
+from twintrack.volumes.slabs import VolumeSlabs
 
 ORIENTATIONS = [
     np.column_stack([axes, flips]).astype(float)
@@ -99,3 +109,81 @@ def test_box_that_holds_all():
     assert common_box(placements) == ((-2, 0, 0), (6, 4, 6))
     # A box that holds nothing of a volume is 0.
     assert not copied_to_box(np.ones((4, 4, 4)), placements[0], (9, 9, 9), (2, 2, 2)).any()
+
+
+def volume_at(affine, shape, name, header=None):
+    return Volume(np.zeros(shape), affine, Path(name), header)
+
+
+def test_places_that_are_not_stated_are_those_of_the_same_shape():
+    grid = np.diag([1.0, 2, 3, 1])
+    crop = grid.copy()
+    crop[:3, 3] = grid[:3, :3] @ [1, 2, 0]
+    score, whole = volume_at(crop, (3, 3, 3), "score.nii"), volume_at(grid, (5, 6, 3), "r1.nii")
+    array = volume_at(None, (5, 6, 3), "r2.npy")
+    header = nib.Nifti1Header()
+    unset = volume_at(np.eye(4), (3, 3, 3), "r3.nii", header)  # both codes are 0: a guess
+    found = place_together([score, whole, array, unset])
+    assert [placement.start for placement in found] == [
+        (0, 0, 0),
+        (-1, -2, 0),
+        (-1, -2, 0),
+        (0, 0, 0),
+    ]
+    header["sform_code"] = 1
+    with pytest.raises(ValueError, match=r"r3\.nii: lies on another grid than score\.nii"):
+        place_together([score, unset])
+    with pytest.raises(ValueError, match=r"r2\.npy: shape \(5, 6, 3\) differs from \(3, 3, 3\)"):
+        place_together([score, array])
+    elsewhere = volume_at(np.diag([-1.0, 2, 3, 1]), (3, 3, 3), "r4.nii")
+    elsewhere.affine[:3, 3] = crop[:3, 3] + [2, 0, 0]
+    header["sform_code"] = 0
+    with pytest.raises(ValueError, match=r"r3\.nii: does not state .* in different places"):
+        place_together([score, elsewhere, unset])
+    nothing_stated = [volume_at(None, (2, 2, 2), name) for name in ("a.npy", "b.npy")]
+    assert [placement.start for placement in place_together(nothing_stated)] == [(0, 0, 0)] * 2
+
+
+def test_only_a_header_that_alone_can_be_wrong_may_be_ignored():
+    grid = np.diag([-0.8, -0.8, 2.5, 1])
+    reference = volume_at(grid, (4, 4, 4), "score.nii")
+    moved = grid.copy()
+    moved[0, 3] = 0.4
+    flipped = grid @ np.diag([-1, 1, 1, 1.0])
+    flipped[0, 3] = -1.5
+    for affine, shape, proposed in (
+        (moved, (4, 4, 4), True),
+        (flipped, (4, 4, 4), False),
+        (moved, (4, 4, 3), False),
+    ):
+        with pytest.raises(ValueError, match=r"r1\.nii: lies on another grid") as caught:
+            place_together([reference, volume_at(affine, shape, "r1.nii")])
+        assert ("--ignore-header" in str(caught.value)) is proposed
+        assert "0.8 x 0.8 x 2.5 mm" in str(caught.value)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_slabs_on_a_grid_are_those_of_the_whole_on_it(data):
+    """Whatever box of the grid, turn and thickness of slabs."""
+    shape = data.draw(st.tuples(*[st.integers(1, 6)] * 3))
+    array = np.random.default_rng(0).integers(1, 99, shape).astype("u1")
+    turn = ORIENTATIONS[data.draw(st.sampled_from(range(48)))]
+    start = data.draw(st.tuples(*[st.integers(-3, 5)] * 3))
+    turned = nib.orientations.apply_orientation(array, turn)
+    placement = Placement(turn, start, turned.shape)
+    box = data.draw(st.tuples(*[st.integers(1, 8)] * 3))
+    first = data.draw(st.tuples(*[st.integers(-2, 4)] * 3))
+    own = Volume(array, np.eye(4))
+    place = Volume(np.zeros(box), np.eye(4))
+    placed = VolumeSlabs(own, slices_of(array)).placed(placement, first, place)
+    expected = copied_to_box(array, placement, first, box)
+    np.testing.assert_array_equal(placed.whole().array, expected)
+    planes = data.draw(st.integers(1, 9))
+    for _ in range(2):
+        slabs = list(placed.slabs(planes))
+        np.testing.assert_array_equal(np.concatenate(slabs, axis=2), expected)
+        assert [slab.shape[2] for slab in slabs[:-1]] == [planes] * (len(slabs) - 1)
+    for voxel in itertools.islice(np.argwhere(expected), 5):
+        at = placement.own_voxel([int(i) + f for i, f in zip(voxel, first, strict=True)])
+        assert array[at] == expected[tuple(voxel)]
