@@ -197,13 +197,15 @@ def test_damaged_class_probabilities_are_found_in_slabs_too(tmp_path, save, clas
         ),
         (
             "all",
-            lambda case: write_volume(case.raters[1], np.zeros((9, 8, 30), np.uint8), AFFINE),
+            lambda case: np.save(
+                case.raters[1].with_suffix(".npy"), np.zeros((9, 8, 30), np.uint8)
+            ),
             r"shape \(9, 8, 30\) differs",
         ),
         (
             "all",
             lambda case: write_volume(case.raters[1], np.zeros(SHAPE, np.uint8), 2 * AFFINE),
-            "geometry differs",
+            "lies on another grid",
         ),
         (
             "all",
@@ -214,6 +216,8 @@ def test_damaged_class_probabilities_are_found_in_slabs_too(tmp_path, save, clas
 )
 def test_what_loading_refuses_streaming_refuses(case, region, change, message):
     change(case)
+    if (saved := case.raters[1].with_suffix(".npy")).is_file():
+        case = dataclasses.replace(case, raters=(case.raters[0], saved))
     job = TallyJob(region)
     with pytest.raises(ValueError, match=message):
         job.compute(job.read(case))
@@ -332,13 +336,9 @@ def test_a_map_of_labels_is_no_mask_of_a_crop_either(cropped, tmp_path, plane):
 
 
 def test_crop_without_any_mark_is_named(cropped):
-    case, crop = cropped
+    case, _ = cropped
     for path in case.raters:
         rewrite(path, lambda array: array[..., :26].fill(0))
     job = TallyJob("box")
     with pytest.raises(ValueError, match=r"no rater marks any voxel where .*cut_s\.nii\.gz lies"):
         job.compute(job.read(case))
-    whole = crop.raters[0]
-    case = dataclasses.replace(case, raters=(case.raters[0], whole))
-    with pytest.raises(ValueError, match=r"cut_0\.nii\.gz: shape .* differs"):
-        job.read(case)

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 from nnunet_scores import Placed, affine_of, describe, in_slabs, probabilities, write_case
 
-from twintrack.volumes import Volume, agreement, paste, read_score
+from twintrack.volumes import Volume, agreement, read_score
+from twintrack.volumes.axis_order import AS_IT_IS
+from twintrack.volumes.grid import Placement
 from twintrack.volumes.nnunet_files import READERS
 from twintrack.volumes.numpy_files import merge_rule
+from twintrack.volumes.reading import slices_of
+from twintrack.volumes.slabs import VolumeSlabs
 
 SHAPE = (14, 12, 10)
 
@@ -216,4 +220,8 @@ def test_wrong_order_of_regions_is_refused(tmp_path):
 def test_a_pasted_crop_keeps_its_notes():
     whole = Volume(np.zeros((4, 4, 4), np.float32))
     part = Volume(np.ones((2, 2, 2), np.float32), notes=("told",))
-    assert paste(part, (slice(2),) * 3, whole).notes == ("told",)
+    placed = VolumeSlabs(part, slices_of(part.array), ["told"], lambda: part).placed(
+        Placement(AS_IT_IS, (1, 1, 1), (2, 2, 2)), (0, 0, 0), whole
+    )
+    assert placed.whole().notes == ("told",)
+    assert placed.notes == ["told"]

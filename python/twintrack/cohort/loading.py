@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.arrays.threads import max_threads
+from twintrack.cohort.aligned import AlignedCase, align_case
 from twintrack.cohort.case import Case
-from twintrack.cohort.region import RegionRule, annotated_box, read_mask, require_marked
+from twintrack.cohort.region import RegionRule, annotated_box, open_mask, require_marked
 from twintrack.errors import InputError
-from twintrack.volumes import (
-    HEADER_PARTS,
-    Volume,
-    check_same_geometry,
-    find_part,
-    paste,
-    read_label_map,
-    read_labels,
-    read_score,
-)
+from twintrack.volumes import Volume
+from twintrack.volumes.grid import place_together
+from twintrack.volumes.slabs import VolumeSlabs
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedCase:
-    """The arrays of one case, all of the shape (x, y, z) of its annotations.
+    """The arrays of one case, all of the shape (x, y, z) of the grid that its files share.
 
     Attributes
     ----------
@@ -44,12 +38,8 @@ class LoadedCase:
         Boolean mask of the voxels that count; None for all of them.
     vessels
         uint8 label map, or None.
-    part
-        Where the file of the score is a crop of the annotations' grid, the box that it covers; else
-        None.
-    voxel_volumes
-        mm³ of a voxel by each file that states its voxel size, in the order score, raters, vessels,
-        region.
+    aligned
+        The files, and how they were brought together.
     """
 
     case: Case
@@ -57,8 +47,12 @@ class LoadedCase:
     raters: list[NDArray[Any]]
     region: NDArray[np.bool_] | None
     vessels: NDArray[np.uint8] | None
-    part: tuple[slice, slice, slice] | None = None
-    voxel_volumes: Mapping[str, float] = field(default_factory=dict)
+    aligned: AlignedCase
+
+    @property
+    def part(self) -> tuple[slice, slice, slice] | None:
+        """The box that the file of the score covers; None if it covers all of the grid."""
+        return self.aligned.part
 
     def voxel_volume(self) -> float:
         """Return the mm³ of a voxel.
@@ -68,14 +62,15 @@ class LoadedCase:
         ValueError
             No file states its voxel size, or two state different ones, whose headers were ignored.
         """
-        if not self.voxel_volumes:
+        stated = self.aligned.voxel_volumes
+        if not stated:
             raise InputError(
                 "volumes in mm³ need a voxel size, which none of its files states; put nnU-Net's "
                 "segmentation beside the .npz, name one file of the case as NIfTI or MetaImage, or "
                 "measure in voxels (without --mm3)",
                 case=self.case.name,
             )
-        (first, known), *others = self.voxel_volumes.items()
+        (first, known), *others = stated.items()
         for file, found in others:
             if not math.isclose(found, known, rel_tol=0.01):
                 raise InputError(
@@ -91,24 +86,19 @@ def load_case(
     region_rule: RegionRule,
     ignore_header: bool = False,
     tumour: Sequence[int] = (1,),
+    label: Sequence[str] = (),
 ) -> LoadedCase:
-    """Read the files of a case and bring them together on the grid of its annotations.
+    """Read the files of a case and bring them together on one grid; see `align_case`.
 
-    A score may be a crop of that grid, as nnU-Net's is when it was trained on crops (see
-    `find_part`): then it is 0 outside, so that no voxel that a rater marks is lost. So may the mask
-    of the region, if it is the same crop. All other files have to lie on one grid.
+    A score that is a crop, as nnU-Net's is when it was trained on crops, is 0 outside, so that no
+    voxel that a rater marks is lost.
 
     Parameters
     ----------
-    case
-        Files to read.
+    case, ignore_header, tumour, label
+        As in `align_case`.
     region_rule
         Which voxels count: "roi" (the mask of the case), "box" (`annotated_box`) or "all".
-    ignore_header
-        Compare the shapes only, for files whose voxels correspond though their headers differ. Then
-        no score can be a crop, for only headers tell where it lies.
-    tumour
-        Classes to merge where the score is an ``.npz`` of class probabilities; see `read_volume`.
 
     Raises
     ------
@@ -121,37 +111,14 @@ def load_case(
         raise InputError(
             f"choose one of {get_args(RegionRule)}", argument="region_rule", value=region_rule
         )
-    if region_rule == "roi" and case.roi is None:
-        raise InputError(
-            "region rule 'roi' needs a mask; name its file in the manifest's column 'roi', or "
-            "choose the rule 'box' or 'all'",
-            case=case.name,
-        )
-    readers = [functools.partial(read_score, case.score, tumour)]
-    readers += [functools.partial(read_labels, file) for file in case.raters]
-    if case.vessels:
-        readers.append(functools.partial(read_label_map, case.vessels))
-    if case.roi and region_rule == "roi":
-        readers.append(functools.partial(read_mask, case.roi))
-    volumes = _read_all(readers)
-    score, raters = volumes[0], volumes[1 : 1 + len(case.raters)]
-    vessels = volumes[1 + len(raters)] if case.vessels else None
-    roi = volumes[-1] if case.roi and region_rule == "roi" else None
-
-    reference = next((volume for volume in volumes if volume.affine is not None), score)
-    part = None if ignore_header or not raters else find_part(raters[0], score)
-    if part is not None:
-        reference, score = raters[0], paste(score, part, raters[0])
-    if roi:
-        roi = on_grid(roi, reference, part, ignore_header)
-    for volume in (score, *raters, *([vessels] if vessels else [])):
-        check_same_geometry(reference, volume, ignore=HEADER_PARTS if ignore_header else ())
-
-    arrays = [volume.array for volume in raters]
+    opened = align_case(case, "all", region_rule, ignore_header, tumour, label, vessels=True)
+    optional = [volume for volume in (opened.vessels, opened.region) if volume is not None]
+    loaded = _read_all([opened.score, *opened.raters, *optional])
+    score, arrays = loaded[0], [volume.array for volume in loaded[1 : 1 + len(opened.raters)]]
     region: NDArray[np.bool_] | None = None
-    if roi:
-        region = roi.array
-        require_marked(bool(region.any()), roi)
+    if opened.region is not None:
+        region = loaded[-1].array
+        require_marked(bool(region.any()), opened.region.place)
     elif region_rule == "box":
         try:
             box = annotated_box(arrays)
@@ -161,46 +128,34 @@ def load_case(
         order: Literal["F", "C"] = "F" if score.array.flags.f_contiguous else "C"
         region = np.zeros(score.array.shape, np.bool_, order)
         region[box] = True
-    return LoadedCase(
-        case,
-        score,
-        arrays,
-        region,
-        vessels.array if vessels else None,
-        part,
-        {str(v): v.voxel_volume for v in volumes if v.affine is not None},
-    )
+    vessels = None if opened.vessels is None else loaded[1 + len(arrays)].array
+    return LoadedCase(case, score, arrays, region, vessels, opened)
 
 
-def on_grid(
-    mask: Volume,
-    grid: Volume,
-    part: tuple[slice, slice, slice] | None = None,
-    ignore_header: bool = False,
-) -> Volume:
-    """Return a mask on `grid`, where it lies already unless it covers `part`: then 0 outside.
+def mask_on_grid(path: Path, grid: Volume, ignore_header: bool = False) -> NDArray[np.bool_]:
+    """Read the mask of a region on the grid of a volume, False where the mask has no voxel.
 
     Raises
     ------
-    ValueError
-        It lies on another grid; see `check_same_geometry`.
+    FileNotFoundError, ValueError, OSError
+        As `align_case`.
     """
-    if part is not None and find_part(grid, mask) == part:
-        return paste(mask, part, grid)
-    check_same_geometry(grid, mask, ignore=HEADER_PARTS if ignore_header else ())
-    return mask
+    mask = open_mask(path)
+    _, found = place_together([grid, mask.place], ignore_header)
+    array: NDArray[np.bool_] = mask.placed(found, (0, 0, 0), grid).whole().array
+    return array
 
 
-def _read_all(readers: Sequence[Callable[[], Volume]]) -> list[Volume]:
-    """Call every reader, several at a time; of several errors the first in order is raised.
+def _read_all(opened: Sequence[VolumeSlabs]) -> list[Volume]:
+    """Read every volume, several at a time; of several errors the first in order is raised.
 
     Inflating takes the time, and gives up the lock of the interpreter.
     """
-    threads = min(max_threads(), len(readers))
+    threads = min(max_threads(), len(opened))
     if threads == 1:
-        return [read() for read in readers]
+        return [volume.whole() for volume in opened]
     with ThreadPoolExecutor(threads) as pool:
-        started = [pool.submit(read) for read in readers]
+        started = [pool.submit(volume.whole) for volume in opened]
         try:
             return [volume.result() for volume in started]
         finally:

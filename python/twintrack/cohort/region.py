@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from twintrack.arrays.checks import mask_value
 from twintrack.errors import InputError
-from twintrack.volumes import Volume, read_labels
+from twintrack.volumes import Volume
 from twintrack.volumes.slabs import VolumeSlabs, open_slabs
 
 RegionRule = Literal["roi", "box", "all"]
@@ -64,23 +64,16 @@ def annotated_box(
     return x, y, z
 
 
-def read_mask(path: Path) -> Volume:
-    """Read the mask of a region: a boolean volume.
+def open_mask(path: Path) -> VolumeSlabs:
+    """Open the mask of a region: a boolean volume.
+
+    All of the file is looked at, also where only a part of it is used.
 
     Raises
     ------
     FileNotFoundError, ValueError, OSError
-        As `read_volume`; and the file holds more than 0 and one other value. Names the voxel.
-    """
-    stored = read_labels(path)
-    (mask,) = _masks([stored.array], stored)
-    return Volume(mask, stored.affine, stored.path, stored.header)
-
-
-def open_mask(path: Path) -> VolumeSlabs:
-    """Open the mask of a region to be read in slabs; what `read_mask` refuses is found on the way.
-
-    All of the file is looked at, also where only a part of it is used.
+        As `open_slabs`. Reading it raises ValueError if it holds more than 0 and one other value;
+        names the voxel.
     """
     stored = open_slabs(path, ())
     return stored.changed(lambda slabs: _masks(slabs, stored.place), np.dtype(np.bool_))

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from twintrack.cohort import LoadedCase
 from twintrack.errors import InputError
 from twintrack.files import replacing
-from twintrack.volumes import HEADER_PARTS, check_same_geometry, read_volume
+from twintrack.volumes import read_volume
+from twintrack.volumes.grid import copied_to_box, place_together
 
 _Image = NDArray[np.float32]
 
@@ -200,9 +201,8 @@ def case_example(
     background = None
     if image is not None:
         volume = read_volume(image)
-        ignored = HEADER_PARTS if ignore_header else ()
-        check_same_geometry(loaded.score, volume, ignore=ignored)
-        background = volume.array
+        _, found = place_together([loaded.score, volume], ignore_header)
+        background = copied_to_box(volume.array, found, (0, 0, 0), loaded.score.array.shape)
     score = loaded.score
     return cut_example(name, score.array, loaded.raters, calibrated, background, score.affine)
 

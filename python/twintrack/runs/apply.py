@@ -34,9 +34,9 @@ from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
 from twintrack.runs.memory import case_bytes
 from twintrack.runs.store import Entry, Store, dump_json, stores_there
-from twintrack.runs.streaming import SLAB_VOXELS, open_score, planes_of
-from twintrack.volumes import HEADER_PARTS, check_same_geometry, find_part
-from twintrack.volumes.slabs import VolumeSlabs
+from twintrack.runs.streaming import SLAB_VOXELS, planes_of
+from twintrack.volumes.grid import place_together
+from twintrack.volumes.slabs import VolumeSlabs, open_score
 from twintrack.volumes.writing import check_format, write_slabs
 
 KIND = "calibrated"
@@ -123,8 +123,8 @@ class ApplyJob(Job[Opened]):
     def read(self, case: Case) -> Opened:
         """Open the score, to be calibrated while it is written.
 
-        Of the region's geometry only the shape has to fit: the score's header is what is written.
-        Where the score is a crop of the region's grid, so is what is written.
+        The region lies on the grid of the score, up to crop, flip and order of axes. If it does
+        not, only its shape has to fit: the score's header is what is written.
         """
         check_score(self.calibrator, case.score, self.tumour)
         score = open_score(case.score, self.tumour)
@@ -137,10 +137,15 @@ class ApplyJob(Job[Opened]):
         path = region_of_case(case)
         region = None if path is None else open_mask(path)
         if region is not None:
-            box = find_part(region.place, score.place)
-            if box is not None:
-                region = region.cropped(box, score.place)
-            check_same_geometry(score.place, region.place, ignore=HEADER_PARTS)
+            places = [score.place, region.place]
+            same = score.place.array.shape == region.place.array.shape
+            try:
+                _, found = place_together(places)
+            except InputError:
+                if not same:
+                    raise
+                _, found = place_together(places, ignore_header=True)
+            region = region.placed(found, (0, 0, 0), score.place)
         return Opened(score, region)
 
     def compute(self, loaded: Opened) -> Product:

@@ -17,8 +17,7 @@ from twintrack import metrics
 from twintrack.calibration.calibrator import Calibrator
 from twintrack.calibration.fitted_on import NOTES, FittedCase, Overlap, find_overlap
 from twintrack.cohort import Case, LoadedCase, RegionRule, load_case
-from twintrack.cohort.loading import on_grid
-from twintrack.cohort.region import read_mask
+from twintrack.cohort.loading import mask_on_grid
 from twintrack.cohort.score_records import (
     calibrate_score,
     check_score,
@@ -124,9 +123,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         path = None if self.calibrator is None else region_of_case(case)
         of_interest: NDArray[Any] | None = loaded.region
         if path is not None and of_interest is None:
-            of_interest = on_grid(
-                read_mask(path), loaded.score, loaded.part, self.ignore_header
-            ).array
+            of_interest = mask_on_grid(path, loaded.score, self.ignore_header)
         if self.calibrator is not None and loaded.part is not None:
             asked = np.zeros(loaded.score.array.shape, np.bool_)
             asked[loaded.part] = True if of_interest is None else of_interest[loaded.part] != 0
@@ -139,10 +136,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         try:
             return self._measured(loaded, of_interest)
         except InputError as error:
-            if loaded.part is None or error.argument != "score":
-                raise
-            # A voxel of the file.
-            raise error.moved([-side.start for side in loaded.part]) from error
+            raise loaded.aligned.located(error) from error
 
     def _measured(self, loaded: LoadedCase, of_interest: NDArray[Any] | None) -> Product:
         score = loaded.score.array
@@ -180,7 +174,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
 
 def _notes(loaded: LoadedCase) -> list[str]:
     """Return what there is to say of the file of the score, and of one that is a crop."""
-    notes = list(loaded.score.notes)
+    notes = [*loaded.score.notes, *loaded.aligned.notes]
     if loaded.part is None:
         return notes
     outside = sum(

@@ -79,7 +79,7 @@ class TallyJob(Job[StreamedCase]):
         loaded.for_each(lambda slab: tally.update(slab.score, slab.raters, slab.region))
         counted = tally.compact().voxels
         result = {"voxels_in_region": counted, "ensemble": ensemble}
-        if loaded.part is not None:
+        if loaded.aligned.beyond:
             result["marked_outside"] = loaded.marked_outside()
         if loaded.notes:
             result["notes"] = loaded.notes

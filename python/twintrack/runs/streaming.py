@@ -9,22 +9,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.cohort import Case, RegionRule, annotated_box
-from twintrack.cohort.region import BOX_MARGIN, open_mask, require_marked
+from twintrack.cohort.aligned import AlignedCase, align_case
+from twintrack.cohort.region import BOX_MARGIN, require_marked
 from twintrack.errors import InputError
-from twintrack.volumes import HEADER_PARTS, Volume, check_same_geometry, find_part
+from twintrack.volumes import Volume
 from twintrack.volumes.geometry import with_first_planes
-from twintrack.volumes.slabs import VolumeSlabs, open_slabs
+from twintrack.volumes.grid import Box
 
 SLAB_VOXELS = 1 << 20  # of each file: work for all cores, and about the size of a cache
-
-Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -40,34 +38,34 @@ class Slab:
 class StreamedCase:
     """The arrays of a case, slab by slab; what `load_case` gives in one piece.
 
-    But for a score that is a crop of the annotations' grid: there the annotations are cropped to
-    it, so that only voxels count that the networks were asked about.
+    But on the grid of the score: where it is a crop only voxels count that the networks were asked
+    about.
 
     Attributes
     ----------
-    case
-        Where they come from.
-    place
-        Shape and geometry of the score.
+    aligned
+        The files on that grid.
     region_rule
         Which voxels count.
-    part
-        The box of the annotations' grid that the score covers; None if it covers all of it.
     """
 
-    case: Case
-    place: Volume
+    aligned: AlignedCase
     region_rule: RegionRule
-    part: Box | None
-    _score: VolumeSlabs
-    _whole_raters: list[VolumeSlabs]
-    _raters: list[VolumeSlabs]
-    _roi: VolumeSlabs | None
+
+    @property
+    def case(self) -> Case:
+        """Where the arrays come from."""
+        return self.aligned.case
+
+    @property
+    def place(self) -> Volume:
+        """Shape and geometry of the score."""
+        return self.aligned.place
 
     @property
     def notes(self) -> list[str]:
-        """What to tell of the score though it can be used, once all slabs have been read."""
-        return list(self._score.notes)
+        """What to tell of the files though they can be used, once all slabs have been read."""
+        return [*self.aligned.score.notes, *self.aligned.notes]
 
     def for_each(self, work: Callable[[Slab], object]) -> None:
         """Call `work` on the slabs of the case, from its first plane to its last.
@@ -76,40 +74,31 @@ class StreamedCase:
         ------
         ValueError
             As `load_case`, for what is found on the way; and what `work` raises, with the voxel's
-            place in the volume.
+            place in its file.
         """
         first = 0
-        x, y, z = _start(self.part)
         for slab in self.slabs():
             try:
                 work(slab)
             except InputError as error:
-                of_score = error.argument == "score"
-                raise error.moved((0, 0, first) if of_score else (x, y, z + first)) from error
+                raise self.aligned.located(error, first) from error
             first += slab.score.shape[2]
 
     def marked_outside(self) -> int:
-        """Return how many voxels outside of `part` a rater marks, over all raters; reads them."""
-        if self.part is None:
-            return 0
-        marked = 0
-        for volume in self._whole_raters:
-            for first, slab in with_first_planes(volume.slabs(self._planes)):
-                inside = _inside(slab, first, self.part)
-                marked += int(np.count_nonzero(slab)) - int(np.count_nonzero(inside))
-        return marked
+        """Return how many voxels raters mark outside of the score, over all of them; reads them."""
+        return self.aligned.marked_beyond(planes_of(self.place))
 
     def slabs(self) -> Iterator[Slab]:
         """Yield the slabs of the case, from its first plane to its last; raises as `for_each`."""
-        planes = self._planes
-        box = self._box() if self.region_rule == "box" else None
-        volumes = [self._score, *self._raters, *([self._roi] if self._roi else [])]
+        planes, mask = planes_of(self.place), self.aligned.region
+        box = self._box(planes) if self.region_rule == "box" else None
+        volumes = [self.aligned.score, *self.aligned.raters, *([] if mask is None else [mask])]
         parts = [volume.slabs(planes) for volume in volumes]
         marked = False
         for first in range(0, self.place.array.shape[2], planes):
             score, *raters = (next(part) for part in parts)
             region = None
-            if self._roi is not None:
+            if mask is not None:
                 region = raters.pop()
                 marked = marked or bool(region.any())
             elif box is not None:
@@ -118,24 +107,19 @@ class StreamedCase:
             yield Slab(score, raters, region)
         for part in parts:
             next(part, None)  # reads on to the checksums
-        if self._roi is not None:
-            require_marked(marked, self._roi.place)
+        if mask is not None:
+            require_marked(marked, mask.place)
 
-    @property
-    def _planes(self) -> int:
-        # Of a crop the annotations have the larger planes, which are read whole.
-        return planes_of(self.place if self.part is None else self._whole_raters[0].place)
-
-    def _box(self) -> Box:
+    def _box(self, planes: int) -> Box:
         """Return `annotated_box` of the raters, which are read for it."""
         found = []
-        for volume in self._raters:
-            for first, slab in with_first_planes(volume.slabs(self._planes)):
+        for volume in self.aligned.raters:
+            for first, slab in with_first_planes(volume.slabs(planes)):
                 with contextlib.suppress(ValueError):  # nothing is marked here
                     x, y, z = annotated_box([slab], margin=0)
                     found.append((x, y, slice(z.start + first, z.stop + first)))
         if not found:
-            where = "" if self.part is None else f" where {self.place} lies"
+            where = f" where {self.place} lies" if self.aligned.beyond else ""
             raise InputError(f"no rater marks any voxel{where}, so there is no annotated box")
         x, y, z = (
             slice(
@@ -148,58 +132,27 @@ class StreamedCase:
 
 
 def open_case(
-    case: Case, region_rule: RegionRule, ignore_header: bool, tumour: Sequence[int]
+    case: Case,
+    region_rule: RegionRule,
+    ignore_header: bool,
+    tumour: Sequence[int],
+    label: Sequence[str] = (),
 ) -> StreamedCase:
-    """Open the files of a case and check that they lie on one grid; vessels are left out.
-
-    Annotations and the mask of the region are cropped to a score that is a crop of their grid.
+    """Open the files of a case on the grid of its score; vessels are left out.
 
     Raises
     ------
     FileNotFoundError, ValueError, OSError
-        As `load_case`, as far as the headers tell.
+        As `align_case`.
     """
-    score = open_score(case.score, tumour)
-    raters = [open_slabs(path, ()) for path in case.raters]
-    roi = open_mask(case.roi) if region_rule == "roi" and case.roi is not None else None
-    part = None if ignore_header or not raters else find_part(raters[0].place, score.place)
-    whole = raters
-    if part is not None:
-        for volume in raters:
-            check_same_geometry(raters[0].place, volume.place)
-        raters = [volume.cropped(part, score.place) for volume in raters]
-        if roi is not None and find_part(roi.place, score.place) == part:
-            roi = roi.cropped(part, score.place)
-    places = [volume.place for volume in (score, *raters, *([roi] if roi else []))]
-    reference = next((place for place in places if place.affine is not None), places[0])
-    for place in places:
-        check_same_geometry(reference, place, ignore=HEADER_PARTS if ignore_header else ())
-    return StreamedCase(case, score.place, region_rule, part, score, whole, raters, roi)
+    aligned = align_case(case, "score", region_rule, ignore_header, tumour, label)
+    return StreamedCase(aligned, region_rule)
 
 
 def _inside(slab: NDArray[Any], first: int, box: Box) -> NDArray[Any]:
     """Return what of a slab that starts at a plane lies in a box of the volume."""
     x, y, z = box
     return slab[x, y, max(z.start - first, 0) : max(z.stop - first, 0)]
-
-
-def _start(box: Box | None) -> tuple[int, int, int]:
-    """Return the first voxel of a box."""
-    if box is None:
-        return (0, 0, 0)
-    x, y, z = box
-    return x.start, y.start, z.start
-
-
-def open_score(path: Path, tumour: Sequence[int]) -> VolumeSlabs:
-    """Open a score, as `read_score` reads it."""
-    score = open_slabs(path, tumour)
-    dtype = score.place.array.dtype
-    if dtype.kind != "f":
-        raise InputError(
-            f"holds {dtype} without a scale factor: a segmentation, not a score", file=path
-        )
-    return score
 
 
 def planes_of(place: Volume) -> int:

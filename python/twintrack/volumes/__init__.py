@@ -4,7 +4,7 @@ Everything here keeps nibabel's axis order (x, y, z) and the file's own dtype an
 never unpickles, and answers a bad file with a ValueError or OSError that names it.
 """
 
-from twintrack.volumes.geometry import HEADER_PARTS, Volume, check_same_geometry, find_part, paste
+from twintrack.volumes.geometry import HEADER_PARTS, Volume, check_same_geometry
 from twintrack.volumes.reading import (
     files_read,
     read_label_map,
@@ -20,8 +20,6 @@ __all__ = [
     "Volume",
     "check_same_geometry",
     "files_read",
-    "find_part",
-    "paste",
     "read_label_map",
     "read_labels",
     "read_score",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,73 +125,12 @@ def check_same_geometry(
         )
 
 
-def find_part(
-    whole: Volume, part: Volume, tolerance: float = 0.05
-) -> tuple[slice, slice, slice] | None:
-    """Return the box of `whole` whose voxels are those of `part`, a crop of it.
-
-    Parameters
-    ----------
-    whole, part
-        Volumes to compare; only their shapes and affines are looked at.
-    tolerance
-        Largest distance, along any axis and in voxels of `whole`, between a voxel of `part` and
-        that of `whole` that it is said to be. So spacing and directions agree, and the offset is a
-        whole number of voxels.
-
-    Returns
-    -------
-    box
-        One slice an axis, inside `whole`. None if the shapes are equal, if a file does not say
-        where its voxels lie, or if the voxels are not those of such a box.
-    """
-    shape, length = part.array.shape, whole.array.shape
-    from_whole, from_part = _stated_affine(whole), _stated_affine(part)
-    if shape == length or from_whole is None or from_part is None:
-        return None
-    try:
-        to_whole = np.linalg.solve(from_whole, from_part)
-    except np.linalg.LinAlgError:  # a spacing of 0
-        return None
-    if not np.isfinite(to_whole).all():
-        return None
-    start = np.rint(to_whole[:3, 3])
-    # An affine map is furthest from another one in a corner; n, for there may be one plane only.
-    corners = np.array(list(itertools.product(*((0, n) for n in shape))))
-    off = corners @ to_whole[:3, :3].T + to_whole[:3, 3] - (corners + start)
-    if np.abs(off).max() > tolerance or (start < 0).any() or (start + shape > length).any():
-        return None
-    x, y, z = (slice(int(a), int(a) + n) for a, n in zip(start, shape, strict=True))
-    return x, y, z
-
-
 def with_first_planes(slabs: Iterable[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]]:
     """Yield consecutive slabs (x, y, planes), each after the index of its first plane."""
     first = 0
     for slab in slabs:
         yield first, slab
         first += slab.shape[2]
-
-
-def paste(part: Volume, box: tuple[slice, slice, slice], whole: Volume) -> Volume:
-    """Return `part` on the grid of `whole`: its array in `box`, 0 elsewhere.
-
-    The array has the dtype and memory order of `part`, and the path is its own: it is what messages
-    have to name.
-    """
-    order: Literal["F", "C"] = "F" if part.array.flags.f_contiguous else "C"
-    # numpy.zeros takes no memory for pages that nothing is written to.
-    array = np.zeros(whole.array.shape, part.array.dtype, order)
-    array[box] = part.array
-    return Volume(array, whole.affine, part.path, whole.header, part.notes)
-
-
-def _stated_affine(volume: Volume) -> NDArray[np.float64] | None:
-    """Return the affine if the file states it; of a NIfTI file without codes it is a guess."""
-    header = volume.header
-    if header is not None and header["sform_code"] <= 0 and header["qform_code"] <= 0:
-        return None
-    return volume.affine
 
 
 def _parts(affine: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

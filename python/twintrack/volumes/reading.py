@@ -108,13 +108,18 @@ def read_score(
         As `read_volume`; and the file holds unscaled integers, that is a segmentation.
     """
     volume = read_volume(path, tumour, key)
+    require_score_type(volume)
+    return volume
+
+
+def require_score_type(volume: Volume) -> None:
+    """Raise InputError unless a volume holds floating-point numbers."""
     if volume.array.dtype.kind != "f":
         raise InputError(
             f"holds {volume.array.dtype} without a scale factor: a segmentation, not a "
             "score. Give the probabilities (nnU-Net: --save_probabilities writes CASE.npz)",
             file=str(volume),
         )
-    return volume
 
 
 def read_labels(path: str | os.PathLike[str], key: str | None = None) -> Volume:
@@ -134,16 +139,26 @@ def read_label_map(path: str | os.PathLike[str], key: str | None = None) -> Volu
         As `read_volume`; and a value that is not an integer in 0…255, with its voxel.
     """
     volume = read_labels(path, key)
-    array = volume.array
+    return Volume(labels_of(volume.array, volume), volume.affine, volume.path, volume.header)
+
+
+def labels_of(array: NDArray[Any], place: Volume, first: int = 0) -> NDArray[np.uint8]:
+    """Return the labels of a map, or of its planes from `first` on, as uint8.
+
+    Raises
+    ------
+    InputError
+        A value is not an integer in 0…255; names its voxel in `place`.
+    """
     if array.dtype in (np.uint8, np.bool_):
-        return Volume(array.view(np.uint8), volume.affine, volume.path, volume.header)
+        return array.view(np.uint8)
     labels = np.empty_like(array, dtype=np.uint8, subok=False)
     for source, target in zip(_chunks(array), _chunks(labels), strict=True):
         with np.errstate(invalid="ignore"):  # NaN becomes some integer and then differs
             np.copyto(target, source, casting="unsafe")
         if not np.array_equal(source, target):
-            raise _first_fault(volume)
-    return Volume(labels, volume.affine, volume.path, volume.header)
+            raise _first_fault(array, place, first)
+    return labels
 
 
 def _chunks(array: NDArray[Any]) -> list[NDArray[Any]]:
@@ -154,14 +169,15 @@ def _chunks(array: NDArray[Any]) -> list[NDArray[Any]]:
     return [rows[start : start + step] for start in range(0, len(rows), step)]
 
 
-def _first_fault(volume: Volume) -> InputError:
+def _first_fault(array: NDArray[Any], place: Volume, first: int) -> InputError:
     rule = "labels are the integers 0 to 255"
-    for k in range(volume.array.shape[2]):
-        slab = volume.array[..., k]
+    for k in range(array.shape[2]):
+        slab = array[..., k]
         wrong = np.argwhere(~((slab >= 0) & (slab <= 255) & (slab == np.rint(slab))))
         if len(wrong):
             i, j = wrong[0]
-            return InputError(rule, file=volume.path, voxel=(i, j, k), value=slab[i, j].item())
+            value = slab[i, j].item()
+            return InputError(rule, file=place.path, voxel=(i, j, k + first), value=value)
     raise AssertionError("called without a fault")
 
 

@@ -16,10 +16,17 @@ from numpy.typing import NDArray
 
 from twintrack.files import naming, split_suffix
 from twintrack.volumes.class_probabilities import compare_with_segmentation, place_probabilities
-from twintrack.volumes.geometry import Volume
+from twintrack.volumes.geometry import Volume, with_first_planes
+from twintrack.volumes.grid import Placement, copied_to_box, ghost
 from twintrack.volumes.nifti import nifti_slabs, open_nifti
 from twintrack.volumes.numpy_files import merge_rule, open_array
-from twintrack.volumes.reading import depths_of, read_volume, slices_of
+from twintrack.volumes.reading import (
+    depths_of,
+    labels_of,
+    read_volume,
+    require_score_type,
+    slices_of,
+)
 from twintrack.volumes.streams import ByteStream
 
 # Takes how many planes each slab has; together they are all planes.
@@ -42,6 +49,15 @@ class VolumeSlabs:
     place: Volume
     _read: Read
     notes: list[str] = field(default_factory=list)
+    _whole: Callable[[], Volume] | None = None
+
+    def whole(self) -> Volume:
+        """Return the volume in memory, or mapped into it; raises as `slabs`."""
+        if self._whole is not None:
+            return self._whole()
+        (array,) = self.slabs(self.place.array.shape[2])
+        own = self.place
+        return Volume(array, own.affine, own.path, own.header, tuple(self.notes))
 
     def slabs(self, planes: int) -> Iterator[NDArray[Any]]:
         """Yield arrays (x, y, `planes`), the last one with what is left.
@@ -60,31 +76,71 @@ class VolumeSlabs:
     ) -> VolumeSlabs:
         """Return the volume of slabs that `change` makes of each reading; of the same sizes."""
         own = self.place
-        place = Volume(_ghost(own.array.shape, dtype), own.affine, own.path, own.header)
-        return VolumeSlabs(place, lambda depths: change(self._read(depths)))
+        place = Volume(ghost(own.array.shape, dtype), own.affine, own.path, own.header)
 
-    def cropped(self, box: tuple[slice, slice, slice], place: Volume) -> VolumeSlabs:
-        """Return the part of the volume inside `box`; `place` is another volume of that part.
+        def whole() -> Volume:
+            volume = self.whole()
+            (array,) = change(iter([volume.array]))
+            return Volume(array, volume.affine, volume.path, volume.header, volume.notes)
 
-        The planes before and behind it are read too, as checksums need them.
+        return VolumeSlabs(place, lambda depths: change(self._read(depths)), self.notes, whole)
+
+    def placed(self, placement: Placement, first: Sequence[int], place: Volume) -> VolumeSlabs:
+        """Return the voxels of a box of the grid that the volume lies on, 0 where it has none.
+
+        Planes that lie outside of the box are read too, as checksums need them. A volume whose
+        planes are none of the grid is read whole.
+
+        Parameters
+        ----------
+        placement
+            Where the volume lies on the grid.
+        first
+            Index on the grid of the first voxel of the box.
+        place
+            Another volume of that box: its shape and affine are taken.
         """
-        x, y, z = box
-        before = z.start
-        behind = self.place.array.shape[2] - z.stop
+        own, shape = self.place, place.array.shape
+        x, y, z = shape
+        if not placement.turned and placement.start == tuple(first) and placement.shape == shape:
+            return self
+
+        def moved(plane: int, planes: int) -> Placement:
+            sx, sy, _ = placement.start
+            return Placement(placement.turn, (sx, sy, plane), (*placement.shape[:2], planes))
+
+        def whole() -> Volume:
+            volume = self.whole()
+            array = copied_to_box(volume.array, placement, first, (x, y, z))
+            return Volume(array, place.affine, own.path, own.header, volume.notes)
 
         def read(depths: Sequence[int]) -> Iterator[NDArray[Any]]:
-            most = max(depths)
-            first, last = depths_of(before, most), depths_of(behind, most)
-            slabs = self._read([*first, *depths, *last])
-            for number, slab in enumerate(slabs):
-                if len(first) <= number < len(first) + len(depths):
-                    yield slab[x, y]
+            most, offset = max(depths), placement.start[2] - first[2]
+            ends = np.cumsum([0, *depths])
+            # The planes of each slab that the volume has, and those before and behind the box.
+            own_ends = np.clip(ends - offset, 0, placement.shape[2])
+            before, behind = int(own_ends[0]), placement.shape[2] - int(own_ends[-1])
+            inside = [int(n) for n in np.diff(own_ends)]
+            lead, rest = depths_of(before, most), depths_of(behind, most)
+            slabs = self._read([*lead, *(n for n in inside if n), *rest])
+            for _ in lead:
+                next(slabs)
+            for start, depth, planes, low in zip(ends, depths, inside, own_ends, strict=False):
+                corner = (*first[:2], int(start) + first[2])
+                if planes:
+                    at = moved(int(low) + placement.start[2], planes)
+                    yield copied_to_box(next(slabs), at, corner, (x, y, depth))
+                else:
+                    yield np.zeros((x, y, depth), own.array.dtype, "F")
+            for _ in slabs:
+                pass
 
-        own = self.place
-        shape = place.array.shape
-        return VolumeSlabs(
-            Volume(_ghost(shape, own.array.dtype), place.affine, own.path, own.header), read
-        )
+        there = Volume(ghost(shape, own.array.dtype), place.affine, own.path, own.header)
+        if not placement.keeps_planes:
+            return VolumeSlabs(
+                there, lambda ends: slices_of(whole().array)(ends), self.notes, whole
+            )
+        return VolumeSlabs(there, read, self.notes, whole)
 
 
 def open_slabs(path: str | os.PathLike[str], tumour: Sequence[int] = (1,)) -> VolumeSlabs:
@@ -108,14 +164,34 @@ def open_slabs(path: str | os.PathLike[str], tumour: Sequence[int] = (1,)) -> Vo
         if found is not None:
             return found
     volume = read_volume(path, tumour)
-    return VolumeSlabs(volume, slices_of(volume.array), list(volume.notes))
+    return VolumeSlabs(volume, slices_of(volume.array), list(volume.notes), lambda: volume)
+
+
+def open_score(path: str | os.PathLike[str], tumour: Sequence[int] = (1,)) -> VolumeSlabs:
+    """Open a score, as `read_score` reads it."""
+    score = open_slabs(path, tumour)
+    require_score_type(score.place)
+    return score
+
+
+def open_label_map(path: str | os.PathLike[str]) -> VolumeSlabs:
+    """Open a label map, as `read_label_map` reads it."""
+    stored = open_slabs(path, ())
+
+    def as_labels(slabs: Iterator[NDArray[Any]]) -> Iterator[NDArray[np.uint8]]:
+        for first, slab in with_first_planes(slabs):
+            yield labels_of(slab, stored.place, first)
+
+    return stored.changed(as_labels, np.dtype(np.uint8))
 
 
 def _nifti(path: Path) -> VolumeSlabs:
     header = open_nifti(path)
     dtype = header.scaled(np.empty(0, header.dtype.newbyteorder("="))).dtype
-    place = Volume(_ghost(header.shape, dtype), header.affine, path, header.nifti)
-    return VolumeSlabs(place, functools.partial(nifti_slabs, path, header))
+    place = Volume(ghost(header.shape, dtype), header.affine, path, header.nifti)
+    return VolumeSlabs(
+        place, functools.partial(nifti_slabs, path, header), [], lambda: read_volume(path)
+    )
 
 
 def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | None:
@@ -148,15 +224,11 @@ def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | 
             streams[-1].drain()  # the furthest; its checksum is that of the whole entry
 
     merged = merge(np.zeros((1, 1, 1), dtype.newbyteorder("=")) for _ in classes)
-    place = Volume(_ghost(placement.shape, merged.dtype), placement.affine, path, placement.header)
+    place = Volume(ghost(placement.shape, merged.dtype), placement.affine, path, placement.header)
     comparison = compare_with_segmentation(
         path, placement, classes, shape[0], read, lambda beside: open_slabs(beside)._read
     )
     if comparison is None:
-        return VolumeSlabs(place, read)
-    return VolumeSlabs(place, comparison.slabs, comparison.notes)
-
-
-def _ghost(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return an array of any shape that takes no memory, for checks of shape and dtype."""
-    return np.broadcast_to(np.zeros((), dtype), shape)
+        return VolumeSlabs(place, read, [], lambda: read_volume(path, classes))
+    whole = lambda: read_volume(path, classes)  # noqa: E731
+    return VolumeSlabs(place, comparison.slabs, comparison.notes, whole)

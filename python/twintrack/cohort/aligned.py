@@ -1,0 +1,176 @@
+"""The files of a case, opened and brought together on one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from twintrack.cohort.case import Case
+from twintrack.cohort.region import RegionRule, open_mask
+from twintrack.errors import InputError
+from twintrack.volumes import Volume
+from twintrack.volumes.annotation import labels_found, open_annotation
+from twintrack.volumes.grid import Box, Placement, common_box, ghost, grid_of_box, place_together
+from twintrack.volumes.slabs import VolumeSlabs, open_label_map, open_score
+
+
+@dataclass(frozen=True)
+class AlignedCase:
+    """Volumes of one shape and place, whatever crop, flip and order of axes their files have.
+
+    Attributes
+    ----------
+    case
+        Where they come from.
+    place
+        Shape and geometry of the grid; its array has no values.
+    score, raters, vessels, region
+        On the grid, 0 where the file has no voxel; None where there is none.
+    part
+        The box of the grid that the score covers; None if it covers all of it.
+    beyond
+        Annotations that have voxels outside of the grid: as in their files, and on the grid.
+    notes
+        What to tell of how the files were brought together.
+    voxel_volumes
+        mm³ of a voxel by each file that states its voxel size, in the order score, raters, vessels,
+        region.
+    """
+
+    case: Case
+    place: Volume
+    score: VolumeSlabs
+    raters: list[VolumeSlabs]
+    vessels: VolumeSlabs | None
+    region: VolumeSlabs | None
+    part: Box | None
+    beyond: list[tuple[VolumeSlabs, VolumeSlabs]]
+    notes: list[str]
+    voxel_volumes: Mapping[str, float]
+    _first: tuple[int, int, int]
+    _placements: Mapping[str, Placement]
+
+    def located(self, error: InputError, plane: int = 0) -> InputError:
+        """Return an error about the arrays with the place that its voxel has in its file.
+
+        `plane` is the first one of the slab that it is about.
+        """
+        placement = self._placements.get(error.argument or "")
+        if placement is None or error.voxel is None:
+            return error
+        x, y, z = (a + b for a, b in zip(error.voxel, self._first, strict=True))
+        error = error.replaced(voxel=placement.own_voxel((x, y, z + plane)))
+        rater = next((k for k in range(len(self.raters)) if error.argument == f"raters[{k}]"), None)
+        if rater is None:
+            return error
+        there = labels_found(self.case.raters[rater])
+        return error.replaced(
+            advice=f"the file holds {there}: name the tumour's with --label (in Python label=)"
+        )
+
+    def marked_beyond(self, planes: int) -> int:
+        """Return how many voxels raters mark outside of the grid, over all of them; reads them."""
+
+        def marked(volume: VolumeSlabs) -> int:
+            return sum(int(np.count_nonzero(slab)) for slab in volume.slabs(planes))
+
+        return sum(marked(own) - marked(placed) for own, placed in self.beyond)
+
+
+def align_case(
+    case: Case,
+    extent: Literal["score", "all"],
+    region_rule: RegionRule,
+    ignore_header: bool = False,
+    tumour: Sequence[int] = (1,),
+    label: Sequence[str] = (),
+    vessels: bool = False,
+) -> AlignedCase:
+    """Open the files of a case and bring them together on the grid of its score.
+
+    Volumes lie on the same physical grid if their voxels lie within a twentieth of a voxel of each
+    other, up to crop, flip and order of axes. Voxels are copied, never resampled. Outside of a
+    cropped annotation nobody marked anything.
+
+    Parameters
+    ----------
+    case
+        Its files.
+    extent
+        "score": the box that the score covers, with its axes; "all": the box that score and
+        annotations cover, with the axes of most files, for the vascular invasion depends on them.
+    region_rule
+        The mask of the case is opened for the rule "roi" alone.
+    ignore_header
+        Compare the shapes only, for files whose voxels correspond though their headers differ.
+    tumour
+        Classes to merge where the score is an ``.npz`` of class probabilities; see `read_volume`.
+    label
+        Labels of annotations that are the tumour; see `open_annotation`.
+    vessels
+        Whether to open the vessels, if there are any.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, OSError
+        A file is missing, corrupt or on another grid, as far as the headers tell.
+    """
+    if region_rule == "roi" and case.roi is None:
+        raise InputError(
+            "region rule 'roi' needs a mask; name its file in the manifest's column 'roi', or "
+            "choose the rule 'box' or 'all'",
+            case=case.name,
+        )
+    raters = {f"raters[{k}]": path for k, path in enumerate(case.raters)}
+    opened = {"score": open_score(case.score, tumour)}
+    opened |= {name: open_annotation(path, label) for name, path in raters.items()}
+    if vessels and case.vessels is not None:
+        opened["vessels"] = open_label_map(case.vessels)
+    if region_rule == "roi" and case.roi is not None:
+        opened["region"] = open_mask(case.roi)
+
+    places = [volume.place for volume in opened.values()]
+    placements = place_together(places, ignore_header, axes_of_most=extent == "all")
+    found = dict(zip(opened, placements, strict=True))
+    score = found["score"]
+    first, shape = common_box([score, *(found[name] for name in raters if extent == "all")])
+    # The affine of the score, as it is written; of another file where the score has none.
+    whose = next((name for name in opened if opened[name].place.affine is not None), "score")
+    affine = grid_of_box(opened[whose].place, found[whose], first)
+    place = Volume(ghost(shape, places[0].array.dtype), affine, places[0].path, places[0].header)
+    placed = {name: volume.placed(found[name], first, place) for name, volume in opened.items()}
+    whole = (first, shape)
+    beyond = [name for name in raters if common_box([found[name], score]) != common_box([score])]
+    return AlignedCase(
+        case,
+        place,
+        placed["score"],
+        [placed[name] for name in raters],
+        placed.get("vessels"),
+        placed.get("region"),
+        None if common_box([score]) == whole else score.box_in(first),
+        [(opened[name], placed[name]) for name in beyond if extent == "score"],
+        _notes({opened[name].place: placement for name, placement in found.items()}, score),
+        {str(place): place.voxel_volume for place in places if place.affine is not None},
+        first,
+        found,
+    )
+
+
+def _notes(found: Mapping[Volume, Placement], score: Placement) -> list[str]:
+    def named(places: Sequence[Volume]) -> str:
+        return ", ".join(str(v) if v.path is None else v.path.name for v in places)
+
+    turned = [place for place, placement in found.items() if placement.turned]
+    crops = [
+        place
+        for place, placement in found.items()
+        if placement is not score and common_box([placement, score]) != common_box([placement])
+    ]
+    return [
+        *([f"turned to the axes of the other files: {named(turned)}"] if turned else []),
+        *([f"covers less than the score, 0 elsewhere: {named(crops)}"] if crops else []),
+    ]

@@ -1,0 +1,87 @@
+"""Annotations: files of 0 and 1, or those voxels of other files that carry chosen labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.errors import InputError
+from twintrack.files import split_suffix
+from twintrack.volumes.geometry import Volume
+from twintrack.volumes.nrrd import read_layers, segments
+from twintrack.volumes.reading import slices_of
+from twintrack.volumes.slabs import VolumeSlabs, open_slabs
+
+_MOST_NAMED = 20  # labels in a message
+
+
+def open_annotation(path: Path, label: Sequence[str] = ()) -> VolumeSlabs:
+    """Open an annotation, as booleans where labels are chosen and else as it is stored.
+
+    Parameters
+    ----------
+    path
+        Any volume.
+    label
+        Values that are the tumour, as "2"; of the segments of a ``.seg.nrrd`` file also names.
+        Without one the file has to hold 0 and 1, which is checked where it is used.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, OSError
+        As `open_slabs`; and a label is no whole number, nor the name of a segment of the file.
+    """
+    if not label:
+        return open_slabs(path, ())
+    named = segments(path) if split_suffix(path.name)[1] == ".nrrd" else ()
+    if named:
+        return _segments(path, label)
+    values = [_value(text, path) for text in label]
+    return open_slabs(path, ()).changed(lambda slabs: _chosen(slabs, values), np.dtype(np.bool_))
+
+
+def labels_found(path: Path) -> str:
+    """Return the labels that a file holds, for messages: "0, 1, 2"; reads it."""
+    found: set[float] = set()
+    for slab in open_slabs(path, ()).slabs(32):
+        found |= set(np.unique(slab).tolist())
+        if len(found) > _MOST_NAMED:
+            return ", ".join(f"{value:g}" for value in sorted(found)[:_MOST_NAMED]) + ", …"
+    return ", ".join(f"{value:g}" for value in sorted(found))
+
+
+def _chosen(slabs: Iterable[NDArray[Any]], values: Sequence[int]) -> Iterator[NDArray[np.bool_]]:
+    for slab in slabs:
+        chosen = slab == values[0]
+        for value in values[1:]:
+            chosen |= slab == value
+        yield chosen
+
+
+def _segments(path: Path, label: Sequence[str]) -> VolumeSlabs:
+    """Join the segments of a name, or of a value that lies in one layer alone."""
+    there = segments(path)
+    layers, affine = read_layers(path)
+    mask = np.zeros(layers.shape[1:], np.bool_, "F")
+    for text in label:
+        chosen = [s for s in there if s.name == text] or [s for s in there if str(s.value) == text]
+        if len(chosen) != 1:
+            names = ", ".join(f"{s.name} ({s.value})" for s in there)
+            found = "several segments" if chosen else "no segment"
+            raise InputError(f"label {text!r} is {found} of it; it has {names}", file=path)
+        mask |= layers[chosen[0].layer] == chosen[0].value
+    volume = Volume(mask, affine, path)
+    return VolumeSlabs(volume, slices_of(mask), [], lambda: volume)
+
+
+def _value(text: str, path: Path) -> int:
+    if not re.fullmatch(r"-?\d{1,9}", text):
+        raise InputError(
+            f"label {text!r} is no whole number, and the file names no segments", file=path
+        )
+    return int(text)

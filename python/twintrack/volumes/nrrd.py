@@ -1,0 +1,285 @@
+"""NRRD files, .nrrd, .nhdr and Slicer's .seg.nrrd; geometry by SimpleITK, voxels inflated here.
+
+ITK does not compare the checksum of compressed voxels. The format:
+https://teem.sourceforge.net/nrrd/format.html; Slicer's segmentations:
+https://apidocs.slicer.org/main/classvtkMRMLSegmentationStorageNode.html.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.errors import InputError
+from twintrack.files import is_file, naming
+from twintrack.volumes.geometry import Volume
+from twintrack.volumes.streams import MAX_DEFLATE_RATIO, ByteStream, gunzip, plain
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_LARGEST_HEADER = 1 << 24  # bytes; segmentations name many segments
+_MOST_BZIP2_RATIO = 1 << 17
+
+_TYPES = {
+    **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
+    **dict.fromkeys(("uchar", "unsigned char", "uint8", "uint8_t"), "u1"),
+    **dict.fromkeys(("short", "short int", "signed short", "signed short int"), "i2"),
+    **dict.fromkeys(("int16", "int16_t"), "i2"),
+    **dict.fromkeys(("ushort", "unsigned short", "unsigned short int"), "u2"),
+    **dict.fromkeys(("uint16", "uint16_t"), "u2"),
+    **dict.fromkeys(("int", "signed int", "int32", "int32_t"), "i4"),
+    **dict.fromkeys(("uint", "unsigned int", "uint32", "uint32_t"), "u4"),
+    **dict.fromkeys(("longlong", "long long", "long long int", "signed long long"), "i8"),
+    **dict.fromkeys(("signed long long int", "int64", "int64_t"), "i8"),
+    **dict.fromkeys(("ulonglong", "unsigned long long", "unsigned long long int"), "u8"),
+    **dict.fromkeys(("uint64", "uint64_t"), "u8"),
+    "float": "f4",
+    "double": "f8",
+}
+
+
+class Segment(NamedTuple):
+    """A segment of a ``.seg.nrrd`` file.
+
+    Attributes
+    ----------
+    name
+        As Slicer shows it.
+    layer
+        Number of the layer that it lies in; segments that overlap are in several layers.
+    value
+        Its label in that layer.
+    """
+
+    name: str
+    layer: int
+    value: int
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Fields of the header in small letters, the key-value pairs, and the byte where it ends."""
+
+    fields: dict[str, str]
+    pairs: dict[str, str]
+    end: int
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Lengths of the axes as they are stored, the fastest first."""
+        return tuple(int(length) for length in self.fields["sizes"].split())
+
+    @property
+    def data_file(self) -> str | None:
+        """Name of the file with the voxels; None if they follow the header."""
+        return self.fields.get("data file", self.fields.get("datafile"))
+
+
+def read_nrrd(path: Path) -> Volume:
+    """Read an NRRD file of one 3-D volume; axes (x, y, z), affine in RAS+.
+
+    Raises
+    ------
+    ImportError
+        SimpleITK is not installed.
+    ValueError
+        Truncated, corrupt, or several volumes in one, as of segments that overlap; names `path`.
+    """
+    layers, affine = read_layers(path)
+    if len(layers) > 1:
+        named = "; its segments are " + ", ".join(s.name for s in segments(path))
+        raise InputError(
+            f"holds {len(layers)} volumes in one{named if segments(path) else ''}",
+            file=path,
+            advice="choose with --label (segments by name or number)",
+        )
+    return Volume(layers[0], affine, path)
+
+
+def read_layers(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Read all volumes of an NRRD file: shape (layers, x, y, z), and their affine in RAS+."""
+    with naming(path):
+        header = _read_header(path)
+        dtype = _dtype(header)
+        file, compressed = _voxel_file(path, header)
+        affine, shape, layers = _geometry(path, header)
+        _check_room(header, dtype.itemsize, file.stat().st_size)
+        with file.open("rb") as opened:
+            stream = ByteStream(_voxels(opened, header, dtype.itemsize, file == path, compressed))
+            array = stream.read_array(math.prod(header.sizes), dtype)
+            if compressed:
+                stream.drain()  # to the checksum
+    stored = array.reshape(header.sizes, order="F")
+    return stored.reshape((layers, *shape), order="F"), affine
+
+
+def segments(path: Path) -> tuple[Segment, ...]:
+    """Return the segments that a ``.seg.nrrd`` file names, in its order; none of other files."""
+    with naming(path):
+        pairs = _read_header(path).pairs
+    found = []
+    for number in range(len(pairs)):
+        name = pairs.get(f"Segment{number}_Name", pairs.get(f"Segment{number}_ID"))
+        if name is None:
+            break
+        layer, value = (pairs.get(f"Segment{number}_{key}", "") for key in ("Layer", "LabelValue"))
+        if not (re.fullmatch(r"\d{0,6}", layer) and re.fullmatch(r"\d{0,6}", value)):
+            raise InputError(f"segment {name!r} has layer {layer!r} and value {value!r}", file=path)
+        found.append(Segment(name, int(layer or 0), int(value or 1)))
+    return tuple(found)
+
+
+def files_read(path: Path) -> list[Path]:
+    """Return the file with the voxels, where they do not follow the header and it is there."""
+    with contextlib.suppress(OSError, ValueError):
+        file, _ = _voxel_file(path, _read_header(path))
+        return [file] if file != path else []
+    return []
+
+
+def read_nrrd_header(path: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    """Read shape and affine (RAS+, mm) without the voxels."""
+    with naming(path):
+        affine, shape, _ = _geometry(path, _read_header(path))
+        return shape, affine
+
+
+def _read_header(path: Path) -> _Header:
+    fields: dict[str, str] = {}
+    pairs: dict[str, str] = {}
+    with path.open("rb") as file:
+        magic = file.readline(16)
+        if not re.fullmatch(rb"NRRD000\d\r?\n", magic):
+            raise InputError(f"not an NRRD file: it starts with the bytes {magic[:8].hex(' ')}")
+        while line := file.readline(_LARGEST_HEADER):
+            if file.tell() > _LARGEST_HEADER:
+                raise InputError("corrupt: its header does not end")
+            text = line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+            if not text:
+                break
+            if text.startswith("#"):
+                continue
+            pair = re.fullmatch(r"([^:]+):=(.*)", text)
+            field = re.fullmatch(r"([^:]+): *(.*)", text)
+            if pair:
+                pairs[pair[1]] = pair[2]
+            elif field:
+                fields[field[1].strip().lower()] = field[2].strip()
+            else:
+                raise InputError(f"corrupt: {text[:80]!r} is no line of a header")
+        end = file.tell()
+    for name in ("type", "dimension", "sizes", "encoding"):
+        if name not in fields:
+            raise InputError(f"corrupt: its header has no {name!r}")
+    sizes = fields["sizes"].split()
+    if not all(re.fullmatch(r"[1-9]\d{0,9}", length) for length in sizes):
+        raise InputError(f"corrupt: sizes: {fields['sizes']}")
+    if fields["dimension"] != str(len(sizes)) or len(sizes) not in (3, 4):
+        raise InputError(f"has sizes {fields['sizes']}; one 3-D volume, or several in one, is read")
+    return _Header(fields, pairs, end)
+
+
+def _geometry(path: Path, header: _Header) -> tuple[NDArray[np.float64], tuple[int, int, int], int]:
+    """Return the affine in RAS+, the shape (x, y, z), and the number of volumes."""
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise ImportError(f"{path}: needs SimpleITK: pip install 'twintrack[mha]'") from error
+    reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO("NrrdImageIO")
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise InputError(f"ITK cannot read it: {str(error).splitlines()[-1].strip()}") from error
+    lengths, layers = reader.GetSize(), reader.GetNumberOfComponents()
+    expected = header.sizes if layers == 1 else (layers, *lengths)
+    if len(lengths) != 3 or tuple(expected) != header.sizes:
+        raise InputError(
+            f"its sizes are {header.sizes}, of which ITK makes {layers} volumes of {lengths}; "
+            "volumes in one have their axis first, of a kind such as list or vector"
+        )
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
+    affine[:3, 3] = reader.GetOrigin()
+    x, y, z = (int(length) for length in lengths)
+    return _LPS_TO_RAS @ affine, (x, y, z), int(layers)
+
+
+def _dtype(header: _Header) -> np.dtype[Any]:
+    kind = _TYPES.get(header.fields["type"].lower())
+    if kind is None:
+        raise InputError(f"voxels of type {header.fields['type']!r} are no real numbers")
+    endian = header.fields.get("endian", "little" if kind[1] == "1" else "")
+    if endian not in ("little", "big"):
+        raise InputError(f"corrupt: endian is {endian!r}; it must be little or big")
+    return np.dtype(("<" if endian == "little" else ">") + kind)
+
+
+def _voxel_file(path: Path, header: _Header) -> tuple[Path, bool]:
+    """Return the file with the voxels, and whether they are compressed."""
+    encoding = header.fields["encoding"].lower()
+    if encoding not in ("raw", "gzip", "gz", "bzip2", "bz2"):
+        raise InputError(f"voxels are written as {encoding!r}; save it with encoding raw or gzip")
+    name, compressed = header.data_file, encoding != "raw"
+    if name is None:
+        return path, compressed
+    if name.startswith("LIST") or "%" in name:
+        raise InputError(f"its voxels are in several files ({name}); save it in one file")
+    file = path.parent / name
+    if not is_file(file):
+        raise InputError(f"its voxels are in another file, {name!r}, which is not there")
+    return file, compressed
+
+
+def _voxels(
+    file: BinaryIO, header: _Header, itemsize: int, attached: bool, compressed: bool
+) -> Iterator[bytes]:
+    """Yield the bytes of voxels, and read on to the checksum if there is one."""
+    lines, skipped = (
+        header.fields.get(f"{what} skip", header.fields.get(f"{what}skip", "0"))
+        for what in ("line", "byte")
+    )
+    if not (re.fullmatch(r"\d{1,9}", lines) and re.fullmatch(r"-1|\d{1,18}", skipped)):
+        raise InputError(f"corrupt: line skip is {lines}, byte skip {skipped}")
+    file.seek(header.end if attached else 0)
+    for _ in range(int(lines)):
+        file.readline(_LARGEST_HEADER)
+    if not compressed:
+        if skipped == "-1":
+            file.seek(-math.prod(header.sizes) * itemsize, 2)
+        else:
+            file.seek(int(skipped), 1)
+        yield from plain(file)
+        return
+    inflate = gunzip if header.fields["encoding"].lower().startswith("g") else _bunzip
+    left = int(skipped) if skipped != "-1" else 0  # of the voxels before compression
+    for piece in inflate(file):
+        yield piece[left:]
+        left = max(0, left - len(piece))
+
+
+def _bunzip(file: BinaryIO) -> Iterator[bytes]:
+    try:
+        with bz2.BZ2File(file) as opened:
+            while piece := opened.read(1 << 18):
+                yield piece
+    except EOFError as error:
+        raise InputError("truncated: ends in the middle of its compressed data") from error
+    except OSError as error:
+        raise InputError(f"corrupt compressed data ({error})") from error
+
+
+def _check_room(header: _Header, itemsize: int, size: int) -> None:
+    encoding = header.fields["encoding"].lower()
+    ratio = {"raw": 1, "gzip": MAX_DEFLATE_RATIO, "gz": MAX_DEFLATE_RATIO}
+    if math.prod(header.sizes) * itemsize > size * ratio.get(encoding, _MOST_BZIP2_RATIO):
+        raise InputError(f"truncated or corrupt: {header.sizes} voxels are not in {size:,} bytes")
