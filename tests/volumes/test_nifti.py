@@ -87,7 +87,7 @@ def test_nifti_axes_of_length_one_beyond_the_third_are_dropped_and_missing_ones_
         assert read_volume(tmp_path / "v.nii").array.shape == expected
     (tmp_path / "v.nii").write_bytes(nifti_bytes(scores((5, 4, 3, 2))))
     with pytest.raises(ValueError, match=r"v\.nii.*\(5, 4, 3, 2\)"):
-        read_volume(tmp_path / "v.nii")
+        read_volume(tmp_path / "v.nii", ())
 
 
 def test_uncompressed_file_is_mapped_and_never_changed_by_writing_into_the_array(tmp_path):
