@@ -57,8 +57,8 @@ def find_images(source: PathLike, channels: int = 1) -> list[ImageCase]:
         if other != file:
             raise InputError(f"is the same case as {other}; keep one of them", file=file)
     if not cases:
-        files = [source] if source.is_file() else [*source.glob("*"), *source.glob("*/*")]
-        dicom = next(filter(is_dicom, filter(is_file, files)), None)
+        there = [source] if source.is_file() else [*source.glob("*"), *source.glob("*/*")]
+        dicom = next(filter(is_dicom, filter(is_file, there)), None)
         raise FileNotFoundError(
             errno.ENOENT,
             f"no images ({', '.join(PLACED_SUFFIXES)}) in this folder"

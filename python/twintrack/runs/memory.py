@@ -147,7 +147,7 @@ def _npz_bytes(path: Path) -> tuple[int, int, bool]:
     """As `_volume_bytes`, of the array that is read: no more than two classes are in memory."""
     with open_array(path) as stored:
         shape, dtype = stored.shape, stored.dtype
-    classes = shape[0] if len(shape) == 4 else 1
+    classes = shape[0] if len(shape) == 4 and shape[-1] > 1 else 1
     voxels = math.prod(shape) // max(classes, 1)
     streamable = len(shape) == 4 and not stored.fortran_order
     streamable = streamable and place_probabilities(path, shape[:0:-1]).keeps_planes

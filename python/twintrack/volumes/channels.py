@@ -83,8 +83,8 @@ def volume_of(stored: Stored, path: Path, tumour: Sequence[int], advice: str = "
     Raises
     ------
     InputError
-        Several volumes where one is wanted, or another number of axes; channels that do not exist,
-        are integers, may be on two axes, or add up to more than 1.
+        Several volumes where one is wanted, or of integers, or another number of axes; channels
+        that do not exist, may be on two axes, or add up to more than 1.
     """
     array = _spread(stored)
     shape = array.shape
@@ -95,14 +95,16 @@ def volume_of(stored: Stored, path: Path, tumour: Sequence[int], advice: str = "
     else:
         readings = [_Reading((0, 1, 2), 3)] if len(shape) == 4 else []
     single = [reading for reading in readings if shape[reading.channel] == 1]
-    if not readings or (not tumour and not single):
+    may_be_merged = bool(tumour and readings and array.dtype.kind == "f")
+    if not may_be_merged and not single:
+        kind = f" of {array.dtype}, which are no probabilities" if tumour and readings else ""
         raise InputError(
-            f"has the shape {_shown(stored, shape)}, several volumes in one; one 3-D volume is "
-            "needed",
+            f"has the shape {_shown(stored, shape)}, several volumes{kind} in one; one 3-D volume "
+            "is needed",
             file=path,
             advice=advice or "write each into a file of its own",
         )
-    if not tumour:
+    if not may_be_merged:
         return _volume(stored, path, _channel(array, single[0], 0), single[0].space)
     reading, adds_up = _score_reading(array, readings, path)
     if shape[reading.channel] == 1:
@@ -248,12 +250,6 @@ def _merged(
     tumour: Sequence[int],
     adds_up: bool,
 ) -> NDArray[Any]:
-    if array.dtype.kind != "f":
-        raise InputError(
-            f"has the shape {_shown(stored, array.shape)} and holds {array.dtype} without a scale "
-            "factor; probabilities of classes must be floating point",
-            file=path,
-        )
     try:
         tumour = check_channels(tumour, array.shape[reading.channel])
         merge = merge_rule(path, tumour, adds_up, stored.step)

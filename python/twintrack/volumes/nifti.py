@@ -259,8 +259,6 @@ def _affine(nifti: Any, flat: bool) -> NDArray[np.float64]:
             f"corrupt: its quaternion {tuple(quaternion.tolist())} has the length {length:.6g}, "
             "and a rotation has 1 at most"
         )
-    if flat and nifti["pixdim"][3] == 0:
-        nifti["pixdim"][3] = 1
     affine = np.asarray(nifti.get_best_affine(), np.float64)
     if flat and not affine[:3, 2].any():
         normal = np.cross(affine[:3, 0], affine[:3, 1])
