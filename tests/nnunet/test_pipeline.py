@@ -299,9 +299,11 @@ def test_errors_of_images(models: list[Path], tmp_path: Path) -> None:
         pipeline.predict(ct(), np.zeros((4, 4)))
     import nibabel as nib
 
-    nib.save(nib.Nifti1Image(np.zeros((8, 8, 8, 2), np.int16), np.eye(4)), tmp_path / "4d.nii.gz")
-    with pytest.raises(ValueError, match=r"4d\.nii\.gz.*one 3-D volume is needed"):
-        pipeline.predict(tmp_path / "4d.nii.gz")
+    for dtype in (np.int16, np.float32):
+        image = nib.Nifti1Image(np.zeros((8, 8, 8, 2), dtype), np.eye(4))
+        nib.save(image, tmp_path / "4d.nii.gz")
+        with pytest.raises(ValueError, match=r"4d\.nii\.gz.*one 3-D volume is needed"):
+            pipeline.predict(tmp_path / "4d.nii.gz")
 
 
 @pytest.mark.parametrize("pixdim", [2.5, 2.51, 5.0])

@@ -28,8 +28,9 @@ def read(monkeypatch):
     return names
 
 
-def test_a_score_in_several_files_is_known_by_all_of_them():
-    header, voxels = FileStamp("A.mhd", 200, 1, "aa"), FileStamp("A.raw", 900, 2, "bb")
+@pytest.mark.parametrize("name", ["A.mhd", "A.NHDR"])
+def test_a_score_in_several_files_is_known_by_all_of_them(name):
+    header, voxels = FileStamp(name, 200, 1, "aa"), FileStamp("A.raw", 900, 2, "bb")
     assert score_digest({"score": voxels, "rater_1": header, "vessels": header}) == "bb-900"
     both = {"rater_1": header, "score.raw": voxels, "score": header}
     assert score_digest(both) == "aa-200+bb-900"

@@ -126,6 +126,10 @@ def test_a_rounded_spacing_moves_the_far_end_twice_as_far_as_the_middle():
     assert place_on_grid(grid, rounded, (16, 20, 12)).start == (8, 0, 0)
     rounded[0, 3] = 8 * 0.8 + 0.03
     assert place_on_grid(grid, rounded, (24, 20, 12)) is None
+    # Another spacing about the same middle.
+    stretched = grid + np.diag([0.01, 0, 0, 0])
+    stretched[0, 3] = -0.12
+    assert place_on_grid(grid, stretched, (24, 20, 12)) is None
 
 
 def test_places_that_are_not_stated_are_those_of_the_same_shape():

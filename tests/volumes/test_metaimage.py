@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from twintrack.volumes import read_labels, read_volume
+from twintrack.volumes.grid import stated_affine
 from twintrack.volumes.metaimage import files_read, read_metaimage_header
 
 sitk = pytest.importorskip("SimpleITK")
@@ -298,6 +299,19 @@ def test_what_is_damaged_or_may_be_misread_is_refused(tmp_path, form):
     with pytest.raises(ValueError, match=message) as refused:
         read_labels(path)
     assert str(path) in str(refused.value)
+
+
+def test_places_that_are_not_stated(tmp_path):
+    """ITK takes 0 and the axes of the patient, which nobody said."""
+    for fields, stated in [
+        ({"Offset": None, "TransformMatrix": None}, False),
+        ({"Offset": None, "TransformMatrix": None, "Position": "1 2 3"}, True),
+        ({"Offset": None}, True),
+        ({}, True),
+    ]:
+        volume = read_volume(raw(RAW, **fields).write(tmp_path))
+        assert (stated_affine(volume) is not None) is stated
+        assert volume.spacing == pytest.approx((0.7, 0.8, 2.5))
 
 
 @pytest.mark.parametrize("form", ["another file", "LIST", "zlib"])
