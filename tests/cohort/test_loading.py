@@ -202,6 +202,26 @@ def test_outside_of_an_annotation_that_is_a_crop_nobody_marks(tmp_path):
     assert expected.aligned.notes == []
 
 
+@pytest.mark.parametrize("unstated", [("r2",), ("score", "vessels")])
+def test_a_header_without_a_place_is_told_of(tmp_path, unstated):
+    """Of a NIfTI file with both codes 0, nibabel's affine is a guess."""
+    case = make_case(tmp_path)
+    expected = load_case(case, "roi")
+    for name in unstated:
+        image = nib.load(tmp_path / f"{name}.nii.gz")
+        image.header["sform_code"] = image.header["qform_code"] = 0
+        bare = nib.Nifti1Image(np.asarray(image.dataobj), None, image.header)
+        nib.save(bare, tmp_path / f"{name}.nii.gz")
+    loaded = load_case(case, "roi")
+    np.testing.assert_array_equal(loaded.score.array, expected.score.array)
+    np.testing.assert_array_equal(loaded.vessels, expected.vessels)
+    names = ", ".join(f"{name}.nii.gz" for name in unstated)
+    told = [f"does not state its place, taken for that of its shape: {names}"]
+    assert loaded.aligned.notes == told
+    assert load_case(case, "roi", ignore_header=True).aligned.notes == []
+    assert loaded.voxel_volume() == pytest.approx(expected.voxel_volume())
+
+
 @pytest.mark.parametrize("turned", [("r2",), ("score",), ("vessels", "roi")])
 def test_axes_that_run_otherwise_are_turned_to_those_of_most(tmp_path, turned):
     case = make_case(tmp_path)

@@ -14,7 +14,14 @@ from twintrack.errors import InputError
 from twintrack.volumes import Volume
 from twintrack.volumes.annotation import labels_found, open_annotation
 from twintrack.volumes.geometry import ghost
-from twintrack.volumes.grid import Box, Placement, common_box, grid_of_box, place_together
+from twintrack.volumes.grid import (
+    Box,
+    Placement,
+    common_box,
+    grid_of_box,
+    place_together,
+    stated_affine,
+)
 from twintrack.volumes.slabs import VolumeSlabs, open_label_map, open_score
 
 
@@ -154,7 +161,9 @@ def align_case(
         placed.get("region"),
         None if common_box([score]) == whole else score.box_in(first),
         [(opened[name], placed[name]) for name in beyond if extent == "score"],
-        _notes({opened[name].place: placement for name, placement in found.items()}, score),
+        []
+        if ignore_header
+        else _notes({opened[name].place: p for name, p in found.items()}, score),
         {str(place): place.voxel_volume for place in places if place.affine is not None},
         first,
         found,
@@ -171,7 +180,14 @@ def _notes(found: Mapping[Volume, Placement], score: Placement) -> list[str]:
         for place, placement in found.items()
         if placement is not score and common_box([placement, score]) != common_box([placement])
     ]
+    stated = [place for place in found if stated_affine(place) is not None]
+    unstated = [place for place in found if place.affine is not None and place not in stated]
     return [
+        *(
+            [f"does not state its place, taken for that of its shape: {named(unstated)}"]
+            if stated and unstated
+            else []
+        ),
         *([f"turned to the axes of the other files: {named(turned)}"] if turned else []),
         *([f"covers less than the score, 0 elsewhere: {named(crops)}"] if crops else []),
     ]
