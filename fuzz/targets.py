@@ -320,6 +320,8 @@ TARGETS = {
         Target("nifti-gz", "v.nii.gz", volume, nifti_gz, "gzip"),
         Target("npy", "v.npy", volume, npy, "plain"),
         Target("npz", "v.npz", volume, npz, "zip"),
+        Target("nrrd", "v.nrrd", volume, nrrd, "plain"),
+        Target("seg-nrrd", "v.seg.nrrd", annotation, seg_nrrd, "plain"),
         Target("manifest", "manifest.csv", read_manifest, manifest, "text"),
         Target("calibrator", "c.json", apply_calibrator, calibrator, "text"),
         Target("score-tally", "t.npz", use_score_tally, score_tally, "zip"),
@@ -366,7 +368,5 @@ TARGETS = {
 if importlib.util.find_spec("SimpleITK"):
     TARGETS["mha"] = Target("mha", "v.mha", volume, mha, "plain")
     TARGETS["mhd"] = Target("mhd", "v.mhd", volume, mhd, "plain")
-    TARGETS["nrrd"] = Target("nrrd", "v.nrrd", volume, nrrd, "plain")
-    TARGETS["seg-nrrd"] = Target("seg-nrrd", "v.seg.nrrd", annotation, seg_nrrd, "plain")
 
 __all__ = ["TARGETS", "Finding", "Target", "zipped"]

@@ -178,8 +178,8 @@ def predict(
     Parameters
     ----------
     source
-        Folder of CTs: CASE_0000.nii.gz as nnU-Net names them, CASE.nii.gz, CASE.mha, or
-        CASE/image.nii.gz. Or a single file.
+        Folder of CTs, NIfTI, MetaImage or NRRD: CASE_0000.nii.gz as nnU-Net names them,
+        CASE.nii.gz, or CASE/image.nii.gz. Or a single file.
     output
         Folder that gets CASE.nii.gz (the score) and masks/CASE.nii.gz.
     members

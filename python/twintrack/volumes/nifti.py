@@ -220,7 +220,9 @@ def _parse_header(nifti: Any, compressed: bool) -> NiftiHeader:
         )
     lengths = [int(length) for length in nifti.get_data_shape()]
     if min(lengths, default=0) < 1:
-        raise InputError(f"its header announces the shape {tuple(lengths)}")
+        raise InputError(
+            f"its header announces the shape {tuple(lengths)}; one 3-D volume is needed"
+        )
     flat = len(lengths) < 3
     lengths += [1] * (3 - len(lengths))  # axes left out have length 1
     while len(lengths) > 3 and lengths[-1] == 1:
