@@ -128,6 +128,7 @@ def evaluate(
     job = runs.EvaluateJob(
         calibrator=None if model is None else read_calibrator(model),
         tumour=options.classes(files.tumour),
+        label=files.labels,
         ignore_header=files.ignore_header,
         **asdict(measuring),
     )

@@ -259,7 +259,7 @@ def _fit_cohort(
             f"there are only {len(cohort[0].raters)} raters", argument="--rater", value=asked.rater
         )
     cases = run.part_of(cohort)
-    job = runs.TallyJob(region, options.classes(files.tumour), files.ignore_header)
+    job = runs.TallyJob(region, options.classes(files.tumour), files.ignore_header, files.labels)
     if run.dry_run:
         run.print_plan(report, cases, job, store)
         return None

@@ -30,7 +30,8 @@ def info(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """
     from twintrack import _core
     from twintrack.arrays.backend import forced_backend
-    from twintrack.runs.memory import available_memory
+    from twintrack.arrays.limits import available_cores, available_memory
+    from twintrack.arrays.threads import max_threads
     from twintrack.runs.progress import scaled
     from twintrack.version import __version__
 
@@ -41,7 +42,7 @@ def info(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
         **{name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(),
         "instruction_set": _core.instruction_set(),
-        "threads": _core.max_threads(),
+        "threads": min(max_threads(), available_cores()),
         "memory_available": available_memory(),
         "backend": forced_backend() or "auto",
         "cuda_built": built,

@@ -95,6 +95,9 @@ class CohortFiles:
         the rater's number, * any text.
     roi
         Where masks of the region are in the folder -i.
+    label
+        Labels of the annotation files that are the tumour, such as 2 or 2,3; of Slicer's .seg.nrrd
+        files names of segments, too. By default the files hold 0 and 1 alone.
     ignore_header
         Voxels correspond even where the files' headers place them differently: compare shapes only.
     """
@@ -105,7 +108,13 @@ class CohortFiles:
     raters: str = "{case}/annotation_{k}.nii.gz"
     roi: str = "{case}/roi.nii.gz"
     tumour: Tumour = "1"
+    label: str | None = None
     ignore_header: bool = False
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels that are the tumour; none where annotations hold 0 and 1."""
+        return tuple(text.strip() for text in self.label.split(",")) if self.label else ()
 
     @property
     def vessel_pattern(self) -> str | None:

@@ -41,11 +41,20 @@ KIND = "score-tally"
 
 @dataclass(frozen=True)
 class TallyJob(Job[StreamedCase]):
-    """Tallies scores and raters of a case for fitting."""
+    """Tallies scores and raters of a case for fitting.
+
+    Attributes
+    ----------
+    region
+        Which voxels count.
+    tumour, ignore_header, label
+        As in `align_case`.
+    """
 
     region: RegionRule
     tumour: tuple[int, ...] = (1,)
     ignore_header: bool = False
+    label: tuple[str, ...] = ()
 
     kind = KIND
 
@@ -57,6 +66,7 @@ class TallyJob(Job[StreamedCase]):
             "tumour": list(self.tumour),
             "ignore_header": self.ignore_header,
             "grid_cells": _core.GRID_CELLS,
+            **({"label": list(self.label)} if self.label else {}),
             **edition("score_tally"),
         }
 
@@ -70,7 +80,7 @@ class TallyJob(Job[StreamedCase]):
 
     def read(self, case: Case) -> StreamedCase:
         """Open the files, to be gone through in slabs."""
-        return open_case(case, self.region, self.ignore_header, self.tumour)
+        return open_case(case, self.region, self.ignore_header, self.tumour, self.label)
 
     def compute(self, loaded: StreamedCase) -> Product:
         """Tally."""

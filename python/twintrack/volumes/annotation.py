@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.errors import InputError
-from twintrack.files import split_suffix
 from twintrack.volumes.geometry import Volume
 from twintrack.volumes.nrrd import read_layers, segments
 from twintrack.volumes.reading import slices_of
@@ -38,7 +37,7 @@ def open_annotation(path: Path, label: Sequence[str] = ()) -> VolumeSlabs:
     """
     if not label:
         return open_slabs(path, ())
-    named = segments(path) if split_suffix(path.name)[1] == ".nrrd" else ()
+    named = segments(path) if path.name.lower().endswith(".nrrd") else ()
     if named:
         return _segments(path, label)
     values = [_value(text, path) for text in label]
