@@ -77,8 +77,8 @@ def test_nothing_is_copied_that_is_in_its_place():
 @pytest.mark.parametrize(
     ("change", "same"),
     [
-        (lambda a: a + np.diag([0.002, 0, 0, 0]), True),  # spacing, over 20 voxels: 0.04
-        (lambda a: a + np.diag([0.003, 0, 0, 0]), False),
+        (lambda a: a + np.diag([0.0045, 0, 0, 0]), True),  # spacing: 0.045 on average, 0.09 at most
+        (lambda a: a + np.diag([0.0055, 0, 0, 0]), False),
         (lambda a: a @ np.diag([1, 1, 2, 1]), False),
         (lambda a: np.zeros((4, 4)), False),
         (lambda a: a * np.nan, False),
@@ -112,7 +112,7 @@ def test_box_that_holds_all():
 
 
 def volume_at(affine, shape, name, header=None):
-    return Volume(np.zeros(shape), affine, Path(name), header)
+    return Volume(np.broadcast_to(0.0, shape), affine, Path(name), header)
 
 
 def test_places_that_are_not_stated_are_those_of_the_same_shape():
@@ -187,3 +187,12 @@ def test_slabs_on_a_grid_are_those_of_the_whole_on_it(data):
     for voxel in itertools.islice(np.argwhere(expected), 5):
         at = placement.own_voxel([int(i) + f for i, f in zip(voxel, first, strict=True)])
         assert array[at] == expected[tuple(voxel)]
+
+
+def test_headers_rounded_to_a_thousandth_are_one_grid_however_long_the_axes():
+    grid = np.diag([0.703, 0.703, 2.5, 1])
+    reference = volume_at(grid, (512, 512, 100), "score.nii")
+    rounded = volume_at(grid - np.diag([0.0009, 0.0009, 0, 0]), (512, 512, 100), "r1.nii")
+    assert place_together([reference, rounded])[1].start == (0, 0, 0)
+    with pytest.raises(ValueError, match="another grid"):
+        place_together([reference, volume_at(rounded.affine, (512, 512, 99), "r2.nii")])

@@ -1,11 +1,13 @@
 """Grids of voxels in space: which volumes lie on one, up to crop, flip and order of axes.
 
-Voxels are only ever copied, never resampled. Two grids are one where every voxel of one lies within
-a twentieth of a voxel of a voxel of the other: headers are rounded by the programs that write them.
+Voxels are only ever copied, never resampled. Two grids are one where the voxels of one lie within a
+twentieth of a voxel of voxels of the other, on average, and none is off by more than a tenth:
+headers are rounded by the programs that write them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +19,10 @@ from numpy.typing import NDArray
 
 from twintrack.errors import InputError
 from twintrack.volumes.axis_order import AS_IT_IS, Orientation
-from twintrack.volumes.geometry import Volume
+from twintrack.volumes.geometry import Volume, check_same_geometry
 
 TOLERANCE = 0.05
-"""Largest distance between voxels that are said to be the same, in voxels, along any axis."""
+"""Mean distance of voxels that are said to be the same, in voxels, along any axis."""
 
 Box = tuple[slice, slice, slice]
 
@@ -96,8 +98,8 @@ def place_on_grid(
     affine, shape
         Of the volume.
     tolerance
-        In voxels of the grid. An affine map is furthest from another one in a corner, so corners
-        are looked at.
+        In voxels of the grid: of the mean distance along any axis; twice as much is the largest. An
+        affine map is furthest from another one in a corner, so corners are looked at.
     """
     try:
         to_grid = np.linalg.solve(grid, affine)
@@ -112,7 +114,7 @@ def place_on_grid(
     origin = np.rint(to_grid[:3, 3])
     corners = np.array(list(itertools.product(*((0, n) for n in shape))))
     off = corners @ to_grid[:3, :3].T + to_grid[:3, 3] - (corners @ axes.T + origin)
-    if np.abs(off).max() > tolerance:
+    if np.abs(off).max() > 2 * tolerance or np.abs(off.mean(axis=0)).max() > tolerance:
         return None
     becomes = np.abs(axes).argmax(axis=0)  # of each axis of the array
     flips = axes[becomes, range(3)]
@@ -202,7 +204,8 @@ def place_together(
         assert grid is not None and affine is not None  # noqa: S101, PT018 - known ones have one
         placement = place_on_grid(grid, affine, volumes[k].array.shape)
         if placement is None:
-            raise _of_another_grid(reference, volumes[k])
+            _check_rounded(reference, volumes[k])
+            placement = found[first]
         if k != first and not _overlap(placement, found[first]):
             raise InputError(
                 f"lies beside {reference}, without a voxel in common "
@@ -274,6 +277,18 @@ def _overlap(a: Placement, b: Placement) -> bool:
         max(low, other) < min(stop, end)
         for low, other, stop, end in zip(a.start, b.start, a.stop, b.stop, strict=True)
     )
+
+
+def _check_rounded(reference: Volume, other: Volume) -> None:
+    """Raise unless both have one shape, and headers that differ by roundings to a thousandth mm.
+
+    Over hundreds of voxels such a rounding is more than a tenth of a voxel.
+    """
+    if reference.array.shape == other.array.shape:
+        with contextlib.suppress(InputError):
+            check_same_geometry(reference, other)
+            return
+    raise _of_another_grid(reference, other)
 
 
 def _of_another_grid(reference: Volume, other: Volume) -> InputError:
