@@ -11,13 +11,9 @@ from typing import Annotated
 
 import typer
 
+from twintrack.cli.extras import EXTRAS
+
 _PACKAGES = ("numpy", "scipy", "nibabel", "isal", "msgspec")
-_EXTRAS = {
-    "report": ("matplotlib", "jinja2"),
-    "mha": ("SimpleITK",),
-    "dask": ("distributed",),
-    "nnunet": ("nnunetv2", "torch"),
-}
 
 
 def info(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
@@ -50,7 +46,7 @@ def info(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
         "cuda_devices": devices,
         "extras": {
             extra: all(importlib.util.find_spec(name) for name in names)
-            for extra, names in _EXTRAS.items()
+            for extra, names in EXTRAS.items()
         },
     }
     if as_json:
@@ -64,7 +60,7 @@ def info(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     print(f"  CUDA: {_cuda_line(built, kernels, devices)}")
     if forced_backend():
         print(f"  TWINTRACK_BACKEND allows {forced_backend()} only")
-    for extra, names in _EXTRAS.items():
+    for extra, names in EXTRAS.items():
         missing = [name for name in names if not importlib.util.find_spec(name)]
         found = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
         hint = f"pip install 'twintrack[{extra}]'" if missing else ""

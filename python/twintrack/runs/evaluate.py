@@ -77,6 +77,8 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         Also the Dice coefficient of [score > 0.5] against the raters' STAPLE consensus.
     tumour, ignore_header, label
         As in `load_case`.
+    use_raters
+        Numbers of the raters that the cases have, where these are some of a cohort's; recorded.
     """
 
     protocol: Literal["official", "corrected"] = "official"
@@ -87,6 +89,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
     tumour: tuple[int, ...] = (1,)
     ignore_header: bool = False
     label: tuple[str, ...] = ()
+    use_raters: tuple[int, ...] | None = None
 
     kind = KIND
 
@@ -102,6 +105,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
             "tumour": list(self.tumour),
             "ignore_header": self.ignore_header,
             **({"label": list(self.label)} if self.label else {}),
+            **({"use_raters": list(self.use_raters)} if self.use_raters else {}),
             "calibrator": None if calibrator is None else calibrator_content(calibrator),
             "editions": editions_of_figures(self.staple),
         }
