@@ -25,10 +25,13 @@ from twintrack.errors import InputError
 
 T = TypeVar("T")
 
-# Volumes that say where their voxels lie, preferred first, and those of them that are written.
-PLACED_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd")
+# Volumes, preferred first where a case has several: beside CASE.npz lies its segmentation.
+SUFFIXES = (".npz", ".nii.gz", ".nii", ".npy", ".mha", ".mhd", ".nrrd", ".nhdr")
+# Those that say where their voxels lie, and those of them that are written.
+PLACED_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix not in (".npz", ".npy"))
 WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".mha")
-SUFFIXES = (*PLACED_SUFFIXES, ".npz", ".npy")
+# Slicer's segmentations, which are never scores or images.
+SEGMENTATION_SUFFIXES = (".seg.nrrd", ".seg.nhdr")
 
 _LARGEST_JSON = 64 << 20  # bytes; nothing that is read as a whole comes near
 
@@ -38,7 +41,7 @@ def split_suffix(name: str) -> tuple[str, str]:
 
     ``Path.suffix`` sees only the ``.gz`` of ``.nii.gz``, and cuts names such as ``case_1.2.nii``.
     """
-    for suffix in SUFFIXES:
+    for suffix in (*SEGMENTATION_SUFFIXES, *SUFFIXES):
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)], suffix
     return name, ""

@@ -11,9 +11,9 @@ from nnunet_scores import Placed, affine_of, describe, in_slabs, probabilities, 
 
 from twintrack.volumes import Volume, agreement, read_score
 from twintrack.volumes.axis_order import AS_IT_IS
+from twintrack.volumes.channels import merge_rule
 from twintrack.volumes.grid import Placement
 from twintrack.volumes.nnunet_files import READERS
-from twintrack.volumes.numpy_files import merge_rule
 from twintrack.volumes.reading import slices_of
 from twintrack.volumes.slabs import VolumeSlabs
 

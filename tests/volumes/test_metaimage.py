@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from twintrack.volumes import read_volume
+from twintrack.volumes import read_labels, read_volume
 from twintrack.volumes.metaimage import files_read, read_metaimage_header
 
 sitk = pytest.importorskip("SimpleITK")
@@ -185,8 +185,9 @@ def test_every_form_reads_as_itk_reads_it(tmp_path, form):
     assert volume.array.dtype.isnative
     assert volume.array.flags.f_contiguous
     assert volume.path == path
-    shape, affine = read_metaimage_header(path)
-    assert shape == SHAPE
+    stored = read_metaimage_header(path)
+    assert stored.array.shape == SHAPE
+    affine = stored.affine_of((0, 1, 2))
     np.testing.assert_array_equal(volume.affine, affine)
     x, y, z = sitk.ReadImage(str(path)).TransformIndexToPhysicalPoint((4, 0, 2))
     np.testing.assert_allclose(affine @ (4, 0, 2, 1), [-x, -y, z, 1], rtol=1e-12)
@@ -246,8 +247,13 @@ REFUSED = {
     "a slice cut off": (listed([*PACKED[:2], PACKED[2][:-1]], CompressedData="True"), "'s2.raw'"),
     "short slice, short sum": (listed([SLICES[0] + b"1234", SLICES[1], SLICES[2][4:]]), "'s2.raw'"),
     "text": (raw(b"1 2 3", BinaryData="False"), "written as text; save it with BinaryData = True"),
-    "two values a voxel": (raw(RAW * 2, ElementNumberOfChannels=2), "one 3-D volume"),
-    "two axes": (raw(RAW, NDims=2, DimSize="5 12"), "one 3-D volume is needed"),
+    "two values a voxel": (
+        raw(RAW * 2, ElementNumberOfChannels=2),
+        r"\(5, 4, 3\) x 2 channels, several volumes in one",
+    ),
+    "values of no number": (raw(RAW, ElementNumberOfChannels="x"), "NumberOfChannels = 'x'"),
+    "one axis": (raw(RAW, NDims=1, DimSize="60"), "one 3-D volume is needed"),
+    "slices of a plane": (listed(SLICES, NDims=2, DimSize="20 3"), "save one file"),
     "axes below 0": (raw(RAW, NDims=-1, DimSize="5 12"), "NDims = '-1'"),
     "sizes below 0": (raw(RAW, DimSize="-5 4 3"), "DimSize = '-5 4 3'"),
     "sizes of 0": (raw(RAW, DimSize="0 4 3"), r"has \(0, 4, 3\) voxels"),
@@ -290,7 +296,7 @@ def test_what_is_damaged_or_may_be_misread_is_refused(tmp_path, form):
     written, message = REFUSED[form]
     path = written.write(tmp_path)
     with pytest.raises(ValueError, match=message) as refused:
-        read_volume(path)
+        read_labels(path)
     assert str(path) in str(refused.value)
 
 

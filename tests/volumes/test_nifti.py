@@ -87,7 +87,7 @@ def test_nifti_axes_of_length_one_beyond_the_third_are_dropped_and_missing_ones_
         assert read_volume(tmp_path / "v.nii").array.shape == expected
     (tmp_path / "v.nii").write_bytes(nifti_bytes(scores((5, 4, 3, 2))))
     with pytest.raises(ValueError, match=r"v\.nii.*\(5, 4, 3, 2\)"):
-        read_volume(tmp_path / "v.nii")
+        read_volume(tmp_path / "v.nii", ())
 
 
 def test_uncompressed_file_is_mapped_and_never_changed_by_writing_into_the_array(tmp_path):
@@ -251,3 +251,53 @@ def test_missing_file_folder_and_unknown_format_are_named(tmp_path):
         read_volume(tmp_path / "folder.nii")
     with pytest.raises(ValueError, match=r"image\.png.*\.nii\.gz"):
         read_volume(tmp_path / "image.png")
+
+
+def turned_by(quaternion, sform=0, image_class=nib.Nifti1Image):
+    """A file whose qform has this quaternion."""
+    image = image_class(scores(), np.diag([0.7, 0.8, 2.5, 1]))
+    header = image.header
+    for field, value in zip(("quatern_b", "quatern_c", "quatern_d"), quaternion, strict=True):
+        header[field] = value
+    header["qform_code"], header["sform_code"] = 1, sform
+    header["vox_offset"] = 352 if image_class is nib.Nifti1Image else 544
+    return header.binaryblock + bytes(4) + scores().tobytes("F")
+
+
+@pytest.mark.parametrize("image_class", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("too_long", [1e-7, 1e-6, 1e-4, 1e-3])
+def test_quaternions_that_rounding_made_too_long(tmp_path, too_long, image_class):
+    """nibabel refuses them; ITK reads the turn by 180 degrees that they are."""
+    turn = np.array([0.6, -0.48, 0.64])
+    path = tmp_path / "v.nii"
+    path.write_bytes(turned_by(turn * (1 + too_long), image_class=image_class))
+    volume = read_volume(path)
+    expected = (2 * np.outer(turn, turn) - np.eye(3)) @ np.diag([0.7, 0.8, 2.5])
+    np.testing.assert_allclose(volume.affine[:3, :3], expected, atol=1e-6)
+    # What is written with the header of this file is read by nibabel as well.
+    write_volume(tmp_path / "w.nii", volume.array, volume)
+    np.testing.assert_allclose(nib.load(tmp_path / "w.nii").affine, volume.affine, atol=1e-6)
+    if image_class is nib.Nifti1Image:
+        sitk = pytest.importorskip("SimpleITK")
+        image = sitk.ReadImage(str(path))
+        found = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+        np.testing.assert_allclose(np.diag([-1, -1, 1]) @ found, expected, atol=1e-5)
+
+
+def test_a_quaternion_that_is_no_rotation(tmp_path):
+    path = tmp_path / "v.nii"
+    for quaternion in ((0.6, -0.48, 0.9), (np.nan, 0, 0), (np.inf, 0, 0)):
+        path.write_bytes(turned_by(quaternion))
+        with pytest.raises(ValueError, match=r"v\.nii: corrupt: its quaternion \(.*the length"):
+            read_volume(path)
+        path.write_bytes(turned_by(quaternion, sform=1))  # not asked
+        np.testing.assert_array_equal(np.diag(read_volume(path).affine)[:2], np.float32([0.7, 0.8]))
+
+
+def test_quaternions_that_nibabel_reads_stay_as_they_are(tmp_path):
+    path = tmp_path / "v.nii"
+    turn = np.float32([0.6, -0.48, 0.64]) * np.float32(1 + 6e-8)
+    path.write_bytes(turned_by(turn))
+    header = read_volume(path).header
+    assert [header[f"quatern_{axis}"] for axis in "bcd"] == turn.tolist()
+    np.testing.assert_array_equal(read_volume(path).affine, nib.load(path).affine)

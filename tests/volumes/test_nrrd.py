@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import math
 
 import numpy as np
 import pytest
 
-from twintrack.volumes.nrrd import (
-    Segment,
-    files_read,
-    read_layers,
-    read_nrrd,
-    read_nrrd_header,
-    segments,
-)
+from twintrack.volumes import read_labels, read_volume
+from twintrack.volumes.nrrd import Segment, files_read, read_nrrd, read_nrrd_header, segments
 
 sitk = pytest.importorskip("SimpleITK")
 
@@ -47,11 +40,11 @@ def test_reads_what_itk_wrote(tmp_path, name, compressed, dtype):
     array = (rng.random((6, 5, 4)) * 100).astype(dtype)
     image = image_of(array)
     sitk.WriteImage(image, str(tmp_path / name), useCompression=compressed)
-    volume = read_nrrd(tmp_path / name)
+    volume = read_volume(tmp_path / name)
     assert volume.array.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(volume.array, array.T)
     np.testing.assert_allclose(volume.affine, affine_of(image), atol=1e-12)
-    assert read_nrrd_header(tmp_path / name)[0] == (4, 5, 6)
+    assert read_nrrd_header(tmp_path / name).array.shape == (4, 5, 6)
     beside = {path.name for path in tmp_path.iterdir()} - {name}
     assert {path.name for path in files_read(tmp_path / name)} == beside
 
@@ -82,7 +75,7 @@ def by_hand(path, array, encoding="raw", endian="little", more="", body=None, sk
 @pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2"])
 def test_encodings_spaces_and_byte_orders(tmp_path, encoding, endian):
     array = np.arange(120, dtype="i2").reshape(4, 5, 6)
-    volume = read_nrrd(by_hand(tmp_path / "a.nrrd", array, encoding, endian))
+    volume = read_volume(by_hand(tmp_path / "a.nrrd", array, encoding, endian))
     np.testing.assert_array_equal(volume.array, array)
     np.testing.assert_allclose(volume.affine[:3, 3], [1, 2, 3])
     np.testing.assert_allclose(np.diag(volume.affine), [0.5, 2, 3, 1])
@@ -92,7 +85,7 @@ def test_encodings_spaces_and_byte_orders(tmp_path, encoding, endian):
 def test_voxels_behind_something_else(tmp_path, more):
     array = np.arange(120, dtype="i2").reshape(4, 5, 6)
     path = by_hand(tmp_path / "a.nrrd", array, more=more, skipped=b"123456\n")
-    np.testing.assert_array_equal(read_nrrd(path).array, array)
+    np.testing.assert_array_equal(read_volume(path).array, array)
 
 
 def test_every_bit_of_compressed_voxels_is_checked(tmp_path):
@@ -105,7 +98,7 @@ def test_every_bit_of_compressed_voxels_is_checked(tmp_path):
         bad[at] ^= 1
         (tmp_path / "b.nrrd").write_bytes(bad)
         with pytest.raises(ValueError, match=r"b\.nrrd: (corrupt|truncated)"):
-            read_nrrd(tmp_path / "b.nrrd")
+            read_volume(tmp_path / "b.nrrd")
 
 
 @pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2"])
@@ -115,7 +108,7 @@ def test_truncated_files_are_refused(tmp_path, encoding):
     for left in range(0, len(good) - 1, 7):
         (tmp_path / "b.nrrd").write_bytes(good[:left])
         with pytest.raises(ValueError, match=r"b\.nrrd: "):
-            read_nrrd(tmp_path / "b.nrrd")
+            read_volume(tmp_path / "b.nrrd")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +117,7 @@ def test_truncated_files_are_refused(tmp_path, encoding):
         ("type: short", "type: block", "no real numbers"),
         ("sizes: 4 5 6", "sizes: 4 5 -6", "corrupt: sizes"),
         ("sizes: 4 5 6", "sizes: 99999 99999 99999", "are not in"),
-        ("dimension: 3", "dimension: 5", "one 3-D volume"),
+        ("dimension: 3", "dimension: 4", "one 3-D volume"),
         ("encoding: raw", "encoding: hex", "save it with encoding raw or gzip"),
         ("endian: little", "endian: middle", "little or big"),
         ("encoding: raw", "", "no 'encoding'"),
@@ -138,7 +131,7 @@ def test_headers_that_say_something_else(tmp_path, old, new, message):
     path = by_hand(tmp_path / "a.nrrd", np.zeros((4, 5, 6), "i2"))
     path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
     with pytest.raises(ValueError, match=message):
-        read_nrrd(path)
+        read_volume(path)
 
 
 def test_segments_in_layers(tmp_path):
@@ -159,14 +152,14 @@ def test_segments_in_layers(tmp_path):
         Segment("duct", 1, 2),
         Segment("cyst", 1, 1),
     )
-    array, affine = read_layers(path)
-    np.testing.assert_array_equal(array, np.moveaxis(layers, -1, 0).transpose(0, 3, 2, 1))
-    np.testing.assert_allclose(affine, affine_of(image), atol=1e-12)
-    assert math.prod(array.shape) == layers.size
+    stored = read_nrrd(path)
+    assert stored.channels == 0
+    np.testing.assert_array_equal(stored.array, np.moveaxis(layers, -1, 0).transpose(0, 3, 2, 1))
+    np.testing.assert_allclose(stored.affine_of((0, 1, 2)), affine_of(image), atol=1e-12)
     with pytest.raises(
-        ValueError, match="holds 2 volumes in one; its segments are tumour, duct, cyst"
+        ValueError, match=r"x 2 channels.*--label among its segments: tumour, duct, cyst"
     ):
-        read_nrrd(path)
+        read_labels(path)
 
 
 def test_files_without_segments_name_none(tmp_path):

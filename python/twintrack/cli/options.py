@@ -36,8 +36,8 @@ Tumour = Annotated[
     str,
     typer.Option(
         "--tumour",
-        help="Classes of CASE.npz whose probabilities are added up, such as 1,4,5; of several "
-        "regions the highest counts. Which they are is read from nnU-Net's dataset.json.",
+        help="Channels of the scores, from 0, whose probabilities are added up, such as 1,4,5; of "
+        "several regions the highest counts. Which they are is read from nnU-Net's dataset.json.",
         rich_help_panel=_FILES,
     ),
 ]

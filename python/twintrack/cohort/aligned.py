@@ -13,7 +13,8 @@ from twintrack.cohort.region import RegionRule, open_mask
 from twintrack.errors import InputError
 from twintrack.volumes import Volume
 from twintrack.volumes.annotation import labels_found, open_annotation
-from twintrack.volumes.grid import Box, Placement, common_box, ghost, grid_of_box, place_together
+from twintrack.volumes.geometry import ghost
+from twintrack.volumes.grid import Box, Placement, common_box, grid_of_box, place_together
 from twintrack.volumes.slabs import VolumeSlabs, open_label_map, open_score
 
 

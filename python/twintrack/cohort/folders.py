@@ -18,10 +18,7 @@ from twintrack.cohort.patterns import (
     check_suggested_raters,
 )
 from twintrack.errors import InputError
-from twintrack.files import natural_order, split_suffix
-
-# Preferred first: beside nnU-Net's CASE.npz lies CASE.nii.gz, its segmentation.
-_SCORE_SUFFIXES = (".npz", ".nii.gz", ".nii", ".npy", ".mha", ".mhd")
+from twintrack.files import SUFFIXES, natural_order, split_suffix
 
 _IN_SAMPLE = ("fold_all", "validation")
 
@@ -40,10 +37,10 @@ def read_folders(
     """Find a cohort in a folder of annotations and folders of predictions.
 
     The predictions decide which cases there are: every ``CASE.npz`` (nnU-Net's probabilities) or,
-    where there is none, ``CASE.nii.gz``, ``.nii``, ``.npy``, ``.mha`` or ``.mhd`` is one. So a
-    validation fold is a cohort of its own, and all of them are the cohort of a trained model.
-    Annotated cases without a prediction are left out. Spellings of one name in Unicode (NFC, NFD)
-    match each other; names of cases are NFC.
+    where there is none, ``CASE.nii.gz`` or another volume is one. So a validation fold is a cohort
+    of its own, and all of them are the cohort of a trained model. Annotated cases without a
+    prediction are left out. Spellings of one name in Unicode (NFC,
+    NFD) match each other; names of cases are NFC.
 
     Parameters
     ----------
@@ -159,9 +156,9 @@ def find_scores(*folders: str | os.PathLike[str]) -> dict[str, Path]:
     """Return the score file of each case in folders of predictions, in natural order of the names.
 
     Where a case has several, ``CASE.npz`` (nnU-Net's probabilities, beside which lies its
-    segmentation, ``CASE.nii.gz``) comes before ``CASE.nii.gz``, ``.nii``, ``.npy``, ``.mha`` and
-    ``.mhd``. A folder of a trained model stands for its ``fold_k/validation``, k a number: fold
-    ``all`` is validated on the cases that it was trained on.
+    segmentation, ``CASE.nii.gz``) comes first, and then the others in the order of
+    `twintrack.files.SUFFIXES`. A folder of a trained model stands for its ``fold_k/validation``, k
+    a number: fold ``all`` is validated on the cases that it was trained on.
 
     Raises
     ------
@@ -179,7 +176,7 @@ def find_scores(*folders: str | os.PathLike[str]) -> dict[str, Path]:
         if not found:
             if folder.joinpath(*_IN_SAMPLE).is_dir():
                 raise _in_sample(folder.joinpath(*_IN_SAMPLE))
-            raise InputError(f"no predictions ({', '.join(_SCORE_SUFFIXES)}) here", file=folder)
+            raise InputError(f"no predictions ({', '.join(SUFFIXES)}) here", file=folder)
         for case, score in found:
             other = scores.setdefault(case, score)
             if other != score:
@@ -221,12 +218,12 @@ def _scores_in(folder: Path) -> list[tuple[str, Path]]:
     spelled: dict[str, str] = {}
     for file in folder.iterdir():
         stem, suffix = split_suffix(file.name)
-        if suffix in _SCORE_SUFFIXES and not stem.startswith("."):
+        if suffix in SUFFIXES and not stem.startswith("."):
             case = composed(stem)
             if spelled.setdefault(case, stem) != stem:
                 raise clash((spelled[case], stem), folder)
             found.setdefault(case, {})[suffix] = file
     return [
-        (case, next(files[suffix] for suffix in _SCORE_SUFFIXES if suffix in files))
+        (case, next(files[suffix] for suffix in SUFFIXES if suffix in files))
         for case, files in found.items()
     ]

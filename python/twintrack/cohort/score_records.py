@@ -23,10 +23,10 @@ from twintrack.cohort import Case
 from twintrack.cohort.names import as_on_disk
 from twintrack.ensemble import check_ensemble
 from twintrack.errors import InputError
-from twintrack.files import read_record, split_suffix, write_text
+from twintrack.files import read_record, write_text
 from twintrack.version import __version__
 from twintrack.volumes.nnunet_files import holds_regions
-from twintrack.volumes.numpy_files import count_classes
+from twintrack.volumes.reading import count_channels
 
 RECORD = "prediction.json"
 """File in a folder of scores that says how ``twintrack predict`` or ``apply`` made them."""
@@ -62,10 +62,9 @@ def ensemble_of_score(score: Path, tumour: Sequence[int] = (1,)) -> dict[str, An
     score
         File of the score. Beside it may be ``prediction.json``, which tells all.
     tumour
-        Classes that are merged where the file holds class probabilities (``.npz`` with a class
-        axis): then they are known, and whether they are regions where nnU-Net's ``dataset.json``
-        tells. Of a single volume nothing is known, for whoever wrote it has merged the classes
-        already.
+        Classes that are merged where the file holds class probabilities, in any format: then they
+        are known, and whether they are regions where nnU-Net's ``dataset.json`` tells. Of a single
+        volume nothing is known, for whoever wrote it has merged the classes already.
 
     Raises
     ------
@@ -83,7 +82,7 @@ def ensemble_of_score(score: Path, tumour: Sequence[int] = (1,)) -> dict[str, An
                 file=score,
             )
         return content.ensemble
-    if split_suffix(score.name)[1] == ".npz" and count_classes(score) is not None:
+    if count_channels(score) > 1:
         regions = holds_regions(score)
         return {"tumour": list(tumour)} | ({} if regions is None else {"regions": regions})
     return {}

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from twintrack.errors import InputError
-from twintrack.files import PLACED_SUFFIXES, natural_order, split_suffix
+from twintrack.files import PLACED_SUFFIXES, is_file, natural_order, split_suffix
 from twintrack.nnunet.trained_folder import PathLike
+from twintrack.volumes.placed_files import CONVERTERS, is_dicom
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,13 @@ def find_images(source: PathLike, channels: int = 1) -> list[ImageCase]:
         if other != file:
             raise InputError(f"is the same case as {other}; keep one of them", file=file)
     if not cases:
+        there = [source] if source.is_file() else [*source.glob("*"), *source.glob("*/*")]
+        dicom = next(filter(is_dicom, filter(is_file, there)), None)
         raise FileNotFoundError(
-            errno.ENOENT, f"no images ({', '.join(PLACED_SUFFIXES)}) in this folder", str(source)
+            errno.ENOENT,
+            f"no images ({', '.join(PLACED_SUFFIXES)}) in this folder"
+            + (f"; {dicom.name}: {CONVERTERS}" if dicom else ""),
+            str(source),
         )
     for case, files in cases.items():
         second = cases.get(f"{case}_0001")

@@ -88,7 +88,7 @@ def read_image(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
     files = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not files:
         raise InputError("an image needs at least one file")
-    volumes = [read_volume(Path(file)) for file in files]
+    volumes = [read_volume(Path(file), ()) for file in files]
     for volume in volumes[1:]:
         check_same_geometry(volumes[0], volume)
     check_place(volumes[0])

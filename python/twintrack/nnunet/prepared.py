@@ -141,7 +141,7 @@ def _faults(entry: Entry) -> list[Fault]:
 
 def read_predictable(file: Path) -> Volume:
     """Read an image that can be predicted."""
-    image = read_volume(file)
+    image = read_volume(file, ())
     check_place(image)
     check_finite(image.array, str(file))
     return image

@@ -200,7 +200,7 @@ def case_example(
     """
     background = None
     if image is not None:
-        volume = read_volume(image)
+        volume = read_volume(image, ())
         _, found = place_together([loaded.score, volume], ignore_header)
         background = copied_to_box(volume.array, found, (0, 0, 0), loaded.score.array.shape)
     score = loaded.score

@@ -25,10 +25,10 @@ def score_digest(stamps: Mapping[str, FileStamp]) -> str | None:
     Returns
     -------
     digest
-        ``DIGEST-BYTES``, joined by "+" of the header and the data of an ``.mhd``; None if there is
-        no score, or if the data of its header were not stamped, for headers of different scores can
-        be equal. Files that only tell of a score (``dataset.json`` and the like) do not count: they
-        may come and go.
+        ``DIGEST-BYTES``, joined by "+" of the header and the data of an ``.mhd`` or ``.nhdr``; None
+        if there is no score, or if the data of its header were not stamped, for headers of
+        different scores can be equal. Files that only tell of a score (``dataset.json`` and the
+        like) do not count: they may come and go.
     """
     roles = _roles_of_voxels(stamps)
     if roles == [_SCORE] and _is_header(stamps[_SCORE].name):
@@ -45,7 +45,7 @@ def _roles_of_voxels(files: Mapping[str, FileStamp] | Mapping[str, Path]) -> lis
 
 
 def _is_header(name: str) -> bool:
-    return name.lower().endswith(".mhd")
+    return name.lower().endswith((".mhd", ".nhdr"))
 
 
 def _holds_data(file: FileStamp | Path) -> bool:

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from twintrack.files import naming, split_suffix
+from twintrack.volumes.channels import channel_count
 from twintrack.volumes.class_probabilities import place_probabilities
-from twintrack.volumes.metaimage import read_metaimage_header
 from twintrack.volumes.nifti import read_nifti_header
 from twintrack.volumes.numpy_files import open_array, read_npy
+from twintrack.volumes.placed_files import read_header
 
 # Tallies, tables and buffers of one case, whatever its size: measured below this.
 _OVERHEAD = 48 << 20
@@ -104,25 +105,32 @@ def _volume_bytes(path: Path) -> tuple[int, int, bool]:
     suffix = split_suffix(path.name)[1]
     if suffix in (".nii", ".nii.gz"):
         header = read_nifti_header(path)
-        voxels = math.prod(header.shape)
-        scaled = 0 if header.slope is None else 4 * voxels
-        return voxels, scaled + (header.nbytes if header.compressed else 0), True
+        stored = math.prod(header.shape)
+        voxels = stored // channel_count(header.shape, None)
+        scaled = 0 if header.slope is None else 4 * stored
+        resident = scaled + (header.nbytes if header.compressed else 0)
+        if len(header.shape) == 3:
+            return voxels, resident, True
+        return voxels, resident + 8 * voxels, False
     with naming(path):
         if suffix == ".npy":
-            return read_npy(path).size, 0, True
+            shape = read_npy(path).shape
+            voxels = math.prod(shape) // channel_count(shape, None)
+            return voxels, 0 if len(shape) < 4 else 8 * voxels, len(shape) < 4
     if suffix == ".npz":
         return _npz_bytes(path)
-    if suffix in (".mha", ".mhd"):
-        voxels = math.prod(read_metaimage_header(path)[0])
-        return voxels, 8 * voxels, False  # the type is not asked for: at most float64
-    return 0, 0, False  # reading it will say what is wrong
+    if not suffix:
+        return 0, 0, False  # reading it will say what is wrong
+    found = read_header(path)
+    voxels = found.array.size // channel_count(found.array.shape, found.channels)
+    return voxels, found.array.nbytes + 8 * voxels * (found.array.size > voxels), False
 
 
 def _npz_bytes(path: Path) -> tuple[int, int, bool]:
     """As `_volume_bytes`, of the array that is read: no more than two classes are in memory."""
     with open_array(path) as stored:
         shape, dtype = stored.shape, stored.dtype
-    classes = shape[0] if len(shape) == 4 else 1
+    classes = shape[0] if len(shape) == 4 and shape[-1] > 1 else 1
     voxels = math.prod(shape) // max(classes, 1)
     streamable = len(shape) == 4 and not stored.fortran_order
     streamable = streamable and place_probabilities(path, shape[:0:-1]).keeps_planes

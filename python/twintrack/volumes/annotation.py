@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.errors import InputError
-from twintrack.volumes.geometry import Volume
-from twintrack.volumes.nrrd import read_layers, segments
+from twintrack.volumes.channels import volume_of
+from twintrack.volumes.nrrd import read_nrrd, segments
 from twintrack.volumes.reading import slices_of
 from twintrack.volumes.slabs import VolumeSlabs, open_slabs
 
@@ -37,8 +38,7 @@ def open_annotation(path: Path, label: Sequence[str] = ()) -> VolumeSlabs:
     """
     if not label:
         return open_slabs(path, ())
-    named = segments(path) if path.name.lower().endswith(".nrrd") else ()
-    if named:
+    if segments(path):
         return _segments(path, label)
     values = [_value(text, path) for text in label]
     return open_slabs(path, ()).changed(lambda slabs: _chosen(slabs, values), np.dtype(np.bool_))
@@ -65,17 +65,19 @@ def _chosen(slabs: Iterable[NDArray[Any]], values: Sequence[int]) -> Iterator[ND
 def _segments(path: Path, label: Sequence[str]) -> VolumeSlabs:
     """Join the segments of a name, or of a value that lies in one layer alone."""
     there = segments(path)
-    layers, affine = read_layers(path)
+    stored = read_nrrd(path)
+    axis = stored.channels
+    layers = stored.array[np.newaxis] if axis is None else np.moveaxis(stored.array, axis, 0)
     mask = np.zeros(layers.shape[1:], np.bool_, "F")
     for text in label:
         chosen = [s for s in there if s.name == text] or [s for s in there if str(s.value) == text]
-        if len(chosen) != 1:
+        if len(chosen) != 1 or chosen[0].layer >= len(layers):
             names = ", ".join(f"{s.name} ({s.value})" for s in there)
-            found = "several segments" if chosen else "no segment"
+            found = "several segments" if len(chosen) > 1 else "no segment"
             raise InputError(f"label {text!r} is {found} of it; it has {names}", file=path)
         mask |= layers[chosen[0].layer] == chosen[0].value
-    volume = Volume(mask, affine, path)
-    return VolumeSlabs(volume, slices_of(mask), [], lambda: volume)
+    volume = volume_of(replace(stored, array=mask, channels=None), path, ())
+    return VolumeSlabs(volume, slices_of(volume.array), [], lambda: volume)
 
 
 def _value(text: str, path: Path) -> int:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from twintrack.errors import InputError
 from twintrack.volumes.agreement import Agreement, Expectation, expectation, find_better_order
 from twintrack.volumes.axis_order import AS_IT_IS, Orientation, axis_codes, from_ras, joined, turned
-from twintrack.volumes.metaimage import read_metaimage_header
-from twintrack.volumes.nifti import read_nifti_header
+from twintrack.volumes.channels import volume_of
+from twintrack.volumes.geometry import Volume
 from twintrack.volumes.nnunet_files import Reader, describe_channels, reader_of, segmentation_beside
+from twintrack.volumes.placed_files import read_header
 
 # Takes how many planes each slab has, and yields arrays (x, y, planes).
 Slabs = Callable[[Sequence[int]], Iterator[NDArray[Any]]]
@@ -54,15 +55,10 @@ class Placement:
         return bool(np.array_equal(self.back[2], AS_IT_IS[2]))
 
 
-def header_beside(path: Path) -> tuple[Path, tuple[int, ...], NDArray[np.float64], Any] | None:
-    """Return file, shape, affine and NIfTI header of the segmentation beside an .npz, if any."""
+def place_beside(path: Path) -> Volume | None:
+    """Return the segmentation beside an .npz, if any, with an array without values."""
     beside = segmentation_beside(path)
-    if beside is None:
-        return None
-    if beside.name.lower().endswith((".mha", ".mhd")):
-        return (beside, *read_metaimage_header(beside), None)
-    nifti = read_nifti_header(beside)
-    return beside, nifti.shape, nifti.affine, nifti.nifti
+    return None if beside is None else volume_of(read_header(beside), beside, ())
 
 
 def place_probabilities(path: Path, stored: tuple[int, ...]) -> Placement:
@@ -82,7 +78,7 @@ def place_probabilities(path: Path, stored: tuple[int, ...]) -> Placement:
         reads pictures; or the shape is not that of the segmentation. The message names `path`.
     """
     reader = reader_of(path)
-    found = header_beside(path)
+    found = place_beside(path)
     if found is None:
         if reader.turns:
             raise InputError(
@@ -100,9 +96,11 @@ def place_probabilities(path: Path, stored: tuple[int, ...]) -> Placement:
                 file=path,
             )
         return Placement(stored, None, None, None, reader, AS_IT_IS)
-    beside, shape, affine, header = found
+    beside, shape = found.path, found.array.shape
     try:
-        ras = from_ras(affine)
+        if found.affine is None:
+            raise InputError("does not state where its voxels lie")
+        ras = from_ras(found.affine)
     except ValueError as error:
         if reader.turns:
             raise InputError(
@@ -125,7 +123,7 @@ def place_probabilities(path: Path, stored: tuple[int, ...]) -> Placement:
                 "put the plans.json of the networks beside it, which names their reader"
             )
         raise InputError(message, file=path)
-    return Placement(shape, affine, header, beside, reader, back)
+    return Placement(shape, found.affine, found.header, beside, reader, back)
 
 
 def compare_with_segmentation(

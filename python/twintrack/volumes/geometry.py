@@ -33,6 +33,8 @@ class Volume:
         The NIfTI header it was read with, kept so that an output can repeat its codes and units.
     notes
         What to tell of the file though it can be used.
+    stated
+        Whether the file states where its voxels lie, and not only how large they are.
     """
 
     array: NDArray[Any]
@@ -40,6 +42,7 @@ class Volume:
     path: Path | None = None
     header: Any = None
     notes: tuple[str, ...] = ()
+    stated: bool = True
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -56,7 +59,7 @@ class Volume:
         if self.affine is None:
             raise InputError(
                 "states no voxel size; .npy files do not, nor do .npz files without a "
-                "segmentation beside them",
+                "segmentation beside them, nor .nrrd files without spacings",
                 file=str(self),
             )
         return self.affine[:3, :3]
@@ -123,6 +126,11 @@ def check_same_geometry(
             "ignore_header=True (--ignore-header on the command line); otherwise resample it onto "
             "the other's grid",
         )
+
+
+def ghost(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array of any shape that takes no memory, for checks of shape and dtype."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def with_first_planes(slabs: Iterable[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]]:

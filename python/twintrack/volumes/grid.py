@@ -1,8 +1,9 @@
 """Grids of voxels in space: which volumes lie on one, up to crop, flip and order of axes.
 
-Voxels are only ever copied, never resampled. Two grids are one where the voxels of one lie within a
-twentieth of a voxel of voxels of the other, on average, and none is off by more than a tenth:
-headers are rounded by the programs that write them.
+Voxels are only ever copied, never resampled. Two grids are one where every voxel of one lies within
+a twentieth of a voxel of a voxel of the other: headers are rounded by the programs that write them.
+The middle of a volume and the voxels about it are judged apart, for a spacing that is rounded also
+moves the middle, as the origin lies in a corner.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def place_on_grid(
     affine, shape
         Of the volume.
     tolerance
-        In voxels of the grid: of the mean distance along any axis; twice as much is the largest. An
-        affine map is furthest from another one in a corner, so corners are looked at.
+        In voxels of the grid: of the middle of the volume, and of its corners from where they would
+        be if the middle were in its place. An affine map is furthest from another one in a corner.
     """
     try:
         to_grid = np.linalg.solve(grid, affine)
@@ -114,7 +115,8 @@ def place_on_grid(
     origin = np.rint(to_grid[:3, 3])
     corners = np.array(list(itertools.product(*((0, n) for n in shape))))
     off = corners @ to_grid[:3, :3].T + to_grid[:3, 3] - (corners @ axes.T + origin)
-    if np.abs(off).max() > 2 * tolerance or np.abs(off.mean(axis=0)).max() > tolerance:
+    middle = off.mean(axis=0)
+    if not max(np.abs(middle).max(), np.abs(off - middle).max()) <= tolerance:
         return None
     becomes = np.abs(axes).argmax(axis=0)  # of each axis of the array
     flips = axes[becomes, range(3)]
@@ -137,11 +139,6 @@ def common_box(
     first = np.min([placement.start for placement in placements], axis=0)
     x, y, z = np.max([placement.stop for placement in placements], axis=0) - first
     return (int(first[0]), int(first[1]), int(first[2])), (int(x), int(y), int(z))
-
-
-def ghost(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return an array of any shape that takes no memory, for checks of shape and dtype."""
-    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def copied_to_box(
@@ -246,6 +243,8 @@ def grid_of_box(
 def stated_affine(volume: Volume) -> NDArray[np.float64] | None:
     """Return the affine if the file states it; of a NIfTI file without codes it is a guess."""
     header = volume.header
+    if not volume.stated:
+        return None
     if header is not None and header["sform_code"] <= 0 and header["qform_code"] <= 0:
         return None
     return volume.affine

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from twintrack.errors import InputError
 from twintrack.files import is_file, naming, replacing
-from twintrack.volumes.geometry import Volume
+from twintrack.volumes.channels import Stored
+from twintrack.volumes.geometry import ghost
+from twintrack.volumes.itk import LPS_TO_RAS, affine_of, read_information, simpleitk
 from twintrack.volumes.streams import (
     MAX_DEFLATE_RATIO,
     MAX_TRAILING,
@@ -24,9 +26,6 @@ from twintrack.volumes.streams import (
     plain,
     zlib_inflate,
 )
-
-# ITK counts x and y towards left and posterior, NIfTI towards right and anterior.
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 _LONGEST_LINE, _LARGEST_HEADER = 1 << 16, 1 << 20  # bytes
 
@@ -41,6 +40,9 @@ _KEYS = {
         *("FileFormatVersion", "ElementOrigin", "ElementDirection", "ImagePosition"),
     )
 }
+
+# Without any of these the header does not state a place; ITK takes 0 and the axes of the patient.
+_PLACE = ("Offset", "Position", "Origin", "TransformMatrix", "Orientation", "Rotation")
 
 # Tried by ITK where a file is not there under its own name; it takes them to be compressed.
 _PACKED = (".gz", ".Z")
@@ -65,12 +67,20 @@ class _Header:
     end
         The byte at which the header ends.
     shape
-        (x, y, z).
+        (x, y, z), (x, y) or (x, y, z, t).
+    channels
+        Numbers of each voxel, which lie side by side.
     """
 
     fields: dict[str, str]
     end: int
     shape: tuple[int, ...]
+    channels: int
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """Shape of the array, the fastest axis first: that of the channels if there are several."""
+        return self.shape if self.channels == 1 else (self.channels, *self.shape)
 
     @property
     def place(self) -> str:
@@ -107,8 +117,8 @@ class _Piece:
         return min(MAX_TRAILING, max(self.nbytes - 1, _SMALL_TRAILING))
 
 
-def read_metaimage(path: Path) -> Volume:
-    """Read a MetaImage file; axes (x, y, z), x fastest in memory, affine in RAS+.
+def read_metaimage(path: Path) -> Stored:
+    """Read a MetaImage file of two to four axes, x fastest in memory; channels are the first axis.
 
     The voxels are where ITK looks for them: behind the header or in another file, at its start,
     behind the bytes of HeaderSize or (-1) at its end, in a file for each slice (LIST) or number
@@ -120,28 +130,37 @@ def read_metaimage(path: Path) -> Volume:
     ImportError
         SimpleITK is not installed.
     ValueError
-        Truncated, corrupt, contradictory, not three axes or not real numbers; the message names
-        `path`.
+        Truncated, corrupt, contradictory, another number of axes or not real numbers; the message
+        names `path`.
     """
-    header, affine, dtype = _read_header(path)
+    header, reader, dtype = _read_header(path)
     with naming(path):
         if "BinaryData" in header.fields and not header.says("BinaryData"):
             raise InputError("its numbers are written as text; save it with BinaryData = True")
         most_first = header.says("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
         pieces = _pieces(path, header, dtype.itemsize)
         there = sum(file.stat().st_size for file in {piece.file for piece in pieces})
-        _check_room(header.shape, dtype.itemsize, there)
+        _check_room(header.stored, dtype.itemsize, there)
         stream = ByteStream(part for piece in pieces for part in _voxels(piece))
         stored = dtype.newbyteorder(">" if most_first else "<")
-        array = stream.read_array(math.prod(header.shape), stored)
+        array = stream.read_array(math.prod(header.stored), stored)
         stream.drain()  # to the checksum of the last file
-        return Volume(array.reshape(header.shape, order="F"), affine, path)
+        return _as_stored(path, header, reader, array.reshape(header.stored, order="F"))
 
 
-def read_metaimage_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64]]:
-    """Read shape and affine (RAS+, mm) without the voxels."""
-    header, affine, _ = _read_header(path)
-    return header.shape, affine
+def read_metaimage_header(path: Path) -> Stored:
+    """Read what `read_metaimage` returns, but an array without values."""
+    header, reader, dtype = _read_header(path)
+    return _as_stored(path, header, reader, ghost(header.stored, dtype))
+
+
+def _as_stored(path: Path, header: _Header, reader: Any, array: NDArray[Any]) -> Stored:
+    def affine(space: Sequence[int]) -> NDArray[np.float64]:
+        with naming(path):
+            return affine_of(reader, space)
+
+    stated = not header.fields.keys().isdisjoint(_PLACE)
+    return Stored(array, affine, channels=None if header.channels == 1 else 0, stated=stated)
 
 
 def files_read(path: Path) -> list[Path]:
@@ -158,29 +177,26 @@ def files_read(path: Path) -> list[Path]:
     return [file for file in found if file != path]
 
 
-def _read_header(path: Path) -> tuple[_Header, NDArray[np.float64], np.dtype[Any]]:
-    sitk = _simpleitk(path)
+def _read_header(path: Path) -> tuple[_Header, Any, np.dtype[Any]]:
+    """Return the header, the reader that ITK has of it, and the type of a number."""
+    simpleitk(path)
     with naming(path):
         header = _parse_header(path)
-        reader = sitk.ImageFileReader()
-        reader.SetImageIO("MetaImageIO")  # which by itself does not know A.MHD
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
+        reader = read_information(path, "MetaImageIO")
         shape = tuple(int(length) for length in reader.GetSize())
         if shape != header.shape:
             raise InputError(f"corrupt: DimSize is {header.shape}, which ITK takes for {shape}")
-        pixel = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-        number = re.fullmatch(r"(\d+)-bit (unsigned integer|signed integer|float)", pixel)
-        if reader.GetNumberOfComponents() != 1 or not number:
-            raise InputError(f"{shape} pixels of type {pixel!r}; one 3-D volume is needed")
+        pixel = simpleitk(path).GetPixelIDValueAsString(reader.GetPixelID())
+        number = re.fullmatch(
+            r"(?:vector of )?(\d+)-bit (unsigned integer|signed integer|float)", pixel
+        )
+        if reader.GetNumberOfComponents() != header.channels or not number:
+            raise InputError(f"{shape} pixels of type {pixel!r}; real numbers are needed")
         kind = {"unsigned integer": "u", "signed integer": "i", "float": "f"}[number[2]]
         dtype = np.dtype(f"{kind}{int(number[1]) // 8}")
         if header.local:
-            _check_room(shape, dtype.itemsize, path.stat().st_size)
-        affine = np.eye(4)
-        affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
-        affine[:3, 3] = reader.GetOrigin()
-        return header, _LPS_TO_RAS @ affine, dtype
+            _check_room(header.stored, dtype.itemsize, path.stat().st_size)
+        return header, reader, dtype
 
 
 def _parse_header(path: Path) -> _Header:
@@ -217,11 +233,14 @@ def _parse_header(path: Path) -> _Header:
     shape = tuple(int(number) for number in sizes.split())
     if len(shape) != int(dimensions):
         raise InputError(f"corrupt: NDims = {dimensions}, but DimSize = {sizes}")
-    if len(shape) != 3 or min(shape) < 1:
+    if len(shape) not in (2, 3, 4) or min(shape) < 1:
         raise InputError(f"has {shape} voxels; one 3-D volume is needed")
+    channels = fields.get("ElementNumberOfChannels", "1")
+    if not re.fullmatch(r"[1-9]\d{0,5}", channels):
+        raise InputError(f"corrupt: ElementNumberOfChannels = {channels!r}")
     if not fields["ElementDataFile"]:
         raise InputError("corrupt: nothing follows ElementDataFile =")
-    return _Header(fields, end, shape)
+    return _Header(fields, end, shape, int(channels))
 
 
 def _named(path: Path, header: _Header) -> Iterator[tuple[Path, bool]]:
@@ -233,7 +252,10 @@ def _named(path: Path, header: _Header) -> Iterator[tuple[Path, bool]]:
     if header.local:
         yield path, False
         return
-    place, slices = header.place, header.shape[2]
+    place, slices = header.place, header.shape[-1]
+    several = re.fullmatch(r"LIST( .*)?", place) or _NUMBERED.fullmatch(place)
+    if several and len(header.shape) != 3:
+        raise InputError(f"ElementDataFile = {place!r} with {header.shape} voxels; save one file")
     if re.fullmatch(r"LIST( .*)?", place):
         rank = re.fullmatch(r"LIST(?: +([12])[dD]?)? *", place)
         if rank is None:
@@ -279,7 +301,7 @@ def _pieces(path: Path, header: _Header, itemsize: int) -> list[_Piece]:
         if not is_file(file):
             raise InputError(f"its voxels are in another file, {name!r}, which is not there")
         found.append((file, name, packed or header.says("CompressedData")))
-    nbytes = math.prod(header.shape) * itemsize // len(found)
+    nbytes = math.prod(header.stored) * itemsize // len(found)
     return [_piece(header, file, name, nbytes, packed) for file, name, packed in found]
 
 
@@ -347,9 +369,9 @@ def _check_room(shape: tuple[int, ...], itemsize: int, size: int) -> None:
 
 def write_metaimage(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> None:
     """Write a compressed MetaImage file; `array` has axes (x, y, z)."""
-    sitk = _simpleitk(path)
+    sitk = simpleitk(path)
     image = sitk.GetImageFromArray(array.T)
-    lps = _LPS_TO_RAS @ affine
+    lps = LPS_TO_RAS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     with naming(path):
         image.SetSpacing(spacing.tolist())
@@ -360,13 +382,3 @@ def write_metaimage(path: Path, array: NDArray[Any], affine: NDArray[np.float64]
             sitk.WriteImage(image, str(temporary), useCompression=True)
         except RuntimeError as error:
             raise OSError(errno.EIO, str(error).splitlines()[-1].strip()) from error
-
-
-def _simpleitk(path: Path) -> Any:
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise ImportError(
-            f"{path}: MetaImage files need SimpleITK: pip install 'twintrack[mha]'"
-        ) from error
-    return SimpleITK

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from twintrack.errors import InputError
 from twintrack.files import naming, replacing
+from twintrack.volumes.channels import Stored
 from twintrack.volumes.geometry import Volume
 from twintrack.volumes.streams import (
     MAX_DEFLATE_RATIO,
@@ -32,6 +33,9 @@ _PIECE = 1 << 20
 
 # Extensions before the voxels are text and settings.
 _LAST_OFFSET = 1 << 26
+
+# What rounding to three digits makes of 1.
+_LONGEST_QUATERNION = 1.002
 
 # Typed as Any: nibabel's header classes are not annotated.
 _HEADER_CLASSES: tuple[Any, ...] = (nib.Nifti1Header, nib.Nifti2Header)
@@ -49,7 +53,7 @@ class NiftiHeader:
     Attributes
     ----------
     shape
-        Three axis lengths.
+        Axis lengths: x, y, z, and those after them up to the last that is not 1.
     dtype
         Type of the stored numbers, in the file's byte order.
     offset
@@ -64,7 +68,7 @@ class NiftiHeader:
         Whether the file is gzip.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     dtype: np.dtype[Any]
     offset: int
     slope: float | None
@@ -84,14 +88,20 @@ class NiftiHeader:
             values += dtype.type(self.intercept)
         return values
 
+    def stored(self, array: NDArray[Any]) -> Stored:
+        """Return an array of this shape as what the file holds."""
+        is_scaled = self.dtype.kind != "f" and self.slope is not None
+        step = abs(self.slope or 0.0) if is_scaled else 0.0
+        return Stored(array, lambda _: self.affine, self.nifti, step=step)
+
     @property
     def nbytes(self) -> int:
         """Bytes that the voxels take in the uncompressed file."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_nifti(path: Path) -> Volume:
-    """Read a NIfTI file whole.
+def read_nifti(path: Path) -> Stored:
+    """Read a NIfTI file whole, with as many axes as its header has.
 
     Stored numbers keep their dtype (in native byte order) and their order in memory, x fastest.
     Numbers with a scale factor become float32, or float64 if they are stored as such. An
@@ -102,20 +112,21 @@ def read_nifti(path: Path) -> Volume:
     Raises
     ------
     ValueError
-        Truncated, corrupt (also by its gzip CRC-32), not NIfTI, more than three axes or not
-        real numbers; the message names `path`. Memory is allocated only after the size that the
-        header announces has proved possible for the size of the file.
+        Truncated, corrupt (also by its gzip CRC-32), not NIfTI or not real numbers; the message
+        names `path`. Memory is allocated only after the size that the header announces has proved
+        possible for the size of the file.
     """
     header = open_nifti(path)
     if header.compressed:
-        (array,) = nifti_slabs(path, header, [header.shape[2]])
+        (planes,) = nifti_slabs(path, header, [math.prod(header.shape[2:])])
+        array = planes.reshape(header.shape, order="F")
     else:
         with naming(path):
             mapped = np.memmap(path, np.uint8, "c", header.offset, (header.nbytes,))
             stored = np.asarray(mapped).view(header.dtype)
             stored = native(np.require(stored, requirements=["ALIGNED"]))
             array = header.scaled(stored).reshape(header.shape, order="F")
-    return Volume(array, header.affine, path, header.nifti)
+    return header.stored(array)
 
 
 def read_nifti_header(path: Path) -> NiftiHeader:
@@ -134,7 +145,7 @@ def open_nifti(path: Path) -> NiftiHeader:
 
 def nifti_slabs(path: Path, header: NiftiHeader, depths: Sequence[int]) -> Iterator[NDArray[Any]]:
     """Yield slabs (x, y, planes) of a file that was opened, of so many planes each."""
-    x, y, _ = header.shape
+    x, y = header.shape[:2]
     with naming(path), path.open("rb") as file:
         _, stream = _open_stream(file)
         stream.skip(header.offset)
@@ -207,10 +218,13 @@ def _parse_header(nifti: Any, compressed: bool) -> NiftiHeader:
             f"its magic is {nifti['magic'].item()!r}, not {nifti.single_magic!r}; "
             "convert .hdr/.img pairs to one .nii file"
         )
-    lengths = tuple(int(length) for length in nifti.get_data_shape())
-    x, y, z = (*lengths[:3], 1, 1, 1)[:3]  # axes left out have length 1
-    if min(x, y, z) < 1 or any(length != 1 for length in lengths[3:]):
-        raise InputError(f"its header announces the shape {lengths}; one 3-D volume is needed")
+    lengths = [int(length) for length in nifti.get_data_shape()]
+    if min(lengths, default=0) < 1:
+        raise InputError(f"its header announces the shape {tuple(lengths)}")
+    flat = len(lengths) < 3
+    lengths += [1] * (3 - len(lengths))  # axes left out have length 1
+    while len(lengths) > 3 and lengths[-1] == 1:
+        lengths.pop()
     dtype = nifti.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise InputError(f"voxels of type {dtype} cannot be used; store real numbers of 1-8 bytes")
@@ -218,15 +232,39 @@ def _parse_header(nifti: Any, compressed: bool) -> NiftiHeader:
     if (slope, intercept) == (1, 0):
         slope, intercept = None, None
     return NiftiHeader(
-        shape=(x, y, z),
+        shape=tuple(lengths),
         dtype=dtype,
         offset=_offset(nifti),
         slope=slope,
         intercept=intercept,
-        affine=np.asarray(nifti.get_best_affine(), np.float64),
+        affine=_affine(nifti, flat),
         nifti=nifti,
         compressed=compressed,
     )
+
+
+def _affine(nifti: Any, flat: bool) -> NDArray[np.float64]:
+    """Return the affine; mends a header of two axes, and a quaternion that rounding made too long.
+
+    nibabel refuses such a quaternion; ITK takes it for the turn by 180 degrees that it is.
+    """
+    fields = ("quatern_b", "quatern_c", "quatern_d")
+    quaternion = np.array([float(nifti[field]) for field in fields])
+    length = float(np.linalg.norm(quaternion))
+    if 1 + nifti.quaternion_threshold <= length**2 <= _LONGEST_QUATERNION**2:
+        for field, value in zip(fields, quaternion, strict=True):
+            nifti[field] = value / length
+    elif not length <= _LONGEST_QUATERNION and nifti["qform_code"] > 0 >= nifti["sform_code"]:
+        raise InputError(
+            f"corrupt: its quaternion {tuple(quaternion.tolist())} has the length {length:.6g}, "
+            "and a rotation has 1 at most"
+        )
+    affine = np.asarray(nifti.get_best_affine(), np.float64)
+    if flat and not affine[:3, 2].any():
+        normal = np.cross(affine[:3, 0], affine[:3, 1])
+        affine[:3, 2] = normal / (np.linalg.norm(normal) or 1)
+        nifti.set_sform(affine)
+    return affine
 
 
 def _offset(nifti: Any) -> int:

@@ -11,7 +11,7 @@ import bz2
 import contextlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from twintrack.errors import InputError
 from twintrack.files import is_file, naming
-from twintrack.volumes.geometry import Volume
+from twintrack.volumes.channels import Stored
+from twintrack.volumes.geometry import ghost
+from twintrack.volumes.itk import affine_of, read_information
 from twintrack.volumes.streams import MAX_DEFLATE_RATIO, ByteStream, gunzip, plain
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _LARGEST_HEADER = 1 << 24  # bytes; segmentations name many segments
 _MOST_BZIP2_RATIO = 1 << 17
 
@@ -44,6 +45,10 @@ _TYPES = {
     "float": "f4",
     "double": "f8",
 }
+
+
+# Kinds of axes that ITK takes for space; of others it makes the channels of a voxel.
+_AXES_OF_SPACE = ("domain", "space", "time", "none", "???")
 
 
 class Segment(NamedTuple):
@@ -78,51 +83,72 @@ class _Header:
         return tuple(int(length) for length in self.fields["sizes"].split())
 
     @property
+    def channels(self) -> int | None:
+        """The axis that is none of space, as of vectors or layers; None if there is no such axis.
+
+        Raises
+        ------
+        InputError
+            There are several.
+        """
+        directions = re.findall(r"none|\([^)]*\)", self.fields.get("space directions", ""))
+        kinds = self.fields.get("kinds", "").split()
+        found = {axis for axis, direction in enumerate(directions) if direction == "none"}
+        found |= {axis for axis, kind in enumerate(kinds) if kind.lower() not in _AXES_OF_SPACE}
+        found = {axis for axis in found if axis < len(self.sizes)}
+        if len(found) > 1:
+            raise InputError(
+                f"its axes {sorted(found)} are none of space (kinds: {kinds}); one may be"
+            )
+        return min(found, default=None)
+
+    @property
     def data_file(self) -> str | None:
         """Name of the file with the voxels; None if they follow the header."""
         return self.fields.get("data file", self.fields.get("datafile"))
 
 
-def read_nrrd(path: Path) -> Volume:
-    """Read an NRRD file of one 3-D volume; axes (x, y, z), affine in RAS+.
+def is_nrrd(path: Path) -> bool:
+    """Whether the name of a file is that of an NRRD file."""
+    return path.name.lower().endswith((".nrrd", ".nhdr"))
+
+
+def read_nrrd(path: Path) -> Stored:
+    """Read an NRRD file of two to four axes, and one more of channels or layers if it has one.
 
     Raises
     ------
     ImportError
         SimpleITK is not installed.
     ValueError
-        Truncated, corrupt, or several volumes in one, as of segments that overlap; names `path`.
+        Truncated, corrupt or another number of axes; names `path`.
     """
-    layers, affine = read_layers(path)
-    if len(layers) > 1:
-        named = "; its segments are " + ", ".join(s.name for s in segments(path))
-        raise InputError(
-            f"holds {len(layers)} volumes in one{named if segments(path) else ''}",
-            file=path,
-            advice="choose with --label (segments by name or number)",
-        )
-    return Volume(layers[0], affine, path)
-
-
-def read_layers(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Read all volumes of an NRRD file: shape (layers, x, y, z), and their affine in RAS+."""
     with naming(path):
         header = _read_header(path)
         dtype = _dtype(header)
         file, compressed = _voxel_file(path, header)
-        affine, shape, layers = _geometry(path, header)
+        reader = _itk_reader(path, header)
         _check_room(header, dtype.itemsize, file.stat().st_size)
         with file.open("rb") as opened:
             stream = ByteStream(_voxels(opened, header, dtype.itemsize, file == path, compressed))
             array = stream.read_array(math.prod(header.sizes), dtype)
             if compressed:
                 stream.drain()  # to the checksum
-    stored = array.reshape(header.sizes, order="F")
-    return stored.reshape((layers, *shape), order="F"), affine
+    return _as_stored(path, header, reader, array.reshape(header.sizes, order="F"))
+
+
+def read_nrrd_header(path: Path) -> Stored:
+    """Read what `read_nrrd` returns, but an array without values."""
+    with naming(path):
+        header = _read_header(path)
+        reader = _itk_reader(path, header)
+        return _as_stored(path, header, reader, ghost(header.sizes, _dtype(header)))
 
 
 def segments(path: Path) -> tuple[Segment, ...]:
     """Return the segments that a ``.seg.nrrd`` file names, in its order; none of other files."""
+    if not is_nrrd(path):
+        return ()
     with naming(path):
         pairs = _read_header(path).pairs
     found = []
@@ -143,13 +169,6 @@ def files_read(path: Path) -> list[Path]:
         file, _ = _voxel_file(path, _read_header(path))
         return [file] if file != path else []
     return []
-
-
-def read_nrrd_header(path: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
-    """Read shape and affine (RAS+, mm) without the voxels."""
-    with naming(path):
-        affine, shape, _ = _geometry(path, _read_header(path))
-        return shape, affine
 
 
 def _read_header(path: Path) -> _Header:
@@ -182,36 +201,37 @@ def _read_header(path: Path) -> _Header:
     sizes = fields["sizes"].split()
     if not all(re.fullmatch(r"[1-9]\d{0,9}", length) for length in sizes):
         raise InputError(f"corrupt: sizes: {fields['sizes']}")
-    if fields["dimension"] != str(len(sizes)) or len(sizes) not in (3, 4):
-        raise InputError(f"has sizes {fields['sizes']}; one 3-D volume, or several in one, is read")
+    if fields["dimension"] != str(len(sizes)) or len(sizes) not in (2, 3, 4, 5):
+        raise InputError(f"has sizes {fields['sizes']}; one 3-D volume is needed")
     return _Header(fields, pairs, end)
 
 
-def _geometry(path: Path, header: _Header) -> tuple[NDArray[np.float64], tuple[int, int, int], int]:
-    """Return the affine in RAS+, the shape (x, y, z), and the number of volumes."""
+def _itk_reader(path: Path, header: _Header) -> Any:
+    """Return ITK's reader of a header in which it finds the same axes."""
     try:
-        import SimpleITK
-    except ImportError as error:
-        raise ImportError(f"{path}: needs SimpleITK: pip install 'twintrack[mha]'") from error
-    reader = SimpleITK.ImageFileReader()
-    reader.SetImageIO("NrrdImageIO")
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
+        reader = read_information(path, "NrrdImageIO")
     except RuntimeError as error:
         raise InputError(f"ITK cannot read it: {str(error).splitlines()[-1].strip()}") from error
-    lengths, layers = reader.GetSize(), reader.GetNumberOfComponents()
-    expected = header.sizes if layers == 1 else (layers, *lengths)
-    if len(lengths) != 3 or tuple(expected) != header.sizes:
+    lengths, known = list(header.sizes), header.channels
+    layers = lengths.pop(known) if known is not None else 1
+    found, components = list(reader.GetSize()), reader.GetNumberOfComponents()
+    if found != lengths or components != layers:
         raise InputError(
-            f"its sizes are {header.sizes}, of which ITK makes {layers} volumes of {lengths}; "
-            "volumes in one have their axis first, of a kind such as list or vector"
+            f"its sizes are {header.sizes}, of which ITK makes {components} volumes of "
+            f"{tuple(found)}; say which axis holds volumes by its kind, such as list or vector"
         )
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
-    affine[:3, 3] = reader.GetOrigin()
-    x, y, z = (int(length) for length in lengths)
-    return _LPS_TO_RAS @ affine, (x, y, z), int(layers)
+    return reader
+
+
+def _as_stored(path: Path, header: _Header, reader: Any, array: NDArray[Any]) -> Stored:
+    def affine(space: Sequence[int]) -> NDArray[np.float64] | None:
+        if not {"space directions", "spacings"} & header.fields.keys():
+            return None
+        with naming(path):
+            return affine_of(reader, space)
+
+    stated = {"space directions", "space origin"} <= header.fields.keys()
+    return Stored(array, affine, channels=header.channels, stated=stated)
 
 
 def _dtype(header: _Header) -> np.dtype[Any]:

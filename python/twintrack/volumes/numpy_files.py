@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from twintrack.errors import InputError
 from twintrack.files import naming
-from twintrack.volumes.nnunet_files import holds_regions
+from twintrack.volumes.channels import check_channels, merge_rule
 from twintrack.volumes.streams import (
     MAX_DEFLATE_RATIO,
     MAX_TRAILING,
@@ -28,18 +28,16 @@ from twintrack.volumes.streams import (
 # The names that nnU-Net gives to its class probabilities: version 2, version 1.
 NNUNET_KEYS = ("probabilities", "softmax")
 
-_CHUNK = 1 << 20
-
 _LONGEST_TEXT = 1 << 10  # bytes
 
 
 def read_npy(path: Path) -> NDArray[Any]:
-    """Map an .npy file into memory, copy-on-write; axes (x, y, z) as stored.
+    """Map an .npy file into memory, copy-on-write; axes as stored.
 
     Raises
     ------
     ValueError
-        Truncated, not .npy, not three axes or not real numbers; the message names `path`.
+        Truncated, not .npy, one axis or not real numbers; the message names `path`.
     """
     with naming(path):
         with path.open("rb") as file:
@@ -48,7 +46,7 @@ def read_npy(path: Path) -> NDArray[Any]:
         with np.errstate(over="raise"):
             array: NDArray[Any] = np.asarray(np.lib.format.open_memmap(path, mode="c"))
         _check_dtype(array.dtype)
-        _check_three_axes(array.shape)
+        _check_axes(array.shape)
         return native(array)
 
 
@@ -60,7 +58,8 @@ def read_npz(path: Path, classes: Sequence[int], key: str | None = None) -> NDAr
     path
         Archive written by ``numpy.savez`` or ``numpy.savez_compressed``.
     classes
-        Which channels to merge when the array has four axes; see `merge_rule`.
+        Which channels to merge when the array has four axes; see `merge_rule`. Of one channel that
+        one is taken, whatever they are. () where the array must be one volume.
     key
         Name of the array; None takes nnU-Net's ``probabilities`` or ``softmax``, else the only
         array of the archive.
@@ -68,9 +67,9 @@ def read_npz(path: Path, classes: Sequence[int], key: str | None = None) -> NDAr
     Returns
     -------
     array
-        Three axes: (x, y, z) as stored. Four axes: nnU-Net's (class, z, y, x), returned as the
-        sum over `classes`, or as the highest of several regions, with axes (x, y, z), x fastest in
-        memory; no more than two classes are in memory at a time. A sum of several classes that
+        Two or three axes: as stored, (x, y, z). Four axes: nnU-Net's (class, z, y, x), returned as
+        the sum over `classes`, or as the highest of several regions, with axes (x, y, z), x fastest
+        in memory; no more than two classes are in memory at a time. A sum of several classes that
         passes 1 by no more than the rounding of its terms is set to 1.
 
     Raises
@@ -82,41 +81,20 @@ def read_npz(path: Path, classes: Sequence[int], key: str | None = None) -> NDAr
     with open_array(path, key) as stored:
         _check_dtype(stored.dtype)
         array: NDArray[Any]
-        if len(stored.shape) == 4:
-            stored.check_classes(classes)
+        if len(stored.shape) != 4:
+            _check_axes(stored.shape, 3)
+            array = stored.read()
+        elif classes:
+            classes = stored.check_classes(classes)
             array = merge_rule(path, classes)(_read_classes(stored, classes)).T
         else:
-            _check_three_axes(stored.shape)
-            array = stored.read()
+            array = _one_volume(stored)
         stored.stream.drain()
         return array
 
 
-def merge_rule(
-    path: Path, classes: Sequence[int]
-) -> Callable[[Iterator[NDArray[Any]]], NDArray[Any]]:
-    """Return what makes one score of the probabilities of `classes`, as the pipeline does.
-
-    Classes are added up; of regions the highest probability counts, for they may overlap.
-
-    Raises
-    ------
-    ValueError
-        There are several, and no ``dataset.json`` tells which they are.
-    """
-    if len(classes) == 1:
-        return _sum_classes
-    regions = holds_regions(path)
-    if regions is None:
-        raise InputError(
-            f"nothing tells whether tumour={tuple(classes)} are classes, whose probabilities add "
-            "up, or regions, of which the highest counts; put nnU-Net's dataset.json beside it"
-        )
-    return _highest if regions else _sum_classes
-
-
-def count_classes(path: Path) -> int | None:
-    """Return the number of classes of an .npz of class probabilities; None of a single volume.
+def count_classes(path: Path) -> int:
+    """Return the number of classes of an .npz of class probabilities; 1 of a single volume.
 
     Raises
     ------
@@ -124,7 +102,7 @@ def count_classes(path: Path) -> int | None:
         Corrupt, or several arrays of which none is nnU-Net's; the message names `path`.
     """
     with open_array(path) as stored:
-        return stored.shape[0] if len(stored.shape) == 4 else None
+        return stored.shape[0] if len(stored.shape) == 4 else 1
 
 
 def read_arrays(path: Path, largest: int) -> dict[str, NDArray[Any]]:
@@ -175,21 +153,15 @@ class StoredArray(NamedTuple):
         array = self.stream.read_array(math.prod(self.shape), self.dtype)
         return array.reshape(self.shape, order="F" if self.fortran_order else "C")
 
-    def check_classes(self, classes: Sequence[int]) -> None:
-        """Raise unless it holds the probabilities of these classes."""
+    def check_classes(self, classes: Sequence[int]) -> tuple[int, ...]:
+        """Return which classes to read; raises unless it holds the probabilities of these."""
         if self.dtype.kind != "f":
             raise InputError(
                 f"class probabilities of type {self.dtype}; they must be floating point"
             )
         if min(self.shape) < 1:
             raise InputError(f"class probabilities of shape {self.shape} hold no voxels")
-        if not classes or len(set(classes)) < len(classes):
-            raise InputError(f"tumour={tuple(classes)} must list each tumour class once")
-        for label in classes:
-            if not 0 <= label < self.shape[0]:
-                raise InputError(
-                    f"tumour={tuple(classes)}: class {label} is not in 0..{self.shape[0] - 1}"
-                )
+        return check_channels(classes, self.shape[0])
 
 
 @contextmanager
@@ -254,9 +226,21 @@ def _check_dtype(dtype: np.dtype[Any]) -> None:
         raise InputError(f"holds numbers of type {dtype}; store real numbers of 1-8 bytes")
 
 
-def _check_three_axes(shape: tuple[int, ...]) -> None:
-    if len(shape) != 3 or min(shape) < 1:
+def _check_axes(shape: tuple[int, ...], most: int | None = None) -> None:
+    if len(shape) < 2 or len(shape) > (most or len(shape)) or min(shape) < 1:
         raise InputError(f"has the shape {shape}; one 3-D volume (x, y, z) is needed")
+
+
+def _one_volume(stored: StoredArray) -> NDArray[Any]:
+    """Read (1, z, y, x), which nnU-Net's axes are, or (x, y, z, 1)."""
+    shape = stored.shape
+    if min(shape) < 1 or 1 not in (shape[0], shape[-1]):
+        raise InputError(
+            f"has the shape {shape}, several volumes in one; one 3-D volume is needed",
+            advice="write each into a file of its own",
+        )
+    array = stored.read()
+    return array[0].T if shape[0] == 1 else array[..., 0]
 
 
 def _read_classes(stored: StoredArray, classes: Sequence[int]) -> Iterator[NDArray[Any]]:
@@ -271,29 +255,3 @@ def _read_classes(stored: StoredArray, classes: Sequence[int]) -> Iterator[NDArr
             yield stored.stream.read_array(math.prod(shape), stored.dtype).reshape(shape)
         else:
             stored.stream.skip(math.prod(shape) * stored.dtype.itemsize)
-
-
-def _highest(terms: Iterator[NDArray[Any]]) -> NDArray[Any]:
-    highest = next(terms)
-    for term in terms:
-        np.maximum(highest, term, out=highest)
-    return highest
-
-
-def _sum_classes(terms: Iterator[NDArray[Any]]) -> NDArray[Any]:
-    total = next(terms)
-    # Softmax is computed in float32 or less, whatever it is stored in.
-    rounding = max(float(np.finfo(dtype).eps) for dtype in (total.dtype, np.float32))
-    count = 1
-    for term in terms:
-        if total.dtype == np.float16:  # 16 bits would lose small terms beside large ones
-            total = total.astype(np.float32)
-        total += term
-        count += 1
-    if count > 1:
-        limit = 1 + count * rounding
-        flat = total.reshape(-1)
-        for start in range(0, flat.size, _CHUNK):
-            part = flat[start : start + _CHUNK]
-            np.copyto(part, 1, where=(part > 1) & (part <= limit))
-    return total

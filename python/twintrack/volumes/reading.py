@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.errors import InputError
-from twintrack.files import SUFFIXES, split_suffix
-from twintrack.volumes import metaimage, nnunet_files
+from twintrack.files import split_suffix
+from twintrack.volumes import nnunet_files, placed_files
+from twintrack.volumes.channels import Stored, channel_count, volume_of
 from twintrack.volumes.class_probabilities import (
     compare_with_segmentation,
-    header_beside,
+    place_beside,
     place_probabilities,
 )
 from twintrack.volumes.geometry import Volume
-from twintrack.volumes.metaimage import read_metaimage
-from twintrack.volumes.nifti import read_nifti
-from twintrack.volumes.numpy_files import open_array, read_npy, read_npz
+from twintrack.volumes.nrrd import segments
+from twintrack.volumes.numpy_files import count_classes, open_array, read_npy, read_npz
 
 _CHUNK = 1 << 20
 
@@ -35,15 +36,18 @@ def read_volume(
     Parameters
     ----------
     path
-        ``.nii``, ``.nii.gz``, ``.mha``, ``.mhd``, ``.npy`` or ``.npz``. Uncompressed ``.nii`` and
-        ``.npy`` files are memory-mapped, copy-on-write.
+        ``.nii``, ``.nii.gz``, ``.mha``, ``.mhd``, ``.nrrd``, ``.nhdr``, ``.npy`` or ``.npz``.
+        Uncompressed ``.nii`` and ``.npy`` files are memory-mapped, copy-on-write.
     tumour
-        Classes to add up if `path` is an ``.npz`` of class probabilities (class, z, y, x) as
-        nnU-Net writes them; of several regions the highest counts, as its ``dataset.json`` tells
-        (see `merge_rule`). The geometry is that of the segmentation beside it (``CASE.nii.gz``
-        beside ``CASE.npz``), with which the score is compared. The order of its axes is that of
-        nnU-Net's reader (see `reader_of`), turned back here to the axes of the segmentation. The
-        ``.pkl`` beside it is never opened.
+        Channels to add up if `path` holds the probabilities of classes; of several regions the
+        highest counts, as nnU-Net's ``dataset.json`` beside it tells (see `merge_rule`). A single
+        channel is the score itself. `volume_of` says which axis is that of the channels. () where
+        several channels are an error, as in annotations and images.
+
+        An ``.npz`` has axes (class, z, y, x), as nnU-Net writes them. The geometry is that of the
+        segmentation beside it (``CASE.nii.gz`` beside ``CASE.npz``), with which the score is
+        compared. The order of its axes is that of nnU-Net's reader (see `reader_of`), turned back
+        here to the axes of the segmentation. The ``.pkl`` beside it is never opened.
     key
         Name of the array in an ``.npz``; see `read_npz`.
 
@@ -58,40 +62,58 @@ def read_volume(
     FileNotFoundError
         No such file.
     ValueError
-        Truncated or corrupt, an unknown format, not one 3-D volume of real numbers; class
+        Truncated or corrupt, an unknown format, not one volume of real numbers, or channels of
+        which it is not known which axis they are; class
         probabilities whose axes run in an order that is not known, or that fit their segmentation
         clearly better in another one. The message names the file.
     ImportError
-        A MetaImage file, and SimpleITK is not installed.
+        A MetaImage or NRRD file, and SimpleITK is not installed.
     """
     path = Path(path)
     suffix = split_suffix(path.name)[1]
-    if suffix in (".nii", ".nii.gz"):
-        return read_nifti(path)
-    if suffix in (".mha", ".mhd"):
-        return read_metaimage(path)
     if suffix == ".npy":
-        return Volume(read_npy(path), path=path)
+        return volume_of(Stored(read_npy(path), lambda _: None), path, tumour)
     if suffix == ".npz":
         return _read_npz(path, tumour, key)
-    raise InputError(f"unknown volume format; known are {', '.join(SUFFIXES)}", file=path)
+    stored, names = placed_files.read_placed(path), segments(path)
+    advice = "choose with --label among its segments: " + ", ".join(s.name for s in names)
+    return volume_of(stored, path, tumour, advice if names else "")
+
+
+def count_channels(path: Path) -> int:
+    """Return how many channels a score is merged of, as far as shapes tell: 1 of a single volume.
+
+    So it is 1 of a file that cannot be read: who reads it is told what is wrong.
+
+    Raises
+    ------
+    ValueError
+        An ``.npz`` is corrupt, or has several arrays of which none is nnU-Net's.
+    """
+    suffix = split_suffix(path.name)[1]
+    if suffix == ".npz":
+        return count_classes(path)
+    with contextlib.suppress(OSError, ValueError, ImportError):
+        if suffix == ".npy":
+            return channel_count(read_npy(path).shape, None)
+        stored = placed_files.read_header(path)
+        return channel_count(stored.array.shape, stored.channels)
+    return 1
 
 
 def files_read(path: str | os.PathLike[str]) -> list[Path]:
     """Return the files besides `path` that decide what `read_volume` makes of it.
 
-    Of a MetaImage file those that hold its voxels, of an ``.npz`` the segmentation and the JSON
-    files of nnU-Net beside it; only files that are there. Of a file that cannot be read none: who
-    reads it is told what is wrong.
+    Of a MetaImage or NRRD file those that hold its voxels, of an ``.npz`` the segmentation and the
+    JSON files of nnU-Net beside it; only files that are there. Of a file that cannot be read none:
+    who reads it is told what is wrong.
     """
     path = Path(path)
-    suffix = split_suffix(path.name)[1]
     with contextlib.suppress(OSError, ValueError):
-        if suffix in (".mha", ".mhd"):
-            return metaimage.files_read(path)
-        if suffix == ".npz":
+        if split_suffix(path.name)[1] == ".npz":
             beside = nnunet_files.files_read(path)
             return beside + [file for opened in beside for file in files_read(opened)]
+        return placed_files.files_read(path)
     return []
 
 
@@ -139,7 +161,7 @@ def read_label_map(path: str | os.PathLike[str], key: str | None = None) -> Volu
         As `read_volume`; and a value that is not an integer in 0…255, with its voxel.
     """
     volume = read_labels(path, key)
-    return Volume(labels_of(volume.array, volume), volume.affine, volume.path, volume.header)
+    return replace(volume, array=labels_of(volume.array, volume))
 
 
 def labels_of(array: NDArray[Any], place: Volume, first: int = 0) -> NDArray[np.uint8]:
@@ -184,7 +206,7 @@ def _first_fault(array: NDArray[Any], place: Volume, first: int) -> InputError:
 def _read_npz(path: Path, tumour: Sequence[int], key: str | None) -> Volume:
     with open_array(path, key) as opened:
         stored = opened.shape
-    if len(stored) != 4:
+    if len(stored) != 4 or not tumour:
         return _with_geometry_beside(read_npz(path, tumour, key), path)
     placement = place_probabilities(path, stored[:0:-1])
     array = placement.turned(read_npz(path, tumour, key))
@@ -194,7 +216,7 @@ def _read_npz(path: Path, tumour: Sequence[int], key: str | None) -> Volume:
         tumour,
         stored[0],
         slices_of(array),
-        lambda segmentation: slices_of(read_volume(segmentation).array),
+        lambda segmentation: slices_of(read_volume(segmentation, ()).array),
     )
     notes: tuple[str, ...] = ()
     if comparison is not None:
@@ -223,15 +245,15 @@ def slices_of(array: NDArray[Any]) -> Callable[[Sequence[int]], Iterator[NDArray
 
 
 def _with_geometry_beside(array: NDArray[Any], path: Path) -> Volume:
-    """Give a score that is stored as (x, y, z) the geometry of a segmentation beside it."""
-    found = header_beside(path)
-    if found is None:
-        return Volume(array, path=path)
-    beside, shape, affine, header = found
-    if shape != array.shape:
+    """Give a volume that is stored as (x, y, z), or (x, y), the geometry of a segmentation."""
+    volume = volume_of(Stored(array, lambda _: None), path, ())
+    beside = place_beside(path)
+    if beside is None:
+        return volume
+    if beside.array.shape != volume.array.shape:
         raise InputError(
-            f"shape {array.shape} (x, y, z) differs from {shape} of the segmentation "
-            f"{beside}; resample one onto the other's grid",
+            f"shape {volume.array.shape} (x, y, z) differs from {beside.array.shape} of the "
+            f"segmentation {beside}; resample one onto the other's grid",
             file=path,
         )
-    return Volume(array, affine, path, header)
+    return replace(beside, array=volume.array, path=path)

@@ -7,7 +7,7 @@ import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from twintrack.arrays.bounds import set_roundings, told
 from twintrack.files import naming, split_suffix
+from twintrack.volumes.channels import merge_rule, volume_of
 from twintrack.volumes.class_probabilities import compare_with_segmentation, place_probabilities
-from twintrack.volumes.geometry import Volume, with_first_planes
-from twintrack.volumes.grid import Placement, copied_to_box, ghost
-from twintrack.volumes.nifti import nifti_slabs, open_nifti
-from twintrack.volumes.numpy_files import merge_rule, open_array
+from twintrack.volumes.geometry import Volume, ghost, with_first_planes
+from twintrack.volumes.grid import Placement, copied_to_box
+from twintrack.volumes.nifti import NiftiHeader, nifti_slabs, open_nifti
+from twintrack.volumes.numpy_files import open_array
 from twintrack.volumes.reading import (
     depths_of,
     labels_of,
@@ -57,8 +58,7 @@ class VolumeSlabs:
         if self._whole is not None:
             return self._whole()
         (array,) = self.slabs(self.place.array.shape[2])
-        own = self.place
-        return Volume(array, own.affine, own.path, own.header, tuple(self.notes))
+        return replace(self.place, array=array, notes=tuple(self.notes))
 
     def slabs(self, planes: int) -> Iterator[NDArray[Any]]:
         """Yield arrays (x, y, `planes`), the last one with what is left.
@@ -76,14 +76,13 @@ class VolumeSlabs:
         dtype: np.dtype[Any],
     ) -> VolumeSlabs:
         """Return the volume of slabs that `change` makes of each reading; of the same sizes."""
-        own = self.place
-        place = Volume(ghost(own.array.shape, dtype), own.affine, own.path, own.header)
+        place = replace(self.place, array=ghost(self.place.array.shape, dtype))
 
         def whole() -> Volume:
             volume = self.whole()
             (array,) = list(change(iter([volume.array])))
-            told = dict.fromkeys([*volume.notes, *self.notes])  # those of the change, too
-            return Volume(array, volume.affine, volume.path, volume.header, tuple(told))
+            notes = tuple(dict.fromkeys([*volume.notes, *self.notes]))  # those of the change, too
+            return replace(volume, array=array, notes=notes)
 
         return VolumeSlabs(place, lambda depths: change(self._read(depths)), self.notes, whole)
 
@@ -148,9 +147,9 @@ class VolumeSlabs:
 def open_slabs(path: str | os.PathLike[str], tumour: Sequence[int] = (1,)) -> VolumeSlabs:
     """Open a volume to be read in slabs, with the values that `read_volume` gives.
 
-    NIfTI, compressed or not, and nnU-Net's class probabilities take the memory of a slab; an .npy
-    file is mapped. Other files are read whole, and so are class probabilities if nnU-Net's reader
-    has stored other planes than the file, or in another order.
+    NIfTI of three axes, compressed or not, and nnU-Net's class probabilities take the memory of a
+    slab; an .npy file is mapped. Other files are read whole, and so are class probabilities if
+    nnU-Net's reader has stored other planes than the file, or in another order.
 
     Raises
     ------
@@ -160,8 +159,10 @@ def open_slabs(path: str | os.PathLike[str], tumour: Sequence[int] = (1,)) -> Vo
     path = Path(path)
     suffix = split_suffix(path.name)[1]
     if suffix in (".nii", ".nii.gz"):
-        return _nifti(path)
-    if suffix == ".npz":
+        header = open_nifti(path)
+        if len(header.shape) == 3:
+            return _nifti(path, header)
+    if suffix == ".npz" and tumour:
         found = _class_probabilities(path, tuple(tumour))
         if found is not None:
             return found
@@ -199,10 +200,9 @@ def open_label_map(path: str | os.PathLike[str]) -> VolumeSlabs:
     return stored.changed(as_labels, np.dtype(np.uint8))
 
 
-def _nifti(path: Path) -> VolumeSlabs:
-    header = open_nifti(path)
+def _nifti(path: Path, header: NiftiHeader) -> VolumeSlabs:
     dtype = header.scaled(np.empty(0, header.dtype.newbyteorder("="))).dtype
-    place = Volume(ghost(header.shape, dtype), header.affine, path, header.nifti)
+    place = volume_of(header.stored(ghost(header.shape, dtype)), path, ())
     return VolumeSlabs(
         place, functools.partial(nifti_slabs, path, header), [], lambda: read_volume(path)
     )
@@ -214,7 +214,7 @@ def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | 
         shape, dtype = stored.shape, stored.dtype
         if len(shape) != 4 or stored.fortran_order:
             return None
-        stored.check_classes(classes)
+        classes = stored.check_classes(classes)
         merge = merge_rule(path, classes)
     placement = place_probabilities(path, shape[:0:-1])
     if not placement.keeps_planes:
@@ -228,7 +228,7 @@ def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | 
 
     def read(depths: Sequence[int]) -> Iterator[NDArray[Any]]:
         with naming(path), contextlib.ExitStack() as files:
-            streams = [open_class(label, files) for label in sorted(classes)]
+            streams = [open_class(label, files) for label in classes]
             for depth in depths:
                 terms = (
                     stream.read_array(depth * y * x, dtype).reshape(depth, y, x)
@@ -240,7 +240,7 @@ def _class_probabilities(path: Path, classes: tuple[int, ...]) -> VolumeSlabs | 
     merged = merge(np.zeros((1, 1, 1), dtype.newbyteorder("=")) for _ in classes)
     place = Volume(ghost(placement.shape, merged.dtype), placement.affine, path, placement.header)
     comparison = compare_with_segmentation(
-        path, placement, classes, shape[0], read, lambda beside: open_slabs(beside)._read
+        path, placement, classes, shape[0], read, lambda beside: open_slabs(beside, ())._read
     )
     if comparison is None:
         return VolumeSlabs(place, read, [], lambda: read_volume(path, classes))
