@@ -8,8 +8,6 @@ from device_libraries import InterfaceArray
 
 import twintrack as tt
 from twintrack.arrays.bounds import set_roundings
-from twintrack.runs.evaluate import EvaluateJob
-from twintrack.runs.fit import TallyJob
 
 SHAPE = (6, 7, 8)
 ROUNDINGS = {"float32": (np.nextafter(np.float32(1), np.float32(2)), np.float32(-1e-9))}
@@ -107,31 +105,6 @@ def test_in_place_the_array_gets_what_its_bounded_copy_would():
     with pytest.raises(ValueError, match=r"score\[5, 5, 5\] is 1\.5"):
         fitted(wrong, out=wrong)
     np.testing.assert_array_equal(wrong, before)
-
-
-@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".npy"])
-def test_runs_note_it(tmp_path, suffix):
-    from twintrack.cohort import Case
-    from twintrack.volumes import write_volume
-
-    raters = []
-    for k, mask in enumerate(case()[1]):
-        raters.append(tmp_path / f"r{k}.nii.gz")
-        write_volume(raters[k], mask, np.eye(4))
-    files = {}
-    for off in (True, False):
-        files[off] = tmp_path / f"score_{off}{suffix}"
-        array = case(off=off)[0]
-        if suffix == ".npy":
-            np.save(files[off], array)
-        else:
-            write_volume(files[off], array, np.eye(4))
-    for job in (TallyJob("all"), EvaluateJob()):
-        given, exact = (Case("A", files[off], tuple(raters)) for off in (True, False))
-        found, expected = (job.compute(job.read(one)) for one in (given, exact))
-        assert found.tally == expected.tally
-        notes = set(found.result.get("notes", [])) - set(expected.result.get("notes", []))
-        assert notes == {"3 scores are outside [0, 1] by at most 1e-06 and set to the bound"}
 
 
 def test_on_a_device_as_on_the_host(library):
