@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import unicodedata
@@ -98,5 +99,7 @@ def look_alike_of(path: Path, names: Names = names_in) -> str:
     """Return `look_alike` for the first part of a path that is not there."""
     for folder, part in zip(reversed(path.parents), path.parts[-len(path.parents) :], strict=True):
         if not os.path.lexists(folder / part):
-            return look_alike(part, (own for _, own in names(folder)))
+            with contextlib.suppress(OSError):  # a folder that cannot be listed
+                return look_alike(part, (own for _, own in names(folder)))
+            break
     return ""
