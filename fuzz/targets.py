@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 from volume_files import (
     Finding,
+    annotation,
     example,
     mha,
     mhd,
@@ -25,6 +26,7 @@ from volume_files import (
     nifti_gz,
     npy,
     npz,
+    nrrd,
     volume,
 )
 
@@ -363,5 +365,7 @@ TARGETS = {
 if importlib.util.find_spec("SimpleITK"):
     TARGETS["mha"] = Target("mha", "v.mha", volume, mha, "plain")
     TARGETS["mhd"] = Target("mhd", "v.mhd", volume, mhd, "plain")
+    TARGETS["nrrd"] = Target("nrrd", "v.nrrd", volume, nrrd, "plain")
+    TARGETS["seg-nrrd"] = Target("seg-nrrd", "v.seg.nrrd", annotation, nrrd, "plain")
 
 __all__ = ["TARGETS", "Finding", "Target", "zipped"]

@@ -15,6 +15,7 @@ import numpy as np
 
 from twintrack.runs.memory import case_bytes
 from twintrack.volumes import Volume, read_label_map, read_volume, write_volume
+from twintrack.volumes.annotation import open_annotation
 from twintrack.volumes.slabs import open_slabs
 
 SHAPE = (5, 4, 3)
@@ -79,7 +80,13 @@ def nifti(folder: Path) -> list[bytes]:
         + bytes(32)
         + plain[352:],
         swapped + plain[348:352] + example().astype(">f4").tobytes(order="F"),
+        nifti_of_classes(),
     ]
+
+
+def nifti_of_classes() -> bytes:
+    classes = np.stack([1 - example(), example()], axis=-1)
+    return nib.Nifti1Image(classes, np.diag([0.7, 0.8, 2.5, 1.0])).to_bytes()
 
 
 def nifti_gz(folder: Path) -> list[bytes]:
@@ -92,6 +99,7 @@ def nifti_gz(folder: Path) -> list[bytes]:
 def npy(folder: Path) -> list[bytes]:
     arrays = [example(), example().astype(">f8"), (example() > 0.5), example().astype(np.int16)]
     arrays.append(np.ascontiguousarray(example()))
+    arrays.append(np.stack([1 - example(), example()]))
     return [saved(lambda file, array=array: np.save(file, array)) for array in arrays]
 
 
@@ -126,6 +134,38 @@ def mhd(folder: Path) -> list[bytes]:
         lines + b"ElementDataFile = s%d.raw 0 2 1\n",
         lines + b"ElementDataFile = LIST\ns0.raw\ns1.raw\ns2.raw\n",
     ]
+
+
+def nrrd(folder: Path) -> list[bytes]:
+    """Voxels behind the header, and in another file; the last are layers with segments."""
+    (folder / "a.raw").write_bytes(example().tobytes(order="F"))
+    lines = (
+        b"NRRD0005\ntype: float\ndimension: 3\nspace: left-posterior-superior\nsizes: 5 4 3\n"
+        b"space directions: (0.7,0,0) (0,0.8,0) (0,0,2.5)\nkinds: domain domain domain\n"
+        b"endian: little\nspace origin: (1,2,3)\n"
+    )
+    raw = example().tobytes(order="F")
+    layers = np.stack([example() > 0.5, example() > 0.2]).astype(np.uint8).tobytes(order="F")
+    segments = lines.replace(b"float", b"uint8").replace(b"5 4 3", b"2 5 4 3")
+    segments = segments.replace(b"dimension: 3", b"dimension: 4").replace(
+        b"directions:", b"directions: none"
+    )
+    segments = segments.replace(b"kinds:", b"kinds: list")
+    names = b"Segment0_Name:=tumour\nSegment0_Layer:=0\nSegment1_Name:=duct\nSegment1_Layer:=1\n"
+    return [
+        lines + b"encoding: raw\n\n" + raw,
+        lines + b"encoding: gzip\n\n" + gzip.compress(raw, mtime=0),
+        lines + b"encoding: raw\nbyte skip: -1\n\n12345" + raw,
+        lines + b"encoding: raw\ndata file: a.raw\n",
+        segments + b"encoding: gzip\n" + names + b"\n" + gzip.compress(layers, mtime=0),
+    ]
+
+
+def annotation(path: Path) -> None:
+    """As `volume`, and with labels chosen by number and by name."""
+    volume(path)
+    for label in ("1", "tumour"):
+        open_annotation(path, [label]).whole()
 
 
 def saved(save: Callable[[io.BytesIO], object]) -> bytes:

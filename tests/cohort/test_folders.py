@@ -54,10 +54,11 @@ def test_spellings_of_rater_files(tmp_path, pattern, names):
 
 def test_scores_of_every_format(tmp_path):
     """1.2 of the names is no suffix, and what lies beside a score is none."""
-    suffixes = (".npz", ".nii.gz", ".nii", ".npy", ".mha", ".mhd")
+    suffixes = (".npz", ".nii.gz", ".nii", ".npy", ".mha", ".mhd", ".nrrd", ".nhdr")
     names = {suffix: f"1.2.{number}" for number, suffix in enumerate(suffixes)}
     touch(tmp_path, *(name + suffix for suffix, name in names.items()))
     touch(tmp_path, "1.2.5.raw", "1.2.5.zraw", "1.2.0.nii.gz", "1.2.3.mha", "1.2.4.mhd", "a.txt")
+    touch(tmp_path, "1.2.6.seg.nrrd", "b.seg.nrrd", "c.seg.nhdr")  # annotations
     assert find_scores(tmp_path) == {
         name: tmp_path / (name + suffix) for suffix, name in names.items()
     }

@@ -33,8 +33,20 @@ def test_finding_images(tmp_path: Path) -> None:
         "b": "b_0000.mhd",
         "c": "image.mhd",
     }
+    slicer = tmp_path / "slicer"
+    slicer.mkdir()
+    for name in ("a.nrrd", "a.seg.nrrd", "b_0000.nhdr", "b_0000.raw.gz"):
+        (slicer / name).touch()
+    assert {case.name: case.images[0].name for case in find_images(slicer)} == {
+        "a": "a.nrrd",
+        "b": "b_0000.nhdr",
+    }
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no images"):
+        find_images(tmp_path / "empty")
+    (tmp_path / "empty/patient").mkdir()
+    (tmp_path / "empty/patient/IM0001").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(FileNotFoundError, match="IM0001: DICOM is not read: convert images with"):
         find_images(tmp_path / "empty")
     assert names(tmp_path / "b10_0000.nii.gz") == ["b10"]
     numbered = tmp_path / "numbered"

@@ -115,6 +115,19 @@ def volume_at(affine, shape, name, header=None):
     return Volume(np.broadcast_to(0.0, shape), affine, Path(name), header)
 
 
+def test_a_rounded_spacing_moves_the_far_end_twice_as_far_as_the_middle():
+    """Of 24 voxels of 0.8 mm, 0.002 mm more: 0.06 voxels at the far end, 0.03 about the middle."""
+    grid = np.diag([0.8, 0.8, 2.5, 1])
+    rounded = grid + np.diag([0.002, 0, 0, 0])
+    assert place_on_grid(grid, rounded, (24, 20, 12)) is not None
+    assert place_on_grid(grid, rounded, (48, 20, 12)) is None
+    # A crop of it as well, wherever it lies; and none of both together.
+    rounded[0, 3] = 8 * 0.8 + 0.016
+    assert place_on_grid(grid, rounded, (16, 20, 12)).start == (8, 0, 0)
+    rounded[0, 3] = 8 * 0.8 + 0.03
+    assert place_on_grid(grid, rounded, (24, 20, 12)) is None
+
+
 def test_places_that_are_not_stated_are_those_of_the_same_shape():
     grid = np.diag([1.0, 2, 3, 1])
     crop = grid.copy()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from volume_samples import AFFINE, SHAPE, nifti_bytes
 
-from twintrack.volumes import read_label_map, read_labels, read_score, write_volume
+from twintrack.volumes import files_read, read_label_map, read_labels, read_score, write_volume
 
 
 def test_a_segmentation_is_not_a_score(tmp_path):
@@ -34,3 +34,15 @@ def test_label_map_with_another_value_names_the_voxel(tmp_path, value):
     (tmp_path / "a.nii").write_bytes(nifti_bytes(labels))
     with pytest.raises(ValueError, match=rf"a\.nii.*\(3, 1, 2\) is {value:g};"):
         read_label_map(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("name", ["a.dcm", "RS.1.2.840.10008", "a.IMA", "a.tif", "a"])
+def test_formats_that_are_not_read(tmp_path, name):
+    """Of DICOM the converters are named, also by the first bytes of the file."""
+    path = tmp_path / name
+    path.write_bytes(bytes(128) + (b"" if name in ("a.tif", "a") else b"DICM"))
+    with pytest.raises(ValueError, match=rf"{name}: unknown volume format; known are") as refused:
+        read_labels(path)
+    assert ("segimage2itkimage" in str(refused.value)) is (name not in ("a.tif", "a"))
+    assert "dcmrtstruct2nii" in str(refused.value) or name in ("a.tif", "a")
+    assert files_read(path) == []
