@@ -74,6 +74,14 @@ def test_folders_become_a_report(folders, tmp_path):
     assert {row["cases"] for row in rows} == {"13", "12"}
 
 
+def test_methods_are_called_as_asked_for(folders, tmp_path):
+    named = [part for name in "xyz" for part in ("--method", name)]
+    result = run(*folders, "-o", tmp_path / "out", "--resamples", 10, *named, "--reference", "y")
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "out" / "table2.csv").open(encoding="utf-8") as file:
+        assert {row["method"] for row in csv.DictReader(file)} == {"x", "y", "z"}
+
+
 def test_bad_options_are_refused(folders, tmp_path):
     assert run(*folders, "-o", tmp_path / "out", "--resamples", 0).exit_code == 2
     assert run(*folders, "-o", tmp_path / "out", "--interval", "basic").exit_code == 2

@@ -39,8 +39,8 @@ def read_folders(
     The predictions decide which cases there are: every ``CASE.npz`` (nnU-Net's probabilities) or,
     where there is none, ``CASE.nii.gz`` or another volume is one. So a validation fold is a cohort
     of its own, and all of them are the cohort of a trained model. Annotated cases without a
-    prediction are left out. Spellings of one name in Unicode (NFC,
-    NFD) match each other; names of cases are NFC.
+    prediction are left out. Spellings of one name in Unicode (NFC, NFD) match each other; names of
+    cases are NFC.
 
     Parameters
     ----------
