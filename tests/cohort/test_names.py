@@ -10,9 +10,10 @@ from folders import touch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twintrack.cohort import find_scores, read_folders, read_manifest
+from twintrack.cohort import Case, find_scores, read_folders, read_manifest
 from twintrack.cohort.case import choose_cases
 from twintrack.cohort.names import as_on_disk, composed, look_alike, skeleton
+from twintrack.cohort.score_records import region_of_case
 from twintrack.errors import InputError
 
 NFC = unicodedata.normalize("NFC", "Fälle_Müller-1")
@@ -56,6 +57,13 @@ def test_either_spelling_is_found_in_a_manifest(tmp_path):
     path.write_text(f"case,score,rater_1\n{NFD},{NFC}/{NFC}.npz,x/2.nii\n{NFC},x/2.nii,x/2.nii\n")
     with pytest.raises(InputError, match=r"row 3: case .* appears twice"):
         read_manifest(path)
+
+
+def test_the_region_beside_a_score_is_found_in_either_spelling(tmp_path):
+    """Without it, the map of 0 would count as predicted volume all over the CT."""
+    touch(tmp_path, "prediction.json", f"{NFC}.nii.gz", f"rois/{NFD}.nii.gz")
+    case = Case(NFC, tmp_path / f"{NFC}.nii.gz", ())
+    assert region_of_case(case) == tmp_path / "rois" / f"{NFD}.nii.gz"
 
 
 def test_two_spellings_in_one_folder_are_refused(tmp_path):
