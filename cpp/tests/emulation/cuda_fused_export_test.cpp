@@ -297,7 +297,7 @@ void bad_input_is_named_as_on_the_cpu() {
       if (probabilities) {
         put(1, {1, 3, 4, 5}, 0.9f);
         put(1, {2, 3, 4, 5}, 0.9f);
-        same_message("the tumour channels of members[1][:, 3, 4, 5] add up to 1.79");
+        same_message("members[1][3, 4, 5] has tumour channels that add up to 1.79");
         put(1, {2, 0, 0, 1}, -0.5f);
         same_message("members[1][2, 0, 0, 1] is -0.5; probabilities must be in [0, 1]");
         put(0, {1, 2, 2, 2}, 1.5f);
