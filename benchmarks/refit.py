@@ -79,7 +79,7 @@ def main() -> None:
             return fit_tallies(Calibrator(**parameters), tallies, options["region"])
 
         def leave_out() -> None:
-            fits = leave_one_out(fitted, lambda: read_tallies(store)[1], "roi")
+            fits = leave_one_out(fitted, read_tallies(store)[1], "roi")
             for _, (_case, _fit) in zip(range(given.leave_out), fits, strict=False):
                 pass
 

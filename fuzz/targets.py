@@ -380,7 +380,7 @@ def network(name: str) -> Callable[[Path], list[bytes]]:
 
 
 def use_network(path: Path) -> None:
-    from twintrack.nnunet.models import inspect_folder
+    from twintrack.nnunet.trained_folder import inspect_folder
 
     inspect_folder(path.parent)
 

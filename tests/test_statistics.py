@@ -283,8 +283,8 @@ def test_integers_and_booleans_are_numbers():
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
-        ([], ValueError, "at least one case"),
-        (1.0, ValueError, "at least one case"),
+        ([], ValueError, "counts cases, of which one is needed"),
+        (1.0, ValueError, "counts cases, of which one is needed"),
         ([[1.0, 2.0], [1.0, np.inf]], ValueError, r"values\[1, 1\] is inf"),
         (["a", "b"], TypeError, "real numbers"),
         ([1j], TypeError, "real numbers"),

@@ -1,4 +1,7 @@
-"""Tiny untrained nnU-Net models, made through nnU-Net's own plans, trainer class and checkpoint."""
+"""Tiny untrained nnU-Net models, made through nnU-Net's own plans, trainer class and checkpoint.
+
+Their folders alone need neither nnunetv2 nor torch.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+import numpy as np
 
 LABELS = {"background": 0, "tumour": 1, "pancreas": 2}
 
@@ -74,17 +75,14 @@ def plans(
     }
 
 
-def write_model(
+def write_folder(
     folder: Path,
-    seed: int = 0,
     folds: Sequence[int | str] = (0,),
     labels: dict[str, Any] = LABELS,
     spacing: Sequence[float] = (2.0, 1.5, 1.5),
-    favour: dict[int, float] | None = None,
     **settings: Any,
 ) -> Path:
-    """Write a model with random weights; `favour` adds to the bias of a class, to make it win."""
-    content = plans(spacing, **settings)
+    """Write all of a model's folder, with empty files for the weights."""
     channels = settings.get("channels", 1)
     dataset: dict[str, Any] = {
         "channel_names": {str(channel): "CT" for channel in range(channels)},
@@ -94,15 +92,39 @@ def write_model(
     }
     if any(isinstance(label, list) for label in labels.values()):
         dataset["regions_class_order"] = list(range(1, len(labels)))
-    manager = PlansManager(content)
-    heads = manager.get_label_manager(dataset).num_segmentation_heads
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plans.json").write_text(json.dumps(content))
+    (folder / "plans.json").write_text(json.dumps(plans(spacing, **settings)))
     (folder / "dataset.json").write_text(json.dumps(dataset))
+    for fold in folds:
+        (folder / f"fold_{fold}").mkdir(exist_ok=True)
+        (folder / f"fold_{fold}" / "checkpoint_final.pth").touch()
+    return folder
+
+
+def write_model(
+    folder: Path,
+    seed: int = 0,
+    folds: Sequence[int | str] = (0,),
+    favour: dict[int, float] | None = None,
+    **settings: Any,
+) -> Path:
+    """Write a model with random weights; `favour` adds to the bias of a class, to make it win."""
+    import torch
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    write_folder(folder, folds, **settings)
+    dataset = json.loads((folder / "dataset.json").read_text())
+    manager = PlansManager(json.loads((folder / "plans.json").read_text()))
+    heads = manager.get_label_manager(dataset).num_segmentation_heads
     for index, fold in enumerate(folds):
         torch.manual_seed(100 * seed + index)
         network = nnUNetTrainer.build_network_architecture(
-            manager, manager.get_configuration("3d_fullres"), channels, heads, False
+            manager,
+            manager.get_configuration("3d_fullres"),
+            settings.get("channels", 1),
+            heads,
+            False,
         )
         weights = network.state_dict()
         for name in weights:  # far from uniform probabilities
@@ -111,7 +133,6 @@ def write_model(
             if "seg_layers" in name and name.endswith("bias"):
                 for head, bias in (favour or {}).items():
                     weights[name][head] += bias
-        (folder / f"fold_{fold}").mkdir(exist_ok=True)
         torch.save(
             {
                 "network_weights": weights,
@@ -122,3 +143,38 @@ def write_model(
             folder / f"fold_{fold}" / "checkpoint_final.pth",
         )
     return folder
+
+
+def change_plans(folder: Path, **changes: Any) -> Path:
+    """Change entries of the configuration; None removes one."""
+    plans = json.loads((folder / "plans.json").read_text())
+    configuration = plans["configurations"]["3d_fullres"]
+    for key, value in changes.items():
+        if value is None:
+            del configuration[key]
+        else:
+            configuration[key] = value
+    (folder / "plans.json").write_text(json.dumps(plans))
+    return folder
+
+
+def nnunet_probabilities(folder: Path, *image: Path, fold: int = 0) -> np.ndarray:
+    """Return what nnU-Net's predictor and export say of a case, axes as its reader gives them."""
+    import torch
+
+    from twintrack.nnunet.models import load_model
+    from twintrack.nnunet.trained_folder import inspect_folder
+
+    model = load_model(
+        inspect_folder(folder, [fold]),
+        torch.device("cpu"),
+        step=0.5,
+        mirroring=False,
+        on_device=False,
+    )
+    array, properties = model.predictor.plans_manager.image_reader_writer_class().read_images(
+        [str(file) for file in image]
+    )
+    return np.asarray(
+        model.predictor.predict_single_npy_array(array, properties, None, None, True)[1]
+    )

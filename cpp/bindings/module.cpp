@@ -20,6 +20,7 @@ void register_calibration_map(pybind11::module_& module);
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "Compiled core of TwinTrack; use the names in `twintrack`.";
+  twintrack::bindings::translate_input_errors();
   module.def("instruction_set", [] { return twintrack::name(twintrack::instruction_set()); });
   module.def("max_threads", &twintrack::max_threads);
   module.def("set_thread_limit", &twintrack::set_thread_limit, pybind11::arg("threads"));

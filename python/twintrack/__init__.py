@@ -3,8 +3,9 @@
 from twintrack.calibration.calibration_map import CalibrationMap, isotonic
 from twintrack.calibration.calibrator import Calibrator
 from twintrack.calibration.calibrator_file import read_calibrator as load_calibrator
+from twintrack.calibration.equal_mass import EqualMassBins
 from twintrack.calibration.map_band import MapBand
-from twintrack.calibration.score_tally import EqualMassBins, ScoreTally
+from twintrack.calibration.score_tally import ScoreTally
 from twintrack.ensemble import (
     ExportGeometry,
     ensemble_record,

@@ -53,7 +53,7 @@ class InputError(ValueError):
         self.argument = argument
         self.file = file
         self.case = case
-        self.voxel = None if voxel is None else tuple(int(i) for i in voxel)
+        self.voxel: tuple[int, ...] | None = None if voxel is None else tuple(int(i) for i in voxel)
         self.value = value
         self.advice = advice
 

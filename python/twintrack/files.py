@@ -1,28 +1,38 @@
-"""Failures that name their file, and files that are replaced only when whole."""
+"""Records that are checked when read, and files that are replaced only when whole."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import functools
+import io
+import json
 import os
 import re
+import reprlib
 import secrets
 import shutil
 import socket
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar, get_args
+
+import msgspec
 
 from twintrack.errors import InputError
+
+T = TypeVar("T")
 
 # Volumes that say where their voxels lie, preferred first, and those of them that are written.
 PLACED_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd")
 WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".mha")
 SUFFIXES = (*PLACED_SUFFIXES, ".npz", ".npy")
+
+_LARGEST_JSON = 64 << 20  # bytes; nothing that is read as a whole comes near
 
 
 def split_suffix(name: str) -> tuple[str, str]:
@@ -125,6 +135,128 @@ def naming(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise InputError.of(error, file=path) from error
+
+
+def read_record(path: Path, kind: type[T], largest: int = _LARGEST_JSON) -> T:
+    """Read a JSON file whose content is a record; see `as_record`.
+
+    Raises
+    ------
+    OSError
+        It cannot be opened.
+    InputError
+        It is larger than `largest` bytes, no JSON (NaN and infinities are none), or not such a
+        record; names file and field.
+    """
+    if (size := path.stat().st_size) > largest:
+        raise InputError(f"{size:,} bytes is too large for such a file", file=path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not a JSON file ({error})", file=path) from error
+    record: T = as_record(content, kind, path)
+    return record
+
+
+def as_record(content: Any, kind: Any, file: Path | None = None, place: str = "") -> Any:
+    """Return what JSON gave as a record: a `msgspec.Struct`, or another type that msgspec checks.
+
+    Fields that the type does not have are passed over. ``Meta(description="be …")`` says what a
+    field must be, for messages.
+
+    Parameters
+    ----------
+    content
+        Of numbers, texts, lists and dictionaries.
+    kind
+        Type of the record.
+    file, place
+        What messages call the file, and the field in it.
+
+    Raises
+    ------
+    InputError
+        Names the field, its value if that is short, and what it must be.
+    """
+    try:
+        return msgspec.convert(content, kind)
+    except ValueError as error:
+        raise InputError(_fault(content, kind, place, str(error)), file=file) from error
+
+
+def _fault(content: Any, kind: Any, place: str, known: str) -> str:
+    """Say which field is not as `kind` has it, and what it must do; else what is `known`."""
+    struct = next((t for t in (kind, *get_args(kind)) if hasattr(t, "__struct_fields__")), None)
+    described = [meta.description for meta in getattr(kind, "__metadata__", ())]
+    if not described and struct is not None and isinstance(content, dict):
+        for field in msgspec.structs.fields(struct):
+            if field.required or field.encode_name in content:
+                value = content.get(field.encode_name)
+                try:
+                    msgspec.convert(value, field.type)
+                except ValueError as error:
+                    inner = f"{place}.{field.encode_name}".lstrip(".")
+                    return _fault(value, field.type, inner, str(error))
+    is_object = struct is not None or kind is dict
+    if not described and (not is_object or isinstance(content, dict)):
+        return f"{place or 'it'}: {known}"
+    rule = described[0] if described else "be an object"
+    if content is None or isinstance(content, (list, dict)):
+        return f"{place or 'it'} must {rule}"
+    return f"{place or 'it'} is {reprlib.repr(content)}; it must {rule}"
+
+
+def read_table(path: Path) -> tuple[list[str], dict[int, dict[str, str]]]:
+    """Read a CSV file whose first row names the columns; empty rows are passed over.
+
+    Returns
+    -------
+    columns, rows
+        Line number to column to text, without blanks around it.
+
+    Raises
+    ------
+    OSError
+        It cannot be opened.
+    InputError
+        It is no such file, or a row has more or fewer cells than there are columns; names the row.
+    """
+    try:
+        reader = csv.reader(io.StringIO(path.read_text("utf-8-sig"), newline=""), strict=True)
+        cells = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text ({error}); save it as 'CSV UTF-8'", file=path) from error
+    except csv.Error as error:
+        raise InputError(f"row {reader.line_num}: {error}", file=path) from error
+    (_, columns), *rows = [item for item in cells if any(item[1])] or [(0, [])]
+    if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
+        raise InputError("separated by semicolons or tabs; save it with commas", file=path)
+    for column in columns:
+        if columns.count(column) > 1:
+            raise InputError(f"column {column!r} appears twice", file=path)
+    for number, row in rows:
+        if len(row) != len(columns):
+            raise InputError(
+                f"row {number} has {len(row)} cells, its header has {len(columns)}", file=path
+            )
+    return columns, {number: dict(zip(columns, row, strict=True)) for number, row in rows}
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return the text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    return text.getvalue()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text; it appears whole or not at all. Raises as `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise InputError(f"{constant} is no number of JSON")
 
 
 @contextmanager

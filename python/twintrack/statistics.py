@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.host import real_numbers
 from twintrack.arrays.numbers import number_between, whole_number
 from twintrack.errors import InputError
@@ -24,8 +25,8 @@ _Floats: TypeAlias = NDArray[np.float64]
 _DRAWN_AT_ONCE = 1 << 20
 
 
-@dataclass(frozen=True)
-class BootstrapResult:
+@dataclass(frozen=True, eq=False)
+class BootstrapResult(ByValue):
     """Bootstrap of the mean over cases.
 
     The arrays have the shape of one case's values; a scalar array for values of shape (cases,).
@@ -58,7 +59,7 @@ class BootstrapResult:
     seed: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PairedBootstrapResult(BootstrapResult):
     """Bootstrap of the mean difference a − b over the same cases."""
 
@@ -215,15 +216,9 @@ def _intervals(
         if method == "bca":
             at = _bca_quantiles(deviations, means, tails)
         low[members], high[members] = _unscaled(pivot + _quantiles(means, at).T, exponent)
-    shape = table.shape[1:]
     cases = present.sum(axis=0, dtype=np.int64)
-    return (
-        mean.reshape(shape),
-        low.reshape(shape),
-        high.reshape(shape),
-        observed.reshape(shape),
-        cases.reshape(shape),
-    )
+    found = (part.reshape(table.shape[1:]) for part in (mean, low, high, observed))
+    return (*found, cases.reshape(table.shape[1:]))
 
 
 def _unscaled(values: _Floats, exponent: NDArray[np.int32]) -> _Floats:
@@ -275,11 +270,8 @@ def _bca_quantiles(deviations: _Floats, ordered: _Floats, tails: _Floats) -> _Fl
     centred = deviations - deviations.mean(axis=0)
     observed = deviations.mean(axis=0)
     # Resampled means equal to the observed one count half: they are many when values are tied.
-    under = np.array([np.searchsorted(row, at) for row, at in zip(ordered, observed, strict=True)])
-    up_to = np.array(
-        [np.searchsorted(row, at, "right") for row, at in zip(ordered, observed, strict=True)]
-    )
-    share = (under + up_to) / (2 * resamples)
+    at = observed[:, np.newaxis]
+    share = ((ordered < at).sum(axis=1) + (ordered <= at).sum(axis=1)) / (2 * resamples)
     # With all draws on one side the correction would be infinite.
     from scipy.special import ndtr, ndtri  # a tenth of a second that only BCa needs
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import twintrack as tt
+from twintrack.arrays.case import open_case
 from twintrack.arrays.case_arguments import check_one_case, read_cases
 from twintrack.metrics import reliability_curve
 
@@ -153,7 +154,7 @@ def test_no_stack_is_read_as_one_case_and_no_case_as_a_stack(shape, raters, case
     [
         lambda s, r: tt.ScoreTally(5).update(s, r),
         lambda s, r: tt.CaseTally(5).update(s, r),
-        lambda s, r: tt.CaseTally(5).update_and_overview(s, r),
+        lambda s, r: tt.CaseTally(5).add_and_overview(open_case(s, r)),
         lambda s, r: tt.Calibrator().partial_fit(s, r),
         tt.evaluate,
         reliability_curve,

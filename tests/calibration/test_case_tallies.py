@@ -15,9 +15,9 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 import twintrack as tt
+from twintrack.arrays.case import open_case
 from twintrack.calibration.bin_choice import choose_bins
 from twintrack.calibration.case_tallies import CaseTallies
-from twintrack.runs.fit import fit_tallies
 
 THREADS = 8
 
@@ -164,16 +164,16 @@ def test_cases_are_tallied_in_parallel():
     met = threading.Barrier(2)
 
     cases = CaseTallies()
-    update = tt.ScoreTally.update
+    update = tt.ScoreTally.add_case
 
     def meeting(tally, *arguments):
         met.wait(timeout=20)
         return update(tally, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tt.ScoreTally, "update", meeting)
+        patch.setattr(tt.ScoreTally, "add_case", meeting)
         at_once(
-            lambda item: cases.add_voxels(*item[1], None, item[0], "all"),
+            lambda item: cases.add_voxels(open_case(*item[1]), item[0], "all"),
             list(zip("AB", parts(2), strict=True)),
         )
     assert cases.cases == 2
@@ -200,16 +200,16 @@ def test_what_could_not_be_added_leaves_no_case():
 def test_other_raters_meanwhile_are_refused(monkeypatch):
     """Two threads begin a calibrator with cases of different numbers of raters."""
     score, raters = parts(1)[0]
-    cases, update = CaseTallies(), tt.ScoreTally.update
+    cases, update = CaseTallies(), tt.ScoreTally.add_case
 
     def meanwhile(tally, *arguments):
-        monkeypatch.setattr(tt.ScoreTally, "update", update)
-        cases.add_voxels(score, raters[:2], None, "B", "all")
+        monkeypatch.setattr(tt.ScoreTally, "add_case", update)
+        cases.add_voxels(open_case(score, raters[:2]), "B", "all")
         return update(tally, *arguments)
 
-    monkeypatch.setattr(tt.ScoreTally, "update", meanwhile)
+    monkeypatch.setattr(tt.ScoreTally, "add_case", meanwhile)
     with pytest.raises(ValueError, match="it has 3 raters but the cases before it have 2"):
-        cases.add_voxels(score, raters, None, "A", "all")
+        cases.add_voxels(open_case(score, raters), "A", "all")
     assert list(cases.by_case()) == ["B"]
 
 
@@ -217,14 +217,14 @@ def test_a_fit_meanwhile_begins_anew(monkeypatch):
     """What was begun before it does not come into it, and its exact cuts stay."""
     (score, raters), (other, others) = parts(2)
     calibrator = tt.Calibrator(bins=5, exact=True).partial_fit(score, raters, case="A")
-    update = tt.ScoreTally.update
+    update = tt.ScoreTally.add_case
 
     def meanwhile(tally, *arguments):
-        monkeypatch.setattr(tt.ScoreTally, "update", update)
+        monkeypatch.setattr(tt.ScoreTally, "add_case", update)
         calibrator.fit(other, others)
         return update(tally, *arguments)
 
-    monkeypatch.setattr(tt.ScoreTally, "update", meanwhile)
+    monkeypatch.setattr(tt.ScoreTally, "add_case", meanwhile)
     calibrator.partial_fit(score, raters, case="B")
     assert calibrator.map_ == tt.Calibrator(bins=5, exact=True).fit(other, others).map_
     assert list(calibrator.tallies_) == ["0"]
@@ -378,8 +378,7 @@ def test_merging_each_with_the_other_at_once():
 
 def test_sums_of_a_refit_are_not_kept_as_cases():
     given = tallies(4)
-    named = [(f"case {k}", tally) for k, tally in enumerate(given)]
-    refitted = fit_tallies(tt.Calibrator(bins=20), named, "roi")
+    refitted = tt.Calibrator(bins=20).add_tally(total(given), region="roi", cases=4)
     assert refitted.tallies_ == {None: total(given)}
     with pytest.raises(ValueError, match="4 of 4 cases"):
         refitted.bootstrap_band()

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import twintrack as tt
-from twintrack.calibration.fitted_on import NOTES, FittedCase, find_overlap, read_overlap, told
+from twintrack.calibration.fitted_on import (
+    NOTES,
+    FittedCase,
+    OverlapRecord,
+    find_overlap,
+    told,
+)
+from twintrack.files import as_record
 
 A, B, C, D = (f"{letter * 16}-100" for letter in "abcd")
 FITTED = [FittedCase.named("one", A), FittedCase.named("two", B), FittedCase.named("three")]
@@ -59,11 +66,11 @@ def test_the_warning_says_how_many_and_which_first():
 
 def test_what_is_read_is_checked():
     for content in (None, {}, {"same_case": ["one"], "other_score": ["two"]}):
-        read = read_overlap(content)
+        read = as_record(content, OverlapRecord, place="fitted_on")
         assert read == (content and {kind: tuple(names) for kind, names in content.items()})
     for wrong in ([], {"kind": []}, {"same_case": "one"}, {"same_case": [1]}):
         with pytest.raises(ValueError, match="fitted_on must be null or an object of lists"):
-            read_overlap(wrong)
+            as_record(wrong, OverlapRecord, place="fitted_on")
 
 
 def voxels(seed):

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import signal
-
 import pytest
 
 from twintrack.cli import main, reporting
@@ -10,7 +8,6 @@ from twintrack.cli import main, reporting
 @pytest.fixture
 def twintrack(capfd, monkeypatch):
     """Run the command line in this process: exit status, stdout and stderr."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("NO_COLOR", "1")
 
@@ -22,5 +19,3 @@ def twintrack(capfd, monkeypatch):
 
     yield run
     reporting._tell.update(tracebacks=False, json=False)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)

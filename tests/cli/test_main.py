@@ -73,7 +73,7 @@ def test_unexpected_errors_take_one_line_and_a_traceback_only_when_asked_for(
     def broken(*_, **__):
         raise KeyError("surprise")
 
-    monkeypatch.setattr("twintrack.cli.options.read_cohort", broken)
+    monkeypatch.setattr("twintrack.cli.options.CohortFiles.read", broken)
     arguments = ("fit", "-i", cohort / "manifest.csv", "-o", cohort / "c.json")
     status, _, err = twintrack(*arguments)
     assert (status, err) == (2, "twintrack: KeyError: 'surprise' (--verbose shows where)\n")

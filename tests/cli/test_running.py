@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from twintrack.cli.running import Running, part_of
+from twintrack.cli.running import Running, Sharing
 from twintrack.runs.progress import Quiet
 
 REPORT = SimpleNamespace(progress=Quiet())
@@ -26,8 +26,8 @@ def test_settings_are_those_of_the_options():
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 def test_parts_are_dealt_out_and_nothing_is_left(parts):
     cases = list(range(6))
-    dealt = [part_of(cases, parts, part) for part in range(parts)]
+    dealt = [Sharing(parts=parts, part=part).part_of(cases) for part in range(parts)]
     assert sorted(itertools.chain(*dealt)) == cases
     assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
     with pytest.raises(ValueError, match=f"-part_id is {parts}; parts are counted from 0"):
-        part_of(cases, parts, parts)
+        Sharing(parts=parts, part=parts).part_of(cases)

@@ -67,7 +67,7 @@ def test_missing_rater_is_named_with_its_case(tmp_path):
     touch(tmp_path / "in", *(f"{case}/annotation_{k}.nii.gz" for case in "abc" for k in (1, 2, 3)))
     touch(tmp_path / "out", "a.npz", "b.npz", "c.npz")
     (tmp_path / "in/b/annotation_2.nii.gz").unlink()
-    with pytest.raises(ValueError, match=r"'b' has 2 raters \(1, 3\).*also have 2;"):
+    with pytest.raises(ValueError, match=r"'b': it has 2 raters \(1, 3\).*also have 2;"):
         read_folders(tmp_path / "in", tmp_path / "out")
     # The same number of raters is not the same raters.
     for case in "ac":
@@ -127,7 +127,7 @@ def test_predictions_without_annotations_are_left_out_on_request(tmp_path):
     touch(tmp_path / "out", *(f"{case}.npz" for case in "abcde"))
     told: list[list[str]] = []
     everything = (tmp_path / "in", tmp_path / "out")
-    with pytest.raises(ValueError, match="'c' has 1 raters"):  # not the same as none
+    with pytest.raises(ValueError, match="'c': it has 1 raters"):  # not the same as none
         read_folders(*everything, left_out=told.append)
     assert told == [["a", "e"]]
 

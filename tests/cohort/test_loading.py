@@ -57,7 +57,7 @@ def test_region_rules(tmp_path, monkeypatch):
 
     with pytest.raises(ValueError, match="'roi' needs a mask"):
         load_case(dataclasses.replace(case, roi=None), "roi")
-    with pytest.raises(ValueError, match="region_rule='mask'"):
+    with pytest.raises(ValueError, match="region_rule is 'mask'"):
         load_case(case, "mask")
 
 

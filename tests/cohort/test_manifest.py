@@ -125,7 +125,7 @@ def test_unwritable_cohorts_are_refused_and_leave_nothing(tmp_path):
     for cases, message in [
         ([], "no cases"),
         ([one, one], "same name"),
-        ([one, two], "'a' has 1 raters.*also have 2"),
+        ([one, two], "'a': it has 1 raters.*also have 2"),
         ([dataclasses.replace(one, name="a/b")], "'a/b'"),
     ]:
         with pytest.raises(ValueError, match=message):

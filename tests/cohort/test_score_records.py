@@ -194,7 +194,7 @@ def test_ensemble_is_known_from_the_record_or_the_classes(case, tmp_path):
     with pytest.raises(ValueError, match=r"A\.nii\.gz: is calibrated already"):
         ensemble_of_score(case.score)
     case.score.with_name("prediction.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"prediction\.json: not a record"):
+    with pytest.raises(ValueError, match=r"prediction\.json: ensemble must be an object"):
         ensemble_of_score(case.score)
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 from twintrack.demos.nodules import METHODS
 from twintrack.demos.paper import Scale, main, run_demo_full
-from twintrack.nnunet.train import Small
+from twintrack.nnunet.training import Small
 from twintrack.volumes import read_volume
 
 pytestmark = pytest.mark.nnunet

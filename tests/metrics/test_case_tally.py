@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from twintrack import _core
+from twintrack.arrays.case import open_case
 from twintrack.metrics import CaseTally, reliability_curve
-from twintrack.metrics.case_tally import THRESHOLDS as OURS
 from twintrack.metrics.ece import expected_error_per_rater
+from twintrack.metrics.tdsc import THRESHOLDS as OURS
 
 KINDS = ("uniform", "background", "zeros", "traps")
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -115,7 +116,7 @@ def test_any_case_in_any_memory_layout(seed, extent, raters, kind, dtype, order,
     score = given_array(p, dtype).transpose(order)[..., ::step]
     views = [mask.transpose(order)[..., ::step] for mask in labels]
     tally = CaseTally(raters)
-    ranges = tally.update_and_overview(score, views).marked
+    ranges = tally.add_and_overview(open_case(score, views)).marked
     want = expected(p.transpose(order)[..., ::step], views, bfloat16=dtype == "bfloat16")
     assert_holds(tally, want, score.size)
     assert ranges == want.ranges
@@ -128,7 +129,7 @@ def test_finds_the_range_of_marks(order, marked):
     raters = [np.zeros_like(score, np.uint8) for _ in range(2)]
     if marked is not None:
         raters[0][marked] = raters[1][15, 20, 60] = 1
-    ranges = CaseTally(2).update_and_overview(score, raters).marked
+    ranges = CaseTally(2).add_and_overview(open_case(score, raters)).marked
     assert ranges == expected(score, raters).ranges
 
 
@@ -141,11 +142,11 @@ def test_tells_which_blocks_hold_a_score(order, dtype):
     memory = score.ravel(order="K")
     assert np.shares_memory(memory, score)
     memory[[1023, 70_000, memory.size - 1]] = 1e-7, 0.5, 1
-    scored = CaseTally(1).update_and_overview(score, raters).scored
+    scored = CaseTally(1).add_and_overview(open_case(score, raters)).scored
     assert np.flatnonzero(scored).tolist() == [0, 70_000 // 1024, 184]
     assert len(scored) == 185
-    gaps = CaseTally(1).update_and_overview(score[:, ::2], [raters[0][:, ::2]])
-    backwards = CaseTally(1).update_and_overview(score[::-1], [raters[0][::-1]])
+    gaps = CaseTally(1).add_and_overview(open_case(score[:, ::2], [raters[0][:, ::2]]))
+    backwards = CaseTally(1).add_and_overview(open_case(score[::-1], [raters[0][::-1]]))
     assert gaps.scored is None
     assert backwards.scored is None
 
@@ -176,6 +177,7 @@ import json, sys
 sys.path[:0] = sys.argv[1:]
 from test_case_tally import KINDS, make
 from twintrack import _core
+from twintrack.arrays.case import open_case
 from twintrack.metrics import CaseTally
 tallies = [CaseTally(5).update(*make(shape=(30, 40, 50), kind=kind, dtype=dtype))
            for kind in KINDS for dtype in ("float32", "float64")]
@@ -279,7 +281,7 @@ def test_bad_voxels_are_named_and_nothing_is_added(spoil, message):
     with pytest.raises(ValueError, match=message):
         tally.update(p, labels)
     with pytest.raises(ValueError, match=message):
-        tally.update_and_overview(p, labels)
+        tally.add_and_overview(open_case(p, labels))
     assert pickle.dumps(tally) == before
 
 
@@ -306,7 +308,7 @@ def test_any_number_of_dimensions(shape):
     p = np.asarray(rng.random(shape), np.float32)
     labels = [np.asarray(rng.random(shape) < 0.5)]
     tally = CaseTally(1)
-    ranges = tally.update_and_overview(p, labels).marked
+    ranges = tally.add_and_overview(open_case(p, labels)).marked
     if p.size == 0:
         assert tally.voxels == 0
         assert ranges == ()

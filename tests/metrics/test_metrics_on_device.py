@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from twintrack.arrays.backend import cuda_module
+from twintrack.arrays.case import open_case
 from twintrack.metrics import CaseTally, evaluate
 from twintrack.metrics.vascular import contact_degrees
 
@@ -29,8 +30,8 @@ def test_case_tally_is_the_cpus(library, dtype, raters):
     put = [library.put(mask) for mask in masks]
     region = score > 0.3
     on_host, on_device = CaseTally(raters, 20), CaseTally(raters, 20)
-    marked = on_host.update_and_overview(score, masks).marked
-    assert on_device.update_and_overview(library.put(score), put).marked == marked
+    marked = on_host.add_and_overview(open_case(score, masks)).marked
+    assert on_device.add_and_overview(open_case(library.put(score), put)).marked == marked
     assert marked[0][0] >= 2
     # Another case on top, in another memory order.
     on_host.update(score.T, [m.T for m in masks], region.T)

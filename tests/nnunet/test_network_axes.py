@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from twintrack.nnunet.images import as_image
-from twintrack.nnunet.network_axes import Frame
+from twintrack.nnunet.network_axes import NetworkAxes
 from twintrack.nnunet.roi import Roi
 
 SHAPE = (5, 7, 6)
@@ -34,12 +34,12 @@ def lying(codes: str) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("codes", LIES)
 def test_the_view_is_that_of_nibabel(codes: str) -> None:
     array, affine = lying(codes)
-    frame = Frame(as_image(array, affine), canonical=True)
+    frame = NetworkAxes(as_image(array, affine), canonical=True)
     turned = nib.as_closest_canonical(nib.Nifti1Image(array, affine))
     np.testing.assert_array_equal(frame.view(array), np.asarray(turned.dataobj).T)
     assert frame.spacing == pytest.approx((2.5, 1.1, 0.7))
     assert frame.patient_axes == (2, 1, 0)
-    as_stored = Frame(as_image(array, affine), canonical=False)
+    as_stored = NetworkAxes(as_image(array, affine), canonical=False)
     np.testing.assert_array_equal(as_stored.view(array), array.T)
     assert as_stored.spacing[::-1] == pytest.approx(np.linalg.norm(affine[:3, :3], axis=0))
     towards = nib.orientations.axcodes2ornt(codes)[:, 0].astype(int)
@@ -50,7 +50,7 @@ def test_the_view_is_that_of_nibabel(codes: str) -> None:
 @pytest.mark.parametrize("codes", LIES)
 def test_a_region_comes_back_to_where_it_was_seen(codes: str, canonical: bool) -> None:
     array, affine = lying(codes)
-    frame = Frame(as_image(array, affine), canonical)
+    frame = NetworkAxes(as_image(array, affine), canonical)
     seen = frame.view(np.zeros(SHAPE, bool))
     box = tuple(slice(1, length - 2) for length in seen.shape)
     inside = np.random.default_rng(0).random([n - 3 for n in seen.shape]) < 0.5

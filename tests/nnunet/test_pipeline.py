@@ -2,97 +2,33 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
-import signal
-import sys
-import threading
-import time
-import weakref
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
-from scipy.ndimage import binary_dilation, gaussian_filter
+from scipy.ndimage import binary_dilation
 
 pytest.importorskip("nnunetv2")
 torch = pytest.importorskip("torch")
 
 import tiny_models as tiny  # noqa: E402
-from device_libraries import InterfaceArray  # noqa: E402
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient  # noqa: E402
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO  # noqa: E402
+from tiny_images import AFFINES, SHAPE, ct  # noqa: E402
 
 from twintrack.calibration.calibrator import Calibrator  # noqa: E402
 from twintrack.ensemble import ensemble_record  # noqa: E402
 from twintrack.nnunet import Pipeline, RoiRule  # noqa: E402
-from twintrack.nnunet.fair_lock import Turns  # noqa: E402
-from twintrack.nnunet.images import as_image, spacing_note  # noqa: E402
+from twintrack.nnunet.images import spacing_note  # noqa: E402
 from twintrack.nnunet.models import load_model  # noqa: E402
-from twintrack.volumes import Volume, read_volume, write_volume  # noqa: E402
+from twintrack.volumes import read_volume, write_volume  # noqa: E402
 
 pytestmark = pytest.mark.nnunet
 
 FAST: dict[str, Any] = {"device": "cpu", "mirroring": False}
-SHAPE = (30, 28, 16)  # x, y, z
-
-
-def oblique() -> np.ndarray:
-    c, s = np.cos(0.2), np.sin(0.2)
-    turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-    return affine_of(turn @ np.diag([1.5, 1.2, 2.5]))
-
-
-def affine_of(matrix: Any) -> np.ndarray:
-    affine = np.eye(4)
-    affine[:3, :3] = matrix
-    affine[:3, 3] = (11, -23, 57)
-    return affine
-
-
-SLANTING = np.linalg.qr(np.array([[2, 7, 5], [9, -1, 6], [6, 4, -8]]))[0]
-AFFINES = {
-    "RAS": affine_of(np.diag([1.5, 1.2, 2.5])),
-    "LPS": affine_of(np.diag([-1.5, -1.2, 2.5])),
-    "flipped z": affine_of(np.diag([1.5, -1.2, -2.5])),
-    "oblique": oblique(),
-    "sagittal": affine_of([[0, 0, 2.5], [-1.5, 0, 0], [0, -1.2, 0]]),
-    # The axes are far from the patient's.
-    "slanting": affine_of(SLANTING @ np.diag([-1.5, 1.2, 2.5])),
-}
-
-
-def ct(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> np.ndarray:
-    field = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
-    return np.asfortranarray((200 * field / field.std()).astype(np.int16))
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    root = tmp_path_factory.mktemp("models")
-    return [tiny.write_model(root / str(seed), seed) for seed in range(3)]
-
-
-def nnunet_probabilities(folder: Path, *image: Path, fold: int = 0) -> np.ndarray:
-    """Return what nnU-Net's predictor and export say of a case, axes as its reader gives them."""
-    from twintrack.nnunet.models import inspect_folder
-
-    model = load_model(
-        inspect_folder(folder, [fold]),
-        torch.device("cpu"),
-        step=0.5,
-        mirroring=False,
-        on_device=False,
-    )
-    array, properties = model.predictor.plans_manager.image_reader_writer_class().read_images(
-        [str(file) for file in image]
-    )
-    return np.asarray(
-        model.predictor.predict_single_npy_array(array, properties, None, None, True)[1]
-    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +42,9 @@ def test_score_is_nnunets_own_mean(
     file = tmp_path / f"case_0000{suffix}"
     write_volume(file, ct(), AFFINES[name])
     prediction = Pipeline(models[:2], **FAST).predict(file)
-    expected = np.mean([nnunet_probabilities(folder, file)[1] for folder in models[:2]], axis=0)
+    expected = np.mean(
+        [tiny.nnunet_probabilities(folder, file)[1] for folder in models[:2]], axis=0
+    )
     assert expected.std() > 0.01
     assert prediction.score.array.shape == SHAPE
     assert np.abs(prediction.score.array.T - expected).max() < 2e-6
@@ -121,7 +59,7 @@ def test_reorienting_reader(tmp_path: Path, name: str, library: str) -> None:
     file = tmp_path / "case_0000.nii.gz"
     write_volume(file, ct(), AFFINES[name])
     prediction = Pipeline([folder], **FAST).predict(file)
-    probability = nnunet_probabilities(folder, file)[1].astype(np.float32)
+    probability = tiny.nnunet_probabilities(folder, file)[1].astype(np.float32)
     # nnU-Net's writer turns its segmentation back; it does so for any array.
     reader = NibabelIOWithReorient()
     _, properties = reader.read_images([str(file)])
@@ -145,7 +83,7 @@ def test_folds_of_one_folder_and_transposed_plans(tmp_path: Path) -> None:
     file = tmp_path / "case.nii.gz"
     write_volume(file, ct(), AFFINES["LPS"])
     expected = np.mean(
-        [nnunet_probabilities(folder, file, fold=fold)[1] for fold in (0, 1)], axis=0
+        [tiny.nnunet_probabilities(folder, file, fold=fold)[1] for fold in (0, 1)], axis=0
     )
     pipeline = Pipeline([folder], **FAST)
     assert pipeline.size == 2
@@ -153,7 +91,7 @@ def test_folds_of_one_folder_and_transposed_plans(tmp_path: Path) -> None:
 
 
 def test_mean_of_logits_is_nnunets_ensemble_of_folds(tmp_path: Path) -> None:
-    from twintrack.nnunet.models import inspect_folder
+    from twintrack.nnunet.trained_folder import inspect_folder
 
     folder = tiny.write_model(tmp_path / "m", folds=(0, 1))
     file = tmp_path / "case.nii.gz"
@@ -174,22 +112,12 @@ def test_regions_channels_and_torch_tensors_of_an_array(tmp_path: Path) -> None:
     arrays = [ct(seed=channel) for channel in range(2)]
     for file, array in zip(files, arrays, strict=True):
         write_volume(file, array, AFFINES["RAS"])
-    with pytest.raises(
-        ValueError, match=r"tumour .*is not given, .*: name .* 0 = pancreas, 1 = tum"
-    ):
-        Pipeline([folder], **FAST)
     pipeline = Pipeline([folder], tumour=(1,), **FAST)
-    assert pipeline.regions
-    assert pipeline.tumour_names == "1 = tumour"
     from_files = pipeline.predict(files).score.array
     from_array = pipeline.predict(np.stack(arrays), AFFINES["RAS"]).score.array
     np.testing.assert_array_equal(from_files, from_array)
     with pytest.raises(ValueError, match="1 channels; the networks were trained with 2"):
         pipeline.predict(files[0])
-    other = {"background": 0, "tumour": 2, "pancreas": [1, 2]}
-    swapped = tiny.write_model(tmp_path / "swapped", labels=other, channels=2)
-    with pytest.raises(ValueError, match=r"swapped: regions \('tumour', .* differ from"):
-        Pipeline([folder, swapped], tumour=(1,), **FAST)
 
 
 def rename_channels(folder: Path, key: str, *names: str) -> None:
@@ -202,13 +130,13 @@ def rename_channels(folder: Path, key: str, *names: str) -> None:
 def test_names_of_channels_may_differ_but_not_their_order(tmp_path: Path) -> None:
     # The names decide the normalisation, of which each member has its own.
     folders = [tiny.write_model(tmp_path / str(seed), seed, channels=2) for seed in range(2)]
-    change_plans(folders[1], normalization_schemes=["ZScoreNormalization", "CTNormalization"])
+    tiny.change_plans(folders[1], normalization_schemes=["ZScoreNormalization", "CTNormalization"])
     rename_channels(folders[0], "channel_names", "CT", "CT late")
     rename_channels(folders[1], "modality", "MRI", "CT")
     files = [tmp_path / f"case_000{channel}.nii.gz" for channel in range(2)]
     for channel, file in enumerate(files):
         write_volume(file, ct(seed=channel), AFFINES["RAS"])
-    expected = np.mean([nnunet_probabilities(folder, *files)[1] for folder in folders], axis=0)
+    expected = np.mean([tiny.nnunet_probabilities(folder, *files)[1] for folder in folders], axis=0)
     found = Pipeline(folders, **FAST).predict(files).score.array
     assert np.abs(found.T - expected).max() < 2e-6
     rename_channels(folders[0], "channel_names", "CT", "MRI")
@@ -253,7 +181,7 @@ class Blob:
     """Stands for a coarse network that finds a box given in mm from the image's first corner."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, pipeline: Pipeline, where: Any) -> None:
-        model = pipeline._coarse
+        model = pipeline.networks.coarse
         assert model is not None
         heads = len(model.folder.outputs)
 
@@ -299,7 +227,9 @@ def test_box_follows_the_organ_and_outside_is_zero(
     assert not prediction.score.array[outside].any()
     cropped = tmp_path / "crop.nii.gz"
     write_volume(cropped, image[prediction.roi.box], AFFINES[name])
-    expected = np.mean([nnunet_probabilities(folder, cropped)[1] for folder in models[:2]], axis=0)
+    expected = np.mean(
+        [tiny.nnunet_probabilities(folder, cropped)[1] for folder in models[:2]], axis=0
+    )
     assert np.abs(prediction.score.array[prediction.roi.box].T - expected).max() < 2e-6
 
 
@@ -333,7 +263,7 @@ def test_score_is_zero_beyond_the_organ_that_the_members_see(tmp_path: Path, nam
     write_volume(file, image, AFFINES[name])
     plain = Pipeline(folders, **FAST).predict(file).score.array
     found = Pipeline(folders, within=(1, 2), **FAST).predict(file)
-    means = np.mean([nnunet_probabilities(folder, file) for folder in folders], axis=0)
+    means = np.mean([tiny.nnunet_probabilities(folder, file) for folder in folders], axis=0)
     organ = (means[1] + means[2]).T > 0.5
     assert 0.02 < organ.mean() < 0.5
     near = binary_dilation(organ, np.ones((5, 5, 5)))
@@ -347,195 +277,6 @@ def test_score_is_zero_beyond_the_organ_that_the_members_see(tmp_path: Path, nam
     with pytest.warns(UserWarning, match=r"case.nii.gz: the members find no organ .*\(1, 2\)"):
         empty = Pipeline(nothing, within=(1, 2), **FAST).predict(file)
     assert not empty.score.array.any()
-
-
-# --- errors before anything runs ----------------------------------------------------------------
-
-
-def test_errors_of_folders(models: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        Pipeline([tmp_path / "nothing"], **FAST)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError) as missing:
-        Pipeline([tmp_path / "empty"], **FAST)
-    assert "dataset.json" in str(missing.value.filename)
-    with pytest.raises(FileNotFoundError, match="no fold has best.pth.*checkpoint_final.pth"):
-        Pipeline(models, checkpoint="best.pth", **FAST)
-    with pytest.raises(FileNotFoundError, match="no such checkpoint") as missing:
-        Pipeline(models, folds=(3,), **FAST)
-    assert "fold_3" in str(missing.value.filename)
-    for twice in ({"members": [models[0], models[0]]}, {"members": models[:1], "folds": (0, 0)}):
-        with pytest.raises(ValueError, match="fold 0 is named twice"):
-            Pipeline(**twice, **FAST)
-    with pytest.raises(ValueError, match="members is empty"):
-        Pipeline([], **FAST)
-
-    broken = tiny.write_model(tmp_path / "broken")
-    (broken / "plans.json").write_text("{")
-    with pytest.raises(ValueError, match=r"plans.json: not valid JSON"):
-        Pipeline([broken], **FAST)
-    other = tiny.write_model(tmp_path / "other", labels={"background": 0, "tumour": 1})
-    with pytest.raises(ValueError, match="other: labels .* differ from"):
-        Pipeline([models[0], other], **FAST)
-    two = tiny.write_model(tmp_path / "two", channels=2)
-    with pytest.raises(ValueError, match="two: channels .* differ from"):
-        Pipeline([models[0], two], **FAST)
-    with pytest.raises(ValueError, match="two: channels .* differ from"):
-        Pipeline(models, two, **FAST)
-    turned = tiny.write_model(tmp_path / "turned", reader="NibabelIOWithReorient")
-    for members, coarse in (([models[0], turned], None), (models, turned)):
-        with pytest.raises(
-            ValueError, match="turned: reads images otherwise .* only .*turned turn"
-        ):
-            Pipeline(members, coarse, **FAST)
-    corrupt = tiny.write_model(tmp_path / "corrupt")
-    (corrupt / "fold_0" / "checkpoint_final.pth").write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match="corrupt: the model cannot be loaded"):
-        Pipeline([corrupt], **FAST)
-    coarser = tiny.write_model(tmp_path / "coarser", spacing=(3.0, 3.0, 3.0))
-    with pytest.raises(ValueError, match="members on one grid"):
-        Pipeline([models[0], coarser], average="logits", **FAST)
-
-
-def change_plans(folder: Path, **changes: Any) -> Path:
-    """Change entries of the configuration; None removes one."""
-    plans = json.loads((folder / "plans.json").read_text())
-    configuration = plans["configurations"]["3d_fullres"]
-    for key, value in changes.items():
-        if value is None:
-            del configuration[key]
-        else:
-            configuration[key] = value
-    (folder / "plans.json").write_text(json.dumps(plans))
-    return folder
-
-
-NNUNET, TORCH = "resample_data_or_seg_to_shape", "resample_torch_fornnunet"
-
-
-@pytest.mark.parametrize(
-    ("name", "keywords"),
-    [
-        (NNUNET, {"order": 3}),
-        (NNUNET, {}),  # whose order is 3
-        (NNUNET, {"order": 1, "is_seg": True}),
-        (NNUNET, {"order": 1, "force_separate_z": None, "separate_z_anisotropy_threshold": 2}),
-        (NNUNET, {"order": 1, "sharpen": True}),
-        (NNUNET, None),
-        (TORCH, {"mode": "nearest"}),
-        (TORCH, {"separate_z_anisotropy_threshold": 5}),
-        ("resample_torch_simple", {}),
-    ],
-)
-def test_unusual_resampling_is_refused(tmp_path: Path, name: str, keywords: Any) -> None:
-    folder = change_plans(
-        tiny.write_model(tmp_path / "m"),
-        resampling_fn_probabilities=name,
-        resampling_fn_probabilities_kwargs=keywords,
-    )
-    with pytest.raises(ValueError, match=rf"plans.json: .* by {name} with .*supported are"):
-        Pipeline([folder], **FAST)
-
-
-@pytest.mark.parametrize(
-    ("name", "keywords"),
-    [
-        (NNUNET, {"order": 1}),
-        (NNUNET, {"order": 1, "force_separate_z": True, "separate_z_anisotropy_threshold": 5}),
-        (TORCH, {}),
-        (TORCH, {"force_separate_z": False, "separate_z_anisotropy_threshold": 5}),
-        (TORCH, {"force_separate_z": None, "separate_z_anisotropy_threshold": 3}),
-    ],
-)
-def test_arguments_that_plans_leave_out_have_nnunets_defaults(
-    tmp_path: Path, name: str, keywords: dict[str, Any]
-) -> None:
-    # Slices are resampled on their own, or not, on a grid that is five times as coarse along them.
-    folder = change_plans(
-        tiny.write_model(tmp_path / "m", spacing=(6.0, 1.2, 1.5)),
-        resampling_fn_probabilities=name,
-        resampling_fn_probabilities_kwargs=keywords,
-    )
-    file = tmp_path / "case.nii.gz"
-    write_volume(file, ct((30, 28, 24)), AFFINES["RAS"])
-    expected = nnunet_probabilities(folder, file)[1]
-    assert np.abs(Pipeline([folder], **FAST).predict(file).score.array.T - expected).max() < 2e-6
-
-
-def test_members_with_statistics_under_their_older_name(tmp_path: Path) -> None:
-    key, older = (f"foreground_intensity_properties_{by}" for by in ("per_channel", "by_modality"))
-    folders = [tiny.write_model(tmp_path / str(seed), seed) for seed in range(2)]
-    for seed, folder in enumerate(folders):
-        plans = json.loads((folder / "plans.json").read_text())
-        plans[older] = plans.pop(key)
-        plans[older]["0"]["mean"] = 300.0 * seed
-        (folder / "plans.json").write_text(json.dumps(plans))
-    file = tmp_path / "case.nii.gz"
-    write_volume(file, ct(), AFFINES["RAS"])
-    expected = np.mean([nnunet_probabilities(folder, file)[1] for folder in folders], axis=0)
-    assert np.abs(Pipeline(folders, **FAST).predict(file).score.array.T - expected).max() < 2e-6
-    del plans[older]
-    (folders[1] / "plans.json").write_text(json.dumps(plans))
-    with pytest.raises(ValueError, match=rf"plans.json: has no '{key}'"):
-        Pipeline(folders, **FAST)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"tumour": (3,)}, r"tumour is \(3,\); the members' channels are 1 to 2"),
-        ({"tumour": (0,)}, "tumour is"),
-        ({"tumour": ()}, "tumour is"),
-        ({"within": (1, 3)}, r"within is \(1, 3\); the members' channels are 1 to 2"),
-        ({"within": (1, 2, 2)}, r"within is \(1, 2, 2\); it names a channel twice"),
-        ({"within": (2,)}, r"within is \(2,\) without all of tumour, \(1,\)"),
-        ({"threshold": 1.5}, "threshold is 1.5"),
-        ({"step": 0.0}, "step is 0.0"),
-        ({"average": "votes"}, "average is 'votes'"),
-        ({"coarse_spacing": (1, 2)}, "coarse_spacing is"),
-        ({"coarse_spacing": (1, math.nan, 1)}, "coarse_spacing is"),
-        ({"mirroring": "no"}, "mirroring is 'no'"),
-        ({"folds": "all"}, "folds is 'all'; it is a sequence"),
-        ({"device": "cuda:99"}, "not available here"),
-        ({"device": "abacus"}, "device is 'abacus'"),
-    ],
-)
-def test_errors_of_arguments(models: list[Path], settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Pipeline(models, **{**FAST, **settings})
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        ensemble_record(3, (1, 2), "probabilities"),
-        ensemble_record(3, (1,), "logits"),
-        ensemble_record(2, (1,), "probabilities"),
-    ],
-)
-def test_calibrator_of_another_ensemble_is_refused(
-    models: list[Path], record: dict[str, Any]
-) -> None:
-    scores = np.linspace(0, 1, 100, dtype=np.float32)
-    calibrator = Calibrator(bins=5, ensemble=record).fit(scores, [scores > 0.5])
-    with pytest.raises(ValueError, match="the calibrator was fitted on scores of an ensemble with"):
-        Pipeline(models, calibrator=calibrator, **FAST)
-
-
-def test_a_pipeline_is_made_whatever_backend_is_forced(
-    models: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Its checks compute nothing: on a CUDA device, all that is computed is there.
-    scores = np.linspace(0, 1, 100, dtype=np.float32)
-    calibrator = Calibrator(bins=5).fit(scores, [scores > 0.5])
-    monkeypatch.setenv("TWINTRACK_BACKEND", "cuda")
-    assert Pipeline(models, calibrator=calibrator, **FAST).size == len(models)
-
-
-@pytest.mark.parametrize("calibrator", [Calibrator(), {"x": [0, 1]}, lambda score: score])
-def test_calibrators_without_a_map_are_refused(models: list[Path], calibrator: Any) -> None:
-    with pytest.raises(TypeError, match="calibrator is .*; it must have a map"):
-        Pipeline(models, calibrator=calibrator, **FAST)
 
 
 def test_errors_of_images(models: list[Path], tmp_path: Path) -> None:
@@ -596,408 +337,3 @@ def test_images_smaller_than_a_patch_and_than_a_voxel_of_the_coarse_network(
     )
     assert prediction.score.array.shape == (7, 5, 2)
     assert prediction.roi.found
-
-
-# --- running ------------------------------------------------------------------------------------
-
-
-def test_out_of_device_memory_falls_back_once_and_says_so(
-    models: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    calls: list[bool] = []
-    real = nnUNetPredictor._internal_predict_sliding_window_return_logits
-
-    def scarce(self: Any, data: Any, slicers: Any, do_on_device: bool = True) -> Any:
-        calls.append(do_on_device)
-        if do_on_device:
-            raise torch.cuda.OutOfMemoryError("no room")
-        return real(self, data, slicers, do_on_device)
-
-    monkeypatch.setattr(nnUNetPredictor, "_internal_predict_sliding_window_return_logits", scarce)
-    pipeline = Pipeline(models[:1], **FAST)
-    plain = pipeline.predict(ct(), AFFINES["RAS"])
-    pipeline._members[0].predictor.perform_everything_on_device = True
-    with pytest.warns(UserWarning, match="added up on the CPU from now on"):
-        fallen = pipeline.predict(ct(), AFFINES["RAS"])
-    again = pipeline.predict(ct(), AFFINES["RAS"])
-    assert calls == [False, True, False, False]
-    np.testing.assert_array_equal(fallen.score.array, plain.score.array)
-    np.testing.assert_array_equal(again.score.array, plain.score.array)
-
-    def hopeless(self: Any, data: Any, slicers: Any, do_on_device: bool = True) -> Any:
-        raise torch.cuda.OutOfMemoryError("no room")
-
-    monkeypatch.setattr(nnUNetPredictor, "_internal_predict_sliding_window_return_logits", hopeless)
-    with pytest.raises(MemoryError, match="does not fit"):
-        pipeline.predict(ct(), AFFINES["RAS"])
-
-
-def images_given(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
-    """Return what refers to the images that nnU-Net's sliding window is given from now on."""
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    real = nnUNetPredictor._internal_predict_sliding_window_return_logits
-    given: list[weakref.ref[Any]] = []
-
-    def record(self: Any, data: Any, slicers: Any, do_on_device: bool = True) -> Any:
-        given.append(weakref.ref(data))
-        return real(self, data, slicers, do_on_device)
-
-    monkeypatch.setattr(nnUNetPredictor, "_internal_predict_sliding_window_return_logits", record)
-    return given
-
-
-@pytest.mark.parametrize("after", [0, 2])  # patches that still find room
-def test_a_full_device_leaves_no_image_and_no_thread(
-    models: list[Path], monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
-    pipeline = Pipeline(models[:1], **FAST)
-    plain = pipeline.predict(ct(), AFFINES["RAS"]).score.array
-    given = images_given(monkeypatch)
-    predictor = pipeline._members[0].predictor
-    network = predictor._internal_maybe_mirror_and_predict
-    calls: list[int] = []
-
-    def scarce(patch: Any) -> Any:
-        calls.append(len(given))
-        if len(given) <= 3 and calls.count(len(given)) > after:
-            raise torch.cuda.OutOfMemoryError("no room")
-        return network(patch)
-
-    monkeypatch.setattr(predictor, "_internal_maybe_mirror_and_predict", scarce)
-    monkeypatch.setattr(pipeline, "_make_room", lambda: True)
-    threads = threading.enumerate()
-    found = pipeline.predict(ct(), AFFINES["RAS"]).score.array
-    np.testing.assert_array_equal(found, plain)
-    assert [calls.count(attempt) for attempt in (1, 2, 3)] == [after + 1] * 3
-    assert calls.count(4) > 4  # or nothing would have waited
-    assert threading.enumerate() == threads
-    gc.collect()
-    assert len(given) == 4
-    assert all(image() is None for image in given)
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("after", [0, 2])
-def test_a_patch_without_room_is_a_full_device_not_the_end_of_all_progress(
-    models: list[Path], monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
-    pipeline = Pipeline(models[:1], **FAST)
-    plain = pipeline.predict(ct(), AFFINES["RAS"]).score.array
-    given = images_given(monkeypatch)
-    real, clones = torch.clone, []
-
-    def scarce(tensor: Any, **keywords: Any) -> Any:
-        clones.append(len(given))
-        if len(given) == 1 and len(clones) > after:
-            raise torch.cuda.OutOfMemoryError("no room")
-        return real(tensor, **keywords)
-
-    monkeypatch.setattr(torch, "clone", scarce)
-    monkeypatch.setattr(pipeline, "_make_room", lambda: True)
-    found = pipeline.predict(ct(), AFFINES["RAS"]).score.array
-    np.testing.assert_array_equal(found, plain)
-    assert clones.count(1) == after + 1
-    assert len(given) == 2
-
-
-def test_compiled_networks_and_the_number_of_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # nnUNet_compile=1 wraps the network; its weights are then loaded elsewhere.
-    folder = tiny.write_model(tmp_path / "m", folds=(0, 1))
-    plain = Pipeline([folder], **FAST).predict(ct(), AFFINES["RAS"])
-    pipeline = Pipeline([folder], **FAST)
-    predictor = pipeline._members[0].predictor
-    predictor.network = torch.compile(predictor.network, backend="eager")
-    threads = torch.get_num_threads()
-    with torch.compiler.set_stance("force_eager"):
-        compiled = pipeline.predict(ct(), AFFINES["RAS"])
-    np.testing.assert_array_equal(compiled.score.array, plain.score.array)
-
-    def fail(data: Any) -> Any:
-        assert torch.get_num_threads() <= threads
-        torch.set_num_threads(threads + 1)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(predictor, "predict_sliding_window_return_logits", fail)
-    with pytest.raises(KeyboardInterrupt):
-        pipeline.predict(ct(), AFFINES["RAS"])
-    assert torch.get_num_threads() == threads
-
-
-# --- logits that stay on the device ---------------------------------------------------------------
-
-
-class OnDevice(InterfaceArray):
-    """A result of the sliding window that says that it lies on a device.
-
-    Only what the pipeline makes of it on the device may come to the host, and what is `fetched`.
-    """
-
-    fetched: ClassVar[list[tuple[int, ...]]] = []
-
-    @property
-    def __cuda_array_interface__(self) -> Any:
-        return super().__cuda_array_interface__
-
-    def cpu(self) -> Any:
-        self.fetched.append(self.shape)
-        return torch.from_numpy(self.values.copy())
-
-    def __array__(self, *arguments: Any, **keywords: Any) -> Any:
-        raise AssertionError("read by NumPy without being fetched")
-
-    def __array_namespace__(self) -> Any:
-        return SimpleNamespace(
-            float32="float32", zeros=lambda shape, dtype, device: OnDevice(np.zeros(shape, dtype))
-        )
-
-    def __init__(self, values: Any, device: int = 0) -> None:
-        super().__init__(values, device, maker=False)
-
-
-@pytest.fixture
-def device_windows(monkeypatch: pytest.MonkeyPatch, emulation: Any) -> type[OnDevice]:
-    """Sliding windows whose results lie on the emulated device, if they are asked to be there."""
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    real = nnUNetPredictor._internal_predict_sliding_window_return_logits
-
-    def on_device(self: Any, data: Any, slicers: Any, do_on_device: bool = True) -> Any:
-        found = real(self, data, slicers, False)
-        return OnDevice(found.numpy()) if do_on_device else found
-
-    monkeypatch.setattr(
-        nnUNetPredictor, "_internal_predict_sliding_window_return_logits", on_device
-    )
-    monkeypatch.setattr(OnDevice, "fetched", [])
-    return OnDevice
-
-
-def on_device(pipeline: Pipeline) -> Pipeline:
-    for model in pipeline._members:
-        model.predictor.perform_everything_on_device = True
-    return pipeline
-
-
-@pytest.mark.parametrize("average", ["probabilities", "logits"])
-def test_logits_stay_on_the_device(
-    models: list[Path], device_windows: type[OnDevice], average: Any
-) -> None:
-    scores = np.linspace(0, 1, 1000, dtype=np.float32)
-    calibrator = Calibrator(bins=20).fit(scores, [scores > 0.4])
-    coarse = tiny.write_model(models[0].parent / f"coarse {average}", favour={1: 50.0})
-    settings: dict[str, Any] = {**FAST, "average": average, "calibrator": calibrator}
-    plain = Pipeline(models, coarse, **settings).predict(ct(), AFFINES["oblique"])
-    assert not device_windows.fetched
-    found = on_device(Pipeline(models, coarse, **settings)).predict(ct(), AFFINES["oblique"])
-    np.testing.assert_array_equal(found.score.array, plain.score.array)
-    np.testing.assert_array_equal(found.mask.array, plain.mask.array)
-    assert found.notes == ()
-    # The calibrated region, once, and nothing else.
-    assert device_windows.fetched == [tuple(part.stop - part.start for part in found.roi.box[::-1])]
-    assert found.score.array.std() > 0.01
-
-
-@pytest.mark.parametrize("why", ["no module", "forced"])
-def test_logits_go_to_the_host_where_the_device_does_not_export(
-    models: list[Path],
-    device_windows: type[OnDevice],
-    monkeypatch: pytest.MonkeyPatch,
-    why: str,
-) -> None:
-    plain = Pipeline(models, **FAST).predict(ct(), AFFINES["RAS"])
-    if why == "forced":
-        monkeypatch.setenv("TWINTRACK_BACKEND", "cpu")
-    else:
-        monkeypatch.setitem(sys.modules, "twintrack._cuda", None)
-    found = on_device(Pipeline(models, **FAST)).predict(ct(), AFFINES["RAS"])
-    np.testing.assert_array_equal(found.score.array, plain.score.array)
-    assert found.notes == ()
-    assert [len(shape) for shape in device_windows.fetched] == [4] * len(models)
-
-
-@pytest.mark.parametrize("members", [1, 3])
-def test_a_device_without_memory_for_the_export_leaves_it_to_the_cpu(
-    models: list[Path],
-    device_windows: type[OnDevice],
-    monkeypatch: pytest.MonkeyPatch,
-    members: int,
-) -> None:
-    plain = Pipeline(models[:members], within=(1, 2), **FAST).predict(ct(), AFFINES["LPS"])
-    monkeypatch.setenv("TWINTRACK_EMULATION", "memory=100")
-    pipeline = on_device(Pipeline(models[:members], within=(1, 2), **FAST))
-    with pytest.warns(UserWarning, match="cannot export this case, the CPU does .* bytes of mem"):
-        found = pipeline.predict(ct(), AFFINES["LPS"])
-    assert len(found.notes) == 1
-    np.testing.assert_array_equal(found.score.array, plain.score.array)
-    monkeypatch.delenv("TWINTRACK_EMULATION")
-    assert pipeline.predict(ct(), AFFINES["LPS"]).notes == ()  # the next case is done there again
-
-
-def test_a_full_device_gives_up_logits_before_it_gives_up_adding(
-    models: list[Path], device_windows: type[OnDevice], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    plain = Pipeline(models, **FAST).predict(ct(), AFFINES["RAS"])
-    real = nnUNetPredictor._internal_predict_sliding_window_return_logits
-    attempts: list[bool] = []
-    full: set[int] = {2}  # attempts for which there is no room
-
-    def scarce(self: Any, data: Any, slicers: Any, do_on_device: bool = True) -> Any:
-        attempts.append(do_on_device)
-        if len(attempts) in full:
-            raise torch.cuda.OutOfMemoryError("no room")
-        return real(self, data, slicers, do_on_device)
-
-    monkeypatch.setattr(nnUNetPredictor, "_internal_predict_sliding_window_return_logits", scarce)
-    pipeline = on_device(Pipeline(models, **FAST))
-    # The second member finds room once the first one's logits are gone, and the others join them.
-    found = pipeline.predict(ct(), AFFINES["RAS"])
-    assert attempts == [True] * 4
-    assert found.notes == ()
-    np.testing.assert_array_equal(found.score.array, plain.score.array)
-    # It finds none: that model's windows are added up on the CPU from then on.
-    attempts.clear()
-    full |= {3}
-    with pytest.warns(UserWarning, match="added up on the CPU from now on"):
-        found = pipeline.predict(ct(), AFFINES["RAS"])
-    assert attempts == [True, True, True, False, True]
-    np.testing.assert_array_equal(found.score.array, plain.score.array)
-
-
-def test_logits_of_many_cases_on_the_device(
-    models: list[Path], device_windows: type[OnDevice]
-) -> None:
-    images = [(str(seed), as_image(ct(seed=seed), np.eye(4))) for seed in range(3)]
-    plain = Pipeline(models[:2], **FAST)
-    pipeline = on_device(Pipeline(models[:2], **FAST))
-    outcomes = dict(pipeline.predict_many(images, lambda _, prediction: prediction.score.array))
-    for name, image in images:
-        np.testing.assert_array_equal(outcomes[name], plain.predict(image).score.array)
-    assert len(device_windows.fetched) == len(images)
-
-
-def test_many_cases_are_as_single_ones_in_order_with_failures_reported(
-    models: list[Path], tmp_path: Path
-) -> None:
-    pipeline = Pipeline(models[:1], **FAST)
-    images: list[tuple[str, Any]] = []
-    for seed in range(3):
-        file = tmp_path / f"{seed}.nii.gz"
-        write_volume(file, ct(seed=seed), AFFINES["LPS"])
-        images.append((str(seed), file))
-    images.insert(1, ("broken", tmp_path / "nothing.nii.gz"))
-    finished: list[str] = []
-
-    def finish(name: str, prediction: Any) -> Volume:
-        finished.append(name)
-        if name == "2":
-            raise OSError("disk full")
-        return prediction.score
-
-    told: list[tuple[str, str]] = []
-    outcomes = dict(pipeline.predict_many(images, finish, lambda *stage: told.append(stage)))
-    begun = [(name, "preprocess") for name in ("0", "broken", "1", "2")]
-    assert [stage for stage in told if stage in begun] == begun
-    assert [name for name, stage in told if stage == "member 1 of 1"] == ["0", "1", "2"]
-    assert told[-1] == ("2", "export")
-    assert list(outcomes) == ["0", "broken", "1", "2"]
-    assert finished == ["0", "1", "2"]
-    assert isinstance(outcomes["broken"], FileNotFoundError)
-    assert isinstance(outcomes["2"], OSError)
-    for name, file in (("0", images[0][1]), ("1", images[2][1])):
-        one = outcomes[name]
-        assert isinstance(one, Volume)
-        np.testing.assert_array_equal(one.array, pipeline.predict(file).score.array)
-
-
-def test_errors_that_are_kept_hold_no_images(
-    models: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A run keeps all of its errors: a hundred failed cases would be in memory together.
-    pipeline = Pipeline(models[:1], **FAST)
-    held: list[weakref.ref[Any]] = []
-
-    def image(array: np.ndarray) -> Any:
-        held.append(weakref.ref(array))
-        return as_image(array, np.eye(4))
-
-    def full(data: Any, index: int, make_room: Any) -> Any:
-        held.append(weakref.ref(data))
-        try:
-            raise RuntimeError("no room")
-        except RuntimeError as error:
-            raise MemoryError("a patch does not fit") from error
-
-    monkeypatch.setattr(pipeline._members[0], "logits", full)
-    empty = np.zeros((9, 9, 9), np.int16)
-    cases = [("empty", lambda: image(empty.copy())), ("full", lambda: image(ct().copy()))]
-    errors = dict(pipeline.predict_many(cases, lambda *_: None))
-    assert [type(error) for error in errors.values()] == [ValueError, MemoryError]
-    gc.collect()
-    assert len(held) == 3
-    assert all(one() is None for one in held)
-
-
-def test_at_most_three_cases_are_held(models: list[Path]) -> None:
-    pipeline = Pipeline(models[:1], **FAST)
-    begun, ended = [], []
-
-    def cases() -> Any:
-        for seed in range(6):
-            begun.append(seed)
-            assert len(begun) - len(ended) <= 3
-            yield str(seed), as_image(np.asarray(ct((12, 12, 12), seed)), np.eye(4))
-
-    def finish(name: str, prediction: Any) -> None:
-        time.sleep(0.05)
-        ended.append(name)
-
-    assert len(list(pipeline.predict_many(cases(), finish))) == 6
-
-
-def test_turns_are_given_in_order() -> None:
-    # With an ordinary lock the main thread, which asks again at once, would win every time.
-    turns, order = Turns(), []
-
-    def other() -> None:
-        with turns:
-            order.append("other")
-
-    thread = threading.Thread(target=other)
-    with turns:
-        thread.start()
-        while not turns._waiting:
-            time.sleep(0.001)
-    with turns:
-        order.append("main")
-    thread.join()
-    assert order == ["other", "main"]
-
-
-def test_an_interrupted_wait_for_a_turn_leaves_no_place_in_the_queue() -> None:
-    # The turn would be given to nobody, and the pipeline of a notebook never run again.
-    turns, begun, ended = Turns(), threading.Event(), threading.Event()
-
-    def other() -> None:
-        with turns:
-            begun.set()
-            while not turns._waiting:
-                time.sleep(0.001)
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-            ended.wait(10)
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    begun.wait(10)
-    with pytest.raises(KeyboardInterrupt), turns:
-        pass
-    ended.set()
-    thread.join()
-    assert not turns._waiting
-    assert not turns._taken

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from twintrack.nnunet.prediction_record import changed_image, check_same, stamp_images, write_json
+from twintrack.nnunet.prediction_record import check_same, write_json
 
 FILES = ("plans.json", "fold_0/checkpoint_final.pth")
 
@@ -87,47 +86,19 @@ def test_a_changed_file_of_any_network_is_named(record: Path, number: int, file:
     [*trained["members"], trained["coarse"]][number]["digests"][file] = "another"
     with pytest.raises(ValueError, match=rf"{FOLDERS[number] / file}: has changed since"):
         check_same(record, trained, FOLDERS)
-    # Older records do not have them: then the networks are told by their folders.
-    old = copy.deepcopy(SETTINGS)
-    for each in (*old["members"], old["coarse"]):
-        del each["digests"]
-    write_json(record, old)
-    check_same(record, trained, FOLDERS)
-    trained["members"][1]["folder"] = "elsewhere"
-    with pytest.raises(ValueError, match="were made with members = "):
-        check_same(record, trained, FOLDERS)
 
 
-def test_a_changed_image_is_found_and_a_touched_one_is_not(tmp_path: Path) -> None:
-    images = [tmp_path / f"image_{k}.nii.gz" for k in range(2)]
-    for k, image in enumerate(images):
-        image.write_bytes(bytes([k]) * 100)
-    record = tmp_path / "A.json"
-    write_json(record, stamp_images(images))
-    assert changed_image(record, images) is None
-    os.utime(images[0])
-    assert changed_image(record, images) is None
-    assert changed_image(record, images[::-1]) == images[1]  # channels that change places
-    images[1].write_bytes(b"2" * 100)
-    assert changed_image(record, images) == images[1]
-    record.write_text(json.dumps({"image_0": {}}))
-    assert changed_image(record, images) == images[0]
-
-
-def test_voxels_in_another_file_than_the_image_are_stamped(tmp_path):
-    image, voxels, kept = (tmp_path / name for name in ("A.mha", "A.raw", "A.json"))
-    image.write_text(
-        "ObjectType = Image\nNDims = 3\nDimSize = 1 1 3\nElementType = MET_UCHAR\n"
-        "ElementDataFile = A.raw\n"
-    )
-    voxels.write_bytes(b"one")
-    stamped = stamp_images([image])
-    assert set(stamped) == {"image_0", "image_0.raw"}
-    kept.write_text(json.dumps(stamped))
-    assert changed_image(kept, [image]) is None
-    voxels.write_bytes(b"two")
-    assert changed_image(kept, [image]) == voxels
-    voxels.unlink()
-    assert changed_image(kept, [image]) == image
-    kept.write_text("[]")
-    assert changed_image(kept, [image]) == image
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1], "twintrack predict"),
+        ({**SETTINGS, "members": [{}]}, "members"),
+        ({**SETTINGS, "coarse": {"digests": {"plans.json": 3}}}, "coarse"),
+        ({"ensemble": {}, "calibrator": None}, "members"),  # of twintrack apply
+    ],
+)
+def test_what_is_no_record_is_said(record: Path, content: Any, message: str) -> None:
+    record.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"prediction.json: not a record .*{message}") as error:
+        check_same(record, SETTINGS, FOLDERS)
+    assert "delete it, and all is predicted again" in str(error.value)

@@ -18,8 +18,8 @@ pytest.importorskip("nnunetv2")
 from typer.testing import CliRunner
 
 from twintrack.cli import command_app, main
-from twintrack.nnunet import locks
-from twintrack.nnunet import train as training
+from twintrack.nnunet import train, training_data
+from twintrack.nnunet.training import Training
 
 pytestmark = pytest.mark.nnunet
 
@@ -46,7 +46,8 @@ class Commands:
         self.preprocessed: list[argparse.Namespace] = []
         self.trained: list[tuple[argparse.Namespace, dict[str, str]]] = []
         self.leave = VALIDATED
-        monkeypatch.setattr(training, "_run", self.run)
+        for module in (train, training_data):
+            monkeypatch.setattr(module, "run_command", self.run)
 
     def parse(self, command: Sequence[str]) -> argparse.Namespace:
         import nnunetv2.experiment_planning.plan_and_preprocess_entrypoints as planning
@@ -280,9 +281,6 @@ def test_interrupted_training_goes_on(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["-f", "best"], "-f is 'best'"),
-        (["-device", "tpu"], "-device is 'tpu'"),
-        (["-d", "105"], "Dataset105_*: 0 data sets of this number; twintrack prepare makes them"),
         (["-tr", "NoTrainer"], "-tr is 'NoTrainer'; nnU-Net finds no such trainer"),
         (["-tr", "torch"], "-tr is 'torch'; nnU-Net finds no such trainer"),
         (["-pl", "NoPlanner"], "-pl is 'NoPlanner'; nnU-Net has no such planner"),
@@ -291,11 +289,6 @@ def test_interrupted_training_goes_on(
             "-p is 'nnUNetPlans', but planner nnUNetPlannerResEncL writes nnUNetResEncUNetLPlans",
         ),
         (["-p", "MyPlans"], "-p is 'MyPlans', but planner ExperimentPlanner writes nnUNetPlans"),
-        (["--npz"], "--npz with -f all: "),
-        (["--npz", "-f", "0", "--small"], "--npz with --small: "),
-        (["--epochs", "9"], "--epochs is 9, but only small networks (--small) take it"),
-        (["--iterations", "9"], "--iterations is 9, but only small networks"),
-        (["--small", "-c", "2d"], "-c is '2d', but --small brings its own"),
     ],
 )
 def test_errors_come_before_any_work_with_status_2(
@@ -335,12 +328,6 @@ def test_all_is_preprocessed_before_anything_is_trained(commands: Commands, tmp_
     run(arguments(tmp_path, "-k", "1"))
     data = ["plan_and_preprocess_entry", "preprocess_entry"]
     assert commands.order == [*data * 2, *["run_training_entry"] * 2]
-
-
-def test_small_networks_need_three_stages() -> None:
-    # With two nnU-Net's loss is 0/0: see the weights of its deep supervision.
-    with pytest.raises(ValueError, match="of 2 stages: three stages or more"):
-        training.Small(features=(8, 16), patch=(16, 16, 16))
 
 
 HOLDER = """
@@ -387,67 +374,27 @@ def test_data_set_that_another_process_has_just_preprocessed_is_not_done_again(
     commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = arguments(tmp_path, "-k", "1")
-    real = training.locked
+    real = training_data.locked
 
     @contextmanager
     def later(lock: Path, doing: str) -> Iterator[tuple[int, ...]]:
-        monkeypatch.setattr(training, "locked", real)
+        monkeypatch.setattr(training_data, "locked", real)
         run(given)
         with real(lock, doing) as held:
             yield held
 
-    monkeypatch.setattr(training, "locked", later)
+    monkeypatch.setattr(training_data, "locked", later)
     run(given)
     assert (len(commands.planned), len(commands.trained)) == (2, 2)
 
 
-def test_nnunet_keeps_the_lock_if_the_process_that_started_it_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    children = []
-
-    def start(command: Sequence[str], pass_fds: Sequence[int], **_: Any) -> Any:
-        code = "import sys; sys.stdin.read()"
-        children.append(
-            subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, pass_fds=pass_fds)
-        )
-        raise KeyboardInterrupt  # so that it is not waited for
-
-    monkeypatch.setattr(training.subprocess, "run", start)
-    name, home, log = "Dataset104_PDAC", tmp_path / "home", tmp_path / "log"
-    settings = training.Training(tmp_path, tmp_path, tmp_path, device="cpu")
-    with pytest.raises(KeyboardInterrupt):
-        training.train_network(name, 1, settings, home, log)
-    with children[0], pytest.raises(BlockingIOError, match="trains this network"):
-        training.train_network(name, 1, settings, home, log)
-    with pytest.raises(KeyboardInterrupt):
-        training.train_network(name, 1, settings, home, log)
-    for child in children:
-        child.communicate()
-
-
-def test_where_the_system_has_no_locks_the_file_is_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(locks, "fcntl", None)
-    lock = tmp_path / "folder" / "lock"
-    with (
-        locks.locked(lock, "waits"),
-        pytest.raises(BlockingIOError, match=r"another process waits; .*delete this file if there"),
-        locks.locked(lock, "waits"),
-    ):
-        pass
-    with locks.locked(lock, "waits"):
-        pass
-
-
 def test_what_nnunet_says_last_is_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "raw" / "Dataset104_PDAC").mkdir(parents=True)
-    settings = training.Training(
+    settings = Training(
         tmp_path / "raw", tmp_path / "preprocessed", tmp_path / "results", device="cpu", processes=1
     )
     settings.results.mkdir()
     with pytest.raises(
         RuntimeError, match=r"plan_and_preprocess_entry ended with status 1.*x\.log"
     ):
-        training.plan_and_preprocess(104, settings, tmp_path / "x.log")
+        training_data.TrainingData(104, settings).plan_and_preprocess(tmp_path / "x.log")

@@ -70,11 +70,11 @@ def test_equal_names_are_told_apart_by_folder(tmp_path):
         ("name,tdsc\na,1\n", "no column 'case'"),
         ("case,tdsc\n", "no cases"),
         ("case,tdsc\na,1\na,2\n", "case 'a' occurs twice"),
-        ("case,tdsc,tdsc\na,1,2\n", "column 'tdsc' occurs twice"),
-        ("case,tdsc\na\n", "row starting with 'a' has 1 cells, the header 2"),
+        ("case,tdsc,tdsc\na,1,2\n", "column 'tdsc' appears twice"),
+        ("case,tdsc\na\n", "row 2 has 1 cells, its header has 2"),
         ("case,tdsc\na,high\n", "tdsc of case 'a' is 'high'; need a finite number"),
         ("case,tdsc\na,inf\n", "tdsc of case 'a' is 'inf'; need a finite number"),
-        ('case,tdsc\n"a,1\n', "line 2"),
+        ('case,tdsc\n"a,1\n', "row 2: unexpected end of data"),
     ],
 )
 def test_a_bad_table_is_refused_by_name(tmp_path, text, message):
@@ -84,16 +84,20 @@ def test_a_bad_table_is_refused_by_name(tmp_path, text, message):
 
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "cases.csv").write_bytes(b"case,tdsc\n\xff\xfe,1\n")
-    with pytest.raises(ValueError, match=r"cases\.csv: not UTF-8 text .* at byte 10"):
+    with pytest.raises(ValueError, match=r"cases\.csv: not UTF-8 text .* in position 10"):
         read_results(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("summary", "message"),
     [
-        ([], "holds list, not an object"),
-        ({"method": 3}, "method is 3"),
-        ({"reliability": {"bin_count": [1]}}, "need bin_count, mean_score and mean_mhr"),
+        ([], "it must be an object"),
+        ({"method": 3}, "method is 3; it must be a text"),
+        ({"reliability": {"bin_count": [1]}}, "hold the lists bin_count, mean_score and mean_mhr"),
+        (
+            {"reliability": {"bin_count": [-1], "mean_score": [0.1], "mean_mhr": [0.1]}},
+            "reliability must",
+        ),
         (
             {"reliability": {"bin_count": [1], "mean_score": [0.1, 0.2], "mean_mhr": [0.1]}},
             "must be equally long",
@@ -112,7 +116,7 @@ def test_a_bad_summary_is_refused_by_name(tmp_path, summary, message):
 def test_a_broken_summary_is_refused_by_name(tmp_path):
     write_folder(tmp_path)
     (tmp_path / "summary.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"summary\.json: not JSON"):
+    with pytest.raises(ValueError, match=r"summary\.json: not a JSON file"):
         read_results(tmp_path)
 
 

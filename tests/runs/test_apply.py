@@ -260,8 +260,8 @@ def test_nnunet_probabilities_take_their_geometry_from_beside(cohort, calibrator
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "int8"}, "dtype='int8'; choose one of float32"),
-        ({"ending": ".png"}, "ending='.png'"),
+        ({"dtype": "int8"}, "dtype is 'int8'; choose one of float32"),
+        ({"ending": ".png"}, "ending is '.png'"),
         ({"dtype": "uint8", "ending": ".mha"}, "no scale factor"),
     ],
 )

@@ -4,6 +4,7 @@ import errno
 import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from twintrack import _core
 from twintrack.cohort import Case, read_manifest
+from twintrack.errors import InputError
 from twintrack.runs.engine import Settings, plan_cases, run_cases, work_through
 from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
@@ -24,7 +26,9 @@ class Measure(Job[bytes]):
 
     calls: list
     fails: tuple[str, ...] = ()
-    error: type[Exception] = ValueError
+    error: Callable[[Case], Exception] = lambda case: InputError(
+        f"is broken, like {case.score}", file=case.raters[0]
+    )
     kind = "measure"
 
     @property
@@ -37,7 +41,7 @@ class Measure(Job[bytes]):
     def read(self, case):
         self.calls.append(case.name)
         if case.name in self.fails:
-            raise self.error(f"{case.raters[0]}: is broken, like {case.score}")
+            raise self.error(case)
         return case.score.read_bytes()
 
     def compute(self, loaded):
@@ -129,13 +133,13 @@ def test_broken_case_fails_alone_and_is_tried_again(run, cases, store):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (MemoryError, "not enough memory"),
-        (RuntimeError, r"RuntimeError: .*is broken"),
-        (ImportError, "is broken"),
+        (MemoryError("of 3 GB"), "not enough memory"),
+        (RuntimeError("is broken"), "RuntimeError: is broken"),
+        (ImportError("is broken"), "^is broken"),
     ],
 )
 def test_any_error_of_a_case_is_its_failure(run, cases, error, message):
-    outcomes = run(Measure([], fails=(cases[0].name,), error=error))
+    outcomes = run(Measure([], fails=(cases[0].name,), error=lambda _: error))
     failure = outcomes[cases[0].name].failure
     assert len(outcomes) == len(cases)
     assert re.search(message, failure.message)

@@ -13,10 +13,10 @@ from killed_runs import kill_and_finish
 
 from twintrack import Calibrator, ScoreTally, _core
 from twintrack.cohort import load_case, read_manifest
+from twintrack.runs.case_band import band_over_cases
 from twintrack.runs.engine import Settings
 from twintrack.runs.fit import (
     TallyJob,
-    band_over_cases,
     default_region,
     fit_cohort,
     fit_tallies,
@@ -25,6 +25,7 @@ from twintrack.runs.fit import (
     tally_cohort,
 )
 from twintrack.runs.store import StoreError, open_stores
+from twintrack.runs.stored_tallies import StoredTallies
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_refit_to_a_subset(cases, store):
     with pytest.raises(ValueError, match="no case matches 'X'"):
         read_tallies(store, only=["X"])
     with pytest.raises(ValueError, match="there are no cases"):
-        fit_tallies(Calibrator(), iter(()), "roi")
+        fit_tallies(Calibrator(), tallies.of([]), "roi")
 
 
 def test_band_over_cases_needs_them_kept(cases, store):
@@ -128,7 +129,7 @@ def test_leaving_one_out_is_fitting_the_others(cases, store, parameters):
         return read_tallies(store, **subset)[1]
 
     whole = fit_tallies(Calibrator(**parameters), tallies(), "roi")
-    left_out = dict(leave_one_out(whole, tallies, "roi"))
+    left_out = dict(leave_one_out(whole, tallies(), "roi"))
     assert list(left_out) == [case.name for case in cases]
     again = {**parameters, "bins": whole.n_bins_asked}
     for case, fitted in left_out.items():
@@ -136,7 +137,7 @@ def test_leaving_one_out_is_fitting_the_others(cases, store, parameters):
         assert fitted.map_ == expected.map_
         assert fitted.provenance_ == expected.provenance_
     with pytest.raises(ValueError, match="needs at least two cases, here 1"):
-        list(leave_one_out(whole, lambda: tallies(only=["*0"]), "roi"))
+        list(leave_one_out(whole, tallies(only=["*0"]), "roi"))
 
 
 def test_what_follows_a_fit_goes_by_what_its_map_was_made_with(cases, store):
@@ -147,9 +148,9 @@ def test_what_follows_a_fit_goes_by_what_its_map_was_made_with(cases, store):
         return read_tallies(store)[1]
 
     made = fit_tallies(Calibrator("single", bins=20, rater=2), tallies(), "roi")
-    expected = dict(leave_one_out(made, tallies, "roi")), band_over_cases(made, tallies())
+    expected = dict(leave_one_out(made, tallies(), "roi")), band_over_cases(made, tallies())
     made.set_params(target="mhr", bins=7, rater=0, ensemble={"members": 5})
-    found = dict(leave_one_out(made, tallies, "roi")), band_over_cases(made, tallies())
+    found = dict(leave_one_out(made, tallies(), "roi")), band_over_cases(made, tallies())
     for case, fitted in found[0].items():
         assert fitted.provenance_ == expected[0][case].provenance_
         assert fitted.map_ == expected[0][case].map_
@@ -243,12 +244,15 @@ def test_everything_that_decides_a_tally_is_in_its_options(changed):
     assert {field.name for field in dataclasses.fields(plain)} <= set(plain.options)
 
 
-def test_order_in_which_tallies_come_does_not_decide_the_folds(cases, store):
+def test_order_in_which_cases_come_does_not_decide_the_folds(cases, store):
     fit_cohort(cases, Calibrator(), TallyJob("roi"), store)
-    pairs = list(read_tallies(store)[1])
+    (opened,) = open_stores(store)
+    names = [case.name for case in cases]
     choices = [
-        fit_tallies(Calibrator(bins="auto", folds=2), iter(order), "roi").bin_choice_
-        for order in (pairs, pairs[::-1], [*pairs[3:], *pairs[:3]])
+        fit_tallies(
+            Calibrator(bins="auto", folds=2), StoredTallies(opened, order), "roi"
+        ).bin_choice_
+        for order in (names, names[::-1], [*names[3:], *names[:3]])
     ]
     assert choices[0] == choices[1] == choices[2]
 
@@ -303,9 +307,8 @@ def test_killed_at_any_moment_and_resumed_ends_the_same(
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 
-def test_only_the_sum_of_a_large_cohort_is_held():
-    tally = ScoreTally(3)
-    tally.update(np.linspace(0, 1, 100, dtype=np.float32), np.zeros((3, 100), np.uint8))
-    calibrator = fit_tallies(Calibrator(), ((f"case {k}", tally) for k in range(50)), "all")
+def test_only_the_sum_of_a_cohort_is_held(cases, store):
+    fit_cohort(cases, Calibrator(), TallyJob("roi"), store)
+    calibrator = fit_tallies(Calibrator(), read_tallies(store)[1], "roi")
     assert list(calibrator.tallies_) == [None]
-    assert (calibrator.n_cases_, calibrator.n_voxels_) == (50, 5000)
+    assert calibrator.n_cases_ == len(cases)

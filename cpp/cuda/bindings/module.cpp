@@ -15,6 +15,7 @@ void register_contact_angle(pybind11::module_& module);
 
 PYBIND11_MODULE(_cuda, module) {
   module.doc() = "TwinTrack's kernels for arrays in CUDA memory; use the names in `twintrack`.";
+  twintrack::bindings::translate_input_errors();
   twintrack::cuda::bindings::register_arrays(module);
   twintrack::cuda::bindings::register_devices(module);
   twintrack::cuda::bindings::register_score_tally(module);

@@ -27,6 +27,11 @@ def as_numbers(array: NDArray[Any]) -> NDArray[Any]:
     return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
+def dtype_name(dtype: np.dtype[Any] | str) -> str:
+    """Return the name of a dtype, "bfloat16" for a 2-byte void dtype."""
+    return str(dtype).replace("|V2", "bfloat16")
+
+
 def mask_value(
     mask: NDArray[Any], where: Callable[[tuple[int, ...]], str], before: Any = None
 ) -> Any:
@@ -82,6 +87,12 @@ def _unlike(mask: NDArray[Any], where: Callable[[tuple[int, ...]], str], before:
         f"{where(voxel)} is {found}{earlier}; a region is 0 where voxels do not count and one "
         "other value where they do: turn several labels into such a mask first"
     )
+
+
+def require_scores(dtype: str, name: str, what: str = "scores are probabilities:") -> None:
+    """Raise TypeError unless a dtype, by NumPy's name or "bfloat16", can be that of scores."""
+    if dtype not in ("float16", "bfloat16", "float32", "float64"):
+        raise TypeError(f"{name} has dtype {dtype}; {what} float16, bfloat16, float32 or float64")
 
 
 def require_mask_dtype(dtype: str, name: str) -> None:

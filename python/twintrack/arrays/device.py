@@ -16,21 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.arrays.backend import cuda_module
-from twintrack.arrays.checks import mask_value, require_mask_dtype, require_output
-from twintrack.arrays.libraries import (
-    device_copy,
-    device_empty_like,
-    device_kind,
-    plain_tensor,
-    refuse_gradient,
-    surely_a_mask,
-)
+from twintrack.arrays.libraries import device_kind, plain_tensor
 from twintrack.errors import InputError
 
 if TYPE_CHECKING:
     from twintrack import _cuda
-
-SCORE_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -74,20 +64,12 @@ class DeviceArray:
     @property
     def contiguous(self) -> bool:
         """Whether it is in C or in Fortran order without gaps."""
-        axes = [(n, step) for n, step in zip(self.shape, self.strides, strict=True) if n > 1]
-
-        def dense(axes: list[tuple[int, int]]) -> bool:
-            steps = [
-                self.itemsize * math.prod(n for n, _ in axes[k + 1 :]) for k in range(len(axes))
-            ]
-            return steps == [step for _, step in axes]
-
-        return 0 in self.shape or dense(axes) or dense(axes[::-1])
+        # Only looked at, as one of its axes, never read: the dummy holds one element.
+        dummy = np.empty(1, f"V{self.itemsize}")
+        return np.lib.stride_tricks.as_strided(dummy, self.shape, self.strides).flags.forc
 
     def split(self) -> list[DeviceArray]:
         """Return the arrays along the first axis."""
-        if not self.shape:
-            return []
         return [
             replace(
                 self,
@@ -96,8 +78,18 @@ class DeviceArray:
                 strides=self.strides[1:],
                 name=f"{self.name}[{i}]",
             )
-            for i in range(self.shape[0])
+            for i in range(self.shape[0] if self.shape else 0)
         ]
+
+    def __getitem__(self, box: Sequence[slice]) -> DeviceArray:
+        """Return the part inside of slices without steps, one an axis, as NumPy reads them."""
+        ranges = [range(n)[part] for n, part in zip(self.shape, box, strict=True)]
+        steps = zip(ranges, self.strides, strict=True)
+        return replace(
+            self,
+            pointer=self.pointer + sum(part.start * stride for part, stride in steps),
+            shape=tuple(len(part) for part in ranges),
+        )
 
     def fetched(self, stream: int) -> NDArray[Any]:
         """Return a copy in host memory with the same strides, after what is queued on `stream`.
@@ -118,28 +110,6 @@ class DeviceArray:
         return made
 
 
-@dataclass(frozen=True)
-class DeviceCase:
-    """The arrays of a case, on one device, and the stream to work on."""
-
-    score: DeviceArray
-    raters: list[DeviceArray]
-    region: DeviceArray | None
-    device: int
-    stream: int
-
-    def fetched(self) -> tuple[NDArray[Any], list[NDArray[Any]], NDArray[Any] | None]:
-        """Return copies of score, raters and region in host memory."""
-        region = None if self.region is None else self.region.fetched(self.stream)
-        raters = [rater.fetched(self.stream) for rater in self.raters]
-        return self.score.fetched(self.stream), raters, region
-
-    def compiled(self) -> tuple[_cuda.Array, list[_cuda.Array], _cuda.Array | None]:
-        """Return score, raters and region as the compiled module takes them."""
-        region = None if self.region is None else self.region.compiled()
-        return self.score.compiled(), [rater.compiled() for rater in self.raters], region
-
-
 def device_array(array: Any, name: str) -> DeviceArray:
     """Return what kernels need to know of `array`.
 
@@ -154,119 +124,6 @@ def device_array(array: Any, name: str) -> DeviceArray:
     if kind == "torch":
         return _of_torch(array, name)
     return _of_interface(array, name, kind)
-
-
-def device_case(score: Any, raters: Any, region: Any | None) -> DeviceCase:
-    """Return the arrays of a case, at least one of which is on a device.
-
-    Parameters
-    ----------
-    score, raters, region
-        As `ScoreTally.update` takes them.
-
-    Raises
-    ------
-    TypeError
-        If an array lies in host memory or has a dtype that it must not have.
-    ValueError
-        If the arrays lie on several devices, or there are no raters.
-    """
-    return _case(score, raters, region, None)[0]
-
-
-def device_vessels(score: Any, raters: Any, vessels: Any) -> tuple[DeviceCase, DeviceArray]:
-    """Return the arrays of a case and its map of vessels, at least one of which is on a device.
-
-    Errors as for `device_case`.
-    """
-    case, found = _case(score, raters, None, vessels)
-    assert found is not None  # noqa: S101 - it is given
-    return case, found
-
-
-def _case(
-    score: Any, raters: Any, region: Any | None, vessels: Any | None
-) -> tuple[DeviceCase, DeviceArray | None]:
-    stacked = not isinstance(raters, (list, tuple))
-    named = [("score", score)]
-    named += (
-        [("raters", raters)] if stacked else [(f"raters[{k}]", r) for k, r in enumerate(raters)]
-    )
-    optional = [(n, a) for n, a in (("region", region), ("vessels", vessels)) if a is not None]
-    arrays = _on_one_device(named + optional)
-    stream = _common_stream(arrays)
-    given = {array.name: array for array in arrays[len(named) :]}
-    arrays = arrays[: len(named)]
-    first = arrays[0]
-    _require_scores(first)
-    masks = arrays[1].split() if stacked else arrays[1:]
-    if not masks:
-        raise InputError("raters is empty: at least one rater mask is needed")
-    mask = given.get("region")
-    if mask is not None:
-        _require_mask(region, mask, stream)
-    return DeviceCase(first, masks, mask, first.device, stream), given.get("vessels")
-
-
-def device_result(score: Any, out: Any | None) -> tuple[DeviceArray, DeviceArray, Any, int]:
-    """Return the views of a score and of where its map goes, that array, and the stream.
-
-    `out` may be `score` itself. If it overlaps it in any other way, the view is that of a copy of
-    the score; the copy is kept alive by what the third item holds.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `device_case`, and if `out` cannot be written to.
-    """
-    if out is None:
-        if device_kind(score) is None:
-            raise TypeError("score is in host memory")
-        out = device_empty_like(score)
-    source, target = _on_one_device([("score", score), ("out", out)])
-    _require_scores(source)
-    _require_output(out, target)
-    held = (out, score)
-    same = source.pointer == target.pointer and source.strides == target.strides
-    if not same and _overlap(source, target):
-        copied = device_copy(score)
-        source = device_array(copied, "score")
-        held = (out, copied)
-    return source, target, held, _common_stream([source, target])
-
-
-def device_members(members: Sequence[Any], out: Any) -> tuple[list[DeviceArray], DeviceArray, int]:
-    """Return the views of an ensemble's members and of its score, and the stream.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `device_case`, and if `out` cannot be written to or overlaps a member.
-    """
-    named = [(f"members[{k}]", member) for k, member in enumerate(members)]
-    *views, target = _on_one_device([*named, ("out", out)])
-    for view in views:
-        if view.dtype not in SCORE_DTYPES:
-            raise TypeError(
-                f"{view.name} has dtype {view.dtype}; it must be float16, bfloat16, float32 or "
-                "float64"
-            )
-        if not view.shape:
-            raise InputError(f"{view.name} is a single value; its first axis is that of channels")
-        if _overlap(view, target):
-            raise InputError(f"out overlaps {view.name} in memory")
-    _require_output(out, target)
-    return views, target, _common_stream([*views, target])
-
-
-def device_part(array: DeviceArray, box: Sequence[tuple[int, int]]) -> DeviceArray:
-    """Return the part of an array with indices from the first to before the second of each axis."""
-    steps = zip(box, array.strides, strict=True)
-    return replace(
-        array,
-        pointer=array.pointer + sum(start * stride for (start, _), stride in steps),
-        shape=tuple(stop - start for start, stop in box),
-    )
 
 
 def _of_torch(tensor: Any, name: str) -> DeviceArray:
@@ -319,7 +176,16 @@ def _of_interface(array: Any, name: str, kind: str) -> DeviceArray:
     )
 
 
-def _on_one_device(named: Sequence[tuple[str, Any]]) -> list[DeviceArray]:
+def on_one_device(named: Sequence[tuple[str, Any]]) -> list[DeviceArray]:
+    """Return the views of arrays, at least one of which is on a device.
+
+    Raises
+    ------
+    TypeError
+        One lies in host memory, or no kernel can read it.
+    ValueError
+        They lie on several devices.
+    """
     # Names the first array on a device in messages about one that is not on the same.
     where, reference = next((n, a) for n, a in named if device_kind(a) is not None)
     home = device_array(reference, where).device
@@ -339,38 +205,10 @@ def _on_one_device(named: Sequence[tuple[str, Any]]) -> list[DeviceArray]:
     return arrays
 
 
-def _common_stream(arrays: Sequence[DeviceArray | None]) -> int:
-    # The first array's stream, or CUDA's default one, made to wait for those of the others.
-    first = arrays[0]
-    assert first is not None  # noqa: S101 - a score is always given
-    chosen = first.stream or 0
-    others = {a.stream for a in arrays if a is not None and a.stream is not None} - {chosen}
+def common_stream(arrays: Sequence[DeviceArray]) -> int:
+    """Return the first array's stream, or CUDA's default one, made to wait for the others'."""
+    chosen = arrays[0].stream or 0
+    others = {array.stream for array in arrays if array.stream is not None} - {chosen}
     for other in sorted(others):
-        cuda_module().wait_for(chosen, other, first.device)
+        cuda_module().wait_for(chosen, other, arrays[0].device)
     return chosen
-
-
-def _overlap(a: DeviceArray, b: DeviceArray) -> bool:
-    (a_low, a_high), (b_low, b_high) = a.extent, b.extent
-    return a_low < b_high and b_low < a_high
-
-
-def _require_mask(region: Any, view: DeviceArray, stream: int) -> None:
-    require_mask_dtype(view.dtype, "region")
-    if view.dtype == "bool" or 0 in view.shape or surely_a_mask(region, view.dtype):
-        return
-    # What is wrong, and where, is looked for in host memory.
-    mask_value(view.fetched(stream), lambda voxel: f"region{list(voxel)}")
-
-
-def _require_output(out: Any, view: DeviceArray) -> None:
-    refuse_gradient(out, view.name)
-    require_output(view.name, view.shape, view.strides, view.itemsize, view.writable)
-
-
-def _require_scores(score: DeviceArray) -> None:
-    if score.dtype not in SCORE_DTYPES:
-        raise TypeError(
-            f"score has dtype {score.dtype}; scores are probabilities: "
-            "float16, bfloat16, float32 or float64"
-        )

@@ -1,69 +1,28 @@
-"""Arrays in, arrays of the same kind out: NumPy, torch and CuPy.
+"""Arrays in host memory as NumPy's: whatever is given, and checked for what it is given as.
 
-Everything that crosses into the compiled core passes through here. Nothing is copied: the core
-takes any memory order and strides. bfloat16, which NumPy lacks, travels as a 2-byte void dtype.
-
-Functions that have a CUDA kernel ask `on_device` whether it is for them to compute; what the
-kernels take is made in `twintrack.arrays.device`.
+Nothing is copied: the core takes any memory order and strides. bfloat16, which NumPy lacks, travels
+as a 2-byte void dtype.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twintrack.arrays.backend import VARIABLE, cuda_module, forced_backend
-from twintrack.arrays.checks import as_numbers, mask_value, require_mask_dtype, require_output
-from twintrack.arrays.libraries import (
-    device_empty_like,
-    device_kind,
-    library_of,
-    plain_tensor,
-    refuse_gradient,
+from twintrack.arrays.backend import host_copy
+from twintrack.arrays.checks import (
+    as_numbers,
+    dtype_name,
+    mask_value,
+    require_mask_dtype,
+    require_output,
+    require_scores,
 )
+from twintrack.arrays.libraries import device_kind, library_of, plain_tensor, refuse_gradient
 from twintrack.errors import InputError
-
-
-def on_device(**arrays: Any) -> bool:
-    """Whether a function that has a CUDA kernel is to use it: any of its arrays lies on a device.
-
-    Parameters
-    ----------
-    **arrays
-        The function's array arguments by name: arrays, sequences of arrays, or None.
-
-    Raises
-    ------
-    TypeError
-        If the arrays are of the kind that ``TWINTRACK_BACKEND`` excludes, or lie on a device and
-        this TwinTrack was built without CUDA.
-    """
-    found = next(((n, a) for n, a in _named(arrays) if device_kind(a) is not None), None)
-    forced = forced_backend()
-    if found is None:
-        if forced == "cuda":
-            raise TypeError(
-                f"{next(iter(arrays))} is in host memory but {VARIABLE} is cuda: move it to a CUDA "
-                "device or unset the variable"
-            )
-        return False
-    name, array = found
-    if forced == "cpu":
-        raise TypeError(
-            f"{name} is on a CUDA device but {VARIABLE} is cpu: "
-            f"pass {_host_copy(array, name)} or unset the variable"
-        )
-    try:
-        cuda_module()
-    except ImportError as error:
-        raise TypeError(
-            f"{name} is on a CUDA device but this TwinTrack has no CUDA module ({error}): "
-            f"build it where nvcc is, or pass {_host_copy(array, name)}"
-        ) from error
-    return True
 
 
 def to_numpy(array: Any, name: str) -> NDArray[Any]:
@@ -86,7 +45,7 @@ def to_numpy(array: Any, name: str) -> NDArray[Any]:
     if device_kind(array) is not None:
         raise TypeError(
             f"{name} is on a CUDA device, for which this function has no kernel: "
-            f"pass {_host_copy(array, name)}"
+            f"pass {host_copy(array, name)}"
         )
     if library_of(array) == "torch":
         return _of_torch(array, name)
@@ -178,11 +137,7 @@ def refuse_masked(array: Any, name: str) -> None:
 def score_array(score: ArrayLike | Any) -> NDArray[Any]:
     """Return scores as the core takes them: float16, bfloat16, float32 or float64."""
     array = to_numpy(score, "score")
-    if array.dtype.kind != "f" and array.dtype != np.dtype("V2") and array.dtype.name != "bfloat16":
-        raise TypeError(
-            f"score has dtype {array.dtype}; scores are probabilities: "
-            "float16, bfloat16, float32 or float64"
-        )
+    require_scores(dtype_name(array.dtype), "score")
     return array
 
 
@@ -215,20 +170,9 @@ def region_array(region: ArrayLike | Any | None) -> NDArray[Any] | None:
     if region is None:
         return None
     array = to_numpy(region, "region")
-    require_mask_dtype("bfloat16" if array.dtype == "V2" else array.dtype.name, "region")
+    require_mask_dtype(dtype_name(array.dtype), "region")
     mask_value(array, lambda voxel: f"region{list(voxel)}")
     return array
-
-
-def empty_like(array: Any) -> Any:
-    """Return an uninitialised array of the same library, shape, dtype and memory order."""
-    if device_kind(array) is not None:
-        return device_empty_like(array)
-    if library_of(array) == "torch":
-        import torch
-
-        return torch.empty_like(array)
-    return np.empty_like(to_numpy(array, "score"))
 
 
 def _of_torch(tensor: Any, name: str) -> NDArray[Any]:
@@ -258,17 +202,3 @@ def _on_dlpack_device(array: Any) -> bool:
         and not isinstance(array, np.ndarray)
         and int(array.__dlpack_device__()[0]) not in (1, 3)
     )
-
-
-def _named(arrays: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, array in arrays.items():
-        if isinstance(array, (list, tuple)):
-            yield from ((f"{name}[{i}]", entry) for i, entry in enumerate(array))
-        else:
-            yield name, array
-
-
-def _host_copy(array: Any, name: str) -> str:
-    if device_kind(array) == "torch":
-        return f"{name}.cpu()"
-    return f"{name}.get()" if device_kind(array) == "cupy" else f"a copy of {name} in host memory"

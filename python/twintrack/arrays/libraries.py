@@ -7,9 +7,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from numpy.typing import NDArray
 
 from twintrack.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    #: An array of one library: what comes out is of the kind that went in.
+    Array = TypeVar("Array", NDArray[Any], torch.Tensor)
 
 # torch has hardly a function for wider unsigned integers.
 _COMPARED_BY_TORCH = {"uint8", "int8", "int16", "int32", "int64"} | {
@@ -61,81 +69,63 @@ def surely_a_mask(array: Any, dtype: str) -> bool:
     False also where it cannot tell, as for NaN and negative values. The array is not empty.
     """
     kind = device_kind(array)
-    if kind == "torch" and dtype in _COMPARED_BY_TORCH:
-        values = array.detach()
-        with _memory_errors():
-            return not bool(((values != 0) & (values != values.max())).any())
-    if kind == "cupy":
-        with array.device:
-            return not bool(((array != 0) & (array != array.max())).any())
-    return False
+    if kind == "other" or (kind == "torch" and dtype not in _COMPARED_BY_TORCH):
+        return False
+    with _library(array, "") as (_, values):
+        return not bool(((values != 0) & (values != values.max())).any())
 
 
-def device_empty_like(array: Any, float32: bool = False) -> Any:
+def empty_like(array: Any, float32: bool = False) -> Any:
     """Return an uninitialised array of the same library, device, shape, dtype and memory order.
 
-    Its dtype is float32 instead if that is asked for.
+    The array is torch's or on a device. The dtype is float32 instead if that is asked for.
     """
-    kind = device_kind(array)
-    if kind == "torch":
-        import torch
-
-        like = array.detach()
-        with _memory_errors():
-            return torch.empty_like(like, dtype=torch.float32 if float32 else None)
-    if kind == "cupy":
-        import cupy
-
-        with array.device:
-            return cupy.empty_like(array, dtype="float32" if float32 else None)
-    library = _namespace(array, "pass out=, an array to write to")
-    return (
-        library.empty_like(array, dtype=library.float32) if float32 else library.empty_like(array)
-    )
+    with _library(array, "pass out=, an array to write to") as (library, like):
+        return library.empty_like(like, dtype=_float32(library) if float32 else None)
 
 
-def device_zeros(array: Any, shape: Sequence[int]) -> Any:
+def zeros(array: Any, shape: Sequence[int]) -> Any:
     """Return a float32 array of zeros of the same library and device as `array`."""
-    kind = device_kind(array)
-    if kind == "torch":
-        import torch
-
-        with _memory_errors():
-            return torch.zeros(tuple(shape), dtype=torch.float32, device=array.device)
-    if kind == "cupy":
-        import cupy
-
-        with array.device:
-            return cupy.zeros(tuple(shape), "float32")
-    library = _namespace(array, "pass out=, an array to write to")
-    return library.zeros(tuple(shape), dtype=library.float32, device=array.device)
+    with _library(array, "pass out=, an array to write to") as (library, _):
+        where = {} if device_kind(array) == "cupy" else {"device": array.device}
+        return library.zeros(tuple(shape), dtype=_float32(library), **where)
 
 
 def device_copy(array: Any) -> Any:
-    """Return a copy of an array by its own library."""
-    kind = device_kind(array)
-    if kind == "torch":
-        with _memory_errors():
-            return array.detach().clone()
-    if kind == "cupy":
-        with array.device:
-            return array.copy()
+    """Return a copy of an array on a device by its own library."""
     hint = "out overlaps score in part; pass one that does not"
-    return _namespace(array, hint).asarray(array, copy=True)
+    with _library(array, hint) as (library, values):
+        if device_kind(array) == "other":
+            return library.asarray(values, copy=True)
+        return values.clone() if device_kind(array) == "torch" else values.copy()
 
 
 @contextlib.contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Raise torch's OutOfMemoryError, a RuntimeError that says the size, as a MemoryError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":
-            raise
-        raise MemoryError(str(error)) from error
+def _library(array: Any, otherwise: str) -> Iterator[tuple[Any, Any]]:
+    """Give the library of an array, ready to work where the array is, and the array's values.
 
+    torch's OutOfMemoryError, a RuntimeError that says the size, is raised as a MemoryError.
+    """
+    kind = library_of(array)
+    if kind == "torch":
+        import torch
 
-def _namespace(array: Any, otherwise: str) -> Any:
-    if not hasattr(array, "__array_namespace__"):
+        try:
+            yield torch, array.detach()
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            raise MemoryError(str(error)) from error
+    elif kind == "cupy":
+        import cupy
+
+        with array.device:
+            yield cupy, array
+    elif hasattr(array, "__array_namespace__"):
+        yield array.__array_namespace__(), array
+    else:
         raise TypeError(f"{type(array).__qualname__} says no way to make arrays: {otherwise}")
-    return array.__array_namespace__()
+
+
+def _float32(library: Any) -> Any:
+    return getattr(library, "float32", "float32")

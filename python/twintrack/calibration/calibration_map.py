@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
 from twintrack.arrays.backend import cuda_module
-from twintrack.arrays.device import device_result
-from twintrack.arrays.host import empty_like, on_device, output_array, real_numbers, score_array
+from twintrack.arrays.calls import DeviceCall, open_score
+from twintrack.arrays.host import real_numbers
 from twintrack.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
     from twintrack import _cuda
+    from twintrack.arrays.libraries import Array
 
 
 def isotonic(values: ArrayLike, weights: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -82,7 +84,13 @@ class CalibrationMap:
         """Calibrated probabilities of the knots."""
         return self._map.y
 
-    def __call__(self, score: ArrayLike, out: Any = None) -> Any:
+    @overload
+    def __call__(self, score: Array, out: Array | None = None) -> Array: ...
+    @overload
+    def __call__(
+        self, score: Sequence[Any] | float | np.floating[Any], out: None = None
+    ) -> NDArray[Any]: ...
+    def __call__(self, score: Any, out: Any = None) -> Any:
         """Map every score.
 
         Parameters
@@ -107,26 +115,18 @@ class CalibrationMap:
         TypeError
             For arrays in different memories or of a dtype that is none of those above.
         """
-        if on_device(score=score, out=out):
-            return self._map_on_device(score, out)
-        source = score_array(score)
-        result = empty_like(score) if out is None else out
-        target = output_array(result)
-        same = (
-            target.__array_interface__["data"] == source.__array_interface__["data"]
-            and target.strides == source.strides
-        )
-        if not same and np.may_share_memory(source, target):
-            source = source.copy()
-        self._map.apply(source, target)
-        return result
+        call = open_score(score, out)
+        if isinstance(call, DeviceCall):
+            source, target = call.inputs[0].compiled(), call.out.compiled()
+            self.compiled(on_device=True).apply(source, target, call.device, call.stream)
+        else:
+            self._map.apply(call.inputs[0], call.out)
+        return call.result
 
-    def _map_on_device(self, score: Any, out: Any) -> Any:
-        source, target, held, stream = device_result(score, out)
-        self._on_cuda().apply(source.compiled(), target.compiled(), source.device, stream)
-        return held[0]
-
-    def _on_cuda(self) -> _cuda.CalibrationMap:
+    def compiled(self, on_device: bool = False) -> Any:
+        """Return the map as a compiled module has it, the core or that of CUDA; made once."""
+        if not on_device:
+            return self._map
         if self._cuda_map is None:
             self._cuda_map = cuda_module().CalibrationMap(self.x.tolist(), self.y.tolist())
         return self._cuda_map
@@ -135,8 +135,6 @@ class CalibrationMap:
         if not isinstance(other, CalibrationMap):
             return NotImplemented
         return np.array_equal(self.x, other.x) and np.array_equal(self.y, other.y)
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"CalibrationMap of {len(self.x)} knots, {self.y[0]:.4g} to {self.y[-1]:.4g}"

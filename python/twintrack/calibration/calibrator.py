@@ -5,26 +5,29 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from twintrack.arrays.case import open_case
 from twintrack.arrays.case_arguments import naming_case, read_cases
 from twintrack.calibration.bin_choice import BinChoice, choose_bins
 from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.case_gatherer import CaseGatherer
 from twintrack.calibration.case_tallies import CaseTallies
 from twintrack.calibration.cut_refinement import refined_bins
+from twintrack.calibration.equal_mass import EqualMassBins
 from twintrack.calibration.fitted_on import FittedCase
-from twintrack.calibration.map_band import MapBand, bootstrap_band
+from twintrack.calibration.map_band import MapBand, maps_of_tallies, resampled_band
 from twintrack.calibration.map_cases import map_cases
 from twintrack.calibration.map_fit import IDENTITY, fit_map
-from twintrack.calibration.score_tally import EqualMassBins
 from twintrack.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+    from twintrack.arrays.libraries import Array
 
 # Of a calibrator file, but not provenance.
 FILE_FIELDS = ("format", "format_version", "knots", "fitted_on")
@@ -176,7 +179,7 @@ class Calibrator(CaseGatherer):
             try:
                 for index, case in enumerate(cases):
                     with naming_case(index, len(cases)):
-                        self._add(self._cases, *case, str(index))
+                        self._add(self._cases, open_case(*case), str(index))
                 self._fit_map(cases if self.exact else None)
             except BaseException:
                 for name in self.__dict__.keys() - before.keys():
@@ -271,12 +274,12 @@ class Calibrator(CaseGatherer):
             There are fewer than two cases, or some are there in sums of several alone, which cannot
             be drawn one by one: `twintrack.runs.case_band.band_over_cases` reads them from a store.
         """
-        at = np.linspace(0, 1, 1001) if scores is None else np.asarray(scores, np.float64)
         with self._lock:
-            cases, fitted, bins = self._tallies().each_case(), self.map_, self.n_bins_asked
-            made_with = self.made_with_
-        target, rater = made_with["target"], made_with["rater"]
-        return bootstrap_band(cases, fitted, at, bins, target, rater, resamples, level, seed)
+            cases, fitted, made_with = self._tallies().each_case(), self.map_, self.made_with_
+            maps = maps_of_tallies(
+                cases, self.n_bins_asked, made_with["target"], made_with["rater"]
+            )
+        return resampled_band(fitted, len(cases), maps, scores, resamples, level, seed)
 
     @property
     def n_bins_asked(self) -> int:
@@ -289,7 +292,17 @@ class Calibrator(CaseGatherer):
 
     # --- applying -----------------------------------------------------------------------------
 
-    def transform(self, score: ArrayLike | Sequence[ArrayLike], out: Any = None) -> Any:
+    @overload
+    def transform(self, score: Array, out: Array | None = None) -> Array: ...
+    @overload
+    def transform(self, score: Sequence[float], out: None = None) -> NDArray[Any]: ...
+    @overload
+    def transform(
+        self, score: Sequence[Array], out: Sequence[Array] | None = None
+    ) -> list[Array]: ...
+    @overload
+    def transform(self, score: Sequence[Sequence[Any]], out: None = None) -> list[NDArray[Any]]: ...
+    def transform(self, score: Any, out: Any = None) -> Any:
         """Calibrate scores: of an array, or of a list with one array per case, as `fit` takes them.
 
         Parameters
@@ -324,7 +337,8 @@ class Calibrator(CaseGatherer):
         stacked: bool | None = None,
     ) -> Any:
         """Fit and return the calibrated scores; arguments as in `fit`."""
-        return self.fit(score, raters, region, stacked=stacked).transform(score)
+        fitted: Any = self.fit(score, raters, region, stacked=stacked)
+        return fitted.transform(score)
 
     def torch_module(self) -> torch.nn.Module:
         """Return the map as a torch module; see `CalibrationMap.torch_module`."""

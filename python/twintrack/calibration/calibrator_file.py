@@ -30,14 +30,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from msgspec import Meta, Struct
 
 from twintrack.calibration.calibration_map import CalibrationMap
-from twintrack.calibration.map_fit import TARGETS
+from twintrack.calibration.fitted_on import FittedCases
+from twintrack.calibration.map_fit import TARGETS, Target
 from twintrack.errors import InputError
-from twintrack.files import replacing
+from twintrack.files import as_record, read_record, write_text
 from twintrack.version import __version__
 
 if TYPE_CHECKING:
@@ -46,6 +48,36 @@ if TYPE_CHECKING:
 FORMAT = "twintrack-calibrator"
 FORMAT_VERSION = 1
 LARGEST_FILE = 16 << 20  # bytes; 65000 knots take 3 MB
+
+_Count = Annotated[int, Meta(ge=0, description="be a whole number")]
+
+
+class _Version(Struct):
+    format_version: Annotated[int, Meta(ge=1, description="be a positive number")]
+
+
+class _Knots(Struct):
+    x: list[float]
+    y: list[float]
+
+
+class _Bins(Struct):
+    asked: Annotated[int, Meta(ge=1, description="be a number of at least 1")] = 250
+    made: _Count = 0
+    exact: Annotated[bool, Meta(description="be true or false")] = False
+
+
+class _CalibratorFile(Struct):
+    knots: Annotated[_Knots, Meta(description="hold the lists of numbers x and y")]
+    target: Annotated[Target, Meta(description=f"be one of {', '.join(TARGETS)}")]
+    raters: _Count
+    cases: _Count
+    voxels: _Count
+    rater: Annotated[_Count | None, Meta(description="be null or the number of a rater")] = None
+    region: Annotated[str | None, Meta(description="be null or a text")] = None
+    bins: _Bins | None = None
+    ensemble: Annotated[dict[str, Any] | None, Meta(description="be null or an object")] = None
+    fitted_on: FittedCases = None
 
 
 def write_calibrator(calibrator: Calibrator, path: Path) -> None:
@@ -65,8 +97,7 @@ def write_calibrator(calibrator: Calibrator, path: Path) -> None:
             f"{LARGEST_FILE:,}: there are {len(cases or ()):,} cases with a name",
             file=path,
         )
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def describe(calibrator: Calibrator) -> dict[str, Any]:
@@ -108,73 +139,38 @@ def read_calibrator(path: str | Path) -> Calibrator:
     ------
     FileNotFoundError
         If there is no such file.
-    ValueError
+    InputError
         If the file is no calibrator, is damaged, or has a newer format; names file and field.
     """
     from twintrack.calibration.calibrator import Calibrator
 
     path = Path(path)
-
-    def fail(reason: str) -> ValueError:
-        return InputError(f"{reason}", file=path)
-
-    size = path.stat().st_size
-    if size > LARGEST_FILE:
-        raise fail(f"{size:,} bytes is too large for a calibrator file")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise fail(f"not a JSON file ({error})") from error
+    content = read_record(path, object, LARGEST_FILE)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise fail(f"not a calibrator file: its format is not {FORMAT!r}")
-    version = content.get("format_version")
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise fail(f"format_version is {version!r}; it must be a positive number")
+        raise InputError(f"not a calibrator file: its format is not {FORMAT!r}", file=path)
+    version = as_record(content, _Version, path).format_version
     if version > FORMAT_VERSION:
-        raise fail(
+        raise InputError(
             f"format_version is {version}, this TwinTrack reads up to {FORMAT_VERSION}: "
-            "update TwinTrack"
+            "update TwinTrack",
+            file=path,
         )
-    knots = content.get("knots")
-    if not isinstance(knots, dict) or not all(
-        isinstance(knots.get(axis), list)
-        and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in knots[axis])
-        for axis in ("x", "y")
-    ):
-        raise fail("knots must hold the lists of numbers x and y")
+    record = as_record(content, _CalibratorFile, path)
     try:
-        fitted = CalibrationMap(knots["x"], knots["y"])
-    except (ValueError, OverflowError) as error:
-        raise fail(f"its knots are broken: {error}") from error
-    target = content.get("target")
-    if target not in TARGETS:
-        raise fail(f"target is {target!r}; it must be one of {', '.join(TARGETS)}")
-    for name in ("raters", "cases", "voxels"):
-        # bool is an int for isinstance; JSON has them apart.
-        if type(content.get(name)) is not int or content[name] < 0:
-            raise fail(f"{name} is {content.get(name)!r}; it must be a whole number")
-    bins, ensemble = content.get("bins"), content.get("ensemble")
-    if not (bins is None or isinstance(bins, dict)) or not (
-        ensemble is None or isinstance(ensemble, dict)
-    ):
-        raise fail("bins and ensemble must be objects or null")
-    rater = content.get("rater")
+        fitted = CalibrationMap(record.knots.x, record.knots.y)
+    except ValueError as error:
+        raise InputError(f"its knots are broken: {error}", file=path) from error
+    bins = record.bins or _Bins()
     calibrator = Calibrator(
-        target,
-        bins=bins.get("asked", 250) if bins else 250,
-        rater=rater if isinstance(rater, int) else 0,
-        exact=bool(bins.get("exact", False)) if bins else False,
-        region_rule=content.get("region"),
-        ensemble=ensemble,
+        record.target,
+        bins=bins.asked,
+        rater=record.rater or 0,
+        exact=bins.exact,
+        region_rule=record.region,
+        ensemble=record.ensemble,
     )
     try:
         calibrator.restore(fitted, content)
     except RecursionError as error:
-        raise fail("it is nested too deeply") from error
-    except ValueError as error:
-        raise fail(str(error)) from error
+        raise InputError("it is nested too deeply", file=path) from error
     return calibrator
-
-
-def _refuse(constant: str) -> None:
-    raise InputError(f"{constant} is no number of JSON")

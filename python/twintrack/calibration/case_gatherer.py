@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
-from twintrack.arrays.case_arguments import check_one_case, rater_list
+from twintrack.arrays.case import OpenCase, open_case
 from twintrack.calibration.case_tallies import CaseTallies
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.parameters import CalibratorParameters
@@ -79,9 +79,9 @@ class CaseGatherer(CalibratorParameters):
             As `fit`; nothing is added then.
         """
         self.check_parameters()
-        check_one_case(score, raters)
+        opened = open_case(score, raters, region)
         cases = self._begun()
-        self._add(cases, score, raters, region, case)
+        self._add(cases, opened, case)
         if case is not None:
             cases.record_cases([FittedCase.named(case)])
         self._added_to(cases)
@@ -165,15 +165,7 @@ class CaseGatherer(CalibratorParameters):
             raise InputError("this Calibrator holds no tallies: it is not fitted or was loaded")
         return self._cases
 
-    def _add(
-        self,
-        cases: CaseTallies,
-        score: ArrayLike,
-        raters: ArrayLike,
-        region: ArrayLike | None,
-        case: str | None,
-    ) -> None:
-        masks = rater_list(raters)
-        self._check_raters(len(masks))
-        rule = self.region_rule or ("all" if region is None else "mask")
-        cases.add_voxels(score, masks, region, case, rule)
+    def _add(self, cases: CaseTallies, opened: OpenCase, case: str | None) -> None:
+        self._check_raters(len(opened.raters))
+        rule = self.region_rule or ("all" if opened.region is None else "mask")
+        cases.add_voxels(opened, case, rule)

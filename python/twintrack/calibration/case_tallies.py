@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
+from twintrack.arrays.case import OpenCase
 from twintrack.arrays.numbers import whole_number
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.score_tally import ScoreTally
@@ -64,21 +65,20 @@ class CaseTallies:
                 if score is not None or name not in self._fitted_on:
                     self._fitted_on[name] = score
 
-    def add_voxels(
-        self, score: Any, masks: Sequence[Any], region: Any | None, case: str | None, rule: str
-    ) -> None:
+    def add_voxels(self, opened: OpenCase, case: str | None, rule: str) -> None:
         """Tally voxels of a case; nothing is changed if one of them is invalid.
 
         Raises as `ScoreTally.update`, and ValueError for another number of raters than before.
         """
+        raters = len(opened.raters)
         with self._lock:
-            self._check_raters(len(masks))
+            self._check_raters(raters)
             tally = self._tallies.get(case)
         if tally is None:
-            tally = ScoreTally(len(masks))
-        tally.update(score, masks, region)
+            tally = ScoreTally(raters)
+        tally.add_case(opened)
         with self._lock:
-            self._check_raters(len(masks))
+            self._check_raters(raters)
             held = self._tallies.setdefault(case, tally)
             self._regions.add(rule)
         if held is not tally:  # another thread began the case meanwhile

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from numpy.typing import ArrayLike
 
 from twintrack import _core
-from twintrack.arrays.case_arguments import check_one_case
-from twintrack.arrays.device import device_case
-from twintrack.arrays.host import on_device, rater_arrays, region_array, score_array
-from twintrack.calibration.score_tally import EqualMassBins, ScoreTally
+from twintrack.arrays.case import open_case
+from twintrack.calibration.equal_mass import EqualMassBins, bins_of_cells
+from twintrack.calibration.score_tally import ScoreTally
 
 
 def refined_bins(
     tally: ScoreTally,
     bins: int,
-    cases: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike | None]]
-    | Iterable[tuple[ArrayLike, ArrayLike, ArrayLike | None]],
+    cases: Iterable[tuple[ArrayLike, ArrayLike, ArrayLike | None]],
 ) -> EqualMassBins:
     """Return equal-mass bins cut between scores rather than between grid cells.
 
@@ -39,11 +37,8 @@ def refined_bins(
     """
     refinement = _core.CutRefinement(*tally.rows(), bins)
     while not refinement.done:
-        for score, raters, region in cases:
-            check_one_case(score, raters)
-            if on_device(score=score, raters=raters, region=region):
-                refinement.update(*device_case(score, raters, region).fetched())
-            else:
-                refinement.update(score_array(score), rater_arrays(raters), region_array(region))
+        for given in cases:
+            case = open_case(*given).on_host()
+            refinement.update(case.score, case.raters, case.region)
         refinement.advance()
-    return EqualMassBins(*_core.equal_mass_bins(*refinement.rows(), bins), asked=int(bins))
+    return bins_of_cells(refinement.rows(), bins)

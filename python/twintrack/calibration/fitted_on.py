@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args
 
-from twintrack.errors import InputError
+from msgspec import Meta, Struct
+
+from twintrack.files import as_record
 
 Kind = Literal["same_case", "same_score", "same_name", "other_score"]
 """How a case is among those that a map was fitted on.
@@ -69,18 +71,22 @@ class FittedCase(NamedTuple):
     def list_from_json(cls, content: Any) -> tuple[FittedCase, ...] | None:
         """Return the cases of a list of what `to_json` made, None for None.
 
-        Entries may have further fields. ValueError if it is something else.
+        Entries may have further fields. InputError if it is something else.
         """
-        if content is None:
-            return None
-        if not isinstance(content, list) or not all(
-            isinstance(entry, dict)
-            and isinstance(entry.get("case"), str)
-            and isinstance(entry.get("score"), (str, type(None)))
-            for entry in content
-        ):
-            raise InputError("fitted_on must be null or a list of objects with case and score")
-        return tuple(cls(entry["case"], entry.get("score")) for entry in content)
+        entries = as_record(content, FittedCases, place="fitted_on")
+        return None if entries is None else tuple(cls(one.case, one.score) for one in entries)
+
+
+class _Entry(Struct):
+    case: str
+    score: str | None = None
+
+
+FittedCases: TypeAlias = Annotated[
+    list[_Entry] | None,
+    Meta(description="be null or a list of objects with case and score"),
+]
+"""What `FittedCase.list_from_json` takes."""
 
 
 def find_overlap(
@@ -118,20 +124,11 @@ def find_overlap(
     return found
 
 
-def read_overlap(content: Any) -> Overlap | None:
-    """Return the `Overlap` that JSON gave, None for None; ValueError if it is something else."""
-    if content is None:
-        return None
-    if not isinstance(content, dict) or not all(
-        kind in get_args(Kind)
-        and isinstance(names, list)
-        and all(isinstance(name, str) for name in names)
-        for kind, names in content.items()
-    ):
-        raise InputError(
-            f"fitted_on must be null or an object of lists of cases: {', '.join(get_args(Kind))}"
-        )
-    return {kind: tuple(names) for kind, names in content.items()}
+OverlapRecord: TypeAlias = Annotated[
+    dict[Kind, tuple[str, ...]] | None,
+    Meta(description=f"be null or an object of lists of cases: {', '.join(get_args(Kind))}"),
+]
+"""`Overlap` as JSON has it; None if it is not known."""
 
 
 def count(overlap: Overlap) -> int:

@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from twintrack.arrays.calls import open_score, share_memory, view_of
 from twintrack.arrays.case_arguments import holds_cases, naming_case, refuse_iterator, shape_of
-from twintrack.arrays.device import device_array, device_result
-from twintrack.arrays.host import output_array, to_numpy
-from twintrack.arrays.libraries import device_kind
 from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.errors import InputError
-
-# Steps after which NumPy gives up looking for an element that two arrays share.
-_SEARCH = 100_000
 
 
 def map_cases(fitted: CalibrationMap, score: Any, out: Any | None = None) -> Any:
@@ -48,10 +41,7 @@ def _check_outs(fitted: CalibrationMap, scores: Sequence[Any], outs: Sequence[An
                 raise InputError(
                     f"out has shape {shape_of(out)} but score has shape {shape_of(score)}"
                 )
-            if device_kind(out) is None:
-                output_array(out)
-            else:
-                device_result(score, out)
+            open_score(score, out)
             fitted(score[:0], out[:0])  # their dtypes
     _refuse_shared(scores, outs)
     for number, score in enumerate(scores):
@@ -61,29 +51,11 @@ def _check_outs(fitted: CalibrationMap, scores: Sequence[Any], outs: Sequence[An
 
 def _refuse_shared(scores: Sequence[Any], outs: Sequence[Any]) -> None:
     """Raise ValueError if writing a case would change another's score or result."""
-    read, written = ([_extent(array) for array in arrays] for arrays in (scores, outs))
+    read, written = ([view_of(array, "score") for array in arrays] for arrays in (scores, outs))
     for number, target in enumerate(written):
         for other in range(len(outs)):
             for name, array in (("score", read[other]), ("out", written[other])):
-                if other != number and _share(target, array):
+                if other != number and share_memory(target, array):
                     raise InputError(
                         f"out[{number}] shares memory with {name}[{other}], which is another case's"
                     )
-
-
-def _extent(array: Any) -> Any:
-    """Return the first address of an array on a device and the one after its last; else a view."""
-    if device_kind(array) is not None:
-        return device_array(array, "score").extent
-    return to_numpy(array, "score")
-
-
-def _share(a: Any, b: Any) -> bool:
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        return bool(a[0] < b[1] and b[0] < a[1])
-    if isinstance(a, tuple) or isinstance(b, tuple):
-        return False
-    try:
-        return np.shares_memory(a, b, max_work=_SEARCH)  # type: ignore[arg-type]
-    except np.exceptions.TooHardError:
-        return True

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from twintrack import _core
 from twintrack.calibration.calibration_map import CalibrationMap
-from twintrack.calibration.score_tally import EqualMassBins
+from twintrack.calibration.equal_mass import EqualMassBins
 
 Target = Literal["mhr", "single", "hard", "none"]
 TARGETS: tuple[Target, ...] = get_args(Target)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,55 +16,37 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+@dataclass(eq=False, repr=False)
 class CalibratorParameters:
     """Parameters of a `Calibrator`, which describes them."""
 
-    def __init__(
-        self,
-        target: Target = "mhr",
-        bins: int | Literal["auto"] = 250,
-        rater: int = 0,
-        *,
-        exact: bool = False,
-        folds: int = 5,
-        seed: int = 0,
-        region_rule: str | None = None,
-        ensemble: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.target = target
-        self.bins = bins
-        self.rater = rater
-        self.exact = exact
-        self.folds = folds
-        self.seed = seed
-        self.region_rule = region_rule
-        self.ensemble = ensemble
+    target: Target = "mhr"
+    bins: int | Literal["auto"] = 250
+    rater: int = 0
+    _: KW_ONLY
+    exact: bool = False
+    folds: int = 5
+    seed: int = 0
+    region_rule: str | None = None
+    ensemble: Mapping[str, Any] | None = None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 - no nested parts
         """Return the parameters by name."""
-        return {name: getattr(self, name) for name in self._parameter_names()}
+        return {field.name: getattr(self, field.name) for field in fields(CalibratorParameters)}
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name; ValueError for a name that is none."""
-        names = self._parameter_names()
+        names = self.get_params()
         for name, value in params.items():
             if name not in names:
                 raise InputError(f"Calibrator has no parameter {name!r}; it has {', '.join(names)}")
             setattr(self, name, value)
         return self
 
-    @classmethod
-    def _parameter_names(cls) -> list[str]:
-        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
-
     def __repr__(self) -> str:
-        defaults = inspect.signature(type(self).__init__).parameters
-        shown = [
-            f"{name}={value!r}"
-            for name, value in self.get_params().items()
-            if value != defaults[name].default
-        ]
-        return f"Calibrator({', '.join(shown)})"
+        default = CalibratorParameters().get_params()
+        changed = {n: v for n, v in self.get_params().items() if v != default[n]}
+        return f"Calibrator({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
 
     def __sklearn_tags__(self) -> Any:
         # Only scikit-learn calls this, so it is there; it is no dependency of ours.

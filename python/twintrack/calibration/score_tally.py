@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,53 +12,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
 from twintrack.arrays.backend import cuda_module
-from twintrack.arrays.case_arguments import check_one_case
-from twintrack.arrays.device import device_case
-from twintrack.arrays.host import on_device, rater_arrays, region_array, score_array
+from twintrack.arrays.case import DeviceCase, OpenCase, open_case
 from twintrack.arrays.numbers import whole_number
+from twintrack.calibration.equal_mass import EqualMassBins, bins_of_cells
 from twintrack.errors import InputError
-from twintrack.files import naming, replacing
+from twintrack.files import naming
 
 if TYPE_CHECKING:
     from twintrack import _cuda
 
-FORMAT = "twintrack-score-tally"
-FORMAT_VERSION = 1
+KIND = "score tally"
 _LARGEST_FILE = 1 << 28  # bytes of all arrays; 255 raters in every cell take 249 million
-
-
-@dataclass(frozen=True)
-class EqualMassBins:
-    """Bins of equally many voxels, ascending in score.
-
-    Attributes
-    ----------
-    count : (B,) uint64
-        Voxels in each bin.
-    mean_score : (B,) float64
-        Mean score of each bin.
-    votes : (B, N) uint64
-        Voxels of each bin that each rater marked.
-    asked : int
-        Number of bins asked for. B is smaller where a block of equal scores holds more voxels than
-        a bin should: such a block is never split.
-    """
-
-    count: NDArray[np.uint64]
-    mean_score: NDArray[np.float64]
-    votes: NDArray[np.uint64]
-    asked: int
-
-    def __len__(self) -> int:
-        return len(self.count)
-
-    @property
-    def mhr(self) -> NDArray[np.float64]:
-        """Mean human response of each bin: the mean over its voxels and all raters."""
-        mhr: NDArray[np.float64] = self.votes.sum(axis=1) / (
-            self.count * np.float64(self.votes.shape[1])
-        )
-        return mhr
 
 
 class ScoreTally:
@@ -155,29 +118,21 @@ class ScoreTally:
         for since an invalid voxel must be reported. The sums stay on the device until they are
         asked for.
         """
-        check_one_case(score, raters)
-        there = on_device(score=score, raters=raters, region=region)
+        return self.add_case(open_case(score, raters, region))
+
+    def add_case(self, case: OpenCase) -> ScoreTally:
+        """Add the voxels of a case whose arrays are converted; raises as `update`."""
         with self._lock:
             dense = self._dense_table()
-            if there:
-                self._update_on_device(score, raters, region)
+            if isinstance(case, DeviceCase):
+                if case.device not in self._on_devices:
+                    made = cuda_module().ScoreTally(self._raters, case.device, case.stream)
+                    self._on_devices[case.device] = made
+                self._on_devices[case.device].update(*case.compiled(), case.stream)
             else:
-                dense.update(score_array(score), rater_arrays(raters), region_array(region))
+                dense.update(case.score, case.raters, case.region)
             self._rows = None
         return self
-
-    def _update_on_device(self, score: Any, raters: Any, region: Any | None) -> None:
-        case = device_case(score, raters, region)
-        tally = self._on_devices.get(case.device)
-        if tally is None:
-            tally = cuda_module().ScoreTally(self._raters, case.device, case.stream)
-            self._on_devices[case.device] = tally
-        tally.update(
-            case.score.compiled(),
-            [rater.compiled() for rater in case.raters],
-            None if case.region is None else case.region.compiled(),
-            case.stream,
-        )
 
     def __iadd__(self, other: ScoreTally) -> ScoreTally:
         if other.raters != self.raters:
@@ -203,8 +158,6 @@ class ScoreTally:
             return False
         mine, theirs = self.rows(), other.rows()
         return np.array_equal(mine[0], theirs[0]) and np.array_equal(mine[1], theirs[1])
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"ScoreTally(raters={self.raters}): {self.voxels} voxels in {len(self.cells)} cells"
@@ -239,21 +192,14 @@ class ScoreTally:
         ValueError
             If the tally is empty or `bins` is less than 1.
         """
-        bins = whole_number(bins, "bins", 1)
-        return EqualMassBins(*_core.equal_mass_bins(*self.rows(), bins), asked=bins)
+        return bins_of_cells(self.rows(), bins)
 
     def save(self, path: str | Path) -> None:
         """Write the tally to an npz file, whole or not at all."""
+        from twintrack.volumes.tally_files import write_tally  # nibabel takes its time
+
         cells, sums = self.rows()
-        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                format=np.array(FORMAT),
-                format_version=np.array(FORMAT_VERSION),
-                grid_cells=np.array(_core.GRID_CELLS),
-                cells=cells,
-                sums=sums,
-            )
+        write_tally(Path(path), KIND, grid_cells=_core.GRID_CELLS, cells=cells, sums=sums)
 
     @classmethod
     def load(cls, path: str | Path) -> ScoreTally:
@@ -266,24 +212,11 @@ class ScoreTally:
         ValueError
             If the file is no tally, is damaged, or comes from a newer version; names the file.
         """
-        from twintrack.volumes.numpy_files import read_arrays  # nibabel takes its time
+        from twintrack.volumes.tally_files import read_tally
 
         path = Path(path)
-        found = read_arrays(path, _LARGEST_FILE)
+        found = read_tally(path, KIND, ("grid_cells", "cells", "sums"), _LARGEST_FILE)
         with naming(path):
-            if str(found.get("format")) != FORMAT:
-                raise InputError("it is not a score tally")
-            missing = [
-                n for n in ("format_version", "grid_cells", "cells", "sums") if n not in found
-            ]
-            if missing:
-                raise InputError(f"it is a damaged score tally: {', '.join(missing)} missing")
-            version = int(found["format_version"])
-            if version > FORMAT_VERSION:
-                raise InputError(
-                    f"it has format version {version}, this TwinTrack reads up to "
-                    f"{FORMAT_VERSION}: update TwinTrack"
-                )
             if int(found["grid_cells"]) != _core.GRID_CELLS:
                 raise InputError("it was made on another score grid")
             return cls.from_rows(found["cells"], found["sums"])

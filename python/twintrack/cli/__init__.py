@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import os
 import signal
 import sys
@@ -18,7 +17,7 @@ from typing import Annotated, NamedTuple, NoReturn
 
 import typer
 
-from twintrack.cli.groups import spread
+from twintrack.cli.groups import spread, summary_of
 from twintrack.cli.reporting import print_error
 from twintrack.version import __version__
 
@@ -63,8 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if the command could not be carried out, 128 + signal if it was stopped by one.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    before = {n: signal.signal(n, _interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         if arguments and arguments[0] in _available():
             name = arguments[0]
@@ -76,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         print_error(error)
         sys.exit(2)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     sys.exit(0)
 
 
@@ -97,11 +98,8 @@ def command_app(name: str) -> typer.Typer:
             f"{name} needs the package {error.name}: pip install 'twintrack[{extra}]'"
         ) from error
     function = getattr(module, name)
-    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     app = _app()
-    app.command(name, help="\n\n".join(" ".join(text.split()) for text in paragraphs))(
-        spread(function)
-    )
+    app.command(name, help=summary_of(function))(spread(function))
     return app
 
 

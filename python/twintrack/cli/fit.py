@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
@@ -16,159 +16,130 @@ from twintrack.errors import InputError
 
 if TYPE_CHECKING:
     from twintrack.calibration.calibrator import Calibrator
+    from twintrack.calibration.map_band import MapBand
     from twintrack.runs.store import Failure
+    from twintrack.runs.stored_tallies import StoredTallies
 
-_MAP = "Map"
+Target = Literal["mhr", "single", "hard", "none"]
 
 
-class Target(str, Enum):
-    """What a calibrated score estimates."""
+@dataclass(frozen=True)
+class Map:
+    """What is fitted, to which cases.
 
-    mhr = "mhr"
-    single = "single"
-    hard = "hard"
-    none = "none"
+    Attributes
+    ----------
+    target
+        What a calibrated score estimates: the mean human response (mhr), one rater's answer
+        (single), the average of one map per rater (hard), or nothing (none, the identity).
+    rater
+        The rater that --target single follows: 1 is rater_1.
+    bins
+        Number of equal-mass bins, or auto: chosen by cross-validation over the cases.
+    exact
+        Read the voxels twice and place the cuts between bins exactly. Needless for 16-bit scores.
+    folds
+        Folds of --bins auto.
+    seed
+        Seed of --bins auto and --band.
+    region
+        Which voxels count: inside the roi mask, inside the box around all annotations (grown by 20
+        voxels), or all. By default roi if every case has a mask, else box. With all on whole CTs
+        the tumour is lost in the last bin.
+    average
+        How the ensemble was averaged (probabilities or logits): recorded with the map.
+    only
+        Fit to this case alone, or to those that match a pattern such as 'A*'. May be repeated.
+    without
+        Leave out this case, or those that match a pattern. May be repeated.
+    leave_one_out
+        Also write to this folder, for every case, CASE.json fitted to all the others.
+    band
+        Also write to this CSV file the map with its 95% band over resampled cases.
+    """
+
+    panel: ClassVar[str] = "Map"
+
+    target: Target = "mhr"
+    rater: Annotated[int, typer.Option(min=1)] = 1
+    bins: str = "250"
+    exact: bool = False
+    folds: Annotated[int, typer.Option(min=2)] = 5
+    seed: Annotated[int, typer.Option(min=0)] = 0
+    region: options.Region | None = None
+    average: str | None = None
+    only: list[str] | None = None
+    without: list[str] | None = None
+    leave_one_out: Path | None = None
+    band: Path | None = None
+
+    def calibrator(self) -> Calibrator:
+        """Return an unfitted calibrator with these parameters."""
+        from twintrack.calibration.calibrator import Calibrator
+
+        if self.average not in (None, "probabilities", "logits"):
+            raise InputError(
+                "it must be probabilities or logits", argument="--average", value=self.average
+            )
+        calibrator = Calibrator(
+            self.target,
+            bins=_bins(self.bins),
+            rater=self.rater - 1,
+            exact=self.exact,
+            folds=self.folds,
+            seed=self.seed,
+            ensemble=None if self.average is None else {"average": self.average},
+        )
+        calibrator.check_parameters()
+        return calibrator
+
+    def tallies(self, store: Path, region: str | None) -> tuple[Mapping[str, Any], StoredTallies]:
+        """Return what `read_tallies` finds in a store of the cases that are asked for."""
+        from twintrack.runs.fit import read_tallies
+
+        return read_tallies(store, region=region, only=self.only or (), without=self.without or ())
+
+    def check_number(self, cases: int) -> None:
+        """Refuse, before anything is written, what a single case cannot give."""
+        among_cases = {
+            "--band": self.band is not None,
+            "--leave-one-out": self.leave_one_out is not None,
+            "--bins auto": self.bins == "auto" and self.target != "none",
+        }
+        for option, asked in among_cases.items():
+            if asked and cases < 2:
+                raise InputError(
+                    f"{option} compares cases, so it needs at least two, here {cases}: leave out "
+                    f"{option}, or fit to more cases"
+                )
+
+
+@dataclass(frozen=True)
+class FitRunning(Running):
+    """How fit goes through the cases.
+
+    Attributes
+    ----------
+    skip_broken
+        Leave out cases that cannot be read. By default they are an error.
+    store
+        Folder that keeps the tallies. By default beside -o: NAME.tallies.
+    """
+
+    panel: ClassVar[str] = RUNNING
+
+    skip_broken: bool = False
+    store: Path | None = None
 
 
 def fit(
-    output: Annotated[
-        Path, typer.Option("-o", help="Calibrator file to write (JSON).", show_default=False)
-    ],
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            "-i",
-            help="The cohort: a manifest (CSV with the columns case, score, rater_1, rater_2, …, "
-            "and roi if there are masks), or a folder with the annotations of each case, which "
-            "needs -p; predictions without annotations are left out.",
-            show_default=False,
-        ),
-    ] = None,
-    tallies: Annotated[
-        Path | None,
-        typer.Option(
-            "--tallies",
-            help="Instead of -i: the store of an earlier fit. No voxel is read again, so other "
-            "targets, bins and subsets of the cases take moments.",
-            show_default=False,
-        ),
-    ] = None,
-    target: Annotated[
-        Target,
-        typer.Option(
-            help="What a calibrated score estimates: the mean human response (mhr), one rater's "
-            "answer (single), the average of one map per rater (hard), or nothing (none, the "
-            "identity).",
-            rich_help_panel=_MAP,
-        ),
-    ] = Target.mhr,
-    rater: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="The rater that --target single follows: 1 is rater_1.",
-            rich_help_panel=_MAP,
-        ),
-    ] = 1,
-    bins: Annotated[
-        str,
-        typer.Option(
-            help="Number of equal-mass bins, or auto: chosen by cross-validation over the cases.",
-            rich_help_panel=_MAP,
-        ),
-    ] = "250",
-    exact: Annotated[
-        bool,
-        typer.Option(
-            "--exact",
-            help="Read the voxels twice and place the cuts between bins exactly. Needless for "
-            "16-bit scores.",
-            rich_help_panel=_MAP,
-        ),
-    ] = False,
-    folds: Annotated[
-        int, typer.Option(min=2, help="Folds of --bins auto.", rich_help_panel=_MAP)
-    ] = 5,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of --bins auto and --band.", rich_help_panel=_MAP)
-    ] = 0,
-    region: Annotated[
-        options.Region | None,
-        typer.Option(
-            help="Which voxels count: inside the roi mask, inside the box around all annotations "
-            "(grown by 20 voxels), or all. By default roi if every case has a mask, else box. With "
-            "all on whole CTs the tumour is lost in the last bin.",
-            show_default=False,
-            rich_help_panel=_MAP,
-        ),
-    ] = None,
-    average: Annotated[
-        str | None,
-        typer.Option(
-            help="How the ensemble was averaged (probabilities or logits): recorded with the map.",
-            show_default=False,
-            rich_help_panel=_MAP,
-        ),
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Fit to this case alone, or to those that match a pattern such as 'A*'. May be "
-            "repeated.",
-            show_default=False,
-            rich_help_panel=_MAP,
-        ),
-    ] = None,
-    without: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Leave out this case, or those that match a pattern. May be repeated.",
-            show_default=False,
-            rich_help_panel=_MAP,
-        ),
-    ] = None,
-    leave_one_out: Annotated[
-        Path | None,
-        typer.Option(
-            "--leave-one-out",
-            help="Also write to this folder, for every case, CASE.json fitted to all the others.",
-            show_default=False,
-            rich_help_panel=_MAP,
-        ),
-    ] = None,
-    band: Annotated[
-        Path | None,
-        typer.Option(
-            "--band",
-            help="Also write to this CSV file the map with its 95% band over resampled cases.",
-            show_default=False,
-            rich_help_panel=_MAP,
-        ),
-    ] = None,
-    predictions: options.Predictions = None,
-    raters: options.RaterPattern = options.RATERS,
-    roi: options.RoiPattern = options.ROI,
-    tumour: options.Tumour = "1",
-    ignore_header: options.IgnoreHeader = False,
-    skip_broken: Annotated[
-        bool,
-        typer.Option(
-            "--skip-broken",
-            help="Leave out cases that cannot be read. By default they are an error.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = False,
-    store: Annotated[
-        Path | None,
-        typer.Option(
-            "--store",
-            help="Folder that keeps the tallies. By default beside -o: NAME.tallies.",
-            show_default=False,
-            rich_help_panel=RUNNING,
-        ),
-    ] = None,
+    output: Annotated[Path, typer.Option("-o")],
+    source: Annotated[Path | None, typer.Option("-i")] = None,
+    tallies: Path | None = None,
     *,
-    run: Running,
+    asked: Map,
+    files: options.CohortFiles,
+    run: FitRunning,
     telling: options.Telling,
 ) -> None:
     """Fit a calibrator: the map from score to the fraction of experts who would mark the voxel.
@@ -176,118 +147,143 @@ def fit(
     Every case is read once and reduced to a tally, which is kept: a run that was interrupted goes
     on where it was, and twintrack fit --tallies fits again without reading a voxel. The calibrator
     has digests of the cases' names and scores, by which twintrack evaluate knows them again.
+
+    Parameters
+    ----------
+    output
+        Calibrator file to write (JSON).
+    source
+        The cohort: a manifest (CSV with the columns case, score, rater_1, rater_2, …, and roi if
+        there are masks), or a folder with the annotations of each case, which needs -p; predictions
+        without annotations are left out.
+    tallies
+        Instead of -i: the store of an earlier fit. No voxel is read again, so other targets, bins
+        and subsets of the cases take moments.
     """
-    from twintrack.calibration.calibrator import Calibrator
-    from twintrack.cohort.score_records import join_ensembles
     from twintrack.files import check_file_place, check_folder_place
     from twintrack.runs import fit as runs
-    from twintrack.runs.engine import notes_of
+    from twintrack.runs.case_band import band_over_cases
 
     report = telling.report()
-    if (source is None) == (tallies is None):
-        raise InputError("give either -i (a cohort) or --tallies (the store of an earlier fit)")
-    if average not in (None, "probabilities", "logits"):
-        raise InputError(f"--average is {average!r}; it must be probabilities or logits")
-    for file in (output, band):
+    for file in (output, asked.band):
         if file is not None:
             check_file_place(file)
-    if tallies is None:
-        store = store or output.with_name(f"{output.stem}.tallies")
-    for folder in (leave_one_out, store):
+    store = tallies or run.store or output.with_name(f"{output.stem}.tallies")
+    for folder in (asked.leave_one_out, store if tallies is None else run.store):
         if folder is not None:
             check_folder_place(folder)
     _check_apart(
-        {"-o": output, "--band": band},
-        {"-i": source, "--leave-one-out": leave_one_out, "--store": store},
+        {"-o": output, "--band": asked.band},
+        {
+            "-i": source,
+            "--leave-one-out": asked.leave_one_out,
+            "--store": store if tallies is None else run.store,
+        },
     )
-    calibrator = Calibrator(
-        target.value,
-        bins=_bins(bins),
-        rater=rater - 1,
-        exact=exact,
-        folds=folds,
-        seed=seed,
-        ensemble=None if average is None else {"average": average},
-    )
-    calibrator.check_parameters()
-    among_cases = {
-        "--band": band is not None,
-        "--leave-one-out": leave_one_out is not None,
-        "--bins auto": calibrator.bins == "auto" and target is not Target.none,
-    }
-    if tallies is None and run.parts > 1 and (band or leave_one_out):
-        raise InputError(
-            "a part of a run (-num_parts) only tallies: leave out --band and --leave-one-out, and "
-            f"give them after all parts to twintrack fit --tallies {store} -o {output}"
-        )
+    calibrator = asked.calibrator()
     failures: list[Failure] = []
-    if tallies is not None:
-        if exact:
-            raise InputError("--exact reads the voxels again: give the cohort (-i), not --tallies")
-        made_with, found = runs.read_tallies(
-            tallies,
-            region=None if region is None else region.value,
-            only=only or (),
-            without=without or (),
-        )
-        _check_number(len(found), among_cases)
-        known = [("of the tallies", made_with["ensemble"] or {})]
-        calibrator.set_params(ensemble=join_ensembles(known, calibrator.ensemble))
-        store, rule = tallies, made_with["region"]
-        runs.fit_tallies(calibrator, found, rule)
-    else:
-        assert source is not None  # noqa: S101 - one of the two was given
-
-        def left_out(names: list[str]) -> None:
-            report.warn(
-                f"{len(names)} predictions have no annotations in {source} and are left out: "
-                f"{', '.join(names[:3])}{', …' * (len(names) > 3)}"
-            )
-
-        cohort = options.read_cohort(
-            source, predictions, raters, None, roi, only=only, without=without, left_out=left_out
-        )
-        rule = region.value if region is not None else runs.default_region(cohort)
-        _check_number(len(cohort), among_cases)
-        if target is Target.single and cohort and rater > len(cohort[0].raters):
-            raise InputError(f"--rater is {rater}, but there are {len(cohort[0].raters)} raters")
-        cases = run.part_of(cohort)
-        job = runs.TallyJob(rule, options.classes(tumour), ignore_header)
-        assert store is not None  # noqa: S101 - beside -o by default
-        if run.dry_run:
-            run.print_plan(report, cases, job, store)
+    if source is not None and tallies is None:
+        tallied = _fit_cohort(report, calibrator, asked, source, files, run, store, output)
+        if tallied is None:
             return
-        if run.parts > 1:
-            with run.settings(report) as settings:
-                outcomes, _ = runs.tally_cohort(cases, job, store, settings, cohort)
-            failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
-            _warn_of_marks(report, runs.marked_outside(outcomes))
-            report.warn_of_notes(notes_of(outcomes))
-            runs.check_failures(failures, len(cases), skip_broken)
-            report.result(
-                f"Part {run.part} of {run.parts} is tallied",
-                [("store", store), ("then", f"twintrack fit --tallies {store} -o {output}")],
-                store=str(store),
-            )
-            raise typer.Exit(1 if failures else 0)
-        with run.settings(report) as settings:
-            fitted = runs.fit_cohort(
-                cases, calibrator, job, store, skip_broken=skip_broken, settings=settings
-            )
-        failures = fitted.failures
-        _warn_of_marks(report, fitted.marked_outside)
-        report.warn_of_notes(fitted.notes)
-        _check_number(len(cases) - len(failures), among_cases)
+        region, failures = tallied
+    elif tallies is not None and source is None:
+        region = _fit_tallies(calibrator, asked, tallies)
+    else:
+        raise InputError("give either -i (a cohort) or --tallies (the store of an earlier fit)")
     # The calibrator comes last: where it is, everything is that was asked for with it.
-    if leave_one_out is not None or band is not None:
-        assert store is not None  # noqa: S101 - of this run, or given as --tallies
-        where = {"region": rule, "only": only or (), "without": without or ()}
-        if leave_one_out is not None:
-            _leave_one_out(calibrator, store, where, leave_one_out)
-        if band is not None:
-            _band(calibrator, store, where, band, seed)
+    if asked.leave_one_out is not None or asked.band is not None:
+        _, found = asked.tallies(store, region)
+        if asked.leave_one_out is not None:
+            asked.leave_one_out.mkdir(parents=True, exist_ok=True)
+            for case, fitted in runs.leave_one_out(calibrator, found, region):
+                fitted.save(asked.leave_one_out / f"{case}.json")
+        if asked.band is not None:
+            _write_band(asked.band, band_over_cases(calibrator, found, seed=asked.seed))
     calibrator.save(output)
     _tell(report, calibrator, output, failures)
+    raise typer.Exit(1 if failures else 0)
+
+
+def _fit_tallies(calibrator: Calibrator, asked: Map, store: Path) -> str:
+    """Fit to stored tallies, and return which voxels they counted."""
+    from twintrack.cohort.score_records import join_ensembles
+    from twintrack.runs import fit as runs
+
+    if asked.exact:
+        raise InputError("--exact reads the voxels again: give the cohort (-i), not --tallies")
+    made_with, found = asked.tallies(store, asked.region)
+    asked.check_number(len(found))
+    known = [("of the tallies", made_with["ensemble"] or {})]
+    calibrator.set_params(ensemble=join_ensembles(known, calibrator.ensemble))
+    region: str = made_with["region"]
+    runs.fit_tallies(calibrator, found, region)
+    return region
+
+
+def _fit_cohort(
+    report: Report,
+    calibrator: Calibrator,
+    asked: Map,
+    source: Path,
+    files: options.CohortFiles,
+    run: FitRunning,
+    store: Path,
+    output: Path,
+) -> tuple[str, list[Failure]] | None:
+    """Tally a cohort and fit to it; return which voxels counted, and the failures.
+
+    None if nothing was fitted, as only the plan was asked for or a part of the cohort was tallied.
+    """
+    from twintrack.runs import fit as runs
+    from twintrack.runs.engine import notes_of
+
+    then = f"twintrack fit --tallies {store} -o {output}"
+    if run.parts > 1 and (asked.band or asked.leave_one_out):
+        raise InputError(
+            "a part of a run (-num_parts) only tallies: leave out --band and --leave-one-out, and "
+            f"give them after all parts to {then}"
+        )
+
+    def left_out(names: list[str]) -> None:
+        report.warn(
+            f"{len(names)} predictions have no annotations in {source} and are left out: "
+            f"{', '.join(names[:3])}{', …' * (len(names) > 3)}"
+        )
+
+    cohort = files.read(source, asked.only, asked.without, left_out)
+    region = asked.region or runs.default_region(cohort)
+    asked.check_number(len(cohort))
+    if asked.target == "single" and cohort and asked.rater > len(cohort[0].raters):
+        raise InputError(
+            f"there are only {len(cohort[0].raters)} raters", argument="--rater", value=asked.rater
+        )
+    cases = run.part_of(cohort)
+    job = runs.TallyJob(region, options.classes(files.tumour), files.ignore_header)
+    if run.dry_run:
+        run.print_plan(report, cases, job, store)
+        return None
+    with run.settings(report) as settings:
+        if run.parts > 1:
+            outcomes, _ = runs.tally_cohort(cases, job, store, settings, cohort)
+            failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+            marked, notes = runs.marked_outside(outcomes), notes_of(outcomes)
+        else:
+            fitted = runs.fit_cohort(
+                cases, calibrator, job, store, skip_broken=run.skip_broken, settings=settings
+            )
+            failures, marked, notes = fitted.failures, fitted.marked_outside, fitted.notes
+    _warn_of_marks(report, marked)
+    report.warn_of_notes(notes)
+    if run.parts == 1:
+        asked.check_number(len(cases) - len(failures))
+        return region, failures
+    runs.check_failures(failures, len(cases), run.skip_broken)
+    report.result(
+        f"Part {run.part} of {run.parts} is tallied",
+        [("store", store), ("then", then)],
+        store=str(store),
+    )
     raise typer.Exit(1 if failures else 0)
 
 
@@ -297,7 +293,7 @@ def _bins(text: str) -> Any:
     try:
         return int(text)
     except ValueError:
-        raise InputError(f"--bins is {text!r}; it must be a number or auto") from None
+        raise InputError("it must be a number or auto", argument="--bins", value=text) from None
 
 
 def _check_apart(files: Mapping[str, Path | None], others: Mapping[str, Path | None]) -> None:
@@ -311,16 +307,6 @@ def _check_apart(files: Mapping[str, Path | None], others: Mapping[str, Path | N
             raise InputError(f"{option} is {place}, which {known} is too; choose another name")
 
 
-def _check_number(cases: int, among_cases: Mapping[str, bool]) -> None:
-    """Refuse, before anything is written, what a single case cannot give."""
-    for option, asked in among_cases.items():
-        if asked and cases < 2:
-            raise InputError(
-                f"{option} compares cases, so it needs at least two, here {cases}: leave out "
-                f"{option}, or fit to more cases"
-            )
-
-
 def _warn_of_marks(report: Report, marked_outside: Mapping[str, int]) -> None:
     """Tell which raters' marks are no part of the fit, as their scores are crops without them."""
     if marked_outside:
@@ -331,29 +317,12 @@ def _warn_of_marks(report: Report, marked_outside: Mapping[str, int]) -> None:
         )
 
 
-def _leave_one_out(
-    calibrator: Calibrator, store: Path, where: Mapping[str, Any], folder: Path
-) -> None:
-    from twintrack.runs.fit import leave_one_out, read_tallies
+def _write_band(path: Path, band: MapBand) -> None:
+    from twintrack.files import csv_text, write_text
 
-    folder.mkdir(parents=True, exist_ok=True)
-    fits = leave_one_out(calibrator, lambda: read_tallies(store, **where)[1], where["region"])
-    for case, fitted in fits:
-        fitted.save(folder / f"{case}.json")
-
-
-def _band(
-    calibrator: Calibrator, store: Path, where: Mapping[str, Any], path: Path, seed: int
-) -> None:
-    from twintrack.files import replacing
-    from twintrack.runs.case_band import band_over_cases
-    from twintrack.runs.fit import read_tallies
-
-    found = band_over_cases(calibrator, read_tallies(store, **where)[1], seed=seed)
-    columns = (found.score, found.value, found.low, found.high)
-    lines = [",".join(map(repr, map(float, row))) for row in zip(*columns, strict=True)]
-    with replacing(path) as temporary:
-        temporary.write_text("\n".join(["score,map,low,high", *lines, ""]), encoding="utf-8")
+    columns = (band.score, band.value, band.low, band.high)
+    rows = ([repr(float(value)) for value in row] for row in zip(*columns, strict=True))
+    write_text(path, csv_text(["score", "map", "low", "high"], rows))
 
 
 def _tell(

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-_PACKAGES = ("numpy", "scipy", "nibabel", "isal")
+_PACKAGES = ("numpy", "scipy", "nibabel", "isal", "msgspec")
 _EXTRAS = {
     "report": ("matplotlib", "jinja2"),
     "mha": ("SimpleITK",),
@@ -20,10 +20,14 @@ _EXTRAS = {
 }
 
 
-def info(
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
-) -> None:
-    """Show versions, processor and GPU support; worth adding to a bug report."""
+def info(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """Show versions, processor and GPU support; worth adding to a bug report.
+
+    Parameters
+    ----------
+    as_json
+        As one JSON object.
+    """
     from twintrack import _core
     from twintrack.arrays.backend import forced_backend
     from twintrack.runs.memory import available_memory

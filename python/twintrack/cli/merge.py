@@ -14,28 +14,10 @@ from twintrack.files import check_folder_place, replacing
 
 
 def merge(
-    parts: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PART...",
-            help="Stores of twintrack fit (NAME.tallies) or result folders of twintrack evaluate, "
-            "all of one kind.",
-            show_default=False,
-        ),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            help="Store or result folder that gets everything; may be one of the parts.",
-            show_default=False,
-        ),
-    ],
+    parts: Annotated[list[Path], typer.Argument(metavar="PART...")],
+    output: Annotated[Path, typer.Option("-o")],
     method: options.Method = None,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Replace what another method has left in -o."),
-    ] = False,
+    force: bool = False,
     *,
     telling: options.Telling,
 ) -> None:
@@ -44,6 +26,16 @@ def merge(
     Nothing is computed again; figures and tallies are byte for byte those of a run in one piece.
     Example slices are only those that the parts were asked for (--example). Parts must have been
     made with the same options; it is an error if one was not finished.
+
+    Parameters
+    ----------
+    parts
+        Stores of twintrack fit (NAME.tallies) or result folders of twintrack evaluate, all of one
+        kind.
+    output
+        Store or result folder that gets everything; may be one of the parts.
+    force
+        Replace what another method has left in -o.
     """
     from twintrack.runs import evaluate, fit
     from twintrack.runs.earlier_results import check_results

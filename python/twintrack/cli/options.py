@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
@@ -18,27 +18,10 @@ if TYPE_CHECKING:
     from twintrack.runs.evaluate import Evaluation
 
 
-class Region(str, Enum):
-    """Which voxels count."""
-
-    roi = "roi"
-    box = "box"
-    all = "all"
-
+Region = Literal["roi", "box", "all"]
 
 _FILES = "Files"
-_TELL = "Telling"
 
-Input = Annotated[
-    Path,
-    typer.Option(
-        "-i",
-        help="The cohort: a manifest (CSV with the columns case, score, rater_1, rater_2, …, and "
-        "vessels and roi if there are any), or a folder with the annotations of each case, which "
-        "needs -p.",
-        show_default=False,
-    ),
-]
 Method = Annotated[
     str | None,
     typer.Option(
@@ -48,52 +31,12 @@ Method = Annotated[
         show_default=False,
     ),
 ]
-Predictions = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "-p",
-        help="Folder with the score of each case: nnU-Net's CASE.npz, or CASE.nii.gz; or a trained "
-        "nnU-Net folder, for the validation of its numbered folds. May be repeated.",
-        show_default=False,
-        rich_help_panel=_FILES,
-    ),
-]
-RaterPattern = Annotated[
-    str,
-    typer.Option(
-        "--raters",
-        help="Where raters' annotations are in the folder -i. {case} is the case's name, {k} or "
-        "{k:02d} the rater's number, * any text.",
-        rich_help_panel=_FILES,
-    ),
-]
-VesselPattern = Annotated[
-    str,
-    typer.Option(
-        "--vessels", help="Where vessel label maps are in the folder -i.", rich_help_panel=_FILES
-    ),
-]
-RoiPattern = Annotated[
-    str,
-    typer.Option(
-        "--roi", help="Where masks of the region are in the folder -i.", rich_help_panel=_FILES
-    ),
-]
 Tumour = Annotated[
     str,
     typer.Option(
         "--tumour",
         help="Classes of CASE.npz whose probabilities are added up, such as 1,4,5; of several "
         "regions the highest counts. Which they are is read from nnU-Net's dataset.json.",
-        rich_help_panel=_FILES,
-    ),
-]
-IgnoreHeader = Annotated[
-    bool,
-    typer.Option(
-        "--ignore-header",
-        help="Voxels correspond even where the files' headers place them differently: compare "
-        "shapes only.",
         rich_help_panel=_FILES,
     ),
 ]
@@ -136,89 +79,99 @@ FileEnding = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-RATERS = "{case}/annotation_{k}.nii.gz"
-VESSELS = "{case}/*vessel*.nii.gz"
-ROI = "{case}/roi.nii.gz"
+
+
+@dataclass(frozen=True)
+class CohortFiles:
+    """Where the files of a cohort are.
+
+    Attributes
+    ----------
+    predictions
+        Folder with the score of each case: nnU-Net's CASE.npz, or CASE.nii.gz; or a trained nnU-Net
+        folder, for the validation of its numbered folds. May be repeated.
+    raters
+        Where raters' annotations are in the folder -i. {case} is the case's name, {k} or {k:02d}
+        the rater's number, * any text.
+    roi
+        Where masks of the region are in the folder -i.
+    ignore_header
+        Voxels correspond even where the files' headers place them differently: compare shapes only.
+    """
+
+    panel: ClassVar[str] = _FILES
+
+    predictions: Annotated[list[Path] | None, typer.Option("-p")] = None
+    raters: str = "{case}/annotation_{k}.nii.gz"
+    roi: str = "{case}/roi.nii.gz"
+    tumour: Tumour = "1"
+    ignore_header: bool = False
+
+    @property
+    def vessel_pattern(self) -> str | None:
+        """Where vessel label maps are; None if they are not asked for."""
+        return None
+
+    def read(
+        self,
+        source: Path,
+        only: list[str] | None = None,
+        without: list[str] | None = None,
+        left_out: Callable[[list[str]], object] | None = None,
+    ) -> list[Case]:
+        """Read the cohort that ``-i`` names, as far as ``--only`` and ``--without`` choose.
+
+        `left_out` gets the names of predictions without annotations; without it they are an error.
+        """
+        from twintrack.cohort import read_folders, read_manifest
+        from twintrack.cohort.case import choose_cases
+
+        def select(names: list[str]) -> list[str]:
+            return choose_cases(names, only or (), without or ())
+
+        if source.is_dir():
+            if not self.predictions:
+                raise InputError(
+                    "is a folder of annotations; -p must name that of the scores", file=source
+                )
+            return read_folders(
+                source,
+                self.predictions,
+                self.raters,
+                self.vessel_pattern,
+                self.roi,
+                select=select,
+                left_out=left_out,
+            )
+        if self.predictions:
+            raise InputError("is a manifest, which names the scores; leave out -p", file=source)
+        cases = {case.name: case for case in read_manifest(source)}
+        return [cases[name] for name in select(list(cases))]
 
 
 @dataclass(frozen=True)
 class Telling:
-    """What a command tells."""
+    """What a command tells.
 
-    quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="Errors alone.", rich_help_panel=_TELL)
-    ] = False
-    log_json: Annotated[
-        bool,
-        typer.Option(
-            "--log-json",
-            help="Progress, results and errors as JSON, one object a line, on stderr.",
-            rich_help_panel=_TELL,
-        ),
-    ] = False
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Errors with their traceback.", rich_help_panel=_TELL)
-    ] = False
+    Attributes
+    ----------
+    quiet
+        Errors alone.
+    log_json
+        Progress, results and errors as JSON, one object a line, on stderr.
+    verbose
+        Errors with their traceback.
+    """
+
+    panel: ClassVar[str] = "Telling"
+
+    quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False
+    log_json: bool = False
+    verbose: bool = False
 
     def report(self) -> Report:
         """Return what tells it."""
         return Report(self.quiet, self.log_json, self.verbose)
-
-
-def read_cohort(
-    source: Path,
-    predictions: list[Path] | None,
-    raters: str,
-    vessels: str | None,
-    roi: str | None,
-    *,
-    only: list[str] | None = None,
-    without: list[str] | None = None,
-    left_out: Callable[[list[str]], object] | None = None,
-) -> list[Case]:
-    """Read the cohort that ``-i`` and ``-p`` name, as far as ``--only`` and ``--without`` choose.
-
-    `left_out` gets the names of predictions without annotations; without it they are an error.
-    """
-    from twintrack.cohort import read_folders, read_manifest
-
-    if source.is_dir():
-        if not predictions:
-            raise InputError(
-                "is a folder of annotations; -p must name that of the scores", file=source
-            )
-        return read_folders(
-            source,
-            predictions,
-            raters,
-            vessels,
-            roi,
-            select=lambda names: _chosen(names, only, without),
-            left_out=left_out,
-        )
-    if predictions:
-        raise InputError("is a manifest, which names the scores; leave out -p", file=source)
-    cases = {case.name: case for case in read_manifest(source)}
-    return [cases[name] for name in _chosen(list(cases), only, without)]
-
-
-def _chosen(names: list[str], only: list[str] | None, without: list[str] | None) -> list[str]:
-    """Return the names that match a pattern of `only`, and none of `without`."""
-    from fnmatch import fnmatchcase
-
-    for option, patterns in (("--only", only), ("--without", without)):
-        for pattern in patterns or ():
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise InputError(f"{option} {pattern!r} matches no case of the cohort")
-
-    def matches(name: str, patterns: list[str]) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-    return [
-        name
-        for name in names
-        if (not only or matches(name, only)) and not matches(name, without or [])
-    ]
 
 
 def classes(text: str, option: str = "--tumour") -> tuple[int, ...]:

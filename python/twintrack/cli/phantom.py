@@ -3,77 +3,66 @@
 from __future__ import annotations
 
 import shlex
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 import typer
 
 from twintrack.cli import options
 from twintrack.errors import InputError
 
-_PATIENTS = "Patients"
-_NETWORK = "Imagined network"
+
+@dataclass(frozen=True)
+class Patients:
+    """The patients and their raters.
+
+    Attributes
+    ----------
+    shape
+        Voxels along x, y, z.
+    raters
+        Number of raters.
+    disagreement
+        Standard deviation in mm by which a rater's outline departs from the true one.
+    """
+
+    panel: ClassVar[str] = "Patients"
+
+    shape: str = "128,128,64"
+    raters: Annotated[int, typer.Option(min=1)] = 5
+    disagreement: Annotated[float, typer.Option(min=0)] = 2.0
 
 
-class Format(str, Enum):
-    """How scores are written."""
+@dataclass(frozen=True)
+class Network:
+    """The imagined network.
 
-    nifti = "nifti"
-    npz = "npz"
+    Attributes
+    ----------
+    score_bias
+        Millimetres by which the network over-segments.
+    score_sharpness
+        Above 1 the score is over-confident, below 1 under-confident.
+    form
+        Scores as NIfTI, or npz as nnUNetv2_predict --save_probabilities leaves them.
+    """
+
+    panel: ClassVar[str] = "Imagined network"
+
+    score_bias: float = 2.0
+    score_sharpness: float = 3.0
+    form: Annotated[Literal["nifti", "npz"], typer.Option("--format")] = "nifti"
 
 
 def phantom(
-    output: Annotated[
-        Path,
-        typer.Option("-o", help="Folder of the cohort; created.", show_default=False),
-    ],
-    cases: Annotated[int, typer.Option("--cases", min=1, help="How many cases.")] = 8,
-    first: Annotated[
-        int,
-        typer.Option("--first", min=0, help="Index of the first: another range, other patients."),
-    ] = 0,
-    shape: Annotated[
-        str, typer.Option("--shape", help="Voxels along x, y, z.", rich_help_panel=_PATIENTS)
-    ] = "128,128,64",
-    raters: Annotated[
-        int, typer.Option("--raters", min=1, help="Number of raters.", rich_help_panel=_PATIENTS)
-    ] = 5,
-    disagreement: Annotated[
-        float,
-        typer.Option(
-            "--disagreement",
-            min=0,
-            help="Standard deviation in mm by which a rater's outline departs from the true one.",
-            rich_help_panel=_PATIENTS,
-        ),
-    ] = 2.0,
-    score_bias: Annotated[
-        float,
-        typer.Option(
-            "--score-bias",
-            help="Millimetres by which the network over-segments.",
-            rich_help_panel=_NETWORK,
-        ),
-    ] = 2.0,
-    score_sharpness: Annotated[
-        float,
-        typer.Option(
-            "--score-sharpness",
-            help="Above 1 the score is over-confident, below 1 under-confident.",
-            rich_help_panel=_NETWORK,
-        ),
-    ] = 3.0,
-    form: Annotated[
-        Format,
-        typer.Option(
-            "--format",
-            help="Scores as NIfTI, or npz as nnUNetv2_predict --save_probabilities leaves them.",
-            rich_help_panel=_NETWORK,
-        ),
-    ] = Format.nifti,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the cohort.")] = 0,
+    output: Annotated[Path, typer.Option("-o")],
+    cases: Annotated[int, typer.Option(min=1)] = 8,
+    first: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     *,
+    patients: Patients,
+    network: Network,
     context: typer.Context,
     telling: options.Telling,
 ) -> None:
@@ -82,6 +71,17 @@ def phantom(
     The folder is laid out as CURVAS–PDACVI is, with the score of an imagined network and a manifest
     for the other commands. The same options give the same files. A map is measured on other
     patients than it was fitted on: --first draws them.
+
+    Parameters
+    ----------
+    output
+        Folder of the cohort; created.
+    cases
+        How many cases.
+    first
+        Index of the first: another range, other patients.
+    seed
+        Seed of the cohort.
     """
     from twintrack.datasets.phantom import PhantomSpec, write_cohort
     from twintrack.files import check_folder_place
@@ -90,11 +90,11 @@ def phantom(
     report = telling.report()
     check_folder_place(output)
     spec = PhantomSpec(
-        shape=_shape(shape),
-        raters=raters,
-        disagreement=disagreement,
-        score_bias=score_bias,
-        score_sharpness=score_sharpness,
+        shape=_shape(patients.shape),
+        raters=patients.raters,
+        disagreement=patients.disagreement,
+        score_bias=network.score_bias,
+        score_sharpness=network.score_sharpness,
         seed=seed,
     )
     report.progress.start("Drawing", cases, 0)
@@ -103,7 +103,7 @@ def phantom(
             output,
             spec,
             range(first, first + cases),
-            score_format=form.value,
+            score_format=network.form,
             progress=lambda done, _: report.progress.case(Outcome(f"case {done}", "done", 0, 0.0)),
         )
     finally:
@@ -137,8 +137,7 @@ def _given(context: typer.Context) -> list[str]:
         source = context.get_parameter_source(option.name or "")
         own = option.name in ("output", "first", "quiet", "log_json", "verbose")
         if not own and source is not None and source.name == "COMMANDLINE":
-            value = context.params[option.name or ""]
-            given += [option.opts[0], str(value.value if isinstance(value, Enum) else value)]
+            given += [option.opts[0], str(context.params[option.name or ""])]
     return given
 
 
@@ -151,6 +150,6 @@ def _shape(text: str) -> tuple[int, int, int]:
         x, y, z = (int(part) for part in text.split(","))
     except ValueError:
         raise InputError(
-            f"--shape is {text!r}; it must be three numbers of voxels: 128,128,64"
+            "it must be three numbers of voxels: 128,128,64", argument="--shape", value=text
         ) from None
     return x, y, z

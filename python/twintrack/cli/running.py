@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,111 +15,102 @@ from twintrack.errors import InputError
 
 if TYPE_CHECKING:
     from twintrack.cli.reporting import Report
-    from twintrack.cohort import Case
     from twintrack.runs.engine import Settings
-    from twintrack.runs.job import Job
+    from twintrack.runs.job import AnyCase, Job
 
 RUNNING = "Running"
 
 T = TypeVar("T")
 
-Parts = Annotated[
-    int,
-    typer.Option(
-        "-num_parts",
-        min=1,
-        help="Split the cohort into this many parts, to be done by as many processes.",
-        rich_help_panel=RUNNING,
-    ),
-]
-Part = Annotated[
-    int,
-    typer.Option(
-        "-part_id",
-        min=0,
-        help="The part to do, counted from 0. Parts of fit and evaluate are joined by "
-        "[bold]twintrack merge[/]; parts of apply and predict write to the same folder -o.",
-        rich_help_panel=RUNNING,
-    ),
-]
+_option = functools.partial(typer.Option, rich_help_panel=RUNNING)
 
 
 @dataclass(frozen=True)
-class Running:
-    """How a command goes through the cases of a cohort."""
+class Sharing:
+    """How a command shares the cases of a cohort out to threads, processes and machines."""
 
     npp: Annotated[
         int | None,
-        typer.Option(
+        _option(
             "-npp",
+            "-np",
             min=1,
-            help="Cases worked on at the same time. By default as many as there are cores.",
-            show_default=False,
-            rich_help_panel=RUNNING,
+            help="Cases worked on at the same time. By default as many as there are cores, and of "
+            "predict three: one is read, one computed, one written.",
         ),
     ] = None
     memory: Annotated[
         float | None,
-        typer.Option(
+        _option(
             "--memory",
             min=0.0,
             help="GB that the cases worked on may take together. By default half of what is free.",
-            show_default=False,
-            rich_help_panel=RUNNING,
         ),
     ] = None
     scheduler: Annotated[
         str | None,
-        typer.Option(
+        _option(
             "--scheduler",
             help="Work on a Dask cluster: the address of its scheduler (tcp://host:8786) or its "
             "scheduler file. All machines must see the files under the same paths.",
-            show_default=False,
-            rich_help_panel=RUNNING,
         ),
     ] = None
     workers: Annotated[
         int | None,
-        typer.Option(
+        _option(
             "--workers",
             min=1,
             help="Work in this many processes, started by Dask, rather than in threads.",
-            show_default=False,
-            rich_help_panel=RUNNING,
         ),
     ] = None
-    parts: Parts = 1
-    part: Part = 0
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help="Do finished cases again, and replace what another method or calibrator has left "
-            "in -o.",
-            rich_help_panel=RUNNING,
+    parts: Annotated[
+        int,
+        _option(
+            "-num_parts",
+            min=1,
+            help="Split the cohort into this many parts, to be done by as many processes.",
         ),
-    ] = False
+    ] = 1
+    part: Annotated[
+        int,
+        _option(
+            "-part_id",
+            min=0,
+            help="The part to do, counted from 0. Parts of fit and evaluate are joined by "
+            "[bold]twintrack merge[/]; parts of the other commands write to the same folder -o.",
+        ),
+    ] = 0
     dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Say what there is to do, and do nothing.", rich_help_panel=RUNNING
-        ),
+        bool, _option("--dry-run", help="Say what there is to do, and do nothing.")
     ] = False
 
-    def part_of(self, cases: list[Case]) -> list[Case]:
-        """Return the cases of the part to do."""
-        return part_of(cases, self.parts, self.part)
+    def part_of(self, cases: Sequence[T]) -> list[T]:
+        """Return every `parts`-th case from number `part` on, as nnU-Net does."""
+        if self.part >= self.parts:
+            raise InputError(
+                f"-part_id is {self.part}; parts are counted from 0 to {self.parts - 1} "
+                "(-num_parts)"
+            )
+        return list(cases[self.part :: self.parts])
+
+    @property
+    def again(self) -> bool:
+        """Whether finished cases are done again."""
+        return False
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether other processes do the work."""
+        return self.scheduler is not None or self.workers is not None
 
     @contextmanager
     def settings(self, report: Report) -> Iterator[Settings]:
         """Give the settings of a run, connected to a cluster if one is wanted."""
         from twintrack.runs.engine import Settings
 
-        budget = None if self.memory is None else int(self.memory * 1e9)
-        settings = Settings(
-            workers=self.npp, memory=budget, force=self.force, progress=report.progress
-        )
-        if self.scheduler is None and self.workers is None:
+        memory = None if self.memory is None else int(self.memory * 1e9)
+        settings = Settings(self.npp, memory, self.again, report.progress)
+        if not self.on_cluster:
             yield settings
             return
         if self.scheduler is not None and self.workers is not None:
@@ -131,14 +123,22 @@ class Running:
         with dask_cluster(self.scheduler, self.workers) as cluster:
             yield replace(settings, cluster=cluster)
 
-    def print_plan(self, report: Report, cases: list[Case], job: Job[Any], store: Path) -> None:
-        """Tell what a run would do."""
+    def print_plan(
+        self,
+        report: Report,
+        cases: Sequence[AnyCase],
+        job: Job[Any],
+        store: Path,
+        again: bool | None = None,
+    ) -> None:
+        """Tell what a run would do; `again` as the property unless it is given."""
         from twintrack.runs.engine import plan_cases
         from twintrack.runs.memory import available_memory
         from twintrack.runs.progress import scaled
         from twintrack.runs.store import Store
 
-        plans = plan_cases(cases, job, Store(store, job.kind, job.options), force=self.force)
+        opened = Store(store, job.kind, job.options)
+        plans = plan_cases(cases, job, opened, force=self.again if again is None else again)
         limit = available_memory() // 2 if self.memory is None else self.memory * 1e9
         to_do = [plan for plan in plans if plan.state == "to do"]
         broken = [plan for plan in plans if plan.state == "broken"]
@@ -171,10 +171,20 @@ class Running:
             report.warn(f"{plan.case}: {plan.message}")
 
 
-def part_of(cases: list[T], parts: int, part: int) -> list[T]:
-    """Return every `parts`-th case from number `part` on, as nnU-Net does."""
-    if part >= parts:
-        raise InputError(
-            f"-part_id is {part}; parts are counted from 0 to {parts - 1} (-num_parts)"
-        )
-    return cases[part::parts]
+@dataclass(frozen=True)
+class Running(Sharing):
+    """How a command goes through the cases of a cohort whose results it keeps."""
+
+    force: Annotated[
+        bool,
+        _option(
+            "--force",
+            help="Do finished cases again, and replace what another method or calibrator has left "
+            "in -o.",
+        ),
+    ] = False
+
+    @property
+    def again(self) -> bool:
+        """Whether finished cases are done again."""
+        return self.force

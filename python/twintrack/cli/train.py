@@ -24,7 +24,6 @@ def train(
         typer.Option(
             "--coarse",
             help="Number of the coarse network's data set; without it none is trained.",
-            show_default=False,
         ),
     ] = None,
     members: Annotated[
@@ -38,7 +37,6 @@ def train(
         typer.Option(
             "--raw",
             help="nnUNet_raw; by default that of the environment.",
-            show_default=False,
             rich_help_panel=_FOLDERS,
         ),
     ] = None,
@@ -47,7 +45,6 @@ def train(
         typer.Option(
             "--preprocessed",
             help="nnUNet_preprocessed; by default that of the environment.",
-            show_default=False,
             rich_help_panel=_FOLDERS,
         ),
     ] = None,
@@ -57,7 +54,6 @@ def train(
             "--results",
             help="Gets coarse/ and member_SEED/, laid out as nnUNet_results; by default that of "
             "the environment.",
-            show_default=False,
             rich_help_panel=_FOLDERS,
         ),
     ] = None,
@@ -126,7 +122,6 @@ def train(
             "--epochs",
             min=1,
             help="With --small; 4 by default.",
-            show_default=False,
             rich_help_panel=_TRAINING,
         ),
     ] = None,
@@ -136,7 +131,6 @@ def train(
             "--iterations",
             min=1,
             help="Of an epoch, with --small; 25 by default.",
-            show_default=False,
             rich_help_panel=_TRAINING,
         ),
     ] = None,
@@ -148,7 +142,8 @@ def train(
     The trained folders are printed as twintrack predict takes them.
     """
     from twintrack.files import check_folder_place
-    from twintrack.nnunet.train import Small, Training, train_ensemble
+    from twintrack.nnunet.train import train_ensemble
+    from twintrack.nnunet.training import Small, Training
 
     report = telling.report()
     if fold != "all" and not fold.isdigit():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from twintrack.errors import InputError
@@ -35,12 +37,36 @@ class Case:
     roi: Path | None = None
 
 
-def check_name(name: str, place: str) -> str:
-    """Return `name` if it can name an output file in the folder it is meant for."""
+def check_name(name: str, file: Path | str, place: str = "") -> str:
+    """Return the `name` at a place of a file if an output file can be called so."""
     unusable = not name.isprintable() or set(name) & set("/\\") or name != name.strip()
     if not name or name.startswith(".") or unusable:
-        raise InputError(f"case name {name!r} cannot be used as a file name", file=place)
+        raise InputError(f"{place}case name {name!r} cannot be used as a file name", file=file)
     return name
+
+
+def choose_cases(
+    names: Sequence[str],
+    only: Collection[str],
+    without: Collection[str],
+    file: Path | None = None,
+) -> list[str]:
+    """Return the names that match a pattern of `only`, if there is any, and none of `without`.
+
+    A pattern, such as ``"LUNG_*"``, that matches no name is an error, which names `file`.
+    """
+
+    def matching(patterns: Collection[str]) -> set[str]:
+        found: set[str] = set()
+        for pattern in patterns:
+            matches = [name for name in names if fnmatchcase(name, pattern)]
+            if not matches:
+                raise InputError(f"no case matches {pattern!r}", file=file)
+            found.update(matches)
+        return found
+
+    kept = (matching(only) if only else set(names)) - matching(without)
+    return [name for name in names if name in kept]
 
 
 def check_same_raters(raters: dict[str, tuple[str, ...]]) -> None:
@@ -52,8 +78,9 @@ def check_same_raters(raters: dict[str, tuple[str, ...]]) -> None:
         absent = [rater for rater in everyone if rater not in present]
         if absent:
             raise InputError(
-                f"case {case!r} has {len(present)} raters ({', '.join(present)}), but other cases "
-                f"also have {', '.join(absent)}; all cases need the same raters"
+                f"it has {len(present)} raters ({', '.join(present)}), but other cases also have "
+                f"{', '.join(absent)}; all cases need the same raters",
+                case=case,
             )
 
 

@@ -125,7 +125,7 @@ def read_folders(
         for name in scores:
             if len(found[name]) > 1:
                 names = ", ".join(one.path.name for one in found[name])
-                raise InputError(f"case {name!r}: {text!r} finds several files: {names}")
+                raise InputError(f"{text!r} finds several files: {names}", case=name)
         return {name: found[name][0].path for name in scores if found[name]}
 
     found_vessels, found_rois = find_one(vessels), find_one(roi)

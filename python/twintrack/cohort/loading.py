@@ -70,17 +70,18 @@ class LoadedCase:
         """
         if not self.voxel_volumes:
             raise InputError(
-                f"case {self.case.name!r}: volumes in mm³ need a voxel size, which none of its "
-                "files states; put nnU-Net's segmentation beside the .npz, name one file of the "
-                "case as NIfTI or MetaImage, or measure in voxels (without --mm3)"
+                "volumes in mm³ need a voxel size, which none of its files states; put nnU-Net's "
+                "segmentation beside the .npz, name one file of the case as NIfTI or MetaImage, or "
+                "measure in voxels (without --mm3)",
+                case=self.case.name,
             )
         (first, known), *others = self.voxel_volumes.items()
         for file, found in others:
             if not math.isclose(found, known, rel_tol=0.01):
                 raise InputError(
-                    f"case {self.case.name!r}: {first} has voxels of {known:.6g} mm³ but {file} "
-                    f"of {found:.6g} mm³; correct the header that is wrong, or measure in voxels "
-                    "(without --mm3)"
+                    f"{first} has voxels of {known:.6g} mm³ but {file} of {found:.6g} mm³; correct "
+                    "the header that is wrong, or measure in voxels (without --mm3)",
+                    case=self.case.name,
                 )
         return known
 
@@ -117,11 +118,14 @@ def load_case(
         marks any voxel. The message names the file or the case.
     """
     if region_rule not in get_args(RegionRule):
-        raise InputError(f"region_rule={region_rule!r}: choose one of {get_args(RegionRule)}")
+        raise InputError(
+            f"choose one of {get_args(RegionRule)}", argument="region_rule", value=region_rule
+        )
     if region_rule == "roi" and case.roi is None:
         raise InputError(
-            f"case {case.name!r}: region rule 'roi' needs a mask; name its file in the manifest's "
-            "column 'roi', or choose the rule 'box' or 'all'"
+            "region rule 'roi' needs a mask; name its file in the manifest's column 'roi', or "
+            "choose the rule 'box' or 'all'",
+            case=case.name,
         )
     readers = [functools.partial(read_score, case.score, tumour)]
     readers += [functools.partial(read_labels, file) for file in case.raters]

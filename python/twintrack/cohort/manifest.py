@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import os
 import re
 from collections.abc import Iterable
@@ -12,7 +10,7 @@ from pathlib import Path
 
 from twintrack.cohort.case import Case, check_name, check_same_raters, not_found
 from twintrack.errors import InputError
-from twintrack.files import is_file, natural_order, replacing
+from twintrack.files import csv_text, is_file, natural_order, read_table, write_text
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Case]:
@@ -33,48 +31,40 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Case]:
         names row and column.
     """
     path = Path(path)
-    try:
-        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-        lines = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
-        rows = [(number, cells) for number, cells in lines if any(cells)]
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 text ({error}); save it as 'CSV UTF-8'", file=path) from error
-    except csv.Error as error:
-        raise InputError(f"row {reader.line_num}: {error}", file=path) from error
-    if len(rows) < 2:
+    columns, rows = read_table(path)
+    if not rows:
         raise InputError("no cases; it needs a header row and a row for each case", file=path)
-
-    columns = rows[0][1]
     rater_columns = _check_columns(path, columns)
     cases: dict[str, Case] = {}
     seen: dict[Case, str] = {}
     missing: list[str] = []
-    for number, cells in rows[1:]:
-        place = f"{path}: row {number}"
-        if len(cells) != len(columns):
-            raise InputError(f"{place} has {len(cells)} cells, its header has {len(columns)}")
-        row = dict(zip(columns, cells, strict=True))
-        name = check_name(row["case"], place)
+    for number, row in rows.items():
+        place = f"row {number}"
+        name = check_name(row["case"], path, f"{place}: ")
         if name in cases:
-            raise InputError(f"case {name!r} appears twice", file=place)
+            raise InputError(f"{place}: case {name!r} appears twice", file=path)
         for column in ("score", *rater_columns):
             if not row[column]:
-                raise InputError(f"{place}, column {column!r}: no file for case {name!r}")
+                raise InputError(
+                    f"{place}, column {column!r}: no file for case {name!r}", file=path
+                )
         files = {
             column: path.parent / cell for column, cell in row.items() if cell and column != "case"
         }
         missing += [
-            f"{place}, column {column!r}: {file}"
+            f"{path}: {place}, column {column!r}: {file}"
             for column, file in files.items()
             if not is_file(file)
         ]
         raters = tuple(files[column] for column in rater_columns)
         if len(set(raters)) < len(raters):
-            raise InputError(f"case {name!r} has the same file for two raters", file=place)
+            raise InputError(f"{place}: case {name!r} has the same file for two raters", file=path)
         case = Case(name, files["score"], raters, files.get("vessels"), files.get("roi"))
         same = seen.setdefault(dataclasses.replace(case, name=""), name)
         if same != name:
-            raise InputError(f"case {name!r} has the same files as case {same!r}", file=place)
+            raise InputError(
+                f"{place}: case {name!r} has the same files as case {same!r}", file=path
+            )
         cases[name] = case
     if missing:
         raise not_found(missing)
@@ -112,18 +102,18 @@ def write_manifest(path: str | os.PathLike[str], cases: Iterable[Case]) -> None:
         return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
 
     raters = [f"rater_{k + 1}" for k in range(len(cases[0].raters))]
-    with replacing(path) as temporary, temporary.open("x", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["case", "score", *raters, "vessels", "roi"])
-        for case in cases:
-            files = (case.score, *case.raters, case.vessels, case.roi)
-            writer.writerow([check_name(case.name, str(path)), *map(cell, files)])
+    rows = [
+        [
+            check_name(case.name, path),
+            *map(cell, (case.score, *case.raters, case.vessels, case.roi)),
+        ]
+        for case in cases
+    ]
+    write_text(path, csv_text(["case", "score", *raters, "vessels", "roi"], rows))
 
 
 def _check_columns(path: Path, columns: list[str]) -> list[str]:
     """Return the rater columns in order."""
-    if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
-        raise InputError("separated by semicolons or tabs; save it with commas", file=path)
     raters = sorted((c for c in columns if re.fullmatch(r"rater_\d+", c)), key=natural_order)
     for column in columns:
         if column not in {"case", "score", "vessels", "roi", *raters}:
@@ -132,8 +122,6 @@ def _check_columns(path: Path, columns: list[str]) -> list[str]:
                 "vessels and roi",
                 file=path,
             )
-        if columns.count(column) > 1:
-            raise InputError(f"column {column!r} appears twice", file=path)
     wanted = ["case", "score", *(f"rater_{k + 1}" for k in range(max(1, len(raters))))]
     for column in wanted:
         if column not in columns:

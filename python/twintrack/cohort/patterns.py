@@ -241,8 +241,8 @@ def check_suggested(
 
 def _ambiguous(pattern: Pattern, case: str, found: Found, other: str, way: str = "") -> ValueError:
     return InputError(
-        f"case {case!r}: {pattern.text!r} finds {found.path}, which fits {other} as well. {way}"
-        f"{_ADVICE}"
+        f"{pattern.text!r} finds {found.path}, which fits {other} as well. {way}{_ADVICE}",
+        case=case,
     )
 
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from twintrack.arrays.host import region_array
 from twintrack.calibration.calibrator import Calibrator
-from twintrack.calibration.fitted_on import FittedCase
+from twintrack.calibration.fitted_on import FittedCase, FittedCases
 from twintrack.cohort import Case
 from twintrack.ensemble import check_ensemble
 from twintrack.errors import InputError
-from twintrack.files import replacing, split_suffix
+from twintrack.files import read_record, split_suffix, write_text
 from twintrack.version import __version__
 from twintrack.volumes.nnunet_files import holds_regions
 from twintrack.volumes.numpy_files import count_classes
@@ -30,6 +31,15 @@ RECORD = "prediction.json"
 
 REGIONS = "rois"
 """Folder beside it with the masks of what the networks were asked about."""
+
+
+class _Record(Struct):
+    """How scores were made: what is asked of it here, whichever command wrote it."""
+
+    ensemble: Annotated[dict[str, Any], Meta(description="be an object")]
+    calibrator: Annotated[dict[str, Any] | None, Meta(description="be null or an object")]
+    fitted_on: FittedCases = None
+    members: Any = None  # of `twintrack predict` alone
 
 
 def record_beside(score: Path) -> Path | None:
@@ -63,15 +73,14 @@ def ensemble_of_score(score: Path, tumour: Sequence[int] = (1,)) -> dict[str, An
     """
     record = record_beside(score)
     if record is not None:
-        content = _read_record(record)
-        ensemble: dict[str, Any] = content["ensemble"]
-        if content["calibrator"] is not None:
+        content = read_record(record, _Record)
+        if content.calibrator is not None:
             raise InputError(
                 f"is calibrated already ({record.name}); a map is fitted and applied to "
                 "the ensemble's own score: predict without -m into another folder",
                 file=score,
             )
-        return ensemble
+        return content.ensemble
     if split_suffix(score.name)[1] == ".npz" and count_classes(score) is not None:
         regions = holds_regions(score)
         return {"tumour": list(tumour)} | ({} if regions is None else {"regions": regions})
@@ -87,7 +96,7 @@ def is_calibrated(score: Path) -> bool:
         The record cannot be read; names it.
     """
     record = record_beside(score)
-    return record is not None and _read_record(record)["calibrator"] is not None
+    return record is not None and read_record(record, _Record).calibrator is not None
 
 
 def fitted_on_beside(score: Path) -> tuple[FittedCase, ...] | None:
@@ -101,13 +110,10 @@ def fitted_on_beside(score: Path) -> tuple[FittedCase, ...] | None:
         The record cannot be read; names it.
     """
     record = record_beside(score)
-    content = {} if record is None else _read_record(record)
-    if content.get("calibrator") is None:
+    content = None if record is None else read_record(record, _Record)
+    if content is None or content.calibrator is None:
         return None
-    try:
-        return FittedCase.list_from_json(content.get("fitted_on"))
-    except ValueError as error:
-        raise InputError.of(error, file=record) from error
+    return FittedCase.list_from_json(content.fitted_on)
 
 
 def join_ensembles(
@@ -133,8 +139,9 @@ def join_ensembles(
         for key, value in ensemble.items():
             if joined.setdefault(key, value) != value:
                 raise InputError(
-                    f"case {case!r}: its score is of an ensemble with {key} = {value!r}, but "
-                    f"{first[key]} has {key} = {joined[key]!r}; one map cannot be right for both"
+                    f"its score is of an ensemble with {key} = {value!r}, but {first[key]} has "
+                    f"{key} = {joined[key]!r}; one map cannot be right for both",
+                    case=case,
                 )
             first.setdefault(key, f"case {case!r}")
     return joined or None
@@ -175,12 +182,12 @@ def is_calibrated_by(folder: Path, calibrator: Calibrator) -> bool | None:
     record = folder / RECORD
     if not record.is_file():
         return None
-    content = _read_record(record)
-    if "members" in content:
+    content = read_record(record, _Record)
+    if content.members is not None:
         raise InputError(
             "is of predictions by networks; name another folder for calibrated volumes", file=record
         )
-    return all(content[name] == value for name, value in _calibration(calibrator).items())
+    return all(getattr(content, name) == value for name, value in _calibration(calibrator).items())
 
 
 def record_calibrated(folder: Path, calibrator: Calibrator) -> None:
@@ -202,8 +209,7 @@ def record_calibrated(folder: Path, calibrator: Calibrator) -> None:
         "fitted_on": None if cases is None else [case.to_json() for case in cases],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / RECORD) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / RECORD, json.dumps(content, indent=1) + "\n")
 
 
 def _calibration(calibrator: Calibrator) -> dict[str, Any]:
@@ -211,20 +217,6 @@ def _calibration(calibrator: Calibrator) -> dict[str, Any]:
         "ensemble": calibrator.provenance_["ensemble"] or {},
         "calibrator": {"x": calibrator.map_.x.tolist(), "y": calibrator.map_.y.tolist()},
     }
-
-
-def _read_record(record: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-        return {
-            **content,
-            "ensemble": dict(content["ensemble"]),
-            "calibrator": content["calibrator"],
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"not a record of how scores were made ({error!r})", file=record
-        ) from error
 
 
 def region_of_case(case: Case) -> Path | None:

@@ -25,18 +25,20 @@ from twintrack.cohort.score_records import calibrate_score
 from twintrack.datasets.phantom import PhantomSpec, write_cohort, write_panorama
 from twintrack.demos.nodules import METHODS, MHR
 from twintrack.errors import InputError
-from twintrack.files import replacing
+from twintrack.files import read_record, write_text
 from twintrack.nnunet import Pipeline, RoiRule
 from twintrack.nnunet.curvas import prepare_curvas
-from twintrack.nnunet.folder import Outputs, find_images, predict_folder
-from twintrack.nnunet.panorama import prepare_panorama
-from twintrack.nnunet.train import Small, Training, train_ensemble
+from twintrack.nnunet.image_cases import find_images
+from twintrack.nnunet.panorama import PanoramaJob, prepare_panorama
+from twintrack.nnunet.predict_job import PredictJob, predict_cohort
+from twintrack.nnunet.train import train_ensemble
+from twintrack.nnunet.training import Small, Training
 from twintrack.report.build import build_report
 from twintrack.report.comparison import Comparison
 from twintrack.report.examples import Example, cut_example
 from twintrack.report.maps import MapPlot
 from twintrack.report.method_results import MethodResults, read_results
-from twintrack.runs.engine import Settings
+from twintrack.runs.engine import Settings, notes_of
 from twintrack.runs.evaluate import EvaluateJob, evaluate_cohort
 from twintrack.runs.fit import TallyJob, fit_tallies, read_tallies, tally_cohort
 from twintrack.volumes import read_volume
@@ -158,10 +160,9 @@ def _claim(out: Path, scale: Scale, seed: int) -> None:
     """Write to a folder what is done in it, or refuse it: what is finished there would be kept."""
     wanted = json.loads(json.dumps({"seed": seed, **asdict(scale)}))
     stamp = out / "scale.json"
-    there = json.loads(stamp.read_text(encoding="utf-8")) if stamp.is_file() else {}
+    there = read_record(stamp, dict) if stamp.is_file() else {}
     if not there and not (out / PREPARED).is_file():
-        with replacing(stamp) as temporary:
-            temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+        write_text(stamp, json.dumps(wanted, indent=1) + "\n")
         return
     differing = [
         f"{name} {there.get(name, 'not recorded')} (now {value})"
@@ -186,9 +187,8 @@ def _train(
         write_panorama(out / "panorama", spec, scale.training)
         told("preparing nnU-Net's data sets")
         source = out / "panorama"
-        prepare_panorama(
-            source / "images", [source / "labels"], raw, coarse=COARSE, fine=FINE, margins=MARGINS
-        )
+        job = PanoramaJob(raw, COARSE, FINE, margins=MARGINS)
+        prepare_panorama(source / "images", [source / "labels"], job)
         prepared.touch()
     training = Training(
         raw,
@@ -224,15 +224,13 @@ def _predicted(
     images = find_images(home / "cases", pipeline.channels)
     scores = home / "scores"
 
-    def report(done: object) -> None:
-        error = getattr(done, "error", None)
-        if error is not None:
-            raise error
-        for note in getattr(done, "notes", ()):
-            told(note)
-
     told(f"predicting {count} CTs: {name}")
-    predict_folder(pipeline, images, Outputs(scores, rois=True), keep=True, report=report)
+    outcomes = predict_cohort(images, PredictJob(pipeline, scores, rois=True), keep=True)
+    for outcome in outcomes:
+        if outcome.failure is not None:
+            raise InputError(outcome.failure.message, case=outcome.case)
+    for case, notes in notes_of(outcomes).items():
+        told(f"{case}: {'; '.join(notes)}")
     prepare_curvas(home / "cases", home / "scores.csv", scores, rois=True)
     return read_manifest(home / "scores.csv")
 

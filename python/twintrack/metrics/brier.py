@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from twintrack.metrics.case_tally import Bins, CaseTally
+from twintrack.metrics.bins import Bins
+
+if TYPE_CHECKING:
+    from twintrack.metrics.case_tally import CaseTally
 
 
 class Murphy(NamedTuple):

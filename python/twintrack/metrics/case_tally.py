@@ -3,89 +3,34 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
 from twintrack.arrays.backend import cuda_module
-from twintrack.arrays.case_arguments import check_one_case
-from twintrack.arrays.device import device_case
-from twintrack.arrays.host import on_device, rater_arrays, region_array, score_array
-from twintrack.arrays.numbers import whole_number
+from twintrack.arrays.by_value import ByValue
+from twintrack.arrays.case import DeviceCase, OpenCase, open_case
+from twintrack.arrays.numbers import number_between, whole_number
 from twintrack.errors import InputError
-from twintrack.files import naming, replacing
+from twintrack.files import naming
+from twintrack.metrics.bins import Bins
+from twintrack.metrics.figures import Figures, Protocol, figures_of
+from twintrack.metrics.tdsc import THRESHOLDS
 
 BINS = 50
 """Equally wide bins of the benchmark's calibration error."""
 
-THRESHOLDS: NDArray[np.float64] = np.asarray(_core.DICE_THRESHOLDS, np.float64)
-"""Thresholds of the benchmark: 0.1, 0.24, 0.38, 0.52, 0.66, 0.8."""
-
-FORMAT = "twintrack-case-tally"
-FORMAT_VERSION = 1
+KIND = "case tally"
 # What a file holds, in the order of the core's own sums.
 _PARTS = ("votes", "score_bins", "confidence_bins", "squares", "rater_scores")
 _LARGEST_FILE = 64 << 20  # bytes; 255 raters and 5000 bins take 31 million
 
 
-class Bins:
-    """Voxels by bin of a score or confidence.
-
-    Attributes
-    ----------
-    count : (B,) uint64
-        Voxels.
-    total : (B,) float64
-        Sum of their scores or confidences.
-    votes : (B, N) uint64
-        How many of them each rater marked or, for a confidence, agreed with.
-    """
-
-    def __init__(
-        self, count: NDArray[np.uint64], total: NDArray[np.float64], votes: NDArray[np.uint64]
-    ) -> None:
-        self.count = count
-        self.total = total
-        self.votes = votes
-
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """Mean score or confidence of each bin, NaN in empty ones."""
-        with np.errstate(invalid="ignore"):
-            mean: NDArray[np.float64] = self.total / self.count
-            return mean
-
-    @property
-    def rates(self) -> NDArray[np.float64]:
-        """Share of each bin's voxels that each rater marked: (B, N), NaN in empty bins."""
-        with np.errstate(invalid="ignore"):
-            rates: NDArray[np.float64] = self.votes / self.count[:, np.newaxis]
-            return rates
-
-    @property
-    def mhr(self) -> NDArray[np.float64]:
-        """Mean human response of each bin, NaN in empty ones."""
-        with np.errstate(invalid="ignore"):
-            pairs = self.count * np.float64(self.votes.shape[1])
-            mhr: NDArray[np.float64] = self.votes.sum(axis=1) / pairs
-            return mhr
-
-    def closed(self) -> Bins:
-        """Return the bins with the last, which holds only the value 1, joined to the one before."""
-        join = np.append(np.arange(len(self.count) - 1), len(self.count) - 2)
-        count, total, votes = (np.zeros((len(a) - 1, *a.shape[1:]), a.dtype) for a in self._parts())
-        for into, part in zip((count, total, votes), self._parts(), strict=True):
-            np.add.at(into, join, part)
-        return Bins(count, total, votes)
-
-    def _parts(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        return self.count, self.total, self.votes
-
-
-class CaseOverview(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class CaseOverview(ByValue):
     """What a look at a whole case tells besides its sums.
 
     Attributes
@@ -144,40 +89,63 @@ class CaseTally:
 
         Arrays in CUDA memory are tallied there; some kilobytes of sums come back at once.
         """
-        check_one_case(score, raters)
-        if on_device(score=score, raters=raters, region=region):
-            self._update_on_device(score, raters, region, find_marked=False)
-            return self
-        self._tally.update(score_array(score), rater_arrays(raters), region_array(region))
+        return self.add_case(open_case(score, raters, region))
+
+    def add_case(self, case: OpenCase) -> CaseTally:
+        """Add the voxels of a case whose arrays are converted; raises as `update`."""
+        if isinstance(case, DeviceCase):
+            self._add_on_device(case)
+        else:
+            self._tally.update(case.score, case.raters, case.region)
         return self
 
-    def update_and_overview(self, score: ArrayLike, raters: ArrayLike) -> CaseOverview:
-        """Add a whole case, and return what was seen of it besides."""
-        check_one_case(score, raters)
-        if on_device(score=score, raters=raters):
-            ranges, scored = self._update_on_device(score, raters, None, find_marked=True), None
+    def add_and_overview(self, case: OpenCase) -> CaseOverview:
+        """Add all voxels of a case, also those outside its region; tell what was seen besides."""
+        scored = None
+        if isinstance(case, DeviceCase):
+            ranges = self._add_on_device(case, overview=True)
         else:
-            p = score_array(score)
-            ranges, blocks = self._tally.update_and_overview(p, rater_arrays(raters))
-            scored = blocks if p.flags.forc else None
+            ranges, blocks = self._tally.update_and_overview(case.score, case.raters)
+            scored = blocks if case.score.flags.forc else None
         return CaseOverview(tuple((int(first), int(end)) for first, end in ranges), scored)
 
-    def _update_on_device(
-        self, score: Any, raters: Any, region: Any | None, find_marked: bool
-    ) -> list[tuple[int, int]]:
-        case = device_case(score, raters, region)
+    def _add_on_device(self, case: DeviceCase, overview: bool = False) -> list[tuple[int, int]]:
         if len(case.raters) != self.raters:
             raise InputError(
                 f"raters has {len(case.raters)} masks but the tally was made for {self.raters}"
             )
+        score, raters, region = case.compiled()
+        if overview:
+            region = None
         sums, marked = cuda_module().case_sums(
-            *case.compiled(), self.bins, find_marked, case.device, case.stream
+            score, raters, region, self.bins, overview, case.device, case.stream
         )
-        found = _core.CaseTally.__new__(_core.CaseTally)
-        found.__setstate__((self.raters, self.bins, sums))
-        self._tally += found
+        self._tally += _with_sums(self.raters, self.bins, sums)
         ranges: list[tuple[int, int]] = marked
         return ranges
+
+    def figures(self, protocol: Protocol = "official", *, voxel_volume: float = 1.0) -> Figures:
+        """Return the figures of all voxels of the tally, which may be those of several cases.
+
+        Parameters
+        ----------
+        protocol : {"official", "corrected"}
+            Of `evaluate`. They differ here in the ECE alone: where a confidence of 1 belongs.
+        voxel_volume : float
+            Volumes are in voxels by default; give mm³ per voxel to have them in mm³.
+
+        Returns
+        -------
+        Figures
+            NaN where there are no voxels. CRPS and vascular invasion are not among them: a sum of
+            cases has neither a volume to be right about nor contacts.
+
+        Raises
+        ------
+        ValueError
+            The protocol is neither, or the volume not positive.
+        """
+        return figures_of(self, protocol, number_between(voxel_volume, "voxel_volume", 0))
 
     def __copy__(self) -> CaseTally:
         """Return a tally of its own: voxels added to one do not come into the other."""
@@ -199,8 +167,6 @@ class CaseTally:
         mine, theirs = self._tally.__getstate__(), other._tally.__getstate__()
         return mine[:2] == theirs[:2] and np.array_equal(mine[2], theirs[2])
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         return f"CaseTally(raters={self.raters}, bins={self.bins}): {self.voxels} voxels"
 
@@ -210,14 +176,10 @@ class CaseTally:
         The file holds ``format``, ``format_version``, ``bins`` and the core's integer sums:
         ``votes``, ``score_bins``, ``confidence_bins``, ``squares`` and ``rater_scores``, uint64.
         """
-        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                format=np.array(FORMAT),
-                format_version=np.array(FORMAT_VERSION),
-                bins=np.array(self.bins),
-                **{name: getattr(self._tally, name) for name in _PARTS},
-            )
+        from twintrack.volumes.tally_files import write_tally  # nibabel takes its time
+
+        sums = {name: getattr(self._tally, name) for name in _PARTS}
+        write_tally(Path(path), KIND, bins=self.bins, **sums)
 
     @classmethod
     def load(cls, path: str | Path) -> CaseTally:
@@ -230,22 +192,11 @@ class CaseTally:
         ValueError
             It is no tally, is damaged, or comes from a newer version; names the file.
         """
-        from twintrack.volumes.numpy_files import read_arrays  # nibabel takes its time
+        from twintrack.volumes.tally_files import read_tally
 
         path = Path(path)
-        found = read_arrays(path, _LARGEST_FILE)
+        found = read_tally(path, KIND, ("bins", *_PARTS), _LARGEST_FILE)
         with naming(path):
-            if str(found.get("format")) != FORMAT:
-                raise InputError("it is not a case tally")
-            missing = [n for n in ("format_version", "bins", *_PARTS) if n not in found]
-            if missing:
-                raise InputError(f"it is a damaged case tally: {', '.join(missing)} missing")
-            version = int(found["format_version"])
-            if version > FORMAT_VERSION:
-                raise InputError(
-                    f"it has format version {version}, this TwinTrack reads up to "
-                    f"{FORMAT_VERSION}: update TwinTrack"
-                )
             raters, bins = len(found["rater_scores"]), int(found["bins"])
             # Before a tally of this size is made: its arrays are there.
             expected = {
@@ -263,8 +214,7 @@ class CaseTally:
                     )
             tally = cls(raters, bins)
             sums = np.concatenate([found[name].ravel() for name in _PARTS])
-            tally._tally = _core.CaseTally.__new__(_core.CaseTally)
-            tally._tally.__setstate__((raters, bins, sums))
+            tally._tally = _with_sums(raters, bins, sums)
             return tally
 
     @property
@@ -316,6 +266,12 @@ class CaseTally:
         """Sum of the scores of the voxels that each rater marked: (N,)."""
         rows = self._tally.rater_scores
         return _fixed(rows[:, 0], rows[:, 1])
+
+
+def _with_sums(raters: int, bins: int, sums: NDArray[np.uint64]) -> _core.CaseTally:
+    made = _core.CaseTally.__new__(_core.CaseTally)
+    made.__setstate__((raters, bins, sums))
+    return made
 
 
 def _fixed(whole: NDArray[np.uint64], fraction: NDArray[np.uint64]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.metrics.case_tally import Bins
+from twintrack.metrics.bins import Bins
 
 
 def expected_error_per_rater(bins: Bins) -> NDArray[np.float64]:

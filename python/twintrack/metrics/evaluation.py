@@ -3,56 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from twintrack.arrays.case_arguments import check_one_case
-from twintrack.arrays.device import device_array
-from twintrack.arrays.host import on_device, rater_arrays, score_array
-from twintrack.arrays.libraries import device_kind
+from twintrack.arrays.case import OpenCase, open_case
 from twintrack.arrays.numbers import number_between
-from twintrack.errors import InputError
-from twintrack.metrics.brier import Murphy, brier, murphy
-from twintrack.metrics.case_tally import Bins, CaseTally
+from twintrack.metrics.case_tally import CaseOverview, CaseTally
 from twintrack.metrics.crps import crps_corrected, crps_official
-from twintrack.metrics.ece import average_error, expected_error, expected_error_per_rater
+from twintrack.metrics.ece import expected_error_per_rater
+from twintrack.metrics.figures import Figures, Protocol, check_protocol
 from twintrack.metrics.numpy_sum import numpy_sum
-from twintrack.metrics.tdsc import tdsc
-from twintrack.metrics.vascular import vascular_invasion
+from twintrack.metrics.vascular import degrees_of_case, invasion_distances
 
-Protocol = Literal["official", "corrected"]
 MARGIN = 20  # voxels around the annotations that calibration errors look at
 
 
-@dataclass(frozen=True)
-class CaseMetrics:
+@dataclass(frozen=True, eq=False)
+class CaseMetrics(Figures):
     """Metrics of one case.
 
     Attributes
     ----------
-    tdsc : float
-        Thresholded Dice score, in [0, 1]; more is better.
-    ece : float
-        Top-label calibration error, mean over raters; less is better.
-    ece_per_rater : (N,) float64
-    ece_probability : float
-        Calibration error of the tumour probability per rater, averaged (paper, Appendix B).
-    ece_mhr : float
-        Calibration error of the tumour probability against the MHR.
-    ace : float
-        Average calibration error against the MHR.
-    brier : float
-        Mean of (p - MHR)².
-    murphy : Murphy
-        Decomposition of the Brier score over raters' answers.
+    tdsc, predicted_volume, rater_volumes
+        As in `Figures`, of the whole case.
+    ece, ece_per_rater, ece_probability, ece_mhr, ace, brier, murphy
+        As in `Figures`, of the annotated box or the region.
     crps : float
         Of the volume, in the unit of `voxel_volume`; less is better.
-    predicted_volume : float
-        Sum of the scores × voxel volume.
-    rater_volumes : (N,) float64
     vascular_invasion : dict of str to float
         Distance in degrees by vessel; empty if no vessels were given.
     notes : tuple of str
@@ -62,17 +41,7 @@ class CaseMetrics:
         cases. Only the official ECE may look at others (see `notes`).
     """
 
-    tdsc: float
-    ece: float
-    ece_per_rater: NDArray[np.float64]
-    ece_probability: float
-    ece_mhr: float
-    ace: float
-    brier: float
-    murphy: Murphy
     crps: float
-    predicted_volume: float
-    rater_volumes: NDArray[np.float64]
     vascular_invasion: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     calibration: CaseTally | None = None
@@ -119,48 +88,69 @@ def evaluate(
     scores needs a copy of them in host memory: its predicted volume is NumPy's sum with NumPy's
     roundings.
     """
-    if protocol not in get_args(Protocol):
-        raise InputError("it must be official or corrected", argument="protocol", value=protocol)
+    check_protocol(protocol)
     voxel_volume = number_between(voxel_volume, "voxel_volume", 0)
-    check_one_case(score, raters)
-    p: Any
-    masks: list[Any]
-    if on_device(score=score, raters=raters, region=region, vessels=vessels):
-        # They stay there; the tallies check them.
-        p, masks = score, list(raters)  # type: ignore[arg-type]
-    else:
-        p, masks = score_array(score), rater_arrays(raters)
-    whole = CaseTally(len(masks))
-    overview = whole.update_and_overview(p, masks)
+    case = open_case(score, raters, region, vessels)
+    whole = CaseTally(len(case.raters))
+    overview = whole.add_and_overview(case)
     notes: list[str] = []
 
-    # One tally for calibration figures; another for the official ECE in the rare case that the
-    # official box is not it.
-    calibration = official = CaseTally(len(masks))
-    if region is not None:
-        calibration.update(p, masks, region)
-        if calibration.voxels == 0:
-            notes.append("no voxel to measure calibration on: calibration errors are undefined")
-    elif overview.marked:
-        box, clamped = _box(overview.marked, protocol)
-        if not all(
-            part.start == 0 and part.stop >= n for part, n in zip(clamped, p.shape, strict=True)
-        ):
-            calibration.update(p[clamped], [mask[clamped] for mask in masks])
-        else:  # a second look would find the same
-            calibration = official = whole
-        if box != clamped:
-            official = CaseTally(len(masks)).update(p[box], [mask[box] for mask in masks])
-            axis = next(axis for axis, part in enumerate(box) if part.start < 0)
-            notes.append(
-                f"official: annotations lie within {MARGIN} voxels of the low border of axis "
-                f"{axis}, so the box of the ECE starts at a negative index, which counts from the "
-                f"end, and holds {official.voxels} voxels"
-                + ("; the ECE is undefined" if official.voxels == 0 else "")
-                + "; corrected clamps it"
-            )
+    calibration, official = _calibration_tallies(case, whole, overview, protocol, notes)
+    # What of the figures is of the whole case, and what of the voxels that calibration looks at.
+    whole_figures = whole.figures(protocol, voxel_volume=voxel_volume)
+    found = calibration.figures(protocol)
+    ece = official.figures(protocol) if protocol == "official" else found
+    if protocol == "official" and _own_bin_matters(official):
+        notes.append(
+            "official: voxels with a confidence of exactly 1 have a bin of their own; "
+            "corrected puts them into the last"
+        )
+    if protocol == "official":
+        crps = _official_crps(case, overview, whole, voxel_volume, notes)
     else:
-        calibration = whole
+        crps = crps_corrected(whole_figures.predicted_volume, whole_figures.rater_volumes)
+
+    invasion: dict[str, float] = {}
+    if vessels is not None:
+        measured = invasion_distances(degrees_of_case(case), protocol)
+        invasion = measured.distance
+        notes.extend(measured.notes)
+
+    figures = replace(
+        found,
+        tdsc=whole_figures.tdsc,
+        predicted_volume=whole_figures.predicted_volume,
+        rater_volumes=whole_figures.rater_volumes,
+        ece=ece.ece,
+        ece_per_rater=ece.ece_per_rater,
+    )
+    return CaseMetrics(
+        **vars(figures),
+        crps=crps,
+        vascular_invasion=invasion,
+        notes=tuple(notes),
+        calibration=calibration,
+    )
+
+
+def _calibration_tallies(
+    case: OpenCase,
+    whole: CaseTally,
+    overview: CaseOverview,
+    protocol: Protocol,
+    notes: list[str],
+) -> tuple[CaseTally, CaseTally]:
+    """Return the tally for calibration figures, and that for the official ECE.
+
+    The second is another in the rare case that the official box is not the clamped one.
+    """
+    nothing = CaseTally(whole.raters)
+    if case.region is not None:
+        tally = CaseTally(whole.raters).add_case(case)
+        if tally.voxels == 0:
+            notes.append("no voxel to measure calibration on: calibration errors are undefined")
+        return tally, tally
+    if not overview.marked:
         notes.append(
             "no rater marked anything: there is no annotated box, calibration errors look at the "
             "whole volume"
@@ -170,83 +160,52 @@ def evaluate(
                 else ""
             )
         )
-
-    ece_bins = official.confidence_bins
-    if protocol == "corrected":
-        ece_bins = calibration.confidence_bins.closed()
-    elif _differs(ece_bins):
-        notes.append(
-            "official: voxels with a confidence of exactly 1 have a bin of their own; "
-            "corrected puts them into the last"
-        )
-    per_rater = expected_error_per_rater(ece_bins)
-    score_bins = calibration.score_bins.closed()
-
-    rater_volumes = whole.rater_voxels.astype(np.float64) * voxel_volume
-    volume = whole.predicted_voxels * voxel_volume
-    if protocol == "official":
-        crps = _official_crps(p, overview.scored, whole, voxel_volume, notes)
-    else:
-        crps = crps_corrected(volume, rater_volumes)
-
-    invasion: dict[str, float] = {}
-    if vessels is not None:
-        found = vascular_invasion(p, masks, vessels, protocol)
-        invasion = found.distance
-        notes.extend(found.notes)
-
-    return CaseMetrics(
-        tdsc=tdsc(whole.votes),
-        ece=float(per_rater.mean()),
-        ece_per_rater=per_rater,
-        ece_probability=float(expected_error_per_rater(score_bins).mean()),
-        ece_mhr=expected_error(score_bins),
-        ace=average_error(score_bins),
-        brier=brier(calibration),
-        murphy=murphy(score_bins),
-        crps=crps,
-        predicted_volume=volume,
-        rater_volumes=rater_volumes,
-        vascular_invasion=invasion,
-        notes=tuple(notes),
-        calibration=calibration,
-    )
-
-
-def _box(
-    marked: tuple[tuple[int, int], ...], protocol: Protocol
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Slices of the annotated box, as the protocol takes it and clamped to the volume.
-
-    By definition it ends before max + 20, a voxel short of symmetric. A start below 0 counts from
-    the end for the official evaluator, so that its box is usually empty.
-    """
-    box = tuple(slice(first - MARGIN, end - 1 + MARGIN) for first, end in marked)
+        return whole, nothing
+    # By definition the box ends before max + 20, a voxel short of symmetric.
+    box = tuple(slice(first - MARGIN, end - 1 + MARGIN) for first, end in overview.marked)
     clamped = tuple(slice(max(part.start, 0), part.stop) for part in box)
-    return (clamped if protocol == "corrected" else box), clamped
+    if all(
+        part.start == 0 and part.stop >= n
+        for part, n in zip(clamped, case.score.shape, strict=True)
+    ):
+        tally = whole  # a second look would find the same
+    else:
+        tally = CaseTally(whole.raters).add_case(case.cropped(clamped))
+    if protocol == "corrected" or box == clamped:
+        return tally, tally
+    # A start below 0 counts from the end for the official evaluator: its box is usually empty.
+    official = CaseTally(whole.raters).add_case(case.cropped(box))
+    axis = next(axis for axis, part in enumerate(box) if part.start < 0)
+    notes.append(
+        f"official: annotations lie within {MARGIN} voxels of the low border of axis "
+        f"{axis}, so the box of the ECE starts at a negative index, which counts from the "
+        f"end, and holds {official.voxels} voxels"
+        + ("; the ECE is undefined" if official.voxels == 0 else "")
+        + "; corrected clamps it"
+    )
+    return tally, official
 
 
-def _differs(bins: Bins) -> bool:
+def _own_bin_matters(tally: CaseTally) -> bool:
     """Whether joining the bin of the value 1 to the last changes a calibration error."""
-    closed = expected_error_per_rater(bins.closed())
-    return not np.array_equal(closed, expected_error_per_rater(bins), equal_nan=True)
+    bins = tally.confidence_bins
+    closed, own = expected_error_per_rater(bins.closed()), expected_error_per_rater(bins)
+    return not np.array_equal(closed, own, equal_nan=True)
 
 
 def _official_crps(
-    score: Any,
-    scored: NDArray[np.uint8] | None,
+    case: OpenCase,
+    overview: CaseOverview,
     whole: CaseTally,
     voxel_volume: float,
     notes: list[str],
 ) -> float:
     exact = whole.predicted_voxels
-    voxels = numpy_sum(score, exact, scored)
+    voxels = numpy_sum(case, exact, overview.scored)
     if abs(voxels - exact) > 1e-4 * exact:
-        there = device_kind(score) is not None
-        dtype = device_array(score, "score").dtype if there else score.dtype
         notes.append(
-            f"official: the predicted volume is summed in {dtype}, which gives {voxels:.7g} "
-            f"voxels instead of {exact:.7g}"
+            f"official: the predicted volume is summed in {case.score.dtype}, which gives "
+            f"{voxels:.7g} voxels instead of {exact:.7g}"
         )
     volumes = whole.rater_voxels.astype(np.float64) * voxel_volume
     if np.ptp(volumes) == 0:

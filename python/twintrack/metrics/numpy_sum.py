@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from twintrack import _core
-from twintrack.arrays.device import device_array
-from twintrack.arrays.libraries import device_kind
+from twintrack.arrays.case import DeviceCase, OpenCase
 
 # NumPy adds float16 in float32, pairwise, and rounds the total to float16. Pairwise sums of up to
 # 2^40 terms, none negative, are off by less than 60 roundings: 4e-6 of the total.
 _PAIRWISE_ERROR = 1e-5
 
 
-def numpy_sum(score: Any, exact: float, scored: NDArray[np.uint8] | None = None) -> float:
-    """Return `numpy.sum(score)`, rounded as the score's own dtype rounds it.
+def numpy_sum(case: OpenCase, exact: float, scored: NDArray[np.uint8] | None = None) -> float:
+    """Return `numpy.sum` of a case's score, rounded as the score's own dtype rounds it.
 
     Parameters
     ----------
-    score : array of float16, bfloat16, float32 or float64 in [0, 1]
-        bfloat16, which NumPy cannot add, is added exactly. On a CUDA device, it is copied to the
-        host if its roundings matter: always for float32.
+    case
+        bfloat16, which NumPy cannot add, is added exactly. On a CUDA device, the score is copied to
+        the host if its roundings matter: always for float32.
     exact : float
         The sum of the scores. It decides the answer wherever NumPy's rounding errors cannot: for
         float64, where they are below 1e-13, and nearly always for float16, which NumPy would take
@@ -37,11 +34,10 @@ def numpy_sum(score: Any, exact: float, scored: NDArray[np.uint8] | None = None)
     float
         Infinity where a float16 sum overflows (65520 and more).
     """
-    there = device_array(score, "score") if device_kind(score) is not None else None
-    dtype = score.dtype.name if there is None else there.dtype
+    score, dtype = case.score, str(case.score.dtype)
     if dtype not in ("float16", "float32"):
         return exact
-    contiguous = score.flags.forc if there is None else there.contiguous
+    contiguous = score.flags.forc if isinstance(score, np.ndarray) else score.contiguous
     with np.errstate(over="ignore"):
         if dtype == "float16" and contiguous:
             low, high = np.float16(
@@ -49,7 +45,7 @@ def numpy_sum(score: Any, exact: float, scored: NDArray[np.uint8] | None = None)
             )
             if low == high:
                 return float(low)
-        host = score if there is None else there.fetched(there.stream or 0)
-        if dtype == "float32" and contiguous and host.dtype.isnative and host.flags.aligned:
+        host = case.score.fetched(case.stream) if isinstance(case, DeviceCase) else case.score
+        if dtype == "float32" and contiguous and host.flags.aligned:
             return _core.numpy_sum(host, scored)
         return float(np.sum(host))

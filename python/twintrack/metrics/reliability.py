@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twintrack.arrays.case_arguments import check_one_case
-from twintrack.arrays.host import rater_arrays
+from twintrack.arrays.by_value import ByValue
+from twintrack.arrays.case import open_case
 from twintrack.metrics.case_tally import BINS, CaseTally
 
 
-@dataclass(frozen=True)
-class ReliabilityCurve:
+@dataclass(frozen=True, eq=False)
+class ReliabilityCurve(ByValue):
     """Equally wide bins of the score from 0 to 1, the value 1 in the last.
 
     Attributes
@@ -47,9 +47,8 @@ def reliability_curve(
     region : array (*shape), False and True or 0 and one other value in any dtype, optional
         Voxels that count; all by default.
     """
-    check_one_case(score, raters)
-    masks = rater_arrays(raters)
-    return curve_of(CaseTally(len(masks), bins).update(score, masks, region))
+    case = open_case(score, raters, region)
+    return curve_of(CaseTally(len(case.raters), bins).add_case(case))
 
 
 def curve_of(tally: CaseTally) -> ReliabilityCurve:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from twintrack.arrays.checks import as_numbers
 from twintrack.arrays.host import rater_arrays, to_numpy
 from twintrack.errors import InputError
+from twintrack.metrics.figures import Protocol, check_protocol
 
 # Iteration stops when no sensitivity or specificity has moved by more.
 _TOLERANCE = 1e-7
@@ -52,7 +54,7 @@ def staple_consensus(raters: ArrayLike | Sequence[ArrayLike]) -> NDArray[np.bool
 def staple_dice(
     prediction: ArrayLike,
     raters: ArrayLike | Sequence[ArrayLike],
-    protocol: Literal["official", "corrected"] = "official",
+    protocol: Protocol = "official",
 ) -> float:
     """Return the Dice coefficient of a prediction and `staple_consensus`.
 
@@ -70,10 +72,7 @@ def staple_dice(
     ValueError
         If shapes do not fit, or for a value that is not allowed, with its voxel.
     """
-    if protocol not in ("official", "corrected"):
-        raise InputError(
-            "it must be 'official' or 'corrected'", argument="protocol", value=protocol
-        )
+    check_protocol(protocol)
     votes = _count_votes(rater_arrays(raters))
     predicted = _predicted(prediction, votes)
     at_marked = predicted[votes.marked]
@@ -162,8 +161,7 @@ def _predicted(prediction: ArrayLike, votes: _Votes) -> NDArray[np.bool_]:
     shape = tuple(votes.marked.shape[i] for i in np.argsort(votes.axes))
     if given.shape != shape:
         raise InputError(f"prediction has shape {given.shape} but raters[0] has shape {shape}")
-    if given.dtype == np.dtype("V2"):  # bfloat16: the upper half of a float32
-        given = (given.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    given = as_numbers(given)
     values = given.transpose(votes.axes)
     # NaN fails both comparisons.
     if values.size > 0 and not (values.min() >= 0 and values.max() <= 1):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.metrics.case_tally import THRESHOLDS
+from twintrack import _core
+
+THRESHOLDS: NDArray[np.float64] = np.asarray(_core.DICE_THRESHOLDS, np.float64)
+"""Thresholds of the benchmark: 0.1, 0.24, 0.38, 0.52, 0.66, 0.8."""
 
 SMOOTHING = 1e-6
 

@@ -11,17 +11,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
 from twintrack.arrays.backend import cuda_module
-from twintrack.arrays.device import device_vessels
-from twintrack.arrays.host import on_device, rater_arrays, score_array, to_numpy
+from twintrack.arrays.by_value import ByValue
+from twintrack.arrays.case import DeviceCase, OpenCase, open_case
 from twintrack.arrays.numbers import whole_number
-from twintrack.errors import InputError
+from twintrack.metrics.figures import Protocol, check_protocol
 
 #: Vessels of the CURVAS-PDACVI benchmark and their labels.
 VESSELS: Mapping[str, int] = MappingProxyType(
@@ -40,8 +40,8 @@ _PENALTY = 360.0
 _LARGEST_LABEL = (1 << 63) - 1
 
 
-@dataclass(frozen=True)
-class ContactDegrees:
+@dataclass(frozen=True, eq=False)
+class ContactDegrees(ByValue):
     """Contact angles of a case in degrees, 0 and more; 360 can be exceeded.
 
     Attributes
@@ -108,38 +108,36 @@ def contact_degrees(
     the vessels' bounding box in a slice. The result does not depend on threads or memory order.
     Arrays in CUDA memory are measured there, with 16 bytes per row; the counts come back at once.
     """
+    return degrees_of_case(open_case(score, raters, vessels=vessels), labels)
+
+
+def degrees_of_case(case: OpenCase, labels: Mapping[str, int] = VESSELS) -> ContactDegrees:
+    """Measure the angles of a case with vessels whose arrays are converted; `contact_degrees`."""
     names = {
         str(name): whole_number(label, f"labels[{name!r}]", 1, _LARGEST_LABEL)
         for name, label in labels.items()
     }
-    if on_device(score=score, raters=raters, vessels=vessels):
-        case, volume = device_vessels(score, raters, vessels)
-        where, marks, _ = case.compiled()
+    wanted = list(names.values())
+    assert case.vessels is not None  # noqa: S101 - the callers see to it
+    if isinstance(case, DeviceCase):
+        score, raters, _ = case.compiled()
+        vessels = case.vessels.compiled()
         degrees, occurs = cuda_module().contact_angles(
-            where,
-            marks,
-            volume.compiled(),
-            list(names.values()),
-            THRESHOLDS,
-            case.device,
-            case.stream,
+            score, raters, vessels, wanted, THRESHOLDS, case.device, case.stream
         )
-        n = len(marks)
-        return ContactDegrees(names, degrees[..., :n], degrees[..., n:], occurs, volume.shape)
-    masks = rater_arrays(raters)
-    vessel_map = to_numpy(vessels, "vessels")
-    degrees, occurs = _core.contact_angles(
-        score_array(score), masks, vessel_map, list(names.values()), THRESHOLDS
-    )
-    n = len(masks)
-    return ContactDegrees(names, degrees[..., :n], degrees[..., n:], occurs, vessel_map.shape)
+    else:
+        degrees, occurs = _core.contact_angles(
+            case.score, case.raters, case.vessels, wanted, THRESHOLDS
+        )
+    n = len(case.raters)
+    return ContactDegrees(names, degrees[..., :n], degrees[..., n:], occurs, case.vessels.shape)
 
 
 def vascular_invasion(
     score: ArrayLike,
     raters: ArrayLike | Sequence[ArrayLike],
     vessels: ArrayLike,
-    protocol: Literal["official", "corrected"] = "official",
+    protocol: Protocol = "official",
     labels: Mapping[str, int] = VESSELS,
 ) -> VascularInvasion:
     """Return the distance between predicted and reference contact for each vessel.
@@ -150,7 +148,7 @@ def vascular_invasion(
 
 
 def invasion_distances(
-    degrees: ContactDegrees, protocol: Literal["official", "corrected"] = "official"
+    degrees: ContactDegrees, protocol: Protocol = "official"
 ) -> VascularInvasion:
     """Compare the degrees of raters and thresholds: mean over the axes of a Wasserstein distance.
 
@@ -178,10 +176,7 @@ def invasion_distances(
     ValueError
         If `protocol` is neither.
     """
-    if protocol not in ("official", "corrected"):
-        raise InputError(
-            "it must be 'official' or 'corrected'", argument="protocol", value=protocol
-        )
+    check_protocol(protocol)
     distance: dict[str, float] = {}
     vanished: dict[tuple[str, float], list[str]] = {}
     for row, name in enumerate(degrees.labels):

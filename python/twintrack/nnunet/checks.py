@@ -10,10 +10,11 @@ import numpy as np
 
 from twintrack.ensemble import Average
 from twintrack.errors import InputError
-from twintrack.nnunet.models import Folder, Model
+from twintrack.nnunet.models import Model
+from twintrack.nnunet.trained_folder import TrainedFolder, values_of
 
 
-def check_alike(folders: Sequence[Folder]) -> None:
+def check_alike(folders: Sequence[TrainedFolder]) -> None:
     """Refuse a fold that is named twice, and members of other labels or images."""
     seen: set[tuple[Path, int | str]] = set()
     for folder in folders:
@@ -41,7 +42,7 @@ def check_alike(folders: Sequence[Folder]) -> None:
         _check_images(folder, first)
 
 
-def _check_images(folder: Folder, member: Folder) -> None:
+def _check_images(folder: TrainedFolder, member: TrainedFolder) -> None:
     """Refuse a network that cannot be given the images of another one.
 
     Names of channels may differ, as they decide the normalisation, which is each network's own. The
@@ -62,18 +63,20 @@ def _check_images(folder: Folder, member: Folder) -> None:
         )
 
 
-def check_coarse(coarse: Folder, member: Folder, organ: tuple[int, ...] | None) -> None:
+def check_coarse(
+    coarse: TrainedFolder, member: TrainedFolder, organ: tuple[int, ...] | None
+) -> None:
     """Refuse a coarse network for other images than the members', or without the organ's labels."""
     _check_images(coarse, member)
-    values: set[int] = set()
-    for label in coarse.labels.values():
-        values.update(label if isinstance(label, list) else [label])
+    values = set[int]().union(*map(values_of, coarse.labels.values()))
     wrong = [label for label in organ or () if label not in values or label == 0]
     if wrong or organ == ():
         raise InputError(f"organ is {organ}; the labels of {coarse.path} are {dict(coarse.labels)}")
 
 
-def check_channels(name: str, given: int | Sequence[int] | None, folder: Folder) -> tuple[int, ...]:
+def check_channels(
+    name: str, given: int | Sequence[int] | None, folder: TrainedFolder
+) -> tuple[int, ...]:
     """Return channels of the members' output, none of which is background.
 
     Parameters
@@ -111,7 +114,7 @@ def check_channels(name: str, given: int | Sequence[int] | None, folder: Folder)
     return channels
 
 
-def list_channels(folder: Folder, channels: Iterable[int]) -> str:
+def list_channels(folder: TrainedFolder, channels: Iterable[int]) -> str:
     """Return numbers and names of channels of the output, such as ``1 = tumour, 2 = pancreas``."""
     return ", ".join(f"{channel} = {folder.outputs[channel]}" for channel in channels)
 

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import csv
-import os
+import errno
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from twintrack.cohort import Case, write_manifest
 from twintrack.cohort.case import check_name
+from twintrack.cohort.score_records import REGIONS
 from twintrack.errors import InputError
 from twintrack.files import WRITTEN_SUFFIXES, natural_order, replacing
-from twintrack.nnunet.prepared import Fault, Prepared, message_of, read_predictable
+from twintrack.nnunet.prepared import (
+    Fault,
+    Prepared,
+    PrepareJob,
+    PublishedCase,
+    found,
+    message_of,
+    prepare_cases,
+    read_predictable,
+)
+from twintrack.nnunet.trained_folder import PathLike
+from twintrack.runs.engine import Settings
+from twintrack.runs.job import Product
+from twintrack.version import __version__
 from twintrack.volumes import (
     HEADER_PARTS,
     Volume,
@@ -23,38 +39,117 @@ from twintrack.volumes import (
     read_labels,
 )
 
-PathLike = str | os.PathLike[str]
+
+@dataclass(frozen=True)
+class CurvasJob(PrepareJob[list[Fault]]):
+    """Looks for everything that is wrong with a case.
+
+    Attributes
+    ----------
+    manifest
+        That is going to be written; what is found goes to the store ``NAME.examined`` beside it.
+    raters
+        Number of raters that every case needs.
+    """
+
+    manifest: Path
+    raters: int
+
+    kind = "examined"
+
+    @property
+    def store(self) -> Path:
+        """Folder of the store."""
+        return self.manifest.with_name(f"{self.manifest.stem}.examined")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What decides which faults a case has besides its files."""
+        return {"twintrack": __version__, "raters": self.raters}
+
+    def read(self, case: PublishedCase) -> list[Fault]:
+        """Read one file after the other, and compare it with the image."""
+        return _examine(case.files["image"].parent, self.raters)
+
+    def compute(self, loaded: list[Fault]) -> Product:
+        """Say what was found."""
+        return found(loaded)
+
+    def files(self, case: PublishedCase) -> dict[str, Path]:
+        """Return the files that are there."""
+        return {role: file for role, file in super().files(case).items() if file.is_file()}
+
+
+def find_curvas(root: PathLike, raters: int | None = None) -> tuple[list[PublishedCase], int]:
+    """Return the cases of a folder in CURVAS–PDACVI's layout, and the raters that each needs.
+
+    Parameters
+    ----------
+    root
+        Folder of ``CASE/image.nii.gz``, ``CASE/annotation_1.nii.gz`` … and, where present, a label
+        map of the vessels, ``CASE/*vessel*.nii.gz``.
+    raters
+        Number of raters every case needs; by default the most that any case has.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder does not exist or has no case in it.
+    InputError
+        A case's name is no file name, two files are of one rater, or `raters` is not positive.
+    """
+    if raters is not None and raters < 1:
+        raise InputError(f"raters is {raters}; a case needs at least one")
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(root))
+    folders = (folder for folder in root.iterdir() if not folder.name.startswith("."))
+    annotated = {folder: there for folder in folders if (there := _annotations(folder))}
+    if not annotated:
+        raise FileNotFoundError(
+            errno.ENOENT, "no CASE/annotation_1.nii.gz in this folder", str(root)
+        )
+    cases = []
+    for folder in sorted(annotated, key=lambda folder: natural_order(folder.name)):
+        files = {"image": folder / "image.nii.gz"}
+        files |= {f"rater_{number}": file for number, file in annotated[folder].items()}
+        others = [*sorted(folder.glob("annotation_0.nii*")), *_vessels(folder)]
+        files |= {file.name: file for file in others}
+        cases.append(PublishedCase(check_name(folder.name, str(root)), files))
+    return cases, raters or max(map(len, annotated.values()))
 
 
 def prepare_curvas(
-    cases: PathLike,
+    root: PathLike,
     manifest: PathLike,
     predictions: PathLike,
     *,
     raters: int | None = None,
     ending: str = ".nii.gz",
     rois: bool = False,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    part: Callable[[list[PublishedCase]], list[PublishedCase]] = list,
+    settings: Settings | None = None,
 ) -> Prepared:
     """Make a cohort manifest of a folder in CURVAS–PDACVI's layout, and list what is wrong with it.
 
     Parameters
     ----------
-    cases
-        Folder of ``CASE/image.nii.gz``, ``CASE/annotation_1.nii.gz`` … and, where present, a label
-        map of the vessels, ``CASE/*vessel*.nii.gz``.
+    root, raters
+        As in `find_curvas`.
     manifest
-        CSV file to write. What is wrong goes beside it, to ``NAME_faults.csv``.
+        CSV file to write. What is wrong goes beside it, to ``NAME_faults.csv``, and what was found
+        of each case to the store ``NAME.examined``.
     predictions
         Folder in which ``twintrack predict`` puts, or will put, the scores.
-    raters
-        Number of raters every case needs; by default the most that any case has.
     ending
         Of the scores, and of the regions: ``.nii.gz``, ``.nii`` or ``.mha``.
     rois
         Name the regions of interest of ``twintrack predict --save_roi`` too.
-    progress
-        Called with case, number of cases done, and number in all.
+    part
+        Returns the cases that this run looks at; all by default. The manifest is written when all
+        have been looked at.
+    settings
+        How to go about it.
 
     Returns
     -------
@@ -68,52 +163,44 @@ def prepare_curvas(
     ------
     FileNotFoundError
         The folder does not exist or has no case in it, or that of the manifest does not exist.
-    ValueError
-        No case can be used, a case's name is no file name, two files are of one rater, `raters` is
-        not positive, or `ending` is none of the three.
+    InputError
+        No case can be used, `ending` is none of the three, or as `find_curvas`.
+    StoreError
+        The store cannot be written.
     """
     if ending not in WRITTEN_SUFFIXES:
         raise InputError(
             f"it is one of {', '.join(WRITTEN_SUFFIXES)}", argument="ending", value=ending
         )
-    if raters is not None and raters < 1:
-        raise InputError(f"raters is {raters}; a case needs at least one")
-    root, target = Path(cases), Path(manifest)
+    target, scores = Path(manifest), Path(predictions)
+    cases, wanted = find_curvas(root, raters)
     if not target.parent.is_dir():
-        raise FileNotFoundError(2, "no such folder to write the manifest to", str(target.parent))
-    if not root.is_dir():
-        raise FileNotFoundError(2, "no such folder", str(root))
-    names = sorted(
-        (f.name for f in root.iterdir() if f.name[0] != "." and _annotations(f)), key=natural_order
-    )
-    if not names:
-        raise FileNotFoundError(2, "no CASE/annotation_1.nii.gz in this folder", str(root))
-    for name in names:
-        check_name(name, str(root))
-    wanted = raters or max(len(_annotations(root / name)) for name in names)
-    faults: list[Fault] = []
-    listed: list[Case] = []
-    for number, name in enumerate(names, start=1):
-        of_case = _examine(root / name, wanted)
-        faults += of_case
-        if all(fault.used for fault in of_case):
-            vessels = _vessels(root / name)
+        raise FileNotFoundError(
+            errno.ENOENT, "no such folder to write the manifest to", str(target.parent)
+        )
+    made = prepare_cases(CurvasJob(target, wanted), cases, part(cases), settings)
+    if made.left:
+        return made
+    list_of_faults = target.with_name(f"{target.stem}_faults.csv")
+    write_faults(list_of_faults, made.faults)
+    if not made.cases:
+        raise InputError(f"no case can be used; see {list_of_faults}", file=str(root))
+    listed = []
+    for case in cases:
+        if case.name in made.cases:
+            vessels = _vessels(case.files["image"].parent)
+            score = f"{case.name}{ending}"
             listed.append(
                 Case(
-                    name,
-                    Path(predictions) / f"{name}{ending}",
-                    tuple(_annotations(root / name)[rater] for rater in range(1, wanted + 1)),
+                    case.name,
+                    scores / score,
+                    tuple(case.files[f"rater_{rater}"] for rater in range(1, wanted + 1)),
                     vessels[0] if vessels else None,
-                    Path(predictions) / "rois" / f"{name}{ending}" if rois else None,
+                    scores / REGIONS / score if rois else None,
                 )
             )
-        progress(name, number, len(names))
-    list_of_faults = target.with_name(f"{target.stem}_faults.csv")
-    write_faults(list_of_faults, faults)
-    if not listed:
-        raise InputError(f"no case can be used; see {list_of_faults}", file=root)
     write_manifest(target, listed)
-    return Prepared((target, list_of_faults), tuple(case.name for case in listed), faults)
+    return replace(made, outputs=(target, list_of_faults))
 
 
 def write_faults(path: Path, faults: Iterable[Fault]) -> None:
@@ -122,9 +209,7 @@ def write_faults(path: Path, faults: Iterable[Fault]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["case", "file", "kind", "message", "used"])
         for fault in faults:
-            writer.writerow(
-                [fault.case, fault.file, fault.kind, fault.message, "yes" if fault.used else "no"]
-            )
+            writer.writerow([*astuple(fault)[:-1], "yes" if fault.used else "no"])
 
 
 def _annotations(folder: Path) -> dict[int, Path]:

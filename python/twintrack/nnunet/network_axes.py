@@ -11,13 +11,13 @@ from twintrack.nnunet.images import Image
 from twintrack.nnunet.roi import Box, Roi
 
 
-class Frame:
+class NetworkAxes:
     """The image as the networks see it: axes reversed, and turned to RAS first if they want it.
 
     Attributes
     ----------
     spacing
-        Voxel size in mm along the axes (z, y, x) of the frame.
+        Voxel size in mm along the networks' axes (z, y, x).
     patient_axes
         Which patient axis each of them runs along: see `Image.patient_axes`.
     """
@@ -39,7 +39,7 @@ class Frame:
         return turned
 
     def back(self, roi: Roi) -> Roi:
-        """Return a region of the frame as one of the image."""
+        """Return a region of the networks' axes as one of the image."""
         parts: list[slice] = [slice(0)] * 3
         for part, axis, flip in zip(reversed(roi.box), self._order, self._flips, strict=True):
             length = self._shape[axis]

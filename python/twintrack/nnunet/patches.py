@@ -25,7 +25,7 @@ class Patches(list[Any]):
 
     def __init__(self, places: Any) -> None:
         super().__init__(places)
-        self.failed = False
+        self.failed: bool = False
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._queue: Queue[Any] | None = None

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
-import warnings
 from pathlib import Path
 
 from twintrack.errors import InputError
-from twintrack.nnunet.models import expect_import_warning, own_trainers
+from twintrack.nnunet.trainer_search import quiet_search
 
 
 def check_device(device: str) -> None:
-    """Raise ValueError if torch finds no such device: "cuda", "cpu" or "mps"."""
+    """Raise InputError if torch finds no such device: "cuda", "cpu" or "mps"."""
     import torch
 
     if (device == "cuda" and not torch.cuda.is_available()) or (
@@ -26,7 +23,7 @@ def check_device(device: str) -> None:
 
 
 def check_planner(planner: str, plans: str) -> None:
-    """Raise ValueError if nnU-Net has no planner of this class name that writes such plans."""
+    """Raise InputError if nnU-Net has no planner of this class name that writes such plans."""
     import nnunetv2
     from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
         ExperimentPlanner,
@@ -51,12 +48,10 @@ def check_planner(planner: str, plans: str) -> None:
 
 
 def check_trainer(trainer: str) -> None:
-    """Raise ValueError if nnU-Net finds no trainer of this class name, nor nnUNet_extTrainer."""
+    """Raise InputError if nnU-Net finds no trainer of this class name, nor nnUNet_extTrainer."""
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-    # nnU-Net prints where it looks, and standard output is for results.
-    with own_trainers(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        expect_import_warning()
+    with quiet_search():
         try:
             recursive_find_trainer_class_by_name(trainer)
         except Exception as error:  # whatever a file of nnUNet_extTrainer raises

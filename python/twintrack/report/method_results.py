@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from twintrack.calibration.fitted_on import Overlap, read_overlap
+from twintrack.calibration.fitted_on import Overlap, OverlapRecord
 from twintrack.errors import InputError
+from twintrack.files import as_record, read_record, read_table
 from twintrack.report.examples import Example, read_examples
 
 # Columns and keys that are not metrics and not provenance.
 _CASE, _NOTES = "case", "notes"
 _NOT_PROVENANCE = ("method", "means", "reliability", "fitted_on")
+
+
+class _Curve(Struct):
+    bin_count: list[Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]]
+    mean_score: list[float | None]
+    mean_mhr: list[float | None]
+
+
+class _Summary(Struct):
+    method: Annotated[str | None, Meta(description="be a text")] = None
+    reliability: Annotated[
+        _Curve | None,
+        Meta(description="be null or hold the lists bin_count, mean_score and mean_mhr"),
+    ] = None
+    fitted_on: OverlapRecord = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,28 +191,26 @@ def read_results(folder: Path) -> tuple[str, MethodResults]:
         )
     cases, values, notes = _read_cases(path)
     path = folder / "summary.json"
-    summary = _read_summary(path) if path.is_file() else {}
-    name = summary.get("method") or folder.resolve().name
-    if not isinstance(name, str):
-        raise InputError(f"method is {name!r}; need a text", file=path)
-    path = folder / "failures.csv"
+    content = read_record(path, dict) if path.is_file() else {}
+    summary = as_record(content, _Summary, path)
+    failures = folder / "failures.csv"
     results = MethodResults(
         cases,
         values,
         notes,
-        _read_failures(path) if path.is_file() else {},
-        _reliability(folder / "summary.json", summary.get("reliability")),
-        {key: value for key, value in summary.items() if key not in _NOT_PROVENANCE},
+        _read_failures(failures) if failures.is_file() else {},
+        None if summary.reliability is None else _reliability(path, summary.reliability),
+        {key: value for key, value in content.items() if key not in _NOT_PROVENANCE},
         read_examples(folder / "examples"),
-        _fitted_on(folder / "summary.json", summary.get("fitted_on", {})),
+        summary.fitted_on,
     )
-    return name, results
+    return summary.method or folder.resolve().name, results
 
 
 def _read_cases(
     path: Path,
 ) -> tuple[tuple[str, ...], dict[str, NDArray[np.float64]], dict[str, str]]:
-    header, rows = _read_csv(path)
+    header, rows = _read_table(path)
     if not rows:
         raise InputError("no cases", file=path)
     cases = tuple(row[_CASE] for row in rows)
@@ -215,7 +227,7 @@ def _read_cases(
 
 
 def _number(path: Path, row: Mapping[str, str], metric: str) -> float:
-    text = row[metric].strip()
+    text = row[metric]
     try:
         value = float(text or "nan")
     except ValueError:
@@ -228,68 +240,26 @@ def _number(path: Path, row: Mapping[str, str], metric: str) -> float:
 
 
 def _read_failures(path: Path) -> dict[str, str]:
-    _, rows = _read_csv(path)
     return {
         row[_CASE]: "; ".join(text for key, text in row.items() if key != _CASE and text)
-        for row in rows
+        for row in _read_table(path)[1]
     }
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"not UTF-8 text ({error.reason} at byte {error.start})", file=path
-        ) from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header, *lines = [line for line in reader if line] or [[]]
-    except csv.Error as error:
-        raise InputError(f"line {reader.line_num}: {error}", file=path) from error
+def _read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    header, rows = read_table(path)
     if _CASE not in header:
         raise InputError(f"no column {_CASE!r} in {header}", file=path)
-    if len(set(header)) < len(header):
-        raise InputError(f"column {_first_repeated(header)!r} occurs twice", file=path)
-    for line in lines:
-        if len(line) != len(header):
-            raise InputError(
-                f"the row starting with {line[0]!r} has {len(line)} cells, "
-                f"the header {len(header)}",
-                file=path,
-            )
-    return header, [dict(zip(header, line, strict=True)) for line in lines]
+    return header, list(rows.values())
 
 
-def _read_summary(path: Path) -> dict[str, Any]:
+def _reliability(path: Path, curve: _Curve) -> Reliability:
+    # null, which JSON has for NaN, becomes NaN.
+    score, mhr = (np.array(means, np.float64) for means in (curve.mean_score, curve.mean_mhr))
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"not JSON: {error}", file=path) from error
-    if not isinstance(summary, dict):
-        raise InputError(f"holds {type(summary).__name__}, not an object", file=path)
-    return summary
-
-
-def _fitted_on(path: Path, content: Any) -> Overlap | None:
-    try:
-        return read_overlap(content)
-    except ValueError as error:
+        return Reliability(np.array(curve.bin_count, np.int64), score, mhr)
+    except InputError as error:
         raise InputError.of(error, file=path) from error
-
-
-def _reliability(path: Path, curve: Any) -> Reliability | None:
-    if curve is None:
-        return None
-    try:
-        # null, which JSON has for NaN, becomes NaN.
-        score, mhr = (np.array(curve[key], np.float64) for key in ("mean_score", "mean_mhr"))
-        return Reliability(np.array(curve["bin_count"], np.int64), score, mhr)
-    except (KeyError, OverflowError, TypeError, ValueError) as error:
-        raise InputError(
-            f"reliability: {error!r}; need bin_count, mean_score and mean_mhr, equally long",
-            file=path,
-        ) from error
 
 
 def _first_repeated(names: Iterable[str]) -> str:

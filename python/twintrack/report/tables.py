@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -17,6 +15,7 @@ from rich.markup import escape as escape_rich
 from rich.table import Table as RichTable
 
 from twintrack.calibration.fitted_on import count
+from twintrack.files import csv_text
 from twintrack.report.columns import Metric
 from twintrack.report.comparison import Comparison, Verdict
 
@@ -352,7 +351,7 @@ def mean_csv(comparison: Comparison) -> str:
             row += [_number(comparison.intervals.mean[i, j]), comparison.verdict(i, j) or ""]
         overlap = comparison.fitted_on.get(name, {})
         rows.append([*row, "" if overlap is None else str(count(overlap))])
-    return _csv([*head, "cases fitted on"], rows)
+    return csv_text([*head, "cases fitted on"], rows)
 
 
 def interval_csv(comparison: Comparison) -> str:
@@ -373,19 +372,11 @@ def interval_csv(comparison: Comparison) -> str:
         for i, name in enumerate(comparison.methods)
         for j, metric in enumerate(comparison.metrics)
     ]
-    return _csv(head, rows)
+    return csv_text(head, rows)
 
 
 def _number(value: float) -> str:
     return "" if math.isnan(value) else repr(float(value))
-
-
-def _csv(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    return buffer.getvalue()
 
 
 def print_table(table: Table, console: Console) -> None:

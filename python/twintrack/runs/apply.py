@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from twintrack.calibration.calibrator import Calibrator
 from twintrack.cohort import Case
-from twintrack.cohort.region import open_mask, read_mask
+from twintrack.cohort.region import open_mask
 from twintrack.cohort.score_records import (
     RECORD,
     calibrate_score,
@@ -27,7 +27,7 @@ from twintrack.cohort.score_records import (
     region_of_case,
 )
 from twintrack.errors import InputError
-from twintrack.files import split_suffix
+from twintrack.files import WRITTEN_SUFFIXES, split_suffix
 from twintrack.runs.editions import differing_options, edition
 from twintrack.runs.engine import Outcome, Settings, run_cases
 from twintrack.runs.inputs import case_files
@@ -35,16 +35,9 @@ from twintrack.runs.job import Job, Product
 from twintrack.runs.memory import case_bytes
 from twintrack.runs.store import Entry, Store, dump_json, open_stores
 from twintrack.runs.streaming import SLAB_VOXELS, open_score, planes_of
-from twintrack.volumes import (
-    HEADER_PARTS,
-    QUANTISATION_ERROR,
-    Volume,
-    check_same_geometry,
-    find_part,
-    read_score,
-    write_volume,
-)
-from twintrack.volumes.slabs import VolumeSlabs, write_slabs
+from twintrack.volumes import HEADER_PARTS, QUANTISATION_ERROR, check_same_geometry, find_part
+from twintrack.volumes.slabs import VolumeSlabs
+from twintrack.volumes.writing import write_slabs
 
 KIND = "calibrated"
 
@@ -69,10 +62,10 @@ def calibrator_digest(calibrator: Calibrator) -> str:
 
 @dataclass(frozen=True)
 class Opened:
-    """The score of a case and its region of interest, if any: both whole, or both in slabs."""
+    """The score of a case and its region of interest, if any."""
 
-    score: Volume | VolumeSlabs
-    region: Volume | VolumeSlabs | None
+    score: VolumeSlabs
+    region: VolumeSlabs | None
 
 
 @dataclass(frozen=True)
@@ -103,9 +96,10 @@ class ApplyJob(Job[Opened]):
     def __post_init__(self) -> None:
         if self.dtype not in QUANTISATION_ERROR:
             known = ", ".join(QUANTISATION_ERROR)
-            raise InputError(f"dtype={self.dtype!r}; choose one of {known}")
-        if self.ending not in (".nii.gz", ".nii", ".mha"):
-            raise InputError(f"ending={self.ending!r}; choose one of .nii.gz, .nii, .mha")
+            raise InputError(f"choose one of {known}", argument="dtype", value=self.dtype)
+        if self.ending not in WRITTEN_SUFFIXES:
+            known = ", ".join(WRITTEN_SUFFIXES)
+            raise InputError(f"choose one of {known}", argument="ending", value=self.ending)
         if self.ending == ".mha" and self.dtype.startswith("uint"):
             raise InputError(f"MetaImage (.mha) has no scale factor; write {self.dtype} as .nii.gz")
 
@@ -140,20 +134,14 @@ class ApplyJob(Job[Opened]):
         Where the score is a crop of the region's grid, so is what is written.
         """
         check_score(self.calibrator, case.score, self.tumour)
-        path = region_of_case(case)
-        region: Volume | VolumeSlabs | None
-        if self.ending == ".mha":
-            whole = read_score(case.score, self.tumour)
-            region = None if path is None else read_mask(path)
-            if region is not None:
-                box = find_part(region, whole)
-                if box is not None:
-                    region = Volume(region.array[box], whole.affine, region.path, region.header)
-                check_same_geometry(whole, region, ignore=HEADER_PARTS)
-            _check_place(case.score, whole)
-            return Opened(whole, region)
         score = open_score(case.score, self.tumour)
-        _check_place(case.score, score.place)
+        if score.place.affine is None:
+            raise InputError(
+                "has no geometry to keep; put nnU-Net's segmentation beside the .npz, or calibrate "
+                "the array in Python",
+                file=case.score,
+            )
+        path = region_of_case(case)
         region = None if path is None else open_mask(path)
         if region is not None:
             box = find_part(region.place, score.place)
@@ -163,25 +151,15 @@ class ApplyJob(Job[Opened]):
         return Opened(score, region)
 
     def compute(self, loaded: Opened) -> Product:
-        """Calibrate in place: the array is ours, or a copy-on-write mapping of the file."""
-        score, region = loaded.score, loaded.region
-        if isinstance(score, VolumeSlabs):
-            # Its notes come while the volume is written, which is before the record is.
-            return Product(score.place.array.size, {"notes": score.notes})
-        mask = region.array if isinstance(region, Volume) else None
-        calibrate_score(self.calibrator, score.array, mask)
-        return Product(score.array.size, {"notes": list(score.notes)})
+        """Return what there is to record: the score is calibrated while it is written."""
+        # Its notes come then, too, which is before the record is made.
+        return Product(loaded.score.place.array.size, {"notes": loaded.score.notes})
 
     def write(self, case: Case, loaded: Opened, store: Store) -> dict[str, tuple[str, Path]]:
         """Write the volume into the staging folder."""
         place = self.place(case)
-        staged = store.staged(place.name)
-        score, region = loaded.score, loaded.region
-        if isinstance(score, VolumeSlabs):
-            assert not isinstance(region, Volume)  # noqa: S101 - opened in the same way
-            write_slabs(staged, self._calibrated(score, region), score.place, self.dtype)
-        else:
-            write_volume(staged, score.array, score, self.dtype)
+        calibrated = self._calibrated(loaded.score, loaded.region)
+        write_slabs(store.staged(place.name), calibrated, loaded.score.place, self.dtype)
         return {"volume": (place.name, place)}
 
     def _calibrated(self, score: VolumeSlabs, region: VolumeSlabs | None) -> Iterator[NDArray[Any]]:
@@ -307,10 +285,11 @@ def check_folder(
     if foreign and not (existing == "overwrite" or (existing == "keep" and ours)):
         keep = "keep what is there with --continue_prediction, " if ours else ""
         raise InputError(
-            f"{job.place(foreign[0])}: is there already"
+            "is there already"
             + (f", and so are {len(foreign) - 1} others" if len(foreign) > 1 else "")
             + f", and was not written with this calibrator and these options; {keep}replace it "
-            "with --force, or name another folder"
+            "with --force, or name another folder",
+            file=job.place(foreign[0]),
         )
     if ours:
         return foreign, []
@@ -327,15 +306,6 @@ def check_folder(
             )
         outdated.append(path)
     return foreign, sorted(outdated)
-
-
-def _check_place(path: Path, place: Volume) -> None:
-    if place.affine is None:
-        raise InputError(
-            "has no geometry to keep; put nnU-Net's segmentation beside the "
-            ".npz, or calibrate the array in Python",
-            file=path,
-        )
 
 
 def _stores(root: Path) -> list[Store]:

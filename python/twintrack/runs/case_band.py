@@ -7,15 +7,17 @@ shares of all voxels, and all draws are one matrix product.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twintrack.arrays.numbers import number_between, whole_number
+from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.calibrator import Calibrator
-from twintrack.calibration.map_band import MapBand
-from twintrack.calibration.map_fit import Target, fit_map
-from twintrack.calibration.score_tally import EqualMassBins, ScoreTally
-from twintrack.errors import InputError
+from twintrack.calibration.equal_mass import bins_of_groups
+from twintrack.calibration.map_band import MapBand, resampled_band
+from twintrack.calibration.map_fit import IDENTITY, Target, fit_map
+from twintrack.calibration.score_tally import ScoreTally
 from twintrack.runs.stored_tallies import StoredTallies
 from twintrack.runs.tally_pack import PackedTally
 
@@ -52,44 +54,23 @@ def band_over_cases(
     ValueError
         There are fewer than two cases, or resamples or level make no sense.
     """
-    cases = len(tallies)
-    if cases < 2:
-        raise InputError(f"a band over cases needs at least two cases, here {cases}")
-    resamples, level = whole_number(resamples, "resamples", 2), number_between(level, "level", 0, 1)
-    seed = whole_number(seed, "seed", 0)
-    at = np.linspace(0, 1, 1001) if scores is None else np.ascontiguousarray(scores, np.float64)
-    made_with = calibrator.made_with_
+    made_with, bins = calibrator.made_with_, calibrator.n_bins_asked
     fitted_to, rater = made_with["target"], made_with["rater"]
-    group_of, mean_score = _groups(tallies.total(), groups)
-    made = len(mean_score)
-
-    rng = np.random.default_rng(seed)
-    times = np.empty((resamples, cases))
-    for draw in times:
-        draw[:] = np.bincount(rng.integers(cases, size=cases), minlength=cases)
-    # Integers below 2^53, so the products are exact.
-    sums: NDArray[np.float64] | None = None
-    rows: list[NDArray[np.float64]] = []
-    for number, (_, narrow) in enumerate(tallies.narrow(), start=1):
-        columns = _columns(narrow, fitted_to, rater)
-        index = _cells(narrow)
-        rows.append(
-            np.concatenate([np.bincount(group_of[index], c, minlength=made) for c in columns])
-        )
-        if len(rows) == _CHUNK or number == cases:
-            part = times[:, number - len(rows) : number] @ np.stack(rows)
-            sums = part if sums is None else sums + part
-            rows = []
-    assert sums is not None  # noqa: S101 - there are cases
     # The votes of all raters together, out of N for each voxel, are those of one.
     target: Target = "single" if fitted_to == "mhr" else fitted_to
     answers = calibrator.n_raters_ if fitted_to == "mhr" else 1
-    drawn = sums.reshape(resamples, -1, made)
-    maps = np.stack(
-        [_map(draw, mean_score, calibrator.n_bins_asked, target, answers, at) for draw in drawn]
-    )
-    low, high = np.quantile(maps, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return MapBand(at, calibrator.map_(at), low, high, level, resamples)
+
+    def maps(times: NDArray[np.int64]) -> Iterator[CalibrationMap]:
+        group_of, mean_score = _groups(tallies.total(), groups)
+        sums = _drawn_sums(tallies, times, group_of, fitted_to, rater)
+        for count, *votes in sums.reshape(len(times), -1, len(mean_score)):
+            if not count.any():
+                yield IDENTITY
+                continue
+            made = bins_of_groups(count, mean_score, np.stack(votes), bins, answers)
+            yield fit_map(made, target, 0)
+
+    return resampled_band(calibrator.map_, len(tallies), maps, scores, resamples, level, seed)
 
 
 def _groups(total: ScoreTally, groups: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
@@ -107,6 +88,29 @@ def _groups(total: ScoreTally, groups: int) -> tuple[NDArray[np.intp], NDArray[n
     return group_of, mean
 
 
+def _drawn_sums(
+    tallies: StoredTallies,
+    times: NDArray[np.int64],
+    group_of: NDArray[np.intp],
+    target: Target,
+    rater: int,
+) -> NDArray[np.float64]:
+    """Return a row of sums for every draw: counts by group, then votes by group."""
+    # Integers below 2^53, so the products are exact.
+    drawn = times.astype(np.float64)
+    sums = np.zeros(())
+    rows: list[NDArray[np.float64]] = []
+    for number, (_, narrow) in enumerate(tallies.narrow(), start=1):
+        group = group_of[_cells(narrow)]
+        made = group_of.max() + 1
+        columns = _columns(narrow, target, rater)
+        rows.append(np.concatenate([np.bincount(group, c, minlength=made) for c in columns]))
+        if len(rows) == _CHUNK or number == len(tallies):
+            sums = sums + drawn[:, number - len(rows) : number] @ np.stack(rows)
+            rows = []
+    return sums
+
+
 def _cells(narrow: PackedTally) -> NDArray[np.intp]:
     if narrow.cells is not None:
         return narrow.cells.astype(np.intp)
@@ -121,29 +125,3 @@ def _columns(narrow: PackedTally, target: str, rater: int) -> list[NDArray[np.fl
     elif target == "single":
         votes = [votes[rater]]
     return [column.astype(np.float64) for column in (count, *votes)]
-
-
-def _map(
-    draw: NDArray[np.float64],
-    mean_score: NDArray[np.float64],
-    bins: int,
-    target: Target,
-    answers: int,
-    at: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    count, votes = draw[0], draw[1:]
-    after = np.cumsum(count)
-    if after[-1] == 0:
-        return at
-    # Cut k falls before voxel ⌊k V / bins⌋ and moves to the start of its group, as in `_core`.
-    cuts = np.floor(np.arange(bins) * after[-1] / bins)
-    starts = np.unique(np.searchsorted(after, cuts, side="right"))
-    mass = np.add.reduceat(count, starts)
-    made = EqualMassBins(
-        count=(answers * mass).astype(np.uint64),  # as weights all the same
-        mean_score=np.add.reduceat(count * mean_score, starts) / mass,
-        votes=np.add.reduceat(votes, starts, axis=1).T.astype(np.uint64),
-        asked=bins,
-    )
-    mapped: NDArray[np.float64] = fit_map(made, target, 0)(at)
-    return mapped

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from twintrack.arrays.threads import thread_limit
-from twintrack.cohort import Case
+from twintrack.runs.assembly_line import AssemblyLine
 from twintrack.runs.engine import Outcome, Settings, add_tallies, process_case
-from twintrack.runs.job import Job
+from twintrack.runs.job import AnyCase, Job
 from twintrack.runs.memory import MemoryBudget, available_memory
 from twintrack.runs.store import Store
 
@@ -70,7 +70,7 @@ class DaskCluster:
 
     def work_off(
         self,
-        cases: Sequence[Case],
+        cases: Sequence[AnyCase],
         job: Job[Any],
         store: Store,
         settings: Settings,
@@ -121,12 +121,16 @@ class _Shared:
         object.__setattr__(self, "settings", plain)
 
 
-def _process(case: Case, shared: _Shared) -> Outcome:
+_LINE = AssemblyLine()  # of all tasks of this worker, like their budget
+
+
+def _process(case: AnyCase, shared: _Shared) -> Outcome:
+    job, settings = shared.job, shared.settings
     store = Store(shared.folder.parent, shared.kind, shared.options)
+    line = _LINE if job.step_by_step else None
     # A worker runs as many tasks at a time as it has cores.
     with thread_limit(1), store.joining():
-        budget = _budget(shared.settings.memory)
-        return process_case(case, shared.job, store, budget, shared.settings.force)
+        return process_case(case, job, store, _budget(settings.memory), settings.force, line)
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from twintrack.errors import InputError
+from twintrack.files import read_record
 from twintrack.runs.editions import differing_options
 from twintrack.runs.evaluate import KIND, EvaluateJob
 from twintrack.runs.result_folder import FORMAT
@@ -109,10 +110,9 @@ def _shown(value: Any) -> str:
 
 
 def _read(summary: Path) -> dict[str, Any] | None:
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        content = json.loads(summary.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and content.get("format") == FORMAT:
-            return content
+    with contextlib.suppress(OSError, ValueError):
+        content = read_record(summary, dict)
+        return content if content.get("format") == FORMAT else None
     return None
 
 

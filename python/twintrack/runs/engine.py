@@ -1,8 +1,9 @@
 """The engine: does one kind of work on every case of a cohort, with all cores and bounded memory.
 
 Every thread takes a case through reading, computing and storing, so that these overlap across the
-cases: inflating files (isal) and computing (the compiled core) release the GIL. A case that cannot
-be finished is an outcome like any other; a store that cannot be written ends the run.
+cases: inflating files (isal) and computing (the compiled core) release the GIL. Of work that needs
+a device, or all cores, for each case, every step has one case at a time. A case that cannot be
+finished is an outcome like any other; a store that cannot be written ends the run.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from twintrack.arrays.threads import max_threads, set_max_threads
-from twintrack.cohort import Case
 from twintrack.errors import InputError
+from twintrack.runs.assembly_line import STEPS, AssemblyLine
 from twintrack.runs.failures import explain
 from twintrack.runs.inputs import size_of
-from twintrack.runs.job import Job, Product
+from twintrack.runs.job import AnyCase, Job, Product
 from twintrack.runs.memory import MemoryBudget, available_memory
 from twintrack.runs.progress import Progress, Quiet
+from twintrack.runs.records import Entry, Failure
+from twintrack.runs.staging import StoreError
 from twintrack.runs.stamps import read_stamp
-from twintrack.runs.store import Entry, Failure, Store, StoreError
+from twintrack.runs.store import Store
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -77,7 +80,8 @@ class Settings:
     Attributes
     ----------
     workers
-        Cases worked on at the same time; as many as cores by default.
+        Cases worked on at the same time; by default as many as cores. Of jobs that are
+        `Job.step_by_step` at most three, one in each step.
     memory
         Bytes that cases may take together, by the estimate of `Job.memory`; half of what is
         available by default. A case that is larger than this by itself is worked on alone.
@@ -105,7 +109,7 @@ class Cluster(Protocol):
 
     def work_off(
         self,
-        cases: Sequence[Case],
+        cases: Sequence[AnyCase],
         job: Job[Any],
         store: Store,
         settings: Settings,
@@ -115,7 +119,7 @@ class Cluster(Protocol):
 
 
 def run_cases(
-    cases: Sequence[Case], job: Job[Any], store: Store, settings: Settings, work: str
+    cases: Sequence[AnyCase], job: Job[Any], store: Store, settings: Settings, work: str
 ) -> tuple[list[Outcome], Any]:
     """Do the work on every case; what is finished is in the store, however the run ends.
 
@@ -156,11 +160,15 @@ def run_cases(
             total = settings.cluster.work_off(cases, job, store, settings, tell)
         else:
             total = None
-            budget = settings.budget()
+            budget, line = settings.budget(), AssemblyLine() if job.step_by_step else None
+            workers = settings.workers
+            if line is not None:
+                workers = min(workers or len(STEPS), len(STEPS))
             for outcome in work_through(
                 cases,
-                lambda case: process_case(case, job, store, budget, settings.force),
-                settings.workers,
+                lambda case: process_case(case, job, store, budget, settings.force, line),
+                workers,
+                share_cores=line is None,
             ):
                 tell(outcome)
                 total = add_tallies(total, outcome.case, outcome.tally)
@@ -188,22 +196,29 @@ def add_tallies(total: Any, case: str, tally: Any) -> Any:
 
 
 def work_through(
-    items: Sequence[Item], function: Callable[[Item], Result], workers: int | None = None
+    items: Sequence[Item],
+    function: Callable[[Item], Result],
+    workers: int | None = None,
+    *,
+    share_cores: bool = True,
 ) -> Generator[Result, None, None]:
     """Yield ``function(item)`` of every item as it is finished; see `flow_through`."""
-    return flow_through(items, lambda item: (function(item),), workers)
+    return flow_through(items, lambda item: (function(item),), workers, share_cores=share_cores)
 
 
 def flow_through(
     items: Sequence[Item],
     produce: Callable[[Item], Iterable[Result]],
     workers: int | None = None,
+    *,
+    share_cores: bool = True,
 ) -> Generator[Result, None, None]:
     """Yield what ``produce(item)`` yields, of several items at a time, from several threads.
 
     Results of one item keep their order. The threads wait when a few results have not been taken.
-    The cores are shared out: with as many workers as cores each computes on one. An exception of
-    `produce` is raised here. When the iteration ends early no further item is begun.
+    The cores are shared out, unless they are not to be: with as many workers as cores each computes
+    on one. An exception of `produce` is raised here. When the iteration ends early no further item
+    is begun.
     """
     threads = max_threads()
     workers = max(1, min(workers or threads, len(items)))
@@ -218,7 +233,7 @@ def flow_through(
                 return
 
     def work_off() -> None:
-        set_max_threads(max(1, threads // workers))
+        set_max_threads(max(1, threads // workers) if share_cores else threads)
         try:
             while waiting and not stop.is_set():
                 try:
@@ -247,9 +262,14 @@ def flow_through(
 
 
 def process_case(
-    case: Case, job: Job[Any], store: Store, budget: MemoryBudget, force: bool = False
+    case: AnyCase,
+    job: Job[Any],
+    store: Store,
+    budget: MemoryBudget,
+    force: bool = False,
+    line: AssemblyLine | None = None,
 ) -> Outcome:
-    """Finish a case, or find it finished.
+    """Finish a case, or find it finished; with a `line`, each step when it is the case's turn.
 
     Raises
     ------
@@ -267,13 +287,14 @@ def process_case(
             return Outcome(case.name, "stored", nbytes, seconds, entry.voxels, entry, tally)
     step = "read"
     try:
-        with budget.reserve(job.memory(case)):
+        with budget.reserve(job.memory(case)), _steps(line) as enter:
+            enter(step)
             start = time.perf_counter()
             inputs = {role: read_stamp(path) for role, path in files.items()}
             loaded = job.read(case)
-            step = "compute"
+            enter(step := "compute")
             product = job.compute(loaded)
-            step = "write"
+            enter(step := "write")
             written = job.write(case, loaded, store)
             del loaded
             for role, stamp in inputs.items():
@@ -292,6 +313,12 @@ def process_case(
         seconds = time.perf_counter() - start
         details = traceback.format_exc()
         return Outcome(case.name, "failed", nbytes, seconds, failure=failure, details=details)
+
+
+def _steps(
+    line: AssemblyLine | None,
+) -> contextlib.AbstractContextManager[Callable[[str], object]]:
+    return contextlib.nullcontext(lambda step: step) if line is None else line.case()
 
 
 @dataclass(frozen=True)
@@ -320,7 +347,7 @@ class Plan:
 
 
 def plan_cases(
-    cases: Sequence[Case], job: Job[Any], store: Store, *, force: bool = False
+    cases: Sequence[AnyCase], job: Job[Any], store: Store, *, force: bool = False
 ) -> list[Plan]:
     """Look at what there is to do without doing it; writes nothing."""
     plans = []
@@ -339,7 +366,7 @@ def plan_cases(
 
 
 def _finished(
-    case: Case, job: Job[Any], store: Store, files: Mapping[str, Path]
+    case: AnyCase, job: Job[Any], store: Store, files: Mapping[str, Path]
 ) -> tuple[Entry, Any] | None:
     entry = store.find(case.name)
     if entry is None or not entry.made_from(files) or not job.written(case, entry):
@@ -356,7 +383,7 @@ def _finished(
 
 
 def _store(
-    case: Case,
+    case: AnyCase,
     job: Job[Any],
     store: Store,
     inputs: Mapping[str, Any],

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from twintrack.errors import InputError
-from twintrack.runs.store import Failure
+from twintrack.runs.records import Failure
 
 
 def explain(case: str, step: str, files: Mapping[str, Path], error: Exception) -> Failure:

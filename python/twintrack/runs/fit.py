@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from twintrack.calibration.calibrator import Calibrator
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.cohort import Case, RegionRule
+from twintrack.cohort.case import choose_cases
 from twintrack.cohort.score_records import ensemble_of_score, join_ensembles
 from twintrack.errors import InputError
 from twintrack.files import split_suffix
@@ -25,7 +25,6 @@ from twintrack.runs.editions import edition
 from twintrack.runs.engine import (
     Outcome,
     Settings,
-    add_tallies,
     flow_through,
     notes_of,
     run_cases,
@@ -238,55 +237,30 @@ def check_failures(failures: Sequence[Failure], cases: int, skip_broken: bool) -
 
 
 def fit_tallies(
-    calibrator: Calibrator,
-    tallies: Iterable[tuple[str, ScoreTally]],
-    region: str,
-    keep: bool = False,
+    calibrator: Calibrator, tallies: StoredTallies, region: str, keep: bool = False
 ) -> Calibrator:
-    """Fit a calibrator to tallies of cases, given in any order; `region` tells what they counted.
+    """Fit a calibrator to stored tallies; `region` tells what they counted.
 
-    Only their sum is kept in memory, unless the number of bins is chosen by cross-validation or
-    `keep` says that the calibrator shall know its cases, for a band over them.
+    Only their sum is kept in memory, or that of each fold where the number of bins is chosen by
+    cross-validation, unless `keep` says that the calibrator shall know its cases, for a band.
 
     Raises
     ------
-    ValueError
+    InputError
         There is no tally, or the numbers of raters differ; names the case.
     """
-    if isinstance(tallies, StoredTallies):
-        calibrator.record_cases(tallies.fitted_cases().values())
-    if isinstance(tallies, StoredTallies) and not keep:
-        parts = [tallies]
-        if calibrator.bins == "auto" and len(tallies) > 1:
-            # The cross-validation needs no more than the sum of each fold.
-            dealt = deal(len(tallies), int(calibrator.folds), int(calibrator.seed))
-            parts = [tallies.of([tallies.cases[k] for k in fold]) for fold in dealt]
-        for part in parts:
-            case = part.cases[0] if len(part) == 1 else None
-            calibrator.add_tally(part.total(), case, region=region, cases=len(part))
+    calibrator.record_cases(tallies.fitted_cases().values())
+    if keep:
+        for case, tally in tallies:
+            calibrator.add_tally(tally, case, region=region)
         return _fitted(calibrator)
-    total: ScoreTally | None = None
-    number = 0
-    if keep or calibrator.bins == "auto":
-        # The order decides which cases share a fold: it must not be that in which they came.
-        tallies = sorted(tallies, key=lambda named: named[0])
-        keep = True
-    for case, tally in tallies:
-        number += 1
-        calibrator.record_cases([FittedCase.named(case)])
-        try:
-            if keep:
-                calibrator.add_tally(tally, case, region=region)
-            elif total is None:
-                total = ScoreTally(tally.raters) + tally
-            else:
-                total += tally
-        except ValueError as error:
-            raise InputError.of(error, case=case) from error
-    if number == 0:
-        raise InputError("there are no cases to fit")
-    if total is not None:
-        calibrator.add_tally(total, region=region, cases=number)
+    parts = [tallies]
+    if calibrator.bins == "auto" and len(tallies) > 1:
+        dealt = deal(len(tallies), int(calibrator.folds), int(calibrator.seed))
+        parts = [tallies.of([tallies.cases[k] for k in fold]) for fold in dealt]
+    for part in parts:
+        alone = part.cases[0] if len(part) == 1 else None
+        calibrator.add_tally(part.total(), alone, region=region, cases=len(part))
     return _fitted(calibrator)
 
 
@@ -298,7 +272,7 @@ def _fitted(calibrator: Calibrator) -> Calibrator:
 
 
 def leave_one_out(
-    calibrator: Calibrator, tallies: Callable[[], Iterable[tuple[str, ScoreTally]]], region: str
+    calibrator: Calibrator, tallies: StoredTallies, region: str
 ) -> Iterator[tuple[str, Calibrator]]:
     """Yield for every case a calibrator fitted to all the others.
 
@@ -308,30 +282,20 @@ def leave_one_out(
         Fitted; the parameters of its map are taken over, and its number of bins where it was
         chosen.
     tallies
-        Called twice: what `read_tallies` gives. A case is in memory at a time.
+        What `read_tallies` gives. A case is in memory at a time.
     region
         Which voxels the tallies counted.
 
     Raises
     ------
-    ValueError
+    InputError
         There are fewer than two cases.
     """
-    given = tallies()
-    if isinstance(given, StoredTallies):
-        if len(given) < 2:
-            raise InputError(f"leaving one case out needs at least two cases, here {len(given)}")
-        dense, everyone = given.dense(), given.fitted_cases()
-    else:
-        total, everyone = None, {}
-        for case, tally in given:
-            total = add_tallies(total, case, tally)
-            everyone[case] = FittedCase.named(case)
-        if total is None or len(everyone) < 2:
-            raise InputError(f"leaving one case out needs at least two cases, here {len(everyone)}")
-        dense = total.dense()
+    if len(tallies) < 2:
+        raise InputError(f"leaving one case out needs at least two cases, here {len(tallies)}")
+    dense, everyone = tallies.dense(), tallies.fitted_cases()
     parameters = {**calibrator.made_with_, "bins": calibrator.n_bins_asked, "exact": False}
-    for case, tally in tallies():
+    for case, tally in tallies:
         cells, sums = tally.rows()
         rest = dense.copy()
         rest[:, cells] -= sums.T
@@ -374,24 +338,19 @@ def read_tallies(
         There is no such store, it has no or several sets of tallies, the run that made it was not
         finished, a pattern fits no case, or a tally is damaged; names the file.
     """
-    stores = [s for s in open_stores(store, KIND) if region in (None, s.options.get("region"))]
+    sets = open_stores(store, KIND)
+    stores = [one for one in sets if region in (None, one.options.get("region"))]
     if len(stores) != 1:
-        regions = sorted({str(s.options.get("region")) for s in open_stores(store, KIND)})
+        regions = sorted({str(one.options.get("region")) for one in sets})
         raise InputError(
-            f"{store}: holds {len(stores) or 'no'} sets of tallies"
+            f"holds {len(stores) or 'no'} sets of tallies"
             + (f" for --region {region}" if region else "")
             + f"; there are tallies of {', '.join(regions)}"
-            + ("; name one of their folders" if len(stores) > 1 else "")
+            + ("; name one of their folders" if len(stores) > 1 else ""),
+            file=store,
         )
     opened = stores[0]
-    cases, _ = opened.complete()
-    for pattern in (*only, *without):
-        if not fnmatch.filter(cases, pattern):
-            raise InputError(f"no case matches {pattern!r}", file=store)
-    cases = [
-        case for case in cases if (not only or _matches(case, only)) and not _matches(case, without)
-    ]
-
+    cases = choose_cases(opened.complete()[0], only, without, store)
     entries = [entry for case in cases if (entry := opened.find(case)) is not None]
     tallies = StoredTallies(opened, cases, _scores(entries))
     tallies.pack()
@@ -419,10 +378,6 @@ def _told(cases: Iterable[Case], tumour: Sequence[int]) -> Iterator[tuple[str, M
     for case in kinds.values():
         with contextlib.suppress(OSError, ValueError):
             yield case.name, ensemble_of_score(case.score, tumour)
-
-
-def _matches(case: str, patterns: Collection[str]) -> bool:
-    return any(fnmatch.fnmatchcase(case, pattern) for pattern in patterns)
 
 
 class _Voxels:

@@ -6,13 +6,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from twintrack.cohort import Case
 from twintrack.runs.memory import case_bytes
-from twintrack.runs.store import Entry, Store
+from twintrack.runs.records import Entry
+from twintrack.runs.store import Store
 
 Loaded = TypeVar("Loaded")
+
+
+class AnyCase(Protocol):
+    """What the engine knows of a case; all else is between the job and who makes the cases."""
+
+    @property
+    def name(self) -> str:
+        """Unique in its cohort and fit to name a file."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class Job(ABC, Generic[Loaded]):
     """
 
     kind: ClassVar[str]  # a part of the name of the store's folder
+    step_by_step: ClassVar[bool] = False  # one case is read, one computed, one written at a time
 
     @property
     @abstractmethod
@@ -48,26 +57,26 @@ class Job(ABC, Generic[Loaded]):
         """Everything that decides the result besides the files: JSON."""
 
     @abstractmethod
-    def files(self, case: Case) -> dict[str, Path]:
+    def files(self, case: Any) -> dict[str, Path]:
         """Return role to file, for every file that decides the result."""
 
-    def memory(self, case: Case) -> int:
+    def memory(self, case: Any) -> int:
         """Estimate the bytes that a case takes while it is worked on, from its headers."""
         return case_bytes(self.files(case))
 
     @abstractmethod
-    def read(self, case: Case) -> Loaded:
+    def read(self, case: Any) -> Loaded:
         """Load what is needed of the files, or open them to be read while computing."""
 
     @abstractmethod
     def compute(self, loaded: Loaded) -> Product:
         """Do the work."""
 
-    def write(self, case: Case, loaded: Loaded, store: Store) -> dict[str, tuple[str, Path]]:  # noqa: ARG002
+    def write(self, case: Any, loaded: Loaded, store: Store) -> dict[str, tuple[str, Path]]:  # noqa: ARG002
         """Write outputs other than the tally: role to (name of the staged file, its place)."""
         return {}
 
-    def written(self, case: Case, entry: Entry) -> bool:  # noqa: ARG002
+    def written(self, case: Any, entry: Entry) -> bool:  # noqa: ARG002
         """Whether the outputs other than the tally are still where the run put them."""
         return True
 

@@ -109,6 +109,11 @@ def case_bytes(files: Mapping[str, Path], slab_voxels: int | None = None) -> int
     return total + 5 * voxels
 
 
+def count_voxels(path: Path) -> int:
+    """Return the voxels that the header of a volume announces; raises as `case_bytes`."""
+    return _volume_bytes(path)[0]
+
+
 def _volume_bytes(path: Path) -> tuple[int, int, bool]:
     """Return the voxels of a file, the bytes they take, and whether it can be read in slabs.
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
     from twintrack.runs.engine import Outcome
-    from twintrack.runs.store import Failure
+    from twintrack.runs.records import Failure
 
 _LINE_EVERY = 10.0  # seconds
 

@@ -23,8 +23,6 @@ A text that a spreadsheet would take for a formula is written with an apostrophe
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.files import replacing
+from twintrack.files import csv_text, write_text
 from twintrack.runs.store import Failure, dump_json
 from twintrack.version import __version__
 
@@ -98,28 +96,21 @@ def write_results(
         if reliability is None
         else {name: [_finite(v) for v in values] for name, values in reliability.items()},
     }
-    _write_csv(
-        folder / "cases.csv",
-        ["case", *columns, "notes"],
-        (
-            [cell_text(case), *(_number(rows[case][name]) for name in columns), cell_text(remarks)]
-            for case in cases
-            for remarks in ["; ".join(notes.get(case, ()))]
-        ),
-    )
-    _write_csv(
-        folder / "failures.csv",
-        ["case", "step", "file", "message"],
-        (
-            [
-                cell_text(cell)
-                for cell in (failure.case, failure.step, failure.file, failure.message)
-            ]
-            for failure in sorted(failures, key=lambda failure: failure.case)
-        ),
-    )
-    with replacing(folder / "summary.json") as temporary:
-        temporary.write_text(dump_json(summary), encoding="utf-8")
+    table = [
+        [
+            cell_text(case),
+            *(_number(rows[case][name]) for name in columns),
+            cell_text("; ".join(notes.get(case, ()))),
+        ]
+        for case in cases
+    ]
+    failed = [
+        [cell_text(cell) for cell in (failure.case, failure.step, failure.file, failure.message)]
+        for failure in sorted(failures, key=lambda failure: failure.case)
+    ]
+    write_text(folder / "cases.csv", csv_text(["case", *columns, "notes"], table))
+    write_text(folder / "failures.csv", csv_text(["case", "step", "file", "message"], failed))
+    write_text(folder / "summary.json", dump_json(summary))
 
 
 def means(rows: Mapping[str, Row], columns: Iterable[str]) -> dict[str, tuple[float, int]]:
@@ -133,15 +124,6 @@ def means(rows: Mapping[str, Row], columns: Iterable[str]) -> dict[str, tuple[fl
         values = [float(value) for value in column if value is not None and not math.isnan(value)]
         found[name] = (math.fsum(values) / len(values) if values else math.nan, len(values))
     return found
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    with replacing(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
 
 
 def cell_text(text: str) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from isal import isal_zlib
 
@@ -52,25 +50,6 @@ class FileStamp:
             return found.st_mtime_ns == self.mtime_ns or _digest(path) == self.digest
         except OSError:
             return False
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the stamp as an object for JSON."""
-        return {
-            "name": self.name,
-            "size": self.size,
-            "mtime_ns": self.mtime_ns,
-            "digest": self.digest,
-        }
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> FileStamp:
-        """Return the stamp that `to_json` made; KeyError or TypeError if it is none."""
-        stamp = cls(content["name"], content["size"], content["mtime_ns"], content["digest"])
-        if not (isinstance(stamp.size, int) and isinstance(stamp.mtime_ns, (int, type(None)))):
-            raise TypeError("size and mtime_ns must be whole numbers")
-        if not (isinstance(stamp.name, str) and isinstance(stamp.digest, str)):
-            raise TypeError("name and digest must be texts")
-        return stamp
 
 
 def read_stamp(path: Path) -> FileStamp:

@@ -34,89 +34,38 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.errors import InputError
+from twintrack.files import as_record, read_record
 from twintrack.runs.editions import newest
+from twintrack.runs.records import Entry as Entry
+from twintrack.runs.records import Failure as Failure
+from twintrack.runs.staging import StoreError as StoreError
+from twintrack.runs.staging import remove_abandoned, staging_folder, store_errors
 from twintrack.runs.stamps import FileStamp, read_stamp
 
-try:
-    import fcntl
-except ImportError:  # Windows: staging folders of killed runs stay until they are deleted by hand
-    fcntl = None  # type: ignore[assignment]
+T = TypeVar("T")
 
 FORMAT = "twintrack-store"
 FORMAT_VERSION = 1
-_LARGEST_RECORD = 64 << 20  # bytes; a case takes about a thousand, a cohort as many per 50 cases
 
 
-class StoreError(OSError):
-    """The store cannot be written: no case can be finished, so the run stops."""
+class _Cohort(Struct):
+    cases: list[str]
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why a case could not be finished.
-
-    Attributes
-    ----------
-    case
-        Its name.
-    step
-        "read", "compute" or "write".
-    file
-        Role of the file that the message is about ("score", "rater_2", …), or "".
-    message
-        What is wrong and what to do.
-    """
-
-    case: str
-    step: str
-    file: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A finished case.
-
-    Attributes
-    ----------
-    case
-        Its name.
-    inputs
-        Role to stamp of the files it was made from.
-    voxels
-        Voxels of the case.
-    result
-        Figures, by name; None for those that are not defined.
-    outputs
-        Role to stamp of the files that were made: "tally", or the volume.
-    """
-
-    case: str
-    inputs: Mapping[str, FileStamp]
-    voxels: int
-    result: Mapping[str, Any]
-    outputs: Mapping[str, FileStamp] = field(default_factory=dict)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the input files."""
-        return sum(stamp.size for stamp in self.inputs.values())
-
-    def made_from(self, files: Mapping[str, Path]) -> bool:
-        """Whether `files` (by role) are what the case was made from."""
-        return set(files) == set(self.inputs) and all(
-            self.inputs[role].matches(path) for role, path in files.items()
-        )
+class _Description(Struct):
+    format: str
+    kind: str
+    options: dict[str, Any]
 
 
 class Store:
@@ -153,17 +102,7 @@ class Store:
         ValueError
             The record was written by a newer version.
         """
-        path = self.folder / "cases" / f"{case}.json"
-        content = _read_record(path)
-        if content is None:
-            return None
-        _check_version(path, content)
-        try:
-            inputs = {role: FileStamp.from_json(at) for role, at in content["inputs"].items()}
-            outputs = {role: FileStamp.from_json(at) for role, at in content["outputs"].items()}
-            return Entry(case, inputs, int(content["voxels"]), dict(content["result"]), outputs)
-        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
-            return None
+        return _find(self.folder / "cases" / f"{case}.json", Entry)
 
     def tally_path(self, case: str) -> Path:
         """Where the tally of a case is."""
@@ -199,10 +138,10 @@ class Store:
             The list is missing or damaged.
         """
         path = self.folder / "cohort.json"
-        names = (_read_record(path) or {}).get("cases")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        found = _find(path, _Cohort)
+        if found is None:
             raise InputError("missing or damaged; repeat the run that made the store", file=path)
-        return names
+        return found.cases
 
     def fitted_on(self) -> tuple[FittedCase, ...] | None:
         """Return what the map of the runs was fitted on; None if that is not known.
@@ -215,8 +154,9 @@ class Store:
         path = self.folder / "fitted_on.json"
         if not path.exists():
             return None
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            return FittedCase.list_from_json((_read_record(path) or {})["fitted_on"])
+        content = _find(path, dict) or {}
+        with contextlib.suppress(KeyError, ValueError):
+            return FittedCase.list_from_json(content["fitted_on"])
         raise InputError("damaged; repeat the run that made the store", file=path)
 
     def complete(self) -> tuple[list[str], list[Failure]]:
@@ -235,13 +175,8 @@ class Store:
 
     def failures(self) -> list[Failure]:
         """Return the cases that failed when they were last tried, sorted."""
-        found = []
-        for path in sorted((self.folder / "failures").glob("[!.]*.json")):
-            content = _read_record(path) or {}
-            with contextlib.suppress(KeyError, TypeError):
-                fields = (str(content[name]) for name in ("step", "file", "message"))
-                found.append(Failure(path.stem, *fields))
-        return found
+        paths = sorted((self.folder / "failures").glob("[!.]*.json"))
+        return [failure for path in paths if (failure := _find(path, Failure)) is not None]
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -264,34 +199,30 @@ class Store:
         StoreError
             The folder cannot be written.
         """
-        with _store_errors(self.folder):
+        with store_errors(self.folder):
             (self.folder / "cases").mkdir(parents=True, exist_ok=True)
             (self.folder / "failures").mkdir(exist_ok=True)
-            self._remove_abandoned()
+            remove_abandoned(self.folder)
         with self.joining():
-            with _store_errors(self.folder):
-                self._put_json(self.folder / "options.json", self._description())
-                names = {"format_version": FORMAT_VERSION, "cases": sorted(cohort)}
-                self._put_json(self.folder / "cohort.json", names)
+            with store_errors(self.folder):
+                options = {"kind": self.kind, "options": self.options}
+                self._put_json(self.folder / "options.json", options, format=FORMAT)
+                self._put_json(self.folder / "cohort.json", {"cases": sorted(cohort)})
                 if fitted_on is not None:
                     known = [case.to_json() for case in sorted(fitted_on, key=_by_text)]
-                    content = {"format_version": FORMAT_VERSION, "fitted_on": known}
-                    self._put_json(self.folder / "fitted_on.json", content)
+                    self._put_json(self.folder / "fitted_on.json", {"fitted_on": known})
             yield self
 
     @contextlib.contextmanager
     def joining(self) -> Iterator[Store]:
         """Take part in a run that another process has begun with `writing`."""
-        with _store_errors(self.folder):
-            staging, lock = _make_staging(self.folder)
-        self._staging = staging
-        try:
-            yield self
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-            self._staging = None
-            if lock is not None:
-                os.close(lock)
+        with contextlib.ExitStack() as stack:
+            with store_errors(self.folder):
+                self._staging = stack.enter_context(staging_folder(self.folder))
+            try:
+                yield self
+            finally:
+                self._staging = None
 
     def staged(self, name: str) -> Path:
         """Where to write a file before it is renamed to its place."""
@@ -316,19 +247,11 @@ class Store:
         StoreError
             The disk is full or the like; the case is then not recorded.
         """
-        with _store_errors(self.folder):
+        with store_errors(self.folder):
             inside = {at: to for at, to in files.items() if to.is_relative_to(self.folder)}
             for staged, place in inside.items():
                 staged.replace(place)
-            content = {
-                "format_version": FORMAT_VERSION,
-                "case": entry.case,
-                "inputs": {role: stamp.to_json() for role, stamp in entry.inputs.items()},
-                "voxels": entry.voxels,
-                "result": entry.result,
-                "outputs": {role: stamp.to_json() for role, stamp in entry.outputs.items()},
-            }
-            self._put_json(self.folder / "cases" / f"{entry.case}.json", content)
+            self._put_json(self.folder / "cases" / f"{entry.case}.json", asdict(entry))
             for staged, place in files.items():
                 if staged not in inside:
                     staged.replace(place)
@@ -340,19 +263,10 @@ class Store:
         What was once made of it goes, for it was made from other files, and would count as
         finished. Only the record of a volume stays with the volume, as it tells whose that is.
         """
-        with _store_errors(self.folder):
-            self._put_json(
-                self.folder / "failures" / f"{failure.case}.json",
-                {
-                    "format_version": FORMAT_VERSION,
-                    "case": failure.case,
-                    "step": failure.step,
-                    "file": failure.file,
-                    "message": failure.message,
-                },
-            )
+        with store_errors(self.folder):
+            self._put_json(self.folder / "failures" / f"{failure.case}.json", asdict(failure))
             entry = self.find(failure.case)
-            if entry is None or "volume" not in entry.outputs:
+            if entry is None or not set(entry.outputs) - {"tally"}:
                 (self.folder / "cases" / f"{failure.case}.json").unlink(missing_ok=True)
                 self.tally_path(failure.case).unlink(missing_ok=True)
 
@@ -373,7 +287,7 @@ class Store:
             raise InputError(f"the record of {case!r} is damaged; run it again", file=other.folder)
         files = {}
         outputs = dict(entry.outputs)
-        with _store_errors(self.folder):
+        with store_errors(self.folder):
             if "tally" in outputs:
                 place = self.tally_path(case)
                 shutil.copyfile(other.tally_path(case), self.staged(place.name))
@@ -384,33 +298,13 @@ class Store:
                         file=other.tally_path(case),
                     )
                 files[self.staged(place.name)] = place
-        self.save(Entry(case, entry.inputs, entry.voxels, entry.result, outputs), files)
+        self.save(replace(entry, outputs=outputs), files)
 
-    def _description(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "kind": self.kind,
-            "options": self.options,
-        }
-
-    def _put_json(self, path: Path, content: Any) -> None:
+    def _put_json(self, path: Path, content: Mapping[str, Any], **before: str) -> None:
         staged = self.staged(path.name)
+        content = {**before, "format_version": FORMAT_VERSION, **content}
         staged.write_text(dump_json(content), encoding="utf-8")
         staged.replace(path)
-
-    def _remove_abandoned(self) -> None:
-        """Remove the staging folders of runs that were killed: those that nobody holds locked."""
-        if fcntl is None:
-            return
-        for folder in self.folder.glob("staging-*"):
-            with contextlib.suppress(OSError):  # held by a living run, or just removed by another
-                lock = os.open(folder / "lock", os.O_RDWR)
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(folder, ignore_errors=True)
-                finally:
-                    os.close(lock)
 
 
 def open_stores(root: Path, kind: str | None = None) -> list[Store]:
@@ -429,18 +323,12 @@ def open_stores(root: Path, kind: str | None = None) -> list[Store]:
         raise FileNotFoundError(2, "no such folder; name one that a run has written", str(root))
     stores = []
     for path in sorted((*root.glob("options.json"), *root.glob("*/options.json"))):
-        content = _read_record(path)
+        content = _find(path, dict)
         if content is None or content.get("format") != FORMAT:
             continue
-        _check_version(path, content)
-        found, options = content.get("kind"), content.get("options")
-        if not isinstance(found, str) or not isinstance(options, dict):
-            raise InputError("damaged: it has no kind or no options", file=path)
-        if kind in (None, found):
-            try:
-                store = Store(root, found, options)
-            except ValueError as error:  # NaN, which JSON does not have
-                raise InputError(f"damaged: {error}", file=path) from error
+        description = as_record(content, _Description, path)
+        if kind in (None, description.kind):
+            store = Store(root, description.kind, description.options)
             store.folder = path.parent
             stores.append(store)
     if not stores:
@@ -477,16 +365,12 @@ def _by_text(case: FittedCase) -> tuple[str, str]:
     return case.case, case.score or ""
 
 
-def _read_record(path: Path) -> dict[str, Any] | None:
+def _find(path: Path, kind: type[T]) -> T | None:
+    """Return a record, None if there is none or it is damaged; refuse one of a newer version."""
     try:
-        small = path.stat().st_size <= _LARGEST_RECORD
-        content = json.loads(path.read_bytes()) if small else None
-    except (OSError, ValueError, RecursionError):
+        content = read_record(path, dict)
+    except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) else None
-
-
-def _check_version(path: Path, content: Mapping[str, Any]) -> None:
     version = content.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise InputError(
@@ -494,41 +378,8 @@ def _check_version(path: Path, content: Mapping[str, Any]) -> None:
             "update TwinTrack",
             file=path,
         )
-
-
-def _make_staging(folder: Path) -> tuple[Path, int | None]:
-    """Make a staging folder, with a lock that the system drops however the process ends."""
-    while True:
-        staging = Path(tempfile.mkdtemp(prefix="staging-", dir=folder))
-        if fcntl is None:
-            return staging, None
-        lock = os.open(staging / "lock", os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass  # another run has taken the folder for an abandoned one
-        except OSError:
-            return staging, lock  # a file system without locks: nobody can take it
-        else:
-            if (staging / "lock").exists():
-                return staging, lock
-        os.close(lock)
-
-
-@contextlib.contextmanager
-def _store_errors(folder: Path) -> Iterator[None]:
     try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        try:
-            free = f"; {shutil.disk_usage(folder).free:,} bytes are free there"
-        except OSError:
-            free = ""
-        raise StoreError(
-            error.errno,
-            f"cannot be written ({error.strerror or error}{free}). Finished cases are kept: make "
-            "room and run the same command again",
-            str(folder),
-        ) from error
+        record: T = as_record({**content, "case": path.stem}, kind, path)
+    except ValueError:
+        return None
+    return record

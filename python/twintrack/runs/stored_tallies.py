@@ -115,8 +115,9 @@ class StoredTallies:
                 narrow = self._narrow(case)
                 if len(narrow.columns) != shape[0]:
                     raise InputError(
-                        f"case {case!r}: it has {narrow.raters} raters but the cases before it "
-                        f"have {first.raters}"
+                        f"it has {narrow.raters} raters but the cases before it have "
+                        f"{first.raters}",
+                        case=case,
                     )
                 narrow.add_to(sums)
             return sums

@@ -15,15 +15,16 @@ cells that are left out) and ``crc`` (of the block); under the name "" the sum o
 
 from __future__ import annotations
 
-import json
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal, TypeAlias
 
+import msgspec
 import numpy as np
 from isal import isal_zlib
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from twintrack import _core
@@ -39,6 +40,23 @@ _MAGIC = b"TWTPACK1"
 _HEAD = struct.Struct("<8sQ")
 _ALL = ""  # in the index: the sum of all cases
 _LARGEST_INDEX = 1 << 28  # bytes; a case takes about 150
+
+_Width: TypeAlias = Literal[0, 1, 2, 4, 8]
+_Natural = Annotated[int, Meta(ge=0)]
+
+
+class _Block(msgspec.Struct, omit_defaults=True):
+    at: _Natural
+    first: _Natural
+    rows: _Natural
+    types: Annotated[list[_Width], Meta(min_length=4)]
+    crc: int
+    files: Stamp | None = None
+
+
+class _Index(msgspec.Struct):
+    grid_cells: int
+    cases: dict[str, _Block]
 
 
 @dataclass(frozen=True)
@@ -85,14 +103,13 @@ class PackedTally:
         """Return the tally itself."""
         if self.cells is None:
             used = np.flatnonzero(self.columns[0])
-            sums = np.empty((len(used), len(self.columns)), np.uint64)
-            for k, column in enumerate(self.columns):
-                sums[:, k] = column[used]
-            return ScoreTally.from_rows((used + self.first).astype(np.uint32), sums)
-        sums = np.empty((len(self.cells), len(self.columns)), np.uint64)
+            cells = used + self.first
+        else:
+            used, cells = np.arange(len(self.cells)), self.cells
+        sums = np.empty((len(cells), len(self.columns)), np.uint64)
         for k, column in enumerate(self.columns):
-            sums[:, k] = column
-        return ScoreTally.from_rows(self.cells.astype(np.uint32), sums)
+            sums[:, k] = column[used]
+        return ScoreTally.from_rows(cells.astype(np.uint32), sums)
 
 
 class TallyPack:
@@ -115,10 +132,10 @@ class TallyPack:
                 if magic != _MAGIC or not _HEAD.size <= at <= size or size - at > _LARGEST_INDEX:
                     raise InputError("not a pack of this version")
                 file.seek(at)
-                index = json.loads(file.read())
-            if index["grid_cells"] != _core.GRID_CELLS:
+                index = msgspec.json.decode(file.read(), type=_Index)
+            if index.grid_cells != _core.GRID_CELLS:
                 raise InputError("it was made on another score grid")
-            self._cases: Mapping[str, Any] = dict(index["cases"])
+            self._cases = index.cases
             self._bytes = np.asarray(np.memmap(path, np.uint8, "r"))
 
     @property
@@ -132,20 +149,16 @@ class TallyPack:
 
     def has(self, case: str, files: Stamp) -> bool:
         """Whether the pack holds the tally of a case whose files have these sizes and times."""
-        entry = self._cases.get(case)
-        return isinstance(entry, dict) and entry.get("files") == list(files)
+        return case in self._cases and self._cases[case].files == files
 
     def read(self, case: str) -> PackedTally:
         """Return the sums of a case; ValueError if they are damaged."""
         with naming(self.path):
             entry = self._cases[case]
-            rows, first, at = int(entry["rows"]), int(entry["first"]), int(entry["at"])
-            types = [int(width) for width in entry["types"]]
-            if rows < 0 or first < 0 or not set(types) <= {0, 1, 2, 4, 8} or len(types) < 4:
-                raise InputError(f"damaged at case {case!r}")
+            rows, first, at, types = entry.rows, entry.first, entry.at, entry.types
             ends = np.cumsum([_padded(rows * width) for width in types]).tolist()
             block = self._bytes[at : at + ends[-1]]
-            if at < 0 or len(block) < ends[-1] or isal_zlib.crc32(block) != entry["crc"]:
+            if len(block) < ends[-1] or isal_zlib.crc32(block) != entry.crc:
                 raise InputError(f"damaged at case {case!r}")
             columns = [
                 block[end - _padded(rows * width) :][: rows * width].view(f"<u{width}")
@@ -162,13 +175,13 @@ class TallyPack:
 
 def write_pack(path: Path, tallies: Iterable[tuple[str, Stamp, ScoreTally]]) -> None:
     """Write a pack, whole or not at all."""
-    cases: dict[str, Any] = {}
+    cases: dict[str, _Block] = {}
     total: ScoreTally | None = None
     alike = True
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(_HEAD.pack(_MAGIC, 0))
         for case, stamp, tally in tallies:
-            cases[case] = {"files": list(stamp), **_put(file, tally)}
+            cases[case] = _put(file, tally, stamp)
             total = total or ScoreTally(tally.raters)
             alike = alike and tally.raters == total.raters
             if alike:
@@ -176,44 +189,42 @@ def write_pack(path: Path, tallies: Iterable[tuple[str, Stamp, ScoreTally]]) -> 
         if total is not None and alike:
             cases[_ALL] = _put(file, total)
         index = file.tell()
-        content = {"grid_cells": _core.GRID_CELLS, "cases": cases}
-        file.write(json.dumps(content, separators=(",", ":")).encode())
+        file.write(msgspec.json.encode(_Index(_core.GRID_CELLS, cases)))
         file.seek(0)
         file.write(_HEAD.pack(_MAGIC, index))
 
 
-def _put(file: BinaryIO, tally: ScoreTally) -> dict[str, Any]:
+def _put(file: BinaryIO, tally: ScoreTally, stamp: Stamp | None = None) -> _Block:
     """Write the block of a tally and return its entry in the index."""
     cells, sums = tally.rows()
     widths = [_width(int(column.max(initial=0))) for column in sums.T]
     first = int(cells[0]) if len(cells) else 0
     span = int(cells[-1]) + 1 - first if len(cells) else 0
     dense = span * sum(widths) < len(cells) * (4 + sum(widths))
-    columns: Iterator[NDArray[Any]]
+    columns = sums.T
     if dense:
-        spread = np.zeros((sums.shape[1], span), np.uint64)
-        spread[:, cells - first] = sums.T
-        columns = iter(spread)
-    else:
-        columns = iter(sums.T)
+        columns = np.zeros((sums.shape[1], span), np.uint64)
+        columns[:, cells - first] = sums.T
     parts = [] if dense else [cells.astype("<u4").tobytes()]
     for column, width in zip(columns, widths, strict=True):
         parts.append(column.astype(f"<u{width}").tobytes())
     content = b"".join(part.ljust(_padded(len(part)), b"\0") for part in parts)
-    entry = {
-        "at": file.tell(),
-        "first": first,
-        "rows": span if dense else len(cells),
-        "types": [0 if dense else 4, *widths],
-        "crc": isal_zlib.crc32(content),
-    }
+    entry = _Block(
+        at=file.tell(),
+        first=first,
+        rows=span if dense else len(cells),
+        types=[0 if dense else 4, *widths],
+        crc=isal_zlib.crc32(content),
+        files=stamp,
+    )
     file.write(content)
     return entry
 
 
-def _width(largest: int) -> int:
+def _width(largest: int) -> _Width:
     """Return the bytes of the narrowest unsigned type that holds a number."""
-    return next(width for width in (1, 2, 4, 8) if largest < 1 << (8 * width))
+    widths: tuple[_Width, ...] = (1, 2, 4, 8)
+    return next(width for width in widths if largest < 1 << (8 * width))
 
 
 def _padded(size: int) -> int:

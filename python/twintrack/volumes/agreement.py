@@ -88,7 +88,9 @@ class Agreement:
 
     def __init__(self, expected: Expectation) -> None:
         self.expected = expected
-        self.marked = self.missing = self.surplus = 0
+        self.marked: int = 0
+        self.missing: int = 0
+        self.surplus: int = 0
 
     def add(self, score: NDArray[Any], labels: NDArray[Any]) -> None:
         """Count in two arrays of one shape."""

@@ -115,16 +115,16 @@ def place_probabilities(path: Path, stored: tuple[int, ...]) -> Placement:
     found_shape = _shape_after(stored, back)
     if found_shape != shape:
         message = (
-            f"{path}: shape {found_shape} (x, y, z) differs from {shape} of the segmentation "
-            f"{beside}; nnU-Net version 1 saves a cropped or resampled softmax, which must be put "
-            "back on the image's grid first"
+            f"shape {found_shape} (x, y, z) differs from {shape} of the segmentation {beside}; "
+            "nnU-Net version 1 saves a cropped or resampled softmax, which must be put back on the "
+            "image's grid first"
         )
         if not reader.turns and _shape_after(stored, ras) == shape:
             message += (
                 f". It fits if nnU-Net's reader has turned the image to RAS, but {reader.named}: "
                 "put the plans.json of the networks beside it, which names their reader"
             )
-        raise InputError(message)
+        raise InputError(message, file=path)
     return Placement(shape, affine, header, beside, reader, back)
 
 

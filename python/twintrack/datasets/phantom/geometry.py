@@ -46,7 +46,7 @@ class Grid:
     """Voxel centres along x, y and z; each axis may run either way."""
 
     def __init__(self, x: Float, y: Float, z: Float) -> None:
-        self.axes = (x, y, z)
+        self.axes: tuple[Float, Float, Float] = (x, y, z)
 
     def box(self, low: Iterable[float], high: Iterable[float]) -> Box:
         """Find the voxels whose centres lie in [low, high] (x, y, z in mm), possibly none."""

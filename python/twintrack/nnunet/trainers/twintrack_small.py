@@ -32,12 +32,12 @@ class TwinTrackSmallTrainer(nnUNetTrainer):  # type: ignore[misc]
         device: torch.device,
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = int(os.environ.get("TWINTRACK_EPOCHS", "4"))
-        self.num_iterations_per_epoch = int(os.environ.get("TWINTRACK_ITERATIONS", "25"))
+        self.num_epochs: int = int(os.environ.get("TWINTRACK_EPOCHS", "4"))
+        self.num_iterations_per_epoch: int = int(os.environ.get("TWINTRACK_ITERATIONS", "25"))
         self.num_val_iterations_per_epoch = 1
-        self.initial_lr = 3e-3
+        self.initial_lr: float = 3e-3
         # Small batches of rare classes: with nnU-Net's third, many would show no tumour.
-        self.oversample_foreground_percent = 0.67
+        self.oversample_foreground_percent: float = 0.67
 
     def _build_loss(self) -> Any:
         """Let the first class, the tumour, weigh more than the others in the cross-entropy.
@@ -63,7 +63,7 @@ class TwinTrackSmallTrainer(nnUNetTrainer):  # type: ignore[misc]
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:  # noqa: N802
         """Switch mirroring off, which makes prediction eight times as long, and rotation."""
         rotation, dummy, _, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        self.inference_allowed_mirroring_axes = None
+        self.inference_allowed_mirroring_axes: tuple[int, ...] | None = None
         return rotation, dummy, self.configuration_manager.patch_size, None
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Merging and exporting the members of an ensemble: 3 members, 7 classes, float16 logits."""
+"""Merging the members of an ensemble: 3 members, 7 classes, float16 logits."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from twintrack import CalibrationMap, ExportGeometry, ensemble_score, export_score
+from twintrack import CalibrationMap, ensemble_score
 
 from ..inputs import choices
-
-SPACING = (1.0, 0.7, 0.7)  # mm, of the image
 
 
 def members(grid: tuple[int, ...]) -> list[Any]:
@@ -42,26 +40,3 @@ class Merge:
 
     def peakmem_merge(self, _: int, average: Any) -> None:
         ensemble_score(self.members, average=average, calibrator=self.map, out=self.out)
-
-
-class Export:
-    """`export_score`: to an image of twice as many voxels along every axis."""
-
-    params: ClassVar[list[list[Any]]] = [choices(32, 64, 128), choices("nnunet", "torch")]
-    param_names: ClassVar[list[str]] = ["edge", "resampling"]
-
-    def setup(self, edge: int, _: str) -> None:
-        self.members = members((edge, edge, edge))
-        self.map = calibration_map()
-        self.geometry = ExportGeometry(
-            shape=(2 * edge, 2 * edge, 2 * edge),
-            box=((0, 2 * edge),) * 3,
-            spacing=SPACING,
-            member_spacing=(2.0, 1.4, 1.4),
-        )
-
-    def time_export(self, _: int, resampling: Any) -> None:
-        export_score(self.members, self.geometry, calibrator=self.map, resampling=resampling)
-
-    def peakmem_export(self, _: int, resampling: Any) -> None:
-        export_score(self.members, self.geometry, calibrator=self.map, resampling=resampling)

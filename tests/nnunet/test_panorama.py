@@ -1,8 +1,7 @@
-"""``twintrack prepare``: nnU-Net data sets and a manifest from phantom cohorts, with faults."""
+"""``twintrack prepare panorama``: nnU-Net data sets of phantom cohorts, with faults."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from pathlib import Path
@@ -12,20 +11,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 from folders import content
-from typer.testing import CliRunner
 
 pytest.importorskip("SimpleITK")
 
-from twintrack.cli import command_app
 from twintrack.datasets.panorama import ANATOMY_LABELS
-from twintrack.datasets.phantom import PhantomSpec, write_cohort, write_panorama
-from twintrack.nnunet import panorama
-from twintrack.nnunet.curvas import prepare_curvas
+from twintrack.datasets.phantom import PhantomSpec, write_panorama
 from twintrack.nnunet.images import resample_image, resample_labels
-from twintrack.nnunet.panorama import PANCREAS, prepare_panorama
+from twintrack.nnunet.panorama import PANCREAS, PanoramaJob, prepare_panorama
+from twintrack.nnunet.training_data import files_of
+from twintrack.runs.engine import Settings
 from twintrack.volumes import read_volume, write_volume
-
-pytestmark = pytest.mark.nnunet
 
 SPEC = PhantomSpec(shape=(44, 40, 36), spacing=(3.0, 3.0, 3.0), raters=3, orientation="LPS")
 
@@ -40,7 +35,7 @@ def test_panorama(tmp_path: Path) -> None:
     assert whole.affine is not None
     write_volume(labels / f"{names[3]}.nii.gz", whole.array + np.uint8(7), whole)
     margins = (20.0, 15.0, 10.0)
-    made = prepare_panorama(images, [labels], tmp_path / "raw", margins=margins)
+    made = prepare_panorama(images, [labels], PanoramaJob(tmp_path / "raw", margins=margins))
     assert made.cases == (names[0], names[4])
     assert [(fault.case, fault.kind) for fault in made.faults] == [
         (names[1], "missing"),
@@ -99,8 +94,8 @@ def test_panorama_comes_in_several_folders_and_may_be_prepared_again(tmp_path: P
         texts = [(target / "dataset.json").read_text() for target in targets]
         return [json.loads(text)["numTraining"] for text in texts]
 
-    assert prepare_panorama(images, [labels], raw).cases == (names[0], names[1])
-    made = prepare_panorama(tmp_path / "batch_2", [labels], raw)
+    assert prepare_panorama(images, [labels], PanoramaJob(raw)).cases == (names[0], names[1])
+    made = prepare_panorama(tmp_path / "batch_2", [labels], PanoramaJob(raw))
     assert made.cases == (names[2],)
     assert of_data_sets("imagesTr") == of_data_sets("labelsTr") == {tuple(names)}
     assert counts() == [3, 3]
@@ -116,7 +111,7 @@ def test_panorama_comes_in_several_folders_and_may_be_prepared_again(tmp_path: P
     header.set_sform(flat, code=1)
     nib.save(nib.Nifti1Image(read_volume(file).array, None, header), file)
     with pytest.raises(ValueError, match=r"voxel \(3, 4, 5\) is nan"):
-        prepare_panorama(images, [labels], raw)
+        prepare_panorama(images, [labels], PanoramaJob(raw))
     assert of_data_sets("imagesTr") == of_data_sets("labelsTr") == {(names[2],)}
     assert counts() == [1, 1]
 
@@ -136,7 +131,8 @@ def test_a_pancreas_of_any_size_is_prepared(tmp_path: Path, label: int) -> None:
     (tmp_path / "automatic").mkdir()
     write_volume(tmp_path / "automatic" / file.name, whole.array, whole)
     given = [tmp_path / "labels", tmp_path / "automatic"]
-    made = prepare_panorama(tmp_path / "images", given, tmp_path / "raw", margins=(6.0, 3.0, 0.0))
+    job = PanoramaJob(tmp_path / "raw", margins=(6.0, 3.0, 0.0))
+    made = prepare_panorama(tmp_path / "images", given, job)
     assert made.cases == (name,)
     crop = read_volume(tmp_path / "raw" / "Dataset104_PDAC" / "labelsTr" / file.name).array
     np.testing.assert_array_equal(crop, labels[18:23, 18:21, 18:19])
@@ -149,7 +145,7 @@ def test_splines_that_overshoot_do_not_wrap(tmp_path: Path) -> None:
     array = np.full_like(image.array, -32768)
     array[10:30] = 32767
     write_volume(file, array, image)
-    prepare_panorama(tmp_path / "images", [tmp_path / "labels"], tmp_path / "raw")
+    prepare_panorama(tmp_path / "images", [tmp_path / "labels"], PanoramaJob(tmp_path / "raw"))
     made = tmp_path / "raw" / "Dataset103_Pancreas" / "imagesTr" / file.name
     small = read_volume(made).array[8:18].astype(np.int32)  # within array[10:30]
     assert small.min() > 30000
@@ -166,72 +162,6 @@ def test_resampling_keeps_places() -> None:
     assert resample_labels(np.ones((1, 1, 1)), (1, 1, 1), (9, 9, 9)).shape == (1, 1, 1)
 
 
-@pytest.fixture
-def cohort(tmp_path: Path) -> Path:
-    """Five cases, of which the last four have a fault each or more."""
-    write_cohort(tmp_path / "cohort", SPEC, 5)
-    cases = tmp_path / "cohort" / "cases"
-
-    def rewrite(case: int, rater: int, **changes: Any) -> None:
-        file = cases / f"PHANTOM_{case:05d}" / f"annotation_{rater}.nii.gz"
-        volume = read_volume(file)
-        affine = np.array(changes.get("affine", volume.affine))
-        write_volume(file, changes.get("array", volume.array), affine)
-
-    shape = SPEC.shape
-    rewrite(1, 2, array=np.zeros(shape, np.int16))  # empty, and of another type
-    shifted = np.diag([0.7, 0.7, 3.0, 1.0])
-    rewrite(2, 3, affine=shifted)
-    rewrite(3, 1, array=np.full(shape, 2, np.uint8))
-    (cases / "PHANTOM_00004" / "annotation_3.nii.gz").unlink()
-    (cases / "PHANTOM_00004" / "annotation_2.nii.gz").write_bytes(b"")
-    (cases / "PHANTOM_00003" / "annotation_staple.nii.gz").write_bytes(b"no rater")
-    return cases
-
-
-def test_curvas(cohort: Path, tmp_path: Path) -> None:
-    made = prepare_curvas(cohort, tmp_path / "manifest.csv", tmp_path / "scores")
-    assert made.cases == tuple(f"PHANTOM_{k:05d}" for k in range(3))
-    found = [(fault.case[-1], fault.file, fault.kind, fault.used) for fault in made.faults]
-    assert found == [
-        ("1", "annotation_2.nii.gz", "empty", True),
-        ("1", "PHANTOM_00001", "dtype", True),
-        ("2", "annotation_3.nii.gz", "header", True),
-        ("3", "annotation_1.nii.gz", "labels", False),
-        ("4", "annotation_2.nii.gz", "unreadable", False),
-        ("4", "annotation_3.nii.gz", "missing", False),
-    ]
-    messages = {fault.kind: fault.message for fault in made.faults}
-    assert "int16: rater 2" in messages["dtype"]
-    assert "spacing (0.7" in messages["header"]
-    with (tmp_path / "manifest.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 3
-    assert rows[0]["score"] == "scores/PHANTOM_00000.nii.gz"
-    assert (tmp_path / rows[0]["vessels"]).is_file()
-    with (tmp_path / "manifest_faults.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == 6
-
-
-def test_command(cohort: Path, tmp_path: Path) -> None:
-    app = command_app("prepare")
-    given = ["curvas", "-i", str(cohort), "-o", str(tmp_path / "m.csv"), "-p", str(tmp_path / "s")]
-    result = CliRunner().invoke(app, [*given, "--roi"])
-    assert result.exit_code == 1  # two cases are left out
-    assert "annotation_3.nii.gz: geometry differs" in result.stderr
-    with (tmp_path / "m.csv").open(newline="") as file:
-        assert next(csv.DictReader(file))["roi"] == "s/rois/PHANTOM_00000.nii.gz"
-    CliRunner().invoke(app, [*given, "--roi", "--file_ending", ".mha"])
-    with (tmp_path / "m.csv").open(newline="") as file:
-        row = next(csv.DictReader(file))
-    assert (row["score"], row["roi"]) == ("s/PHANTOM_00000.mha", "s/rois/PHANTOM_00000.mha")
-    result = CliRunner().invoke(app, ["panorama", "-i", str(cohort), "-o", str(tmp_path)])
-    assert isinstance(result.exception, ValueError)
-    assert "-l is missing" in str(result.exception)
-    result = CliRunner().invoke(app, ["curvas", "-i", str(tmp_path), *given[3:]])
-    assert isinstance(result.exception, FileNotFoundError)
-
-
 def test_panorama_refuses_what_nnunet_or_a_rerun_would_take_for_something_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,83 +170,56 @@ def test_panorama_refuses_what_nnunet_or_a_rerun_would_take_for_something_else(
     name = "PHANTOM_00000"
     for wrong in ((0.0, 4.0, 4.0), (4.0, float("nan"), 4.0), (4.0, 4.0, float("inf"))):
         with pytest.raises(ValueError, match="coarse_spacing"):
-            prepare_panorama(images, [labels], raw, coarse_spacing=wrong)
+            PanoramaJob(raw, coarse_spacing=wrong)
     with pytest.raises(ValueError, match="by number"):
-        prepare_panorama(images, [labels], raw, coarse=104)
+        PanoramaJob(raw, coarse=104)
     (raw / "Dataset104_Other").mkdir(parents=True)
     with pytest.raises(ValueError, match="Dataset104_Other: has the number"):
-        prepare_panorama(images, [labels], raw)
+        prepare_panorama(images, [labels], PanoramaJob(raw))
     (raw / "Dataset104_Other").rmdir()
     archive = raw / "Dataset104_PDAC.zip"  # nnU-Net looks at folders only
     archive.touch()
     for folder, twin in ((images, f"{name}.nii.gz"), (labels, f"{name}.mha")):
         (folder / twin).write_bytes(b"")
         with pytest.raises(ValueError, match="is the same case as"):
-            prepare_panorama(images, [labels], raw)
+            prepare_panorama(images, [labels], PanoramaJob(raw))
         (folder / twin).unlink()
     assert list(raw.iterdir()) == [archive]
     # Interrupted while it is made again, with other margins: labels never lie beside another crop.
-    prepare_panorama(images, [labels], raw)
+    prepare_panorama(images, [labels], PanoramaJob(raw))
+    before = content(raw, "*/*Tr/*")
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    job = PanoramaJob(raw, margins=(9.0, 9.0, 9.0))
     monkeypatch.setattr("twintrack.nnunet.panorama.find_roi", killed)
     with pytest.raises(KeyboardInterrupt):
-        prepare_panorama(images, [labels], raw, margins=(9.0, 9.0, 9.0))
-    assert not list((raw / "Dataset104_PDAC" / "labelsTr").iterdir())
+        prepare_panorama(images, [labels], job)
+    monkeypatch.undo()
+    assert content(raw, "*/*Tr/*") == before
+    # And while the files of the case are put into their places, one after the other.
+    crops, replace = set(), Path.replace
+    for renamed in range(4):
+        left = [renamed]
 
+        def replaced(source: Path, target: Path, left: list[int] = left) -> Path:
+            if "Tr" in target.parent.name:
+                if not left[0]:
+                    raise KeyboardInterrupt
+                left[0] -= 1
+            return replace(source, target)
 
-def test_curvas_lists_images_that_cannot_be_predicted(cohort: Path, tmp_path: Path) -> None:
-    def image(case: int, change: Any) -> None:
-        file = cohort / f"PHANTOM_{case:05d}" / "image.nii.gz"
-        nib.save(change(read_volume(file).array), file)
-
-    header = nib.Nifti1Header()
-    header.set_sform(np.diag([3.0, 3.0, 0.0, 1.0]), code=1)
-    image(1, lambda array: nib.Nifti1Image(array, None, header))
-    image(2, lambda array: nib.Nifti1Image(np.full(array.shape, np.nan, np.float32), np.eye(4)))
-    made = prepare_curvas(cohort, tmp_path / "manifest.csv", tmp_path / "scores")
-    assert made.cases == ("PHANTOM_00000",)
-    found = {f.case[-1]: f.message for f in made.faults if f.file == "image.nii.gz"}
-    assert "no image can have" in found["1"]
-    assert "is nan" in found["2"]
-
-
-def test_curvas_takes_no_file_by_chance(cohort: Path, tmp_path: Path) -> None:
-    first = cohort / "PHANTOM_00000"
-    given = (cohort, tmp_path / "manifest.csv", tmp_path / "scores")
-    # What other systems leave behind, and a rater who is not counted.
-    (first / "._vessels.nii.gz").write_bytes(b"x")
-    (cohort / ".trash").mkdir()
-    for file in ("annotation_1.nii.gz", "annotation_0.nii.gz"):
-        (cohort / ".trash" / file).write_bytes(b"x")
-    (first / "annotation_0.nii.gz").write_bytes(b"x")
-    made = prepare_curvas(*given, raters=2)
-    assert made.cases[0] == "PHANTOM_00000"
-    assert [f.message for f in made.faults if f.file == "annotation_0.nii.gz"] == [
-        "is left out; raters are numbered from 1"
-    ]
-    with given[1].open(newline="") as file:
-        assert next(csv.DictReader(file))["rater_1"].endswith("annotation_1.nii.gz")
-    # Two of what there is one of.
-    (first / "arteries_vessels.nii.gz").write_bytes((first / "vessels.nii.gz").read_bytes())
-    made = prepare_curvas(*given)
-    assert made.cases == ("PHANTOM_00001", "PHANTOM_00002")
-    assert "several files of vessels" in made.faults[1].message
-    (first / "annotation_01.nii").write_bytes(b"x")
-    with pytest.raises(ValueError, match="same rater"):
-        prepare_curvas(*given)
-    (first / "annotation_01.nii").unlink()
-    with pytest.raises(ValueError, match=r"ending is '\.png'; it is one of \.nii\.gz"):
-        prepare_curvas(*given, ending=".png")
-    with pytest.raises(ValueError, match="raters is 0"):
-        prepare_curvas(*given, raters=0)
-    with pytest.raises(FileNotFoundError, match="manifest"):
-        prepare_curvas(cohort, tmp_path / "nowhere" / "manifest.csv", tmp_path)
-    first.rename(cohort / "PHANTOM_00000 ")
-    with pytest.raises(ValueError, match="'PHANTOM_00000 ' cannot be used"):
-        prepare_curvas(*given)
+        monkeypatch.setattr(Path, "replace", replaced)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_panorama(images, [labels], job)
+        monkeypatch.undo()
+        crop = raw / "Dataset104_PDAC" / "imagesTr" / f"{name}_0000.nii.gz"
+        crops.add(read_volume(crop).array.shape if crop.is_file() else None)
+        assert not list((raw / "Dataset104_PDAC" / "labelsTr").iterdir())
+    assert len(crops) == 2  # there was none, or that of the other margins
+    prepare_panorama(images, [labels], job)
+    assert len(content(raw, "*/*Tr/*")) == 4
 
 
 def test_panorama_makes_again_only_what_has_changed(
@@ -326,20 +229,20 @@ def test_panorama_makes_again_only_what_has_changed(
     images, labels, raw = tmp_path / "images", tmp_path / "labels", tmp_path / "raw"
     names = [f"PHANTOM_{k:05d}" for k in range(3)]
     made: list[str] = []
+    read = PanoramaJob.read
 
-    def told(case: str, *arguments: Any) -> Any:
-        made.append(case)
-        return prepare_case(case, *arguments)
+    def told(job: PanoramaJob, case: Any) -> Any:
+        made.append(case.name)
+        return read(job, case)
 
-    prepare_case = panorama._prepare_case
-    monkeypatch.setattr(panorama, "_prepare_case", told)
+    monkeypatch.setattr(PanoramaJob, "read", told)
 
     def run(**options: Any) -> list[str]:
         made.clear()
-        result = prepare_panorama(images, [labels], raw, **options)
+        result = prepare_panorama(images, [labels], PanoramaJob(raw, **options))
         assert result.cases == tuple(names)
         assert result.kept == 3 - len(made)
-        return list(made)
+        return sorted(made)
 
     assert run() == names
     before = content(raw)
@@ -357,8 +260,10 @@ def test_panorama_makes_again_only_what_has_changed(
     assert run() == [names[2]]
     assert run(margins=(30.0, 30.0, 30.0)) == names
     assert run(coarse_spacing=(6.0, 6.0, 9.0)) == names
-    (raw / "Dataset104_PDAC" / "prepared" / f"{names[0]}.json").write_text("{")
     assert run() == names
+    for record in raw.glob(f"Dataset104_PDAC/prepared/*/cases/{names[0]}.json"):
+        record.write_text("{")
+    assert run() == names[:1]
     assert run() == []
     write_volume(labels / f"{names[1]}.nii.gz", volume.array, volume)
     assert run() == [names[1]]
@@ -372,22 +277,27 @@ def test_panorama_of_several_cases_at_a_time_is_the_same(tmp_path: Path) -> None
     write_panorama(tmp_path, SPEC, 3)
     images, labels = tmp_path / "images", tmp_path / "labels"
     (images / "PHANTOM_00001_0000.nii.gz").write_bytes(b"\x1f\x8b broken")
-    told: list[tuple[str, int, int]] = []
     one, two = (
         prepare_panorama(
             images,
             [labels],
-            tmp_path / f"raw_{at_a_time}",
-            at_a_time=at_a_time,
-            progress=lambda *arguments: told.append(arguments),
+            PanoramaJob(tmp_path / f"raw_{workers}"),
+            settings=Settings(workers=workers),
         )
-        for at_a_time in (1, 2)
+        for workers in (1, 2)
     )
     assert one.cases == two.cases == ("PHANTOM_00000", "PHANTOM_00002")
     assert one.faults == two.faults
-    assert told[:3] == told[3:]
-    volumes = [content(tmp_path / f"raw_{at_a_time}", "*/*Tr/*") for at_a_time in (1, 2)]
+    volumes = [content(tmp_path / f"raw_{workers}", "*/*Tr/*") for workers in (1, 2)]
     assert volumes[0] == volumes[1]
     assert len(volumes[0]) == 8
-    with pytest.raises(ValueError, match="at_a_time is 0"):
-        prepare_panorama(images, [labels], tmp_path, at_a_time=0)
+
+
+def test_a_data_set_that_stays_as_it_is_is_not_planned_again(tmp_path: Path) -> None:
+    write_panorama(tmp_path, SPEC, 1)
+    made = []
+    for _ in range(2):
+        job = PanoramaJob(tmp_path / "raw")
+        prepare_panorama(tmp_path / "images", [tmp_path / "labels"], job)
+        made.append([files_of(target) for target in job.targets])
+    assert made[0] == made[1]

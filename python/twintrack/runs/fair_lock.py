@@ -1,4 +1,4 @@
-"""A lock for two threads that both want the device again and again."""
+"""A lock that threads get in the order in which they asked for it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import threading
 from collections import deque
 
 
-class Turns:
+class FairLock:
     """A lock that is given in the order in which it was asked for.
 
-    The networks of one case and the coarse network of the next one take turns with the device. With
-    an ordinary lock the first, who asks again at once, would keep the second waiting to the end.
+    With an ordinary lock a thread that asks again at once keeps the others waiting to the end.
     """
 
     def __init__(self) -> None:
@@ -18,7 +17,8 @@ class Turns:
         self._waiting: deque[threading.Lock] = deque()
         self._taken = False
 
-    def __enter__(self) -> None:
+    def acquire(self) -> None:
+        """Wait for the lock."""
         with self._state:
             if not self._taken:
                 self._taken = True
@@ -28,18 +28,25 @@ class Turns:
             self._waiting.append(mine)
         try:
             mine.acquire()
-        except BaseException:  # a signal: nobody would end this turn
+        except BaseException:  # a signal: nobody would give it back
             with self._state:
                 given = mine not in self._waiting
                 if not given:
                     self._waiting.remove(mine)
             if given:
-                self.__exit__()
+                self.release()
             raise
 
-    def __exit__(self, *error: object) -> None:
+    def release(self) -> None:
+        """Give the lock to who has waited longest."""
         with self._state:
             if self._waiting:
                 self._waiting.popleft().release()
             else:
                 self._taken = False
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()

@@ -1,0 +1,111 @@
+"""Figures: what a tally alone tells, of a case or of the sum of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.arrays.by_value import ByValue
+from twintrack.errors import InputError
+from twintrack.metrics.brier import Murphy, brier, murphy
+from twintrack.metrics.ece import average_error, expected_error, expected_error_per_rater
+from twintrack.metrics.tdsc import tdsc
+
+if TYPE_CHECKING:
+    from twintrack.metrics.case_tally import CaseTally
+
+Protocol = Literal["official", "corrected"]
+
+
+def check_protocol(protocol: str) -> None:
+    """Raise ValueError unless a protocol is one of the two."""
+    if protocol not in get_args(Protocol):
+        raise InputError("it must be official or corrected", argument="protocol", value=protocol)
+
+
+@dataclass(frozen=True, eq=False)
+class Figures(ByValue):
+    """Figures of all voxels of a tally.
+
+    What is not a sum over voxels is missing, as it is not there for several cases: the CRPS of the
+    volume and the vascular invasion, which `evaluate` measures of a case.
+
+    Attributes
+    ----------
+    tdsc : float
+        Thresholded Dice score, in [0, 1]; more is better.
+    ece : float
+        Top-label calibration error, mean over raters, in [0, 1]; less is better, as of all errors.
+    ece_per_rater : (N,) float64
+    ece_probability : float
+        Calibration error of the tumour probability per rater, averaged (paper, Appendix B).
+    ece_mhr : float
+        Calibration error of the tumour probability against the MHR.
+    ace : float
+        Average calibration error against the MHR.
+    brier : float
+        Mean of (p - MHR)².
+    murphy : Murphy
+        Decomposition of the Brier score over raters' answers.
+    predicted_volume : float
+        Sum of the scores × voxel volume.
+    rater_volumes : (N,) float64
+        Voxels that each rater marked × voxel volume.
+    """
+
+    tdsc: float
+    ece: float
+    ece_per_rater: NDArray[np.float64]
+    ece_probability: float
+    ece_mhr: float
+    ace: float
+    brier: float
+    murphy: Murphy
+    predicted_volume: float
+    rater_volumes: NDArray[np.float64]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain values, which JSON can hold.
+
+        Numbers are floats, arrays are lists of floats, `murphy` and `vascular_invasion` are dicts
+        by part and by vessel, `notes` is a list. Figures that are undefined stay NaN, which
+        ``json.dumps`` writes as NaN. `calibration`, a tally, is left out: it has a `save`.
+        """
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: _plain(value) for name, value in named.items() if name != "calibration"}
+
+
+def figures_of(tally: CaseTally, protocol: Protocol, voxel_volume: float = 1.0) -> Figures:
+    """Return the figures of a tally; `CaseTally.figures` says how."""
+    check_protocol(protocol)
+    confidence = tally.confidence_bins
+    per_rater = expected_error_per_rater(
+        confidence if protocol == "official" else confidence.closed()
+    )
+    score = tally.score_bins.closed()
+    return Figures(
+        tdsc=tdsc(tally.votes),
+        ece=float(per_rater.mean()),
+        ece_per_rater=per_rater,
+        ece_probability=float(expected_error_per_rater(score).mean()),
+        ece_mhr=expected_error(score),
+        ace=average_error(score),
+        brier=brier(tally),
+        murphy=murphy(score),
+        predicted_volume=tally.predicted_voxels * voxel_volume,
+        rater_volumes=tally.rater_voxels.astype(np.float64) * voxel_volume,
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Murphy):
+        return value._asdict()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,115 @@
+"""Results are compared by what they hold: `==` never raises."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pickle
+import pkgutil
+
+import numpy as np
+import pytest
+
+import twintrack as tt
+from twintrack import calibration, ensemble, metrics, statistics
+from twintrack.arrays.by_value import ByValue
+from twintrack.arrays.case import open_case
+from twintrack.metrics.vascular import contact_degrees, vascular_invasion
+
+
+def case(seed=0):
+    rng = np.random.default_rng(seed)
+    score = np.zeros((9, 10, 11), np.float32)
+    score[2 - seed : 7, 3:8, 2:9] = rng.random((5 + seed, 5, 7))
+    raters = [rng.random(score.shape) < score for _ in range(3)]
+    return score, raters, rng.integers(0, 6, score.shape)
+
+
+def fitted(seed):
+    calibrator = tt.Calibrator(bins=5)
+    for name, shift in (("A", 0), ("B", 1)):
+        calibrator.partial_fit(*case(seed + shift)[:2], case=name)
+    return calibrator
+
+
+def tally(seed):
+    return tt.CaseTally(3).update(*case(seed)[:2])
+
+
+RESULTS = {
+    "CaseMetrics": lambda seed: tt.evaluate(*case(seed)),
+    "Figures": lambda seed: tally(seed).figures(),
+    "Murphy": lambda seed: tally(seed).figures().murphy,
+    "Bins": lambda seed: tally(seed).score_bins,
+    "CaseOverview": lambda seed: tt.CaseTally(3).add_and_overview(open_case(*case(seed)[:2])),
+    "ReliabilityCurve": lambda seed: tt.reliability_curve(*case(seed)[:2]),
+    "ContactDegrees": lambda seed: contact_degrees(*case(seed)),
+    "VascularInvasion": lambda seed: vascular_invasion(*case(seed)),
+    "MapBand": lambda seed: fitted(seed).bootstrap_band(resamples=3),
+    "EqualMassBins": lambda seed: fitted(seed).bins_,
+    "BinChoice": lambda seed: tt.Calibrator(bins="auto").merge(fitted_auto(seed)).bin_choice_,
+    "BootstrapResult": lambda seed: tt.bootstrap([[seed, np.nan], [2.0, np.nan]], 20),
+    "PairedBootstrapResult": lambda seed: tt.paired_bootstrap([[seed], [2]], [[1], [3]], 20),
+    "CalibrationMap": lambda seed: fitted(seed).map_,
+    "ScoreTally": lambda seed: tt.ScoreTally(3).update(*case(seed)[:2]),
+    "CaseTally": tally,
+    "FittedCase": lambda seed: fitted(seed).fitted_on_[0] if seed else fitted(seed).fitted_on_[1],
+    "ExportGeometry": lambda seed: tt.ExportGeometry(
+        (1, 1, 1 + seed), ((0, 1),) * 3, (1, 1, 1), (1, 1, 1)
+    ),
+}
+
+
+def fitted_auto(seed):
+    calibrator = tt.Calibrator(bins="auto")
+    for name, tally in fitted(seed).tallies_.items():
+        calibrator.add_tally(tally, name)
+    return calibrator
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_results_are_equal_to_their_like_alone(name):
+    one, again, other = (RESULTS[name](seed) for seed in (0, 0, 1))
+    assert type(one).__name__ == name
+    assert one == again
+    assert one == pickle.loads(pickle.dumps(one))
+    assert one != other
+    assert one != "something else"
+    assert one not in (None, 0, other)
+
+
+def classes():
+    """Every dataclass and named tuple of the rooms that compute, by name."""
+    for room in (calibration, metrics, ensemble, statistics):
+        found = pkgutil.iter_modules(getattr(room, "__path__", ()), f"{room.__name__}.")
+        for module in (room, *(importlib.import_module(entry.name) for entry in found)):
+            for value in vars(module).values():
+                own = isinstance(value, type) and value.__module__ == module.__name__
+                if own and not value.__name__.startswith("_"):
+                    fields = getattr(value, "__annotations__", {})
+                    if "__dataclass_fields__" in vars(value) or hasattr(value, "_fields"):
+                        yield value, fields
+
+
+def test_no_class_that_holds_arrays_is_left_out():
+    holding = {c for c, fields in classes() if any("NDArray" in str(f) for f in fields.values())}
+    assert len(holding) >= 8
+    assert all(issubclass(c, ByValue) for c in holding)
+    assert {c.__name__ for c, _ in classes()} <= {*RESULTS, "CalibratorParameters"}
+
+
+def test_a_field_that_differs_makes_the_difference():
+    metrics = tt.evaluate(*case())
+    for change in (
+        {"tdsc": np.nan},
+        {"ece_per_rater": metrics.ece_per_rater[:2]},
+        {"notes": (*metrics.notes, "x")},
+        {"vascular_invasion": {**metrics.vascular_invasion, "PORTA": -1.0}},
+        {"calibration": None},
+    ):
+        changed = dataclasses.replace(metrics, **change)
+        assert changed != metrics
+        assert changed == dataclasses.replace(metrics, **change)
+    assert metrics != metrics.calibration.figures()
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(metrics)
