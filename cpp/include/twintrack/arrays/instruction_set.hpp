@@ -90,10 +90,10 @@ inline InstructionSet instruction_set() {
   return chosen;
 }
 
-/// Runs `loop()` compiled for the set in use. `loop` is a lambda marked TWINTRACK_INLINE_LAMBDA that
-/// calls only always-inline code in its hot part. All of that is compiled once per set: what several
-/// loops have in common is better a function with a choice of its own, which costs two nanoseconds
-/// a call and so should do the work of a hundred voxels at least.
+/// Runs `loop()` compiled for the set in use. `loop` is a lambda marked TWINTRACK_INLINE_LAMBDA
+/// that calls only always-inline code in its hot part. All of that is compiled once per set: what
+/// several loops have in common is better a function with a choice of its own, which costs two
+/// nanoseconds a call and so should do the work of a hundred voxels at least.
 template <class Loop>
 void with_instruction_set(Loop&& loop) {
 #if TWINTRACK_X86_DISPATCH

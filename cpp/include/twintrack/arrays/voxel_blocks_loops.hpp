@@ -44,9 +44,8 @@ template <class Real>
 TWINTRACK_NOINLINE bool VoxelBlocks<Real>::load(std::int64_t first, int n, Buffers& buffers,
                                                 VoxelBlock<Real>& block) const {
   bool valid = true;
-  with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
-    valid = load_valid(first, n, buffers, block);
-  });
+  with_instruction_set(
+      [&]() TWINTRACK_INLINE_LAMBDA { valid = load_valid(first, n, buffers, block); });
   return valid;
 }
 
@@ -136,11 +135,10 @@ TWINTRACK_NOINLINE void VoxelBlocks<Real>::gather_scores(std::int64_t first, int
   walk_.for_each_run(
       0, first, n,
       [&](const std::byte* p, std::int64_t stride, std::int64_t length, std::int64_t done) {
-        detail::for_each_packed(
-            size_of(element), p, stride, length,
-            [&](const std::byte* from, std::int64_t part, std::int64_t before) {
-              detail::read_reals(element, from, part, room + done + before);
-            });
+        detail::for_each_packed(size_of(element), p, stride, length,
+                                [&](const std::byte* from, std::int64_t part, std::int64_t before) {
+                                  detail::read_reals(element, from, part, room + done + before);
+                                });
       });
 }
 
@@ -169,10 +167,9 @@ TWINTRACK_NOINLINE void VoxelBlocks<Real>::gather_labels(std::size_t k, std::int
 template <class Real>
 double VoxelBlocks<Real>::value(std::size_t k, std::int64_t rank) const {
   double found = 0;
-  walk_.for_each_run(k, rank, 1,
-                     [&](const std::byte* p, std::int64_t, std::int64_t, std::int64_t) {
-                       found = detail::element_value(arrays_[k]->element, p);
-                     });
+  walk_.for_each_run(k, rank, 1, [&](const std::byte* p, std::int64_t, std::int64_t, std::int64_t) {
+    found = detail::element_value(arrays_[k]->element, p);
+  });
   return found;
 }
 

@@ -16,8 +16,8 @@
 
 #include "twintrack/arrays/array_view.hpp"
 #include "twintrack/arrays/element.hpp"
-#include "twintrack/arrays/parallel.hpp"
 #include "twintrack/arrays/input_error.hpp"
+#include "twintrack/arrays/parallel.hpp"
 #include "twintrack/calibration/map_nodes.hpp"
 #include "twintrack/calibration/map_rule.hpp"
 #include "twintrack/calibration/map_table16.hpp"
@@ -60,8 +60,9 @@ class CalibrationMap {
   /// The table of a 16-bit type; built when first asked for, as nodes are.
   const detail::MapTable16& table(Element element) const {
     if (element == Element::float16) {
-      std::call_once(float16_once_,
-                     [&] { float16_table_.emplace(detail::MapTable16::of<float16>(view<float>())); });
+      std::call_once(float16_once_, [&] {
+        float16_table_.emplace(detail::MapTable16::of<float16>(view<float>()));
+      });
       return *float16_table_;
     }
     std::call_once(bfloat16_once_, [&] {

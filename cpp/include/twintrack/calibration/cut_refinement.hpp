@@ -33,8 +33,7 @@ class CutRefinement {
   static constexpr std::uint64_t parts = std::uint64_t{1} << part_bits;
 
   /// Starts from the rows of the finished tally of all voxels.
-  CutRefinement(const TallyRows& tally, std::uint64_t bins)
-      : raters_(tally.raters()), bins_(bins) {
+  CutRefinement(const TallyRows& tally, std::uint64_t bins) : raters_(tally.raters()), bins_(bins) {
     if (bins == 0) throw std::invalid_argument("bins is 0; at least one bin is needed");
     for (std::size_t row = 0; row < tally.rows; ++row) {
       if (tally.count(row) == 0) continue;

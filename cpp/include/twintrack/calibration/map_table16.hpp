@@ -50,9 +50,8 @@ class MapTable16 {
     for (; i + line <= n; i += line) {
       prefetch(in + i + ahead, 1);
       for (int k = i; k < i + line; k += 8)
-        stream_eight(&out[k], [&](int j) TWINTRACK_INLINE_LAMBDA {
-          return mapped[in[k + j] & 0x7fff];
-        });
+        stream_eight(&out[k],
+                     [&](int j) TWINTRACK_INLINE_LAMBDA { return mapped[in[k + j] & 0x7fff]; });
     }
     map(in + i, n - i, out + i);
   }

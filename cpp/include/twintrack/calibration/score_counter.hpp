@@ -38,8 +38,8 @@ class ScoreCounter {
   explicit ScoreCounter(std::size_t columns)
       : columns_(columns),
         entries_(grid::cells),
-        wide_(static_cast<std::uint64_t*>(
-            std::calloc(grid::cells * columns, sizeof(std::uint64_t)))),
+        wide_(
+            static_cast<std::uint64_t*>(std::calloc(grid::cells * columns, sizeof(std::uint64_t)))),
         seen_(grid::cells) {
     if (!wide_) throw std::bad_alloc();
     touched_.reserve(grid::cells);  // so that counting never allocates

@@ -61,7 +61,8 @@ class ScoreTally {
  private:
   std::size_t raters_;
   std::vector<std::uint64_t> sums_;
-  std::vector<std::unique_ptr<detail::ScoreCounter>> counters_;  // one a thread, kept from case to case
+  std::vector<std::unique_ptr<detail::ScoreCounter>>
+      counters_;  // one a thread, kept from case to case
 };
 
 }  // namespace twintrack

@@ -69,7 +69,7 @@ TWINTRACK_INLINE void count_block(const ScoreRoom<Real>& room, int count, ScoreC
 // Counts ranks [first, last). False if a voxel was invalid.
 template <class Real>
 bool count_range(const VoxelBlocks<Real>& blocks, std::int64_t first, std::int64_t last,
-                        std::size_t group, ScoreRoom<Real>& room, ScoreCounter& counter) {
+                 std::size_t group, ScoreRoom<Real>& room, ScoreCounter& counter) {
   bool valid = true;
   with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
     VoxelBlock<Real> block;
@@ -99,17 +99,15 @@ void count_scores(const VoxelBlocks<Real>& blocks, std::size_t columns, int thre
   std::vector<std::unique_ptr<ScoreRoom<Real>>> rooms;
   for (int thread = 0; thread < team_size(threads, blocks.tasks()); ++thread) {
     rooms.push_back(std::make_unique<ScoreRoom<Real>>(blocks));
-    if (counters.size() < rooms.size())
-      counters.push_back(std::make_unique<ScoreCounter>(columns));
+    if (counters.size() < rooms.size()) counters.push_back(std::make_unique<ScoreCounter>(columns));
   }
   for (std::size_t group = 0; group < vote_groups(blocks.raters()); ++group) {
     for (auto& counter : counters) counter->start_group(group);
-    const bool valid =
-        parallel_valid(threads, blocks.tasks(), [&](int thread, std::int64_t task) {
-          const std::int64_t last = std::min((task + 1) * task_voxels, blocks.voxels());
-          const auto own = static_cast<std::size_t>(thread);
-          return count_range(blocks, task * task_voxels, last, group, *rooms[own], *counters[own]);
-        });
+    const bool valid = parallel_valid(threads, blocks.tasks(), [&](int thread, std::int64_t task) {
+      const std::int64_t last = std::min((task + 1) * task_voxels, blocks.voxels());
+      const auto own = static_cast<std::size_t>(thread);
+      return count_range(blocks, task * task_voxels, last, group, *rooms[own], *counters[own]);
+    });
     if (!valid) blocks.explain();
   }
 }

@@ -152,8 +152,7 @@ class FusedExport {
 
   // Columns [first, last) of an input row to `out`, which is indexed as the row is.
   bool read_row(const ExportSource& from, std::int64_t channel, std::int64_t slice,
-                                 std::int64_t row, std::int64_t first, std::int64_t last,
-                                 float* out) const {
+                std::int64_t row, std::int64_t first, std::int64_t last, float* out) const {
     const std::byte* p = from.data + channel * from.channel_stride + slice * from.stride[0] +
                          row * from.stride[1] + first * from.stride[2];
     return read_values(members_[0].element, merge_.rule().logits, p, from.stride[2], last - first,
@@ -161,9 +160,8 @@ class FusedExport {
   }
 
   // An input row, or the mean of all members' if it is logits that are averaged.
-  bool read_input(const ExportSource& from, std::int64_t channel,
-                                   std::int64_t slice, std::int64_t row, std::int64_t first,
-                                   std::int64_t last, Room& room) const {
+  bool read_input(const ExportSource& from, std::int64_t channel, std::int64_t slice,
+                  std::int64_t row, std::int64_t first, std::int64_t last, Room& room) const {
     float* input = room.input.data();
     bool good = read_row(from, channel, slice, row, first, last, input);
     if (!merge_.rule().mean_of_logits) return good;

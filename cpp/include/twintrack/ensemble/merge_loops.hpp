@@ -14,7 +14,7 @@
 namespace twintrack::detail {
 
 TWINTRACK_INLINE void Merge::add_softmax(const float* const* rows, int n, Room& room,
-                                  float* __restrict score) const {
+                                         float* __restrict score) const {
   float* __restrict highest = room.highest.data();
   float* __restrict total = room.total.data();
   float* __restrict tumour = room.tumour.data();
@@ -42,7 +42,7 @@ TWINTRACK_INLINE void Merge::add_softmax(const float* const* rows, int n, Room& 
 }
 
 TWINTRACK_INLINE bool Merge::add_valid(const float* const* rows, int n, Room& room,
-                          float* __restrict score) const {
+                                       float* __restrict score) const {
   if (softmax()) {
     add_softmax(rows, n, room, score);
     return true;

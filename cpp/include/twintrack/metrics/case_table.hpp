@@ -50,9 +50,7 @@ class CaseTable {
     }
   }
 
-  const Entry& at(std::size_t cell, std::size_t key) const {
-    return wide_[(cell << shift_) + key];
-  }
+  const Entry& at(std::size_t cell, std::size_t key) const { return wide_[(cell << shift_) + key]; }
 
  private:
   struct Narrow {

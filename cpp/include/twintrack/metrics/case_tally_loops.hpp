@@ -70,8 +70,7 @@ struct CaseWorker {
 
 // The largest score of a piece without votes; 1 if there is a vote.
 template <class Real>
-TWINTRACK_INLINE Real largest_unmarked(const Real* score, const std::uint8_t* votes,
-                                              int n) {
+TWINTRACK_INLINE Real largest_unmarked(const Real* score, const std::uint8_t* votes, int n) {
   using Bits = std::conditional_t<sizeof(Real) == 4, std::uint32_t, std::uint64_t>;
   std::uint8_t any_vote = 0;
   for (int i = 0; i < n; ++i) any_vote |= votes[i];
@@ -85,8 +84,8 @@ TWINTRACK_INLINE Real largest_unmarked(const Real* score, const std::uint8_t* vo
 // Counts a piece without votes whose scores are below the faint limit: two sums of everything
 // instead of a table look-up per voxel.
 template <class Real>
-TWINTRACK_INLINE void count_faint(const EvaluationCells<Real>& of_scores,
-                                         const Real* score, int n, CaseWorker& worker) {
+TWINTRACK_INLINE void count_faint(const EvaluationCells<Real>& of_scores, const Real* score, int n,
+                                  CaseWorker& worker) {
   const EvaluationCells<Real> cells = of_scores;  // a copy, which the stores below cannot alias
   std::uint32_t* __restrict doubt = worker.confidence.data();  // 1 - confidence
   std::uint32_t doubts = 0;
@@ -112,14 +111,14 @@ TWINTRACK_INLINE void count_faint(const EvaluationCells<Real>& of_scores,
   const std::uint64_t in_doubt = static_cast<std::uint32_t>(n) - certain;
   for (CaseTable& table : worker.tables) {
     table.add(0, certain * (CaseTable::one_voxel + confidence_one), certain_scores);
-    table.add(std::uint32_t{1} << table.shift(), in_doubt * (CaseTable::one_voxel + confidence_one) - doubts,
-              scores - certain_scores);
+    table.add(std::uint32_t{1} << table.shift(),
+              in_doubt * (CaseTable::one_voxel + confidence_one) - doubts, scores - certain_scores);
   }
 }
 
 template <class Real>
-TWINTRACK_INLINE void locate(const EvaluationCells<Real>& of_scores, const Real* score,
-                                    int n, CaseWorker& worker) {
+TWINTRACK_INLINE void locate(const EvaluationCells<Real>& of_scores, const Real* score, int n,
+                             CaseWorker& worker) {
   const EvaluationCells<Real> cells = of_scores;  // a copy, which the stores below cannot alias
   std::uint32_t* __restrict cell = worker.cell.data();
   std::uint32_t* __restrict confidence = worker.confidence.data();

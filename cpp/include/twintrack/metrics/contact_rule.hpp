@@ -1,5 +1,5 @@
-// The rule of contact angles (contact_angle.hpp) for one pixel, shared by the CPU loops and the CUDA
-// kernels.
+// The rule of contact angles (contact_angle.hpp) for one pixel, shared by the CPU loops and the
+// CUDA kernels.
 //
 // In a slice, for one vessel and one tumour mask T: lesion is T dilated by the 2-D cross; edge is
 // the vessel without its erosion by the cross (beyond the image is background). An edge pixel that

@@ -1,4 +1,5 @@
-// ContactSlab: the voxels around the vessels of some slices, for contact angles (contact_angle.hpp).
+// ContactSlab: the voxels around the vessels of some slices, for contact angles
+// (contact_angle.hpp).
 #pragma once
 
 #include <array>

@@ -67,8 +67,7 @@ class VesselLabels {
               std::uint8_t* code) const;
 
  private:
-  bool encode_packed(Element element, const std::byte* p, std::int64_t n,
-                     std::uint8_t* code) const;
+  bool encode_packed(Element element, const std::byte* p, std::int64_t n, std::uint8_t* code) const;
 
   std::vector<std::int64_t> labels_;
 };
