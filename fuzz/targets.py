@@ -27,6 +27,7 @@ from volume_files import (
     npy,
     npz,
     nrrd,
+    seg_nrrd,
     volume,
 )
 
@@ -366,6 +367,6 @@ if importlib.util.find_spec("SimpleITK"):
     TARGETS["mha"] = Target("mha", "v.mha", volume, mha, "plain")
     TARGETS["mhd"] = Target("mhd", "v.mhd", volume, mhd, "plain")
     TARGETS["nrrd"] = Target("nrrd", "v.nrrd", volume, nrrd, "plain")
-    TARGETS["seg-nrrd"] = Target("seg-nrrd", "v.seg.nrrd", annotation, nrrd, "plain")
+    TARGETS["seg-nrrd"] = Target("seg-nrrd", "v.seg.nrrd", annotation, seg_nrrd, "plain")
 
 __all__ = ["TARGETS", "Finding", "Target", "zipped"]

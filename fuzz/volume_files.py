@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import io
@@ -136,36 +137,56 @@ def mhd(folder: Path) -> list[bytes]:
     ]
 
 
+NRRD = b"""NRRD0005
+type: float
+dimension: 3
+space: left-posterior-superior
+sizes: 5 4 3
+space directions: (0.7,0,0) (0,0.8,0) (0,0,2.5)
+kinds: domain domain domain
+endian: little
+space origin: (1,2,3)
+"""
+
+NRRD_LAYERS = (
+    NRRD.replace(b": 3", b": 4")
+    .replace(b"5 4 3", b"2 5 4 3")
+    .replace(b"directions:", b"directions: none")
+    .replace(b"kinds:", b"kinds: list")
+)
+
+
 def nrrd(folder: Path) -> list[bytes]:
-    """Voxels behind the header, and in another file; the last are layers with segments."""
-    (folder / "a.raw").write_bytes(example().tobytes(order="F"))
-    lines = (
-        b"NRRD0005\ntype: float\ndimension: 3\nspace: left-posterior-superior\nsizes: 5 4 3\n"
-        b"space directions: (0.7,0,0) (0,0.8,0) (0,0,2.5)\nkinds: domain domain domain\n"
-        b"endian: little\nspace origin: (1,2,3)\n"
-    )
+    """Voxels behind the header, and in another file; the last are classes."""
     raw = example().tobytes(order="F")
-    layers = np.stack([example() > 0.5, example() > 0.2]).astype(np.uint8).tobytes(order="F")
-    segments = lines.replace(b"float", b"uint8").replace(b"5 4 3", b"2 5 4 3")
-    segments = segments.replace(b"dimension: 3", b"dimension: 4").replace(
-        b"directions:", b"directions: none"
-    )
-    segments = segments.replace(b"kinds:", b"kinds: list")
-    names = b"Segment0_Name:=tumour\nSegment0_Layer:=0\nSegment1_Name:=duct\nSegment1_Layer:=1\n"
+    (folder / "a.raw").write_bytes(raw)
+    classes = np.stack([1 - example(), example()]).tobytes(order="F")
     return [
-        lines + b"encoding: raw\n\n" + raw,
-        lines + b"encoding: gzip\n\n" + gzip.compress(raw, mtime=0),
-        lines + b"encoding: raw\nbyte skip: -1\n\n12345" + raw,
-        lines + b"encoding: raw\ndata file: a.raw\n",
-        segments + b"encoding: gzip\n" + names + b"\n" + gzip.compress(layers, mtime=0),
+        NRRD + b"encoding: raw\n\n" + raw,
+        NRRD + b"encoding: gzip\n\n" + gzip.compress(raw, mtime=0),
+        NRRD + b"encoding: raw\nbyte skip: -1\n\n12345" + raw,
+        NRRD + b"encoding: raw\ndata file: a.raw\n",
+        b"".join(line for line in NRRD.splitlines(True) if b"space" not in line)
+        + b"spacings: 0.7 0.8 2.5\nencoding: raw\n\n"
+        + raw,
+        NRRD_LAYERS + b"encoding: bzip2\n\n" + bz2.compress(classes),
     ]
 
 
+def seg_nrrd(folder: Path) -> list[bytes]:
+    """Two layers with a segment each, as Slicer writes them."""
+    layers = np.stack([example() > 0.5, example() > 0.2]).astype(np.uint8).tobytes(order="F")
+    names = b"Segment0_Name:=tumour\nSegment0_Layer:=0\nSegment1_Name:=duct\nSegment1_Layer:=1\n"
+    lines = NRRD_LAYERS.replace(b"float", b"uint8") + b"encoding: gzip\n" + names
+    return [lines + b"\n" + gzip.compress(layers, mtime=0)]
+
+
 def annotation(path: Path) -> None:
-    """As `volume`, and with labels chosen by number and by name."""
-    volume(path)
-    for label in ("1", "tumour"):
-        open_annotation(path, [label]).whole()
+    """The segment of a name, whole and in slabs, with one result."""
+    opened = open_annotation(path, ["tumour"])
+    parts = list(opened.slabs(2))
+    if not np.array_equal(np.concatenate(parts, axis=2), opened.whole().array):
+        raise Finding("other voxels in slabs")
 
 
 def saved(save: Callable[[io.BytesIO], object]) -> bytes:

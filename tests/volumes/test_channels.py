@@ -187,7 +187,7 @@ def test_several_annotations_in_one_file_are_refused_by_their_shape(tmp_path, en
         with pytest.raises(ValueError, match=rf"a\{ending}: has the shape {shape}, several .*own"):
             read(path)
     if ending != ".npz":
-        with pytest.raises(ValueError, match=r"volumes of uint8, which are no probabilities"):
+        with pytest.raises(ValueError, match=r"in one of uint8, which is no probability"):
             read_volume(path)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import sys
 
 import numpy as np
 import pytest
 
 from twintrack.volumes import read_labels, read_volume
+from twintrack.volumes.grid import stated_affine
 from twintrack.volumes.nrrd import Segment, files_read, read_nrrd, read_nrrd_header, segments
 
 sitk = pytest.importorskip("SimpleITK")
@@ -164,3 +166,83 @@ def test_segments_in_layers(tmp_path):
 
 def test_files_without_segments_name_none(tmp_path):
     assert segments(by_hand(tmp_path / "a.nrrd", np.zeros((4, 5, 6), "i2"))) == ()
+
+
+def geometry(tmp_path, sizes, lines):
+    """Write a header of zeros with these lines; return what is read of it."""
+    path = tmp_path / "g.nrrd"
+    text = f"NRRD0005\ntype: uint8\ndimension: {len(sizes)}\nencoding: raw\n"
+    text += f"sizes: {' '.join(map(str, sizes))}\n{lines}\n\n"
+    path.write_bytes(text.encode() + bytes(int(np.prod(sizes))))
+    return read_labels(path), path
+
+
+@pytest.mark.parametrize("space", ["left-posterior-superior", "RAS", "left-anterior-superior"])
+@pytest.mark.parametrize("seed", range(5))
+def test_places_are_those_of_itk(tmp_path, space, seed):
+    rng = np.random.default_rng(seed)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0] * rng.uniform(0.3, 5, 3)
+    vectors = " ".join(f"({','.join(map(repr, map(float, v)))})" for v in turn.T)
+    lines = f"space: {space}\nspace directions: {vectors}\nspace origin: (1.5,-2e1,+3)"
+    volume, path = geometry(tmp_path, (4, 5, 6), lines)
+    np.testing.assert_allclose(volume.affine, affine_of(sitk.ReadImage(str(path))), atol=1e-9)
+    assert volume.stated
+
+
+def test_places_that_are_not_stated(tmp_path):
+    directions = "space directions: (0.5,0,0) (0,2,0) (0,0,3)"
+    for lines, spacing, stated in [
+        ("", None, False),
+        ("spacings: nan nan nan", None, False),
+        ("spacings: 0.5 2 3", (0.5, 2, 3), False),
+        (f"space dimension: 3\n{directions}\nspace origin: (1,2,3)", (0.5, 2, 3), False),
+        (f"space: scanner-xyz\n{directions}\nspace origin: (1,2,3)", (0.5, 2, 3), False),
+        (f"space: LPS\n{directions}", (0.5, 2, 3), False),
+        (f"space: LPS\n{directions}\nspace origin: (1,2,3)", (0.5, 2, 3), True),
+    ]:
+        volume, _ = geometry(tmp_path, (4, 5, 6), lines)
+        assert volume.stated is stated or volume.affine is None
+        assert (volume.affine is None) is (spacing is None)
+        if spacing:
+            assert volume.spacing == spacing
+            assert (stated_affine(volume) is not None) is stated
+
+
+def test_axes_of_layers_without_a_kind_and_planes_in_space(tmp_path):
+    """As pynrrd writes what was given a header of three axes; ITK refuses both."""
+    lines = "space: RAS\nspace directions: none (1,0,0) (0,0,2) (0,3,0)\nspace origin: (1,2,3)"
+    volume, _ = geometry(tmp_path, (1, 4, 5, 6), lines)
+    assert volume.array.shape == (4, 5, 6)
+    np.testing.assert_array_equal(volume.affine[:3], [[1, 0, 0, 1], [0, 0, 3, 2], [0, 2, 0, 3]])
+    lines = "space: RAS\nspace directions: (0,2,0) (0,0,3)\nspace origin: (1,2,3)"
+    volume, _ = geometry(tmp_path, (4, 5), lines)
+    np.testing.assert_array_equal(volume.affine[:3], [[0, 0, 1, 1], [2, 0, 0, 2], [0, 3, 0, 3]])
+    assert volume.voxel_volume == pytest.approx(6)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("space directions: (1,0,0) (0,1,0)", "corrupt: space directions"),
+        ("space directions: (1,0,0) (0,1) (0,0,1)", "corrupt: space directions"),
+        ("space directions: none none none", "corrupt: space directions"),
+        ("space directions: (1,0,x) (0,1,0) (0,0,1)", r"corrupt: '\(1,0,x\)' is no vector"),
+        ("space directions: (1,0,nan) (0,1,0) (0,0,1)", "is no vector"),
+        ("space directions: (1,0) (0,1) (1,1)", "3 axes of space in 2 dimensions"),
+        ("space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (1,2)", "3 axes of space in"),
+        ("space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (1,2,inf)", "is no vector"),
+        ("spacings: 1 2", "corrupt: spacings"),
+        ("kinds: complex domain domain", "axis 0 is of the kind complex"),
+        ("kinds: list domain vector", r"axes \[0, 2\] are none of space"),
+        ('space units: "um" "um" "um"', "its space is in the unit 'um'; it must be mm"),
+    ],
+)
+def test_places_that_are_damaged_or_may_be_misread(tmp_path, lines, message):
+    with pytest.raises(ValueError, match=rf"g\.nrrd: .*{message}"):
+        geometry(tmp_path, (4, 5, 6), lines)
+
+
+def test_reading_needs_no_simpleitk(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    array = np.arange(120, dtype="i2").reshape(4, 5, 6)
+    np.testing.assert_array_equal(read_volume(by_hand(tmp_path / "a.nrrd", array)).array, array)

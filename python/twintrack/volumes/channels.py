@@ -97,9 +97,9 @@ def volume_of(stored: Stored, path: Path, tumour: Sequence[int], advice: str = "
     single = [reading for reading in readings if shape[reading.channel] == 1]
     may_be_merged = bool(tumour and readings and array.dtype.kind == "f")
     if not may_be_merged and not single:
-        kind = f" of {array.dtype}, which are no probabilities" if tumour and readings else ""
+        kind = f" of {array.dtype}, which is no probability" if tumour and readings else ""
         raise InputError(
-            f"has the shape {_shown(stored, shape)}, several volumes{kind} in one; one 3-D volume "
+            f"has the shape {_shown(stored, shape)}, several volumes in one{kind}; one 3-D volume "
             "is needed",
             file=path,
             advice=advice or "write each into a file of its own",

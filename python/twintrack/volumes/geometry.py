@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.errors import InputError
+
+# ITK counts x and y towards left and posterior, NIfTI towards right and anterior.
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 HEADER_PARTS = ("spacing", "origin", "direction")
 
@@ -126,6 +129,32 @@ def check_same_geometry(
             "ignore_header=True (--ignore-header on the command line); otherwise resample it onto "
             "the other's grid",
         )
+
+
+def affine_of_axes(
+    matrix: NDArray[np.float64], origin: NDArray[np.float64], space: Sequence[int]
+) -> NDArray[np.float64]:
+    """Return the (4, 4) affine of three axes of an image that has n of them, at least three.
+
+    Parameters
+    ----------
+    matrix, origin
+        (n, n) and (n,): one column an axis, from index to mm.
+    space
+        The three axes, and so the rows that are theirs.
+
+    Raises
+    ------
+    InputError
+        Other axes lead into these rows, or these axes into other rows.
+    """
+    others = [axis for axis in range(len(matrix)) if axis not in space]
+    if matrix[np.ix_(space, others)].any() or matrix[np.ix_(others, space)].any():
+        raise InputError(f"its directions turn the axes {tuple(space)} into others")
+    affine = np.eye(4)
+    affine[:3, :3] = matrix[np.ix_(space, space)]
+    affine[:3, 3] = origin[list(space)]
+    return affine
 
 
 def ghost(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

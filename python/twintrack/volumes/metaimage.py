@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from twintrack.errors import InputError
 from twintrack.files import is_file, naming, replacing
 from twintrack.volumes.channels import Stored
-from twintrack.volumes.geometry import ghost
-from twintrack.volumes.itk import LPS_TO_RAS, affine_of, read_information, simpleitk
+from twintrack.volumes.geometry import LPS_TO_RAS, affine_of_axes, ghost
 from twintrack.volumes.streams import (
     MAX_DEFLATE_RATIO,
     MAX_TRAILING,
@@ -155,9 +154,15 @@ def read_metaimage_header(path: Path) -> Stored:
 
 
 def _as_stored(path: Path, header: _Header, reader: Any, array: NDArray[Any]) -> Stored:
+    axes = len(header.shape)
+    matrix, origin = np.eye(max(axes, 3)), np.zeros(max(axes, 3))  # a plane is 1 mm thick
+    matrix[:axes, :axes] = np.reshape(reader.GetDirection(), (axes, axes)) * reader.GetSpacing()
+    origin[:axes] = reader.GetOrigin()
+
     def affine(space: Sequence[int]) -> NDArray[np.float64]:
         with naming(path):
-            return affine_of(reader, space)
+            found: NDArray[np.float64] = LPS_TO_RAS @ affine_of_axes(matrix, origin, space)
+            return found
 
     stated = not header.fields.keys().isdisjoint(_PLACE)
     return Stored(array, affine, channels=None if header.channels == 1 else 0, stated=stated)
@@ -179,14 +184,17 @@ def files_read(path: Path) -> list[Path]:
 
 def _read_header(path: Path) -> tuple[_Header, Any, np.dtype[Any]]:
     """Return the header, the reader that ITK has of it, and the type of a number."""
-    simpleitk(path)
+    sitk = _simpleitk(path)
     with naming(path):
         header = _parse_header(path)
-        reader = read_information(path, "MetaImageIO")
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO("MetaImageIO")  # which by itself does not know A.MHD
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
         shape = tuple(int(length) for length in reader.GetSize())
         if shape != header.shape:
             raise InputError(f"corrupt: DimSize is {header.shape}, which ITK takes for {shape}")
-        pixel = simpleitk(path).GetPixelIDValueAsString(reader.GetPixelID())
+        pixel = sitk.GetPixelIDValueAsString(reader.GetPixelID())
         number = re.fullmatch(
             r"(?:vector of )?(\d+)-bit (unsigned integer|signed integer|float)", pixel
         )
@@ -369,7 +377,7 @@ def _check_room(shape: tuple[int, ...], itemsize: int, size: int) -> None:
 
 def write_metaimage(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> None:
     """Write a compressed MetaImage file; `array` has axes (x, y, z)."""
-    sitk = simpleitk(path)
+    sitk = _simpleitk(path)
     image = sitk.GetImageFromArray(array.T)
     lps = LPS_TO_RAS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
@@ -382,3 +390,13 @@ def write_metaimage(path: Path, array: NDArray[Any], affine: NDArray[np.float64]
             sitk.WriteImage(image, str(temporary), useCompression=True)
         except RuntimeError as error:
             raise OSError(errno.EIO, str(error).splitlines()[-1].strip()) from error
+
+
+def _simpleitk(path: Path) -> Any:
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise ImportError(
+            f"{path}: MetaImage files need SimpleITK: pip install 'twintrack[mha]'"
+        ) from error
+    return SimpleITK

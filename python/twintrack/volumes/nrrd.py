@@ -1,7 +1,7 @@
-"""NRRD files, .nrrd, .nhdr and Slicer's .seg.nrrd; geometry by SimpleITK, voxels inflated here.
+"""NRRD files, .nrrd, .nhdr and Slicer's .seg.nrrd.
 
-ITK does not compare the checksum of compressed voxels. The format:
-https://teem.sourceforge.net/nrrd/format.html; Slicer's segmentations:
+ITK does not compare the checksum of compressed voxels, and damaged headers end its process. The
+format: https://teem.sourceforge.net/nrrd/format.html; Slicer's segmentations:
 https://apidocs.slicer.org/main/classvtkMRMLSegmentationStorageNode.html.
 """
 
@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from twintrack.errors import InputError
 from twintrack.files import is_file, naming
 from twintrack.volumes.channels import Stored
-from twintrack.volumes.geometry import ghost
-from twintrack.volumes.itk import affine_of, read_information
+from twintrack.volumes.geometry import LPS_TO_RAS, affine_of_axes, ghost
 from twintrack.volumes.streams import MAX_DEFLATE_RATIO, ByteStream, gunzip, plain
 
 _LARGEST_HEADER = 1 << 24  # bytes; segmentations name many segments
@@ -47,8 +46,17 @@ _TYPES = {
 }
 
 
-# Kinds of axes that ITK takes for space; of others it makes the channels of a voxel.
+# Kinds of axes that ITK takes for space, and those of others that are volumes of their own.
 _AXES_OF_SPACE = ("domain", "space", "time", "none", "???")
+_CHANNELS = r"list|vector|point|scalar|stub|\d-vector|\d-color|rgba?-color"
+
+_IN_RAS = {
+    **dict.fromkeys(("left-posterior-superior", "lps"), LPS_TO_RAS),
+    **dict.fromkeys(("right-anterior-superior", "ras"), np.eye(4)),
+    **dict.fromkeys(("left-anterior-superior", "las"), np.diag([-1.0, 1.0, 1.0, 1.0])),
+}
+
+_MILLIMETRES = ("", "mm", "millimeter", "millimeters", "millimetre", "millimetres", "none", "???")
 
 
 class Segment(NamedTuple):
@@ -91,16 +99,34 @@ class _Header:
         InputError
             There are several.
         """
-        directions = re.findall(r"none|\([^)]*\)", self.fields.get("space directions", ""))
-        kinds = self.fields.get("kinds", "").split()
-        found = {axis for axis, direction in enumerate(directions) if direction == "none"}
-        found |= {axis for axis, kind in enumerate(kinds) if kind.lower() not in _AXES_OF_SPACE}
-        found = {axis for axis in found if axis < len(self.sizes)}
+        kinds = self.fields.get("kinds", "").lower().split()
+        found = {axis for axis, direction in enumerate(self.directions) if direction is None}
+        for axis, kind in enumerate(kinds[: len(self.sizes)]):
+            if kind not in _AXES_OF_SPACE:
+                found.add(axis)
+                if not re.fullmatch(_CHANNELS, kind):
+                    raise InputError(f"its axis {axis} is of the kind {kind}, which is not read")
         if len(found) > 1:
-            raise InputError(
-                f"its axes {sorted(found)} are none of space (kinds: {kinds}); one may be"
-            )
+            raise InputError(f"its axes {sorted(found)} are none of space; one may be")
         return min(found, default=None)
+
+    @property
+    def directions(self) -> list[tuple[float, ...] | None]:
+        """The vector of each axis, None of one that is none of space; [] if they are not stated.
+
+        Raises
+        ------
+        InputError
+            They are not one for each axis, of one length, and finite.
+        """
+        text = self.fields.get("space directions")
+        if text is None:
+            return []
+        words = re.findall(r"none|\([^()]*\)", text)
+        found = [None if word == "none" else _vector(word) for word in words]
+        if len(found) != len(self.sizes) or len({len(v) for v in found if v is not None}) != 1:
+            raise InputError(f"corrupt: space directions: {text}")
+        return found
 
     @property
     def data_file(self) -> str | None:
@@ -118,8 +144,6 @@ def read_nrrd(path: Path) -> Stored:
 
     Raises
     ------
-    ImportError
-        SimpleITK is not installed.
     ValueError
         Truncated, corrupt or another number of axes; names `path`.
     """
@@ -127,22 +151,20 @@ def read_nrrd(path: Path) -> Stored:
         header = _read_header(path)
         dtype = _dtype(header)
         file, compressed = _voxel_file(path, header)
-        reader = _itk_reader(path, header)
         _check_room(header, dtype.itemsize, file.stat().st_size)
         with file.open("rb") as opened:
             stream = ByteStream(_voxels(opened, header, dtype.itemsize, file == path, compressed))
             array = stream.read_array(math.prod(header.sizes), dtype)
             if compressed:
                 stream.drain()  # to the checksum
-    return _as_stored(path, header, reader, array.reshape(header.sizes, order="F"))
+        return _as_stored(path, header, array.reshape(header.sizes, order="F"))
 
 
 def read_nrrd_header(path: Path) -> Stored:
     """Read what `read_nrrd` returns, but an array without values."""
     with naming(path):
         header = _read_header(path)
-        reader = _itk_reader(path, header)
-        return _as_stored(path, header, reader, ghost(header.sizes, _dtype(header)))
+        return _as_stored(path, header, ghost(header.sizes, _dtype(header)))
 
 
 def segments(path: Path) -> tuple[Segment, ...]:
@@ -206,32 +228,67 @@ def _read_header(path: Path) -> _Header:
     return _Header(fields, pairs, end)
 
 
-def _itk_reader(path: Path, header: _Header) -> Any:
-    """Return ITK's reader of a header in which it finds the same axes."""
-    try:
-        reader = read_information(path, "NrrdImageIO")
-    except RuntimeError as error:
-        raise InputError(f"ITK cannot read it: {str(error).splitlines()[-1].strip()}") from error
-    lengths, known = list(header.sizes), header.channels
-    layers = lengths.pop(known) if known is not None else 1
-    found, components = list(reader.GetSize()), reader.GetNumberOfComponents()
-    if found != lengths or components != layers:
-        raise InputError(
-            f"its sizes are {header.sizes}, of which ITK makes {components} volumes of "
-            f"{tuple(found)}; say which axis holds volumes by its kind, such as list or vector"
-        )
-    return reader
+def _as_stored(path: Path, header: _Header, array: NDArray[Any]) -> Stored:
+    """Return what the file holds; a plane is 1 mm thick, and other spaces are none of a patient.
 
+    ITK takes other spaces for that of a patient, as it writes them for two and four axes itself.
+    """
+    channels, fields = header.channels, header.fields
+    lengths = [n for axis, n in enumerate(header.sizes) if axis != channels]
+    directions = [vector for vector in header.directions if vector is not None]
+    width = len(directions[0]) if directions else 0
+    origin = _vector(fields["space origin"]) if "space origin" in fields else (0.0,) * width
+    units = re.findall(r'"([^"]*)"', fields.get("space units", ""))
+    if len(lengths) > 4 or (directions and not len(lengths) <= width == len(origin) <= 4):
+        raise InputError(f"has {len(lengths)} axes of space in {width} dimensions")
+    if wrong := [unit for unit in units if unit.strip().lower() not in _MILLIMETRES]:
+        raise InputError(f"its space is in the unit {wrong[0]!r}; it must be mm")
+    spacings = [] if directions else _spacings(header)
+    in_ras = _IN_RAS.get(fields.get("space", "").lower())
 
-def _as_stored(path: Path, header: _Header, reader: Any, array: NDArray[Any]) -> Stored:
     def affine(space: Sequence[int]) -> NDArray[np.float64] | None:
-        if not {"space directions", "spacings"} & header.fields.keys():
+        size = max(len(lengths), width, 3)
+        matrix, at = np.eye(size), np.zeros(size)
+        if directions:
+            matrix[:width, : len(lengths)] = np.transpose(directions)
+            at[:width] = origin
+            if (len(lengths), width) == (2, 3):
+                normal = np.cross(directions[0], directions[1])
+                matrix[:, 2] = normal / (np.linalg.norm(normal) or 1)
+        elif spacings:
+            matrix[range(len(lengths)), range(len(lengths))] = spacings
+        else:
             return None
         with naming(path):
-            return affine_of(reader, space)
+            found: NDArray[np.float64] = affine_of_axes(matrix, at, space)
+            return (LPS_TO_RAS if in_ras is None else in_ras) @ found
 
-    stated = {"space directions", "space origin"} <= header.fields.keys()
-    return Stored(array, affine, channels=header.channels, stated=stated)
+    stated = "space origin" in fields and (in_ras is not None or width in (2, 4))
+    return Stored(array, affine, channels=channels, stated=stated)
+
+
+def _vector(text: str) -> tuple[float, ...]:
+    numbers = text.strip().removeprefix("(").removesuffix(")").split(",")
+    try:
+        found = tuple(float(number) for number in numbers)
+    except ValueError:
+        found = (math.nan,)
+    if not all(math.isfinite(number) for number in found):
+        raise InputError(f"corrupt: {text[:80]!r} is no vector")
+    return found
+
+
+def _spacings(header: _Header) -> list[float]:
+    """Return the distances of voxels along the axes of space; [] if they are not stated."""
+    words = header.fields.get("spacings", "").split()
+    if not words:
+        return []
+    if len(words) != len(header.sizes):
+        raise InputError(f"corrupt: spacings: {header.fields['spacings']}")
+    of_space = [word for axis, word in enumerate(words) if axis != header.channels]
+    if all(word.lower() == "nan" for word in of_space):
+        return []
+    return [_vector(word)[0] for word in of_space]
 
 
 def _dtype(header: _Header) -> np.dtype[Any]:

@@ -67,7 +67,7 @@ def read_volume(
         probabilities whose axes run in an order that is not known, or that fit their segmentation
         clearly better in another one. The message names the file.
     ImportError
-        A MetaImage or NRRD file, and SimpleITK is not installed.
+        A MetaImage file, and SimpleITK is not installed.
     """
     path = Path(path)
     suffix = split_suffix(path.name)[1]
