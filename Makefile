@@ -79,7 +79,7 @@ sanitize-address: $(VENV)/test build/address/installed
 	PYTHONPATH=$(CURDIR)/build/address/site PYTHONMALLOC=malloc \
 	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  $(PY) -m pytest -n auto --ignore=tests/runs/test_distributed.py $(PYTEST)
+	  $(PY) -m pytest -n auto --ignore=tests/runs/test_cluster.py $(PYTEST)
 
 bench: $(VENV)/installed $(VENV)/test $(VENV)/bench ## every work of the targets beside its peers
 	-$(MAKE) --no-print-directory $(VENV)/bench-peers  # rows say which peers are not there

@@ -57,6 +57,7 @@ message(STATUS "CUDA module: nvcc ${CMAKE_CUDA_COMPILER_VERSION} for ${architect
 file(GLOB_RECURSE kernels CONFIGURE_DEPENDS cpp/cuda/*.cu)
 add_library(twintrack_kernels OBJECT ${kernels})
 target_include_directories(twintrack_kernels PRIVATE cpp/include cpp)
+target_compile_definitions(twintrack_kernels PRIVATE TWINTRACK_LINKED)
 set_target_properties(twintrack_kernels PROPERTIES
   CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
   CUDA_ARCHITECTURES "${architectures}"
@@ -75,7 +76,7 @@ list(JOIN architectures " " architectures_text)
 target_compile_definitions(_cuda PRIVATE TWINTRACK_CUDA_ARCHITECTURES="${architectures_text}")
 target_include_directories(_cuda PRIVATE cpp)
 target_include_directories(_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
-target_link_libraries(_cuda PRIVATE twintrack::twintrack twintrack_developer)
+target_link_libraries(_cuda PRIVATE twintrack_loops twintrack_developer)
 set_target_properties(_cuda PROPERTIES
   CXX_VISIBILITY_PRESET hidden
   LINKER_LANGUAGE CUDA

@@ -70,7 +70,7 @@ class _Array:
         return (self[i] for i in range(len(self)))
 
     def __setitem__(self, index, value):
-        self.values[index] = value
+        self.values[index.values if isinstance(index, _Array) else index] = value
 
     @property
     def shape(self):
@@ -84,6 +84,22 @@ class _Array:
 
     def __and__(self, other):
         return type(self)(self.values & other.values)
+
+    # What they are asked for to look at scores outside [0, 1].
+    def __lt__(self, other):
+        return type(self)(as_numbers(self.values) < other)
+
+    def __le__(self, other):
+        return type(self)(as_numbers(self.values) <= other)
+
+    def __gt__(self, other):
+        return type(self)(as_numbers(self.values) > other)
+
+    def __ge__(self, other):
+        return type(self)(as_numbers(self.values) >= other)
+
+    def sum(self):
+        return self.values.sum()
 
     def any(self):
         return self.values.any()

@@ -280,6 +280,44 @@ def test_integers_and_booleans_are_numbers():
     assert bootstrap(np.arange(5, dtype=np.uint8)).observed == 2
 
 
+class NAType:
+    """As pandas.NA: no number, not equal to anything, of no truth."""
+
+    def __float__(self):
+        raise TypeError("no number")
+
+    def __eq__(self, other):
+        return self
+
+    __hash__ = None
+
+    def __bool__(self):
+        raise TypeError("boolean value of NA is ambiguous")
+
+
+@pytest.mark.parametrize("missing", [None, NAType(), np.nan])
+def test_every_way_to_say_that_a_figure_is_undefined(missing):
+    """Tables of pandas with nullable columns are arrays of objects."""
+    table = [[0.1, 0.5], [0.2, missing], [np.float32(0.25), 1]]
+    expected = bootstrap([[0.1, 0.5], [0.2, np.nan], [0.25, 1.0]])
+    for array in (table, np.array(table, object)):
+        assert bootstrap(array) == expected
+    np.testing.assert_array_equal(expected.cases, [3, 2])
+    column = [row[1] for row in table]
+    paired = paired_bootstrap(column, [0, 0, missing])
+    assert (paired.cases, paired.observed) == (1, 0.5)
+    assert bootstrap(np.array([missing, True, np.False_], object)).observed == 0.5
+
+
+def test_tables_of_pandas_are_taken_as_they_are():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"ece": [0.1, 0.2, 0.3], "tdsc": [0.5, None, 0.7]})
+    expected = bootstrap(table.to_numpy(float))
+    assert bootstrap(table.convert_dtypes()) == expected
+    assert bootstrap(table.astype(object).where(table.notna(), None)) == expected
+    assert bootstrap(table.convert_dtypes()["tdsc"]) == bootstrap([0.5, np.nan, 0.7])
+
+
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
@@ -288,6 +326,9 @@ def test_integers_and_booleans_are_numbers():
         ([[1.0, 2.0], [1.0, np.inf]], ValueError, r"values\[1, 1\] is inf"),
         (["a", "b"], TypeError, "real numbers"),
         ([1j], TypeError, "real numbers"),
+        ([1.0, None, "0.3"], TypeError, r"values\[2\] is '0.3'; real numbers are needed, and NaN"),
+        ([[None, 1j]], TypeError, r"values\[0, 1\] is 1j"),
+        ([None, np.inf], ValueError, r"values\[1\] is inf"),
     ],
 )
 def test_bad_values_are_refused(values, error, message):

@@ -13,8 +13,8 @@
 #include "twintrack/arrays/parallel.hpp"
 #include "twintrack/calibration/calibration_map.hpp"
 #include "twintrack/calibration/cut_refinement.hpp"
-#include "twintrack/calibration/equal_mass.hpp"
 #include "twintrack/calibration/score_tally.hpp"
+#include "twintrack/calibration/tally_rows.hpp"
 
 using namespace twintrack;
 using twintrack::tests::check;
@@ -28,30 +28,13 @@ constexpr std::size_t voxels = 5 * (1 << 16) + 321;  // several tasks, the last 
 
 using Sums = std::vector<std::uint64_t>;
 
-// Rows of a tally that hold voxels, as equal_mass_bins and CutRefinement take them.
-struct Rows {
-  explicit Rows(const ScoreTally& tally) : columns(tally.columns()) {
-    for (std::uint32_t cell = 0; cell < grid::cells; ++cell) {
-      const std::uint64_t* row = tally.sums().data() + cell * columns;
-      if (row[ScoreTally::count_column] == 0) continue;
-      cells.push_back(cell);
-      sums.insert(sums.end(), row, row + columns);
-    }
-  }
-  TallyRows view() const { return {cells.data(), sums.data(), cells.size(), columns}; }
-
-  std::vector<std::uint32_t> cells;
-  Sums sums;
-  std::size_t columns;
-};
-
 ScoreTally tallied(const CaseView& view, int with_threads) {
   ScoreTally tally(raters);
   tally.update(view, with_threads);
   return tally;
 }
 
-Sums refined(const CaseView& view, const Rows& rows, int with_threads) {
+Sums refined(const CaseView& view, const OccurringRows& rows, int with_threads) {
   CutRefinement refinement(rows.view(), 50);
   while (!refinement.done()) {
     refinement.update(view, with_threads);
@@ -103,7 +86,7 @@ void threads_inside_a_call() {
   const CaseView view = sample.view();
   const ScoreTally serial = tallied(view, 1);
   check(tallied(view, threads).sums() == serial.sums(), "a tally depends on the threads");
-  const Rows rows(serial);
+  const OccurringRows rows(serial.sums(), serial.columns());
   check(refined(view, rows, threads) == refined(view, rows, 1), "refined cuts depend on threads");
   const CalibrationMap map({0.1, 0.4, 0.9}, {0.0, 0.2, 0.7});
   check(same_bits(mapped(map, view, threads), mapped(map, view, 1)), "a map depends on threads");

@@ -26,8 +26,8 @@ if __name__ == "__main__":
     if len(sys.argv) == 2 and sys.argv[1] in FOLDERS:
         try:
             print(folder(sys.argv[1]))
-        except FileNotFoundError as error:
-            sys.exit(str(error))
+        except FileNotFoundError as _error:
+            sys.exit(str(_error))
     else:
         from twintrack.cli import main
 

@@ -8,13 +8,14 @@ matrix product with those rows: every metric and every method sees the same draw
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack.arrays.by_value import ByValue
-from twintrack.arrays.host import real_numbers
+from twintrack.arrays.host import real_numbers, to_numpy
 from twintrack.arrays.numbers import number_between, whole_number
 from twintrack.errors import InputError
 
@@ -81,9 +82,9 @@ def bootstrap(
     Parameters
     ----------
     values
-        Shape (cases,) or (cases, …), for instance (cases, methods, metrics). NaN says that a metric
-        is undefined for a case: the case is left out of that column, exactly as if it had not been
-        given, and `cases` reports how many were used.
+        Shape (cases,) or (cases, …), for instance (cases, methods, metrics); a table of pandas,
+        too. NaN, None or pandas.NA says that a metric is undefined for a case: the case is left out
+        of that column, exactly as if it had not been given, and `cases` reports how many were used.
     resamples
         Draws of as many cases as there are, with replacement.
     seed
@@ -123,8 +124,8 @@ def paired_bootstrap(
     ----------
     a, b
         Shape (cases, …), row i of both being the same case; further axes are broadcast, so that
-        (cases, methods, metrics) can be compared with (cases, 1, metrics). A case that is NaN in
-        either is left out of that column.
+        (cases, methods, metrics) can be compared with (cases, 1, metrics). A case that is
+        undefined in either is left out of that column.
     resamples, seed, level, method
         As in `bootstrap`.
 
@@ -146,13 +147,30 @@ def paired_bootstrap(
 
 
 def _as_table(values: ArrayLike, name: str) -> _Floats:
-    table = real_numbers(values, name)
+    array = to_numpy(values, name)
+    table = real_numbers(_without_missing(array, name) if array.dtype == object else array, name)
     if table.ndim == 0 or len(table) == 0:
         raise InputError(
             f"has shape {table.shape}; the first axis counts cases, of which one is needed",
             argument=name,
         )
     _require_finite(table, name)
+    return table
+
+
+def _without_missing(array: NDArray[Any], name: str) -> _Floats:
+    """Return objects as numbers, NaN for None and for pandas.NA, which is not imported for that."""
+    table = np.empty(array.shape)
+    for place, value in np.ndenumerate(array):
+        if value is None or type(value).__name__ == "NAType":
+            table[place] = np.nan
+        elif isinstance(value, (Real, np.bool_)):
+            table[place] = float(value)
+        else:
+            raise TypeError(
+                f"{name}{list(place)} is {value!r}; real numbers are needed, and NaN, None or "
+                "pandas.NA where there is none"
+            )
     return table
 
 

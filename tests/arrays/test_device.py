@@ -179,8 +179,8 @@ def broken(what):
         score[1, 2, 3] = np.nan
         score[4, 0, 0] = 2
     if what == "range":
-        score[0, 0, 39] = -1e-8
-        score[0, 0, 38] = 1.0000001
+        score[0, 0, 39] = -1.5e-6
+        score[0, 0, 38] = 1.000002
     if what == "label":
         raters[1, 4, 6, 39] = 3
     if what == "outside":  # of the region: not looked at

@@ -151,7 +151,10 @@ def test_broken_case(fit, cohort):
     score.write_bytes(score.read_bytes()[:100])
     status, _, err, output = fit("-i", cohort / "manifest.csv")
     assert status == 2
-    assert "1 of 6 cases could not be used; mend them, or leave them out (--skip-broken)" in err
+    assert (
+        "1 of 6 cases could not be used; mend them, or leave them out, by name with --without"
+        in err
+    )
     assert "PHANTOM_00003.nii.gz: truncated" in err
     assert not output.exists()
     status, out, _, output = fit("-i", cohort / "manifest.csv", "--skip-broken")
@@ -260,7 +263,7 @@ def test_missing_rater_is_named(fit, cohort):
     assert str(lost) in err
     status, _, err, _ = fit("-i", cohort / "cases", "-p", cohort / "predictions")
     assert status == 2
-    assert "case 'PHANTOM_00002': it has 2 raters (1, 3)" in err
+    assert "case 'PHANTOM_00002': it does not have 2 of the raters 1, 2, 3;" in err
 
 
 def out_of_fold(cohort: Path, folder: Path) -> tuple[Path, Path]:

@@ -55,16 +55,19 @@ def test_missing_option_is_a_usage_error(twintrack):
     assert "-o" in err
 
 
-def test_command_of_a_missing_extra_says_what_to_install(twintrack, monkeypatch):
-    def missing(name):
-        raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
-
-    monkeypatch.setattr(cli.importlib, "import_module", missing)
-    status, out, err = twintrack("compare", "a", "b")
-    assert (status, out) == (2, "")
-    assert err == (
-        "twintrack: compare needs the package matplotlib: pip install 'twintrack[report]'\n"
-    )
+def test_missing_extra_is_told_before_the_work(twintrack, monkeypatch, tmp_path):
+    for name in ("matplotlib", "nnunetv2"):
+        monkeypatch.setitem(sys.modules, name, None)
+    image, out = tmp_path / "a.nii.gz", tmp_path / "out"
+    image.touch()
+    for arguments, package, extra in (
+        (("compare", "a", "b", "-o", out), "matplotlib", "report"),
+        (("demo", "-o", out), "matplotlib", "report"),
+        (("predict", "-i", image, "-o", out, "--members", "none"), "nnunetv2", "nnunet"),
+    ):
+        told = f"twintrack: {arguments[0]} needs {package}: pip install 'twintrack[{extra}]'\n"
+        assert twintrack(*arguments) == (2, "", told)
+    assert not out.exists()
 
 
 def test_unexpected_errors_take_one_line_and_a_traceback_only_when_asked_for(

@@ -12,7 +12,7 @@ from twintrack.cohort import read_manifest
 
 
 def test_a_cohort_that_the_other_commands_take(twintrack, tmp_path):
-    small = ("--cases", 3, "--shape", "24,20,16", "--raters", 2, "--seed", 4)
+    small = ("--cases", 3, "--shape", "24,20,16", "--rater-count", 2, "--seed", 4)
     status, out, err = twintrack("phantom", "-o", tmp_path / "cohort", *small)
     assert status == 0, err
     assert "twintrack fit -i" in out
@@ -36,7 +36,7 @@ def test_a_cohort_that_the_other_commands_take(twintrack, tmp_path):
 def test_what_is_advised_can_be_done_and_is_honest(twintrack, tmp_path, monkeypatch, name):
     """Figures on the cohort that was fitted are too good, whatever the cohort is called."""
     monkeypatch.chdir(tmp_path)
-    small = ("--cases", 2, "--first", 3, "--shape", "28,24,20", "--raters", 2, "--seed", 4)
+    small = ("--cases", 2, "--first", 3, "--shape", "28,24,20", "--rater-count", 2, "--seed", 4)
     status, out, err = twintrack("phantom", "-o", name, *small, "--format", "npz", "--score-bias=1")
     assert status == 0, err
     advised = [shlex.split(line[line.index("twintrack ") :]) for line in out.splitlines()[2:]]
@@ -64,7 +64,7 @@ def test_the_folder_of_other_patients_is_another(twintrack, tmp_path, monkeypatc
 
 
 def test_first_gives_other_patients_of_the_same_cohort(twintrack, tmp_path):
-    common = ("--shape", "24,20,16", "--raters", 1)
+    common = ("--shape", "24,20,16", "--rater-count", 1)
     twintrack("phantom", "-o", tmp_path / "two", "--cases", 2, *common)
     twintrack("phantom", "-o", tmp_path / "second", "--cases", 1, "--first", 1, *common)
     two = read_manifest(tmp_path / "two" / "manifest.csv")

@@ -68,7 +68,9 @@ def test_missing_rater_is_named_with_its_case(tmp_path):
     touch(tmp_path / "in", *(f"{case}/annotation_{k}.nii.gz" for case in "abc" for k in (1, 2, 3)))
     touch(tmp_path / "out", "a.npz", "b.npz", "c.npz")
     (tmp_path / "in/b/annotation_2.nii.gz").unlink()
-    with pytest.raises(ValueError, match=r"'b': it has 2 raters \(1, 3\).*also have 2;"):
+    with pytest.raises(
+        ValueError, match=r"'b': it does not have 2 of the raters 1, 2, 3.*--use-raters 1,3"
+    ):
         read_folders(tmp_path / "in", tmp_path / "out")
     # The same number of raters is not the same raters.
     for case in "ac":
@@ -128,7 +130,9 @@ def test_predictions_without_annotations_are_left_out_on_request(tmp_path):
     touch(tmp_path / "out", *(f"{case}.npz" for case in "abcde"))
     told: list[list[str]] = []
     everything = (tmp_path / "in", tmp_path / "out")
-    with pytest.raises(ValueError, match="'c': it has 1 raters"):  # not the same as none
+    with pytest.raises(
+        ValueError, match="'c': it does not have 2 of the raters 1, 2"
+    ):  # not the same as none
         read_folders(*everything, left_out=told.append)
     assert told == [["a", "e"]]
 
@@ -164,3 +168,39 @@ def test_folders_without_what_is_needed(tmp_path):
         read_folders(tmp_path / "in", tmp_path / "out")
     with pytest.raises(ValueError, match=r"\{rater\}"):
         read_folders(tmp_path / "in", tmp_path / "out", raters="{case}/{rater}.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "called"),
+    [("{case}/annotation_{k}.nii.gz", ("1", "2", "10")), ("{case}_*.nii", ("ann", "bo", "eve"))],
+)
+def test_raters_are_chosen_by_their_place_among_all(tmp_path, pattern, called):
+    """10 is the third; neither a rater who is missing in a case nor a choice of cases moves it."""
+    files = pattern.replace("{k}", "*")
+    for case, raters in {"a": called, "b": called[::2], "c": called}.items():
+        touch(tmp_path / "in", *(files.replace("{case}", case).replace("*", k) for k in raters))
+        touch(tmp_path / "out", f"{case}.npz")
+
+    def read(*numbers: int, only: str = "abc") -> list[list[str]]:
+        found = read_folders(
+            tmp_path / "in",
+            tmp_path / "out",
+            pattern,
+            select=lambda _: list(only),
+            use_raters=numbers or None,
+        )
+        return [[file.name for file in case.raters] for case in found]
+
+    def of(*raters: str, only: str = "abc") -> list[list[str]]:
+        names = [files.replace("{case}", case).rpartition("/")[2] for case in only]
+        return [[name.replace("*", rater) for rater in raters] for name in names]
+
+    assert read(3, 1) == of(called[0], called[2])
+    assert read(3, only="b") == of(called[2], only="b")
+    assert read(only="ac") == of(*called, only="ac")
+    assert read(only="b") == of(called[0], called[2], only="b")
+    with pytest.raises(ValueError, match=rf"'b': it does not have {called[1]}") as caught:
+        read(1, 2)
+    assert "--use-raters 1, or leave out this case with --without b" in str(caught.value)
+    with pytest.raises(ValueError, match=rf"use_raters is 4.*3 \({called[2]}\)"):
+        read(4)

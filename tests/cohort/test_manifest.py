@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from twintrack.cohort import Case, read_manifest, write_manifest
+from twintrack.cohort.case import choose_cases
 
 
 def manifest(folder: Path, text: str) -> Path:
@@ -52,7 +54,10 @@ def test_manifest_as_spreadsheets_write_it(tmp_path, line_end, mark):
         ("case,score,rater_1,rater_3\na,s.npz,r1.nii,r2.nii\n", "'rater_2' is missing"),
         ("case,score,rater_1\na,s.npz,r1.nii\na,s.npz,r1.nii\n", "row 3: case 'a' appears twice"),
         ("case,score,rater_1\na,,r1.nii\n", "row 2, column 'score'.*'a'"),
-        ("case,score,rater_1,rater_2\na,s.npz,r1.nii,\n", "row 2, column 'rater_2'.*'a'"),
+        (
+            "case,score,rater_1,rater_2\na,s.npz,r1.nii,\n",
+            "row 2, column 'rater_2' is empty.*leave out this case with --without a",
+        ),
         ("case,score,rater_1,rater_2\n\na,s.npz,r1.nii\n", "row 3 has 3 cells, its header has 4"),
         ("case,score,rater_1,rater_2\na,s.npz,r1.nii,r1.nii\n", "same file for two raters"),
         (
@@ -125,9 +130,71 @@ def test_unwritable_cohorts_are_refused_and_leave_nothing(tmp_path):
     for cases, message in [
         ([], "no cases"),
         ([one, one], "same name"),
-        ([one, two], "'a': it has 1 raters.*also have 2"),
+        ([one, two], "'a': it does not have rater_2"),
         ([dataclasses.replace(one, name="a/b")], "'a/b'"),
     ]:
         with pytest.raises(ValueError, match=message):
             write_manifest(tmp_path / "cohort.csv", cases)
     assert list(tmp_path.iterdir()) == []
+
+
+HOLES = (
+    "case,patient,score,rater_1,rater_2,rater_3\n"
+    "a,7,s.npz,r1.nii,r2.nii,v.nii\n"
+    "b,7,m.nii,r2.nii,,v.nii\n"
+    "c,8,s.npz,r2.nii,,m.nii\n"
+    "../d,,,,,\n"
+)
+
+
+def test_cases_and_raters_are_chosen_before_a_row_is_refused(tmp_path):
+    """Else a case that is left out, or a rater who does not count, cannot be had out of the way."""
+    path = manifest(tmp_path, HOLES)
+    s, m, r1, r2, v = (tmp_path / n for n in ("s.npz", "m.nii", "r1.nii", "r2.nii", "v.nii"))
+    (case,) = read_manifest(path, select=lambda names: choose_cases(names, ["a"], []))
+    assert case == Case("a", s, (r1, r2, v))
+
+    def all_but_d(names: list[str]) -> list[str]:
+        return choose_cases(names, [], ["../d"])
+
+    found = read_manifest(path, select=all_but_d, use_raters=(3, 1))
+    assert found[:2] == [Case("a", s, (r1, v)), Case("b", m, (r2, v))]  # in the columns' order
+    (tmp_path / "m.nii").unlink()
+    (case,) = read_manifest(path, select=lambda _: ["c"], use_raters=[1])  # m.nii is rater_3's
+    assert case.raters == (r2,)
+    scores = read_manifest(path, select=lambda _: ["a", "c"], use_raters=())
+    assert [(case.score, case.raters) for case in scores] == [(s, ()), (s, ())]
+    with pytest.raises(ValueError, match=r"row 5: case name '\.\./d'"):
+        read_manifest(path, use_raters=())
+
+
+def test_a_missing_rater_is_named_with_the_ways_out(tmp_path):
+    path = manifest(tmp_path, HOLES)
+    with pytest.raises(
+        ValueError, match="there are no statistics with missing raters yet"
+    ) as caught:
+        read_manifest(path, select=lambda _: ["a", "b", "c"])
+    assert (caught.value.case, caught.value.file) == ("b", path)
+    told = str(caught.value)
+    assert "row 3, column 'rater_2' is empty: it does not have rater_2 of the raters" in told
+    assert told.endswith("--use-raters 1,3, or leave out such cases with --without b --without c")
+    with pytest.raises(ValueError, match="row 3, column 'rater_2'") as caught:
+        read_manifest(path, select=lambda _: ["b"], use_raters=(2,))
+    assert "--use-raters" not in str(caught.value)  # nobody would be left
+    odd = manifest(tmp_path, "case,score,rater_1\n[it's] *,s.npz,\nb,m.nii,r1.nii\n")
+    with pytest.raises(ValueError, match="--without") as caught:
+        read_manifest(odd)
+    given = str(caught.value).partition("--without ")[2]
+    assert given == """'[[]it'"'"'s] [*]'"""  # as a shell and a pattern take it
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [((4,), "use_raters is 4"), ((0,), "use_raters is 0"), ((1, 2, 1), "use_raters is 1")],
+)
+def test_raters_that_there_are_not_are_refused_with_those_that_there_are(
+    tmp_path, numbers, message
+):
+    with pytest.raises(ValueError, match=message + re.escape("; raters are counted from 1")) as bad:
+        read_manifest(manifest(tmp_path, HOLES), select=lambda _: ["a"], use_raters=numbers)
+    assert "1 (rater_1), 2 (rater_2), 3 (rater_3)" in str(bad.value)

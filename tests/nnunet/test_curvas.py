@@ -71,12 +71,12 @@ def test_curvas(cohort: Path, tmp_path: Path) -> None:
 def test_command(cohort: Path, tmp_path: Path) -> None:
     app = command_app("prepare")
     given = ["curvas", "-i", str(cohort), "-o", str(tmp_path / "m.csv"), "-p", str(tmp_path / "s")]
-    result = CliRunner().invoke(app, [*given, "--roi"])
+    result = CliRunner().invoke(app, [*given, "--rois"])
     assert result.exit_code == 1  # two cases are left out
     assert "annotation_3.nii.gz: geometry differs" in result.stderr
     with (tmp_path / "m.csv").open(newline="") as file:
         assert next(csv.DictReader(file))["roi"] == "s/rois/PHANTOM_00000.nii.gz"
-    CliRunner().invoke(app, [*given, "--roi", "--file_ending", ".mha"])
+    CliRunner().invoke(app, [*given, "--rois", "--file_ending", ".mha"])
     with (tmp_path / "m.csv").open(newline="") as file:
         row = next(csv.DictReader(file))
     assert (row["score"], row["roi"]) == ("s/PHANTOM_00000.mha", "s/rois/PHANTOM_00000.mha")

@@ -150,7 +150,7 @@ def run(given: list[str]) -> Any:
 
 def test_commands_of_full_size_networks(commands: Commands, tmp_path: Path, trainer: str) -> None:
     given = arguments(tmp_path, "-tr", trainer, "-c", "3d_lowres", "-f", "0", "--npz")
-    given += ["--seed", "7", "-pl", "nnUNetPlannerResEncM", "-p", "nnUNetResEncUNetMPlans"]
+    given += ["--seed", "7", "-pl", "nnUNetPlannerResEncM", "--plans", "nnUNetResEncUNetMPlans"]
     output = run(given).output
     assert [(one.d, one.pl, one.npfp, one.clean, one.no_pp) for one in commands.planned] == [
         ([103], "nnUNetPlannerResEncM", 3, True, True),
@@ -286,9 +286,12 @@ def test_interrupted_training_goes_on(
         (["-pl", "NoPlanner"], "-pl is 'NoPlanner'; nnU-Net has no such planner"),
         (
             ["-pl", "nnUNetPlannerResEncL"],
-            "-p is 'nnUNetPlans', but planner nnUNetPlannerResEncL writes nnUNetResEncUNetLPlans",
+            "--plans is 'nnUNetPlans', but planner nnUNetPlannerResEncL writes nnUNetResEncUNetLPl",
         ),
-        (["-p", "MyPlans"], "-p is 'MyPlans', but planner ExperimentPlanner writes nnUNetPlans"),
+        (
+            ["--plans", "MyPlans"],
+            "--plans is 'MyPlans', but planner ExperimentPlanner writes nnUNetPlans",
+        ),
     ],
 )
 def test_errors_come_before_any_work_with_status_2(

@@ -60,7 +60,7 @@ def run(*arguments):
 
 def test_folders_become_a_report(folders, tmp_path):
     out = tmp_path / "out"
-    result = run(*folders, "-o", out, "--resamples", 100, "--method", "bca", "--title", "My run",
+    result = run(*folders, "-o", out, "--resamples", 100, "--interval", "bca", "--title", "My run",
                  "--reference", "Single-rater", "--seed", 7)  # fmt: skip
     assert result.exit_code == 0, result.output
     for text in ("TDSC ↑", "Single-rater", "left out: case_02 (None: truncated)", "report.html"):
@@ -74,9 +74,17 @@ def test_folders_become_a_report(folders, tmp_path):
     assert {row["cases"] for row in rows} == {"13", "12"}
 
 
+def test_methods_are_called_as_asked_for(folders, tmp_path):
+    named = [part for name in "xyz" for part in ("--method", name)]
+    result = run(*folders, "-o", tmp_path / "out", "--resamples", 10, *named, "--reference", "y")
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "out" / "table2.csv").open(encoding="utf-8") as file:
+        assert {row["method"] for row in csv.DictReader(file)} == {"x", "y", "z"}
+
+
 def test_bad_options_are_refused(folders, tmp_path):
     assert run(*folders, "-o", tmp_path / "out", "--resamples", 0).exit_code == 2
-    assert run(*folders, "-o", tmp_path / "out", "--method", "basic").exit_code == 2
+    assert run(*folders, "-o", tmp_path / "out", "--interval", "basic").exit_code == 2
     assert run("-o", tmp_path / "out").exit_code == 2
     result = run(tmp_path / "nowhere", "-o", tmp_path / "out")
     assert isinstance(result.exception, FileNotFoundError)

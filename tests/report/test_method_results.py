@@ -59,8 +59,25 @@ def test_a_folder_without_summary_is_called_by_its_name(tmp_path):
 def test_equal_names_are_told_apart_by_folder(tmp_path):
     folders = [write_folder(tmp_path / run, summary={"method": "MHR"}) for run in ("one", "two")]
     assert list(read_several(folders)) == ["MHR (one)", "MHR (two)"]
-    with pytest.raises(ValueError, match=r"a second method called 'MHR \(one\)'"):
+    with pytest.raises(ValueError, match=r"a second method called 'MHR \(one\)'") as caught:
         read_several([folders[0], folders[0]])
+    assert "--method NAME_1 --method NAME_2" in str(caught.value)
+    again = [folders[0], folders[0], folders[1]]
+    assert list(read_several(again, ["a", "MHR", "c"])) == ["a", "MHR", "c"]
+    with pytest.raises(ValueError, match="a second method called 'a'"):
+        read_several(folders, ["a", "a"])
+    with pytest.raises(ValueError, match=r"1 names \(bca\) for 2 folders.*--interval"):
+        read_several(folders, ["bca"])
+
+
+def test_cases_in_either_spelling_of_unicode_are_the_same(tmp_path):
+    """Results of a Mac and of Linux can be compared, and of one run in which they are mixed not."""
+    fitted = {"fitted_on": {"same_case": ["Mu\u0308"]}}
+    results = read_results(write_folder(tmp_path / "a", "case,tdsc\nMu\u0308,1\n", fitted))[1]
+    assert results.cases == ("Mü",)
+    assert results.fitted_on == {"same_case": ("Mü",)}
+    with pytest.raises(ValueError, match="'Mü' occurs twice"):
+        read_results(write_folder(tmp_path / "b", "case,tdsc\nMu\u0308,1\nMü,2\n"))
 
 
 @pytest.mark.parametrize(

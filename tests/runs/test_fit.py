@@ -235,14 +235,19 @@ def test_tally_of_another_case_is_not_taken_for_that_of_its_record(cases, store)
 
 
 @pytest.mark.parametrize(
-    "changed", [{"region": "box"}, {"tumour": (2,)}, {"tumour": (1, 2)}, {"ignore_header": True}]
+    "changed",
+    [
+        *({"region": "box"}, {"tumour": (2,)}, {"tumour": (1, 2)}, {"ignore_header": True}),
+        *({"label": ("2",)}, {"use_raters": (1, 2)}),
+    ],
 )
 def test_everything_that_decides_a_tally_is_in_its_options(changed):
     """Else the tallies of one way of counting would be found, and taken, for another's."""
     plain = TallyJob("roi")
     assert dataclasses.replace(plain, **changed).options != plain.options
     assert plain.options["grid_cells"] == _core.GRID_CELLS
-    assert {field.name for field in dataclasses.fields(plain)} <= set(plain.options)
+    asked = dataclasses.replace(plain, label=("2",), use_raters=(1, 2))
+    assert {field.name for field in dataclasses.fields(plain)} <= set(asked.options)
 
 
 def test_order_in_which_cases_come_does_not_decide_the_folds(cases, store):

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from twintrack.runs.memory import MemoryBudget, available_memory, case_bytes
+from twintrack.runs.memory import MemoryBudget, case_bytes
 from twintrack.volumes import read_volume, write_volume
 
 AFFINE = np.eye(4)
@@ -136,27 +135,8 @@ def test_metaimage_is_taken_for_its_largest_type(tmp_path):
     assert case_bytes({"score": tmp_path / "s.mha"}) - OVERHEAD >= held + 5 * score.size
 
 
-@pytest.mark.parametrize(
-    ("limit", "used", "expected"),
-    [("max", 0, 8 << 30), (6 << 30, 1 << 30, 5 << 30), (2 << 30, 3 << 30, 0)],
-)
-def test_limit_of_a_container_bounds_what_is_available(monkeypatch, limit, used, expected):
-    """A run that believes the machine's memory is its own would be killed."""
-    files = {
-        "/proc/meminfo": f"MemTotal: {16 << 20} kB\nMemAvailable: {8 << 20} kB\n",
-        "/sys/fs/cgroup/memory.max": f"{limit}\n",
-        "/sys/fs/cgroup/memory.current": f"{used}\n",
-    }
-    monkeypatch.setattr(Path, "read_text", lambda path: files[str(path)])
-    assert available_memory() == expected
-
-
 @pytest.mark.parametrize("name", ["s.nii.gz", "s.npz", "s.npy"])
 def test_broken_header_names_the_file(tmp_path, name):
     (tmp_path / name).write_bytes(b"nonsense")
     with pytest.raises((ValueError, OSError), match=name):
         case_bytes({"score": tmp_path / name})
-
-
-def test_available_memory_is_plausible():
-    assert 1 << 20 < available_memory() < 1 << 50

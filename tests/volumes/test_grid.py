@@ -112,7 +112,7 @@ def test_box_that_holds_all():
 
 
 def volume_at(affine, shape, name, header=None):
-    return Volume(np.zeros(shape), affine, Path(name), header)
+    return Volume(np.broadcast_to(0.0, shape), affine, Path(name), header)
 
 
 def test_a_rounded_spacing_moves_the_far_end_twice_as_far_as_the_middle():
@@ -204,3 +204,12 @@ def test_slabs_on_a_grid_are_those_of_the_whole_on_it(data):
     for voxel in itertools.islice(np.argwhere(expected), 5):
         at = placement.own_voxel([int(i) + f for i, f in zip(voxel, first, strict=True)])
         assert array[at] == expected[tuple(voxel)]
+
+
+def test_headers_rounded_to_a_thousandth_are_one_grid_however_long_the_axes():
+    grid = np.diag([0.703, 0.703, 2.5, 1])
+    reference = volume_at(grid, (512, 512, 100), "score.nii")
+    rounded = volume_at(grid - np.diag([0.0009, 0.0009, 0, 0]), (512, 512, 100), "r1.nii")
+    assert place_together([reference, rounded])[1].start == (0, 0, 0)
+    with pytest.raises(ValueError, match="another grid"):
+        place_together([reference, volume_at(rounded.affine, (512, 512, 99), "r2.nii")])

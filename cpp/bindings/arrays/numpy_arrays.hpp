@@ -12,7 +12,8 @@
 
 #include "twintrack/arrays/array_view.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
-#include "twintrack/calibration/equal_mass.hpp"
+#include "twintrack/calibration/score_grid.hpp"
+#include "twintrack/calibration/tally_rows.hpp"
 
 namespace twintrack::bindings {
 

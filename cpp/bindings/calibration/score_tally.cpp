@@ -21,19 +21,11 @@ void register_score_tally(py::module_& module) {
           py::arg("score"), py::arg("raters"), py::arg("region") = py::none())
       .def("rows",
            [](const ScoreTally& tally) {
-             std::vector<std::uint32_t> cells;
-             std::vector<std::uint64_t> sums;
-             const std::size_t columns = tally.columns();
-             for (std::uint32_t cell = 0; cell < grid::cells; ++cell) {
-               const std::uint64_t* row = tally.sums().data() + cell * columns;
-               if (row[ScoreTally::count_column] == 0) continue;
-               cells.push_back(cell);
-               sums.insert(sums.end(), row, row + columns);
-             }
-             const auto rows = static_cast<py::ssize_t>(cells.size());
-             return py::make_tuple(
-                 to_numpy(std::move(cells), {rows}),
-                 to_numpy(std::move(sums), {rows, static_cast<py::ssize_t>(columns)}));
+             OccurringRows found(tally.sums(), tally.columns());
+             const auto rows = static_cast<py::ssize_t>(found.cells.size());
+             const auto columns = static_cast<py::ssize_t>(found.columns);
+             return py::make_tuple(to_numpy(std::move(found.cells), {rows}),
+                                   to_numpy(std::move(found.sums), {rows, columns}));
            })
       .def(
           "add_rows",

@@ -2,7 +2,9 @@
 #include <utility>
 
 #include "bindings/arrays/numpy_arrays.hpp"
+#include "twintrack/arrays/instruction_set.hpp"
 #include "twintrack/ensemble/ensemble.hpp"
+#include "twintrack/ensemble/exponential.hpp"
 #include "twintrack/ensemble/fused_export.hpp"
 
 namespace twintrack::bindings {
@@ -76,7 +78,7 @@ void register_ensemble(py::module_& module) {
         [function](const py::array_t<float, py::array::c_style>& x) {
           std::vector<float> y(static_cast<std::size_t>(x.size()));
           const float* from = x.data();
-          with_instruction_set(instruction_set(), [&]() TWINTRACK_INLINE_LAMBDA {
+          with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
             for (std::size_t i = 0; i < y.size(); ++i) y[i] = function(from[i]);
           });
           return to_numpy(std::move(y), {x.size()});

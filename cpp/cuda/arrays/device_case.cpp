@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "twintrack/arrays/array_view.hpp"
+#include "twintrack/arrays/element_runs.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 
 namespace twintrack::cuda {
@@ -22,12 +23,7 @@ double fetch(const ArrayView& array, const Walk& walk, std::size_t k, std::uint6
                       copy(raw, p, size_of(array.element), cudaMemcpyDeviceToHost, stream);
                     });
   wait(stream, "reading a voxel");
-  double value = 0;
-  twintrack::detail::visit_element(array.element, [&](auto sample) {
-    value = static_cast<double>(
-        twintrack::detail::ToReal{}(twintrack::detail::load<decltype(sample)>(raw)));
-  });
-  return value;
+  return twintrack::detail::element_value(array.element, raw);
 }
 
 }  // namespace

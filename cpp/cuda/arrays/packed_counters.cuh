@@ -21,13 +21,14 @@
 #include <type_traits>
 
 #include "cuda/arrays/device.cuh"
+#include "twintrack/calibration/tally_rows.hpp"
 
 namespace twintrack::cuda {
 
 /// Columns of a cell's 64-bit sums, as in twintrack::ScoreTally.
-inline constexpr int count_column = 0;
-inline constexpr int residual_column = 1;
-inline constexpr int first_vote_column = 2;
+inline constexpr int count_column = static_cast<int>(TallyColumns::count);
+inline constexpr int residual_column = static_cast<int>(TallyColumns::residual);
+inline constexpr int first_vote_column = static_cast<int>(TallyColumns::first_vote);
 
 /// Where the fields lie for a group of `raters_` raters and scores of type Real.
 template <class Real, int raters_>

@@ -240,7 +240,7 @@ struct StridedVoxels {
       for (int k = 0; k < raters + 2; ++k) offset[k] = 0;
       add_offsets(from.axes, from.extent, arrays, rank, offset);
       if (from.region.data != nullptr &&
-          visit_value(from.region.data + offset[1], from.region.element, Nonzero{}) == 0)
+          visit_value(from.region.data + offset[1], from.region.element, LabelByte{}) == 0)
         continue;
       v.inside |= 1u << (8 * j);
       v.score[j] = score(from.score.data + offset[0], from.score.element);

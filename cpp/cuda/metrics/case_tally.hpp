@@ -7,6 +7,7 @@
 
 #include "cuda/arrays/device_case.hpp"
 #include "cuda/arrays/runtime.hpp"
+#include "twintrack/arrays/votes.hpp"
 #include "twintrack/metrics/case_tally.hpp"
 
 namespace twintrack::cuda {

@@ -8,6 +8,7 @@
 #include "cuda/metrics/case_tally.hpp"
 #include "cuda/metrics/contact_angle.hpp"
 #include "twintrack/arrays/array_view.hpp"
+#include "twintrack/arrays/element_runs.hpp"
 
 namespace twintrack::cuda {
 
@@ -44,12 +45,7 @@ DeviceMemory<T> filled(std::size_t count, int byte, cudaStream_t stream) {
   copy(raw, volume.at(walked[0], walked[1], walked[2]), size_of(vessels.element),
        cudaMemcpyDeviceToHost, stream);
   wait(stream, "reading a voxel");
-  double value = 0;
-  twintrack::detail::visit_element(vessels.element, [&](auto sample) {
-    value = static_cast<double>(
-        twintrack::detail::ToReal{}(twintrack::detail::load<decltype(sample)>(raw)));
-  });
-  refuse_vessel(order, walked, value);
+  refuse_vessel(order, walked, twintrack::detail::element_value(vessels.element, raw));
 }
 
 }  // namespace

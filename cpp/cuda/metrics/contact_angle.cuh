@@ -24,8 +24,8 @@
 #include "cuda/arrays/voxel_vectors.cuh"
 #include "cuda/metrics/contact_angle.hpp"
 #include "twintrack/arrays/voxel_rules.hpp"
-#include "twintrack/metrics/contact_angle.hpp"
-#include "twintrack/metrics/vessel_rows.hpp"
+#include "twintrack/metrics/contact_rule.hpp"
+#include "twintrack/metrics/vessel_labels.hpp"
 
 namespace twintrack::cuda {
 
@@ -33,8 +33,6 @@ inline constexpr int contact_threads = 256;
 /// Blocks that a multiprocessor holds at least; more would leave a thread too few registers.
 inline constexpr int contact_blocks = 4;
 /// A contact is settled by voxels from one below to two above an edge voxel along each axis.
-inline constexpr int reach_before = twintrack::detail::ContactSlab::before;
-inline constexpr int reach_after = twintrack::detail::ContactSlab::after;
 
 /// Position of a voxel in walking order.
 struct VoxelIndex {
@@ -155,16 +153,16 @@ __global__ void __launch_bounds__(contact_threads, contact_blocks)
     const std::int64_t middle = row % task.extent[1];
     std::uint32_t first = ~0u;
     std::uint32_t last = ~0u;
-    for (std::int64_t o = outer - reach_after; o <= outer + reach_before; ++o)
-      for (std::int64_t m = middle - reach_after; m <= middle + reach_before; ++m) {
+    for (std::int64_t o = outer - contact_after; o <= outer + contact_before; ++o)
+      for (std::int64_t m = middle - contact_after; m <= middle + contact_before; ++m) {
         if (o < 0 || o >= task.extent[0] || m < 0 || m >= task.extent[1]) continue;
         const DeviceRange range = task.vessel_rows[o * task.extent[1] + m];
         first = range.first < first ? range.first : first;
         last = range.last < last ? range.last : last;
       }
     const bool any = first != ~0u;
-    task.reached_rows[2 * row] = any ? static_cast<std::int32_t>(first) - reach_before : 0;
-    task.reached_rows[2 * row + 1] = any ? static_cast<std::int32_t>(~last) + 1 + reach_after : 0;
+    task.reached_rows[2 * row] = any ? static_cast<std::int32_t>(first) - contact_before : 0;
+    task.reached_rows[2 * row + 1] = any ? static_cast<std::int32_t>(~last) + 1 + contact_after : 0;
   }
 }
 

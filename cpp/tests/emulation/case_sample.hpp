@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "elements.hpp"
 #include "twintrack/arrays/array_view.hpp"
 #include "twintrack/arrays/element.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
@@ -107,7 +108,7 @@ struct CaseSample {
     for (std::size_t k = 0; k < raters; ++k)
       add(arrays[1 + k], lie.label, lie.columns_first, [&](std::size_t i, std::byte* to) {
         const bool marked = unit(random) < (anywhere ? 0.5 : scores[i] * 0.9);
-        detail::visit_element(lie.label, [&](auto sample) {
+        visit_element(lie.label, [&](auto sample) {
           if constexpr (std::is_class_v<decltype(sample)>)
             store_score(lie.label, marked ? 1 : 0, to);
           else

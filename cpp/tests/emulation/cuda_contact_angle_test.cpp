@@ -12,6 +12,7 @@
 #include "check.hpp"
 #include "cuda/metrics/contact_angle.hpp"
 #include "cuda_runtime.h"
+#include "elements.hpp"
 #include "emulated_device.hpp"
 #include "twintrack/metrics/case_tally.hpp"
 #include "twintrack/metrics/contact_angle.hpp"
@@ -22,7 +23,7 @@ using namespace twintrack::tests;
 namespace {
 
 void put(Element element, double value, std::byte* to) {
-  detail::visit_element(element, [&](auto sample) {
+  visit_element(element, [&](auto sample) {
     using T = decltype(sample);
     if constexpr (std::is_class_v<T>) {
       // Whole numbers of up to 8 bits: exact in the upper half of a float, and scores in [0, 1].

@@ -11,8 +11,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 _NO_LIMIT = 1 << 60  # version 1 writes numbers close to 2⁶³ where there is none
 
 
@@ -24,6 +22,8 @@ def available_memory(root: Path = Path("/")) -> int:
     root
         Where ``proc`` and ``sys`` lie.
     """
+    import psutil  # not on a machine that computes alone
+
     available: int = psutil.virtual_memory().available
     return max(0, min([available, *_memory_left(root)]))
 

@@ -5,8 +5,8 @@ By default one for every core that the process may use. In order of precedence: 
 ``OMP_NUM_THREADS``, which is read when the process starts. The first two hold for the thread of the
 interpreter that calls them, and for the core alone: OpenMP's own number, by which torch and other
 libraries go, and the environment stay as they are. Other threads begin with the default. Runs over
-a cohort share the number out between the cases that they work on at a time. No result depends on
-it.
+a cohort share the number out between the cases that they work on at a time, and keep to the quota
+of a container (`twintrack.arrays.limits`). No result depends on it.
 """
 
 from __future__ import annotations

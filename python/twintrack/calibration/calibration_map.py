@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
 from twintrack.arrays.backend import cuda_module
+from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.calls import DeviceCall, open_score
 from twintrack.arrays.host import real_numbers
 from twintrack.errors import InputError
@@ -109,12 +110,18 @@ class CalibrationMap:
         Raises
         ------
         ValueError
-            For a score that is NaN or outside [0, 1], with its voxel. `out` is then unspecified,
+            For a score that is NaN or outside [0, 1], with its voxel; one that is outside by a
+            rounding, 1e-6 at most, is set to the bound with a warning. `out` is then unspecified,
             unless it is `score`, which is left as it was. For an `out` that is read-only, requires
             a gradient or has elements that share memory (expanded, broadcast).
         TypeError
             For arrays in different memories or of a dtype that is none of those above.
         """
+        mapped, count = with_roundings(lambda bounded: self._apply(bounded, out), score)
+        warn_of(count)
+        return mapped
+
+    def _apply(self, score: Any, out: Any) -> Any:
         call = open_score(score, out)
         if isinstance(call, DeviceCall):
             source, target = call.inputs[0].compiled(), call.out.compiled()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twintrack.arrays.case import open_case
+from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.case_arguments import naming_case, read_cases
 from twintrack.calibration.bin_choice import BinChoice, choose_bins
 from twintrack.calibration.calibration_map import CalibrationMap
@@ -180,7 +181,8 @@ class Calibrator(CaseGatherer):
             try:
                 for index, case in enumerate(cases):
                     with naming_case(index, len(cases)):
-                        self._add(self._cases, open_case(*case), str(index))
+                        add = functools.partial(self._add_arrays, str(index))
+                        warn_of(with_roundings(add, *case)[1])
                 self._fit_map(cases if self.exact else None)
             except BaseException:
                 for name in self.__dict__.keys() - before.keys():

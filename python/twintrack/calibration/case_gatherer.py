@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
+from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.case import OpenCase, open_case
 from twintrack.calibration.case_tallies import CaseTallies
 from twintrack.calibration.fitted_on import FittedCase
@@ -80,11 +81,15 @@ class CaseGatherer(CalibratorParameters):
             As `fit`; nothing is added then.
         """
         self.check_parameters()
-        opened = open_case(score, raters, region)
-        with self._adding() as cases:
-            self._add(cases, opened, case)
-            if case is not None:
-                cases.record_cases([FittedCase.named(case)])
+
+        def add(bounded: Any) -> None:
+            opened = open_case(bounded, raters, region)
+            with self._adding() as cases:
+                self._add(cases, opened, case)
+                if case is not None:
+                    cases.record_cases([FittedCase.named(case)])
+
+        warn_of(with_roundings(add, score)[1])
         return self
 
     def add_tally(
@@ -162,6 +167,9 @@ class CaseGatherer(CalibratorParameters):
         if "_cases" not in self.__dict__:
             raise InputError("this Calibrator holds no tallies: it is not fitted or was loaded")
         return self._cases
+
+    def _add_arrays(self, case: str, score: Any, raters: Any, region: Any) -> None:
+        self._add(self._cases, open_case(score, raters, region), case)
 
     def _add(self, cases: CaseTallies, opened: OpenCase, case: str | None) -> None:
         self._check_raters(len(opened.raters))

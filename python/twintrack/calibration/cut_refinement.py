@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
+from typing import Any
 
 from numpy.typing import ArrayLike
 
 from twintrack import _core
+from twintrack.arrays.bounds import with_roundings
 from twintrack.arrays.case import open_case
 from twintrack.calibration.equal_mass import EqualMassBins, bins_of_cells
 from twintrack.calibration.score_tally import ScoreTally
@@ -37,8 +40,12 @@ def refined_bins(
     """
     refinement = _core.CutRefinement(*tally.rows(), bins)
     while not refinement.done:
-        for given in cases:
-            case = open_case(*given).on_host()
-            refinement.update(case.score, case.raters, case.region)
+        for score, *rest in cases:
+            with_roundings(functools.partial(_update, refinement), score, *rest)
         refinement.advance()
     return bins_of_cells(refinement.rows(), bins)
+
+
+def _update(refinement: _core.CutRefinement, score: Any, raters: Any, region: Any) -> None:
+    case = open_case(score, raters, region).on_host()
+    refinement.update(case.score, case.raters, case.region)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
 from twintrack.arrays.backend import cuda_module
+from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.case import DeviceCase, OpenCase, open_case
 from twintrack.arrays.numbers import whole_number
 from twintrack.calibration.equal_mass import EqualMassBins, bins_of_cells
@@ -118,7 +119,11 @@ class ScoreTally:
         for since an invalid voxel must be reported. The sums stay on the device until they are
         asked for.
         """
-        return self.add_case(open_case(score, raters, region))
+        found, count = with_roundings(
+            lambda bounded: self.add_case(open_case(bounded, raters, region)), score
+        )
+        warn_of(count)
+        return found
 
     def add_case(self, case: OpenCase) -> ScoreTally:
         """Add the voxels of a case whose arrays are converted; raises as `update`."""

@@ -19,29 +19,29 @@ import typer
 
 from twintrack.cli.groups import spread, summary_of
 from twintrack.cli.reporting import print_error
+from twintrack.cli.spelling import as_spelled
 from twintrack.version import __version__
 
 __all__ = ["command_app", "main"]
 
 
 class Command(NamedTuple):
-    """What the overview says of a command, and the extra that brings what it needs."""
+    """What the overview says of a command."""
 
     panel: str
     summary: str
-    extra: str = ""
 
 
 COMMANDS = {
-    "demo": Command("Start here", "Calibrate real outlines of four radiologists.", "demo"),
+    "demo": Command("Start here", "Calibrate real outlines of four radiologists."),
     "phantom": Command("Start here", "Write a synthetic cohort to try the others on."),
     "fit": Command("Calibrate", "Fit a calibrator to a cohort with several raters."),
     "apply": Command("Calibrate", "Apply a calibrator to score volumes."),
     "evaluate": Command("Evaluate", "Measure scores against several raters."),
-    "compare": Command("Evaluate", "Compare methods: tables, figures, HTML report.", "report"),
-    "prepare": Command("Networks", "Make nnU-Net training data with regions.", "nnunet"),
-    "train": Command("Networks", "Train the members of an ensemble.", "nnunet"),
-    "predict": Command("Networks", "Run an ensemble and calibrate its score.", "nnunet"),
+    "compare": Command("Evaluate", "Compare methods: tables, figures, HTML report."),
+    "prepare": Command("Networks", "Make nnU-Net training data with regions."),
+    "train": Command("Networks", "Train the members of an ensemble."),
+    "predict": Command("Networks", "Run an ensemble and calibrate its score."),
     "merge": Command("Runs", "Join what parts of a run have finished."),
     "info": Command("Runs", "Show versions, processor and GPU support."),
 }
@@ -66,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         if arguments and arguments[0] in _available():
             name = arguments[0]
-            command_app(name)(args=arguments[1:], prog_name=f"twintrack {name}")
+            command = typer.main.get_command(command_app(name))
+            options = {one for param in command.params for one in param.opts}
+            command(args=as_spelled(arguments[1:], options), prog_name=f"twintrack {name}")
         _overview()(args=arguments, prog_name="twintrack")
     except Interrupted as interruption:
         print_error("interrupted; what is finished is kept, run the same command to go on")
@@ -81,23 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def command_app(name: str) -> typer.Typer:
-    """Return the application of one command.
-
-    Raises
-    ------
-    ImportError
-        A package that the command needs is not installed; says how to install it.
-    """
-    try:
-        module = importlib.import_module(f"twintrack.cli.{name}")
-    except ModuleNotFoundError as error:
-        extra = COMMANDS[name].extra
-        if not extra or (error.name or "").startswith("twintrack"):
-            raise
-        raise ImportError(
-            f"{name} needs the package {error.name}: pip install 'twintrack[{extra}]'"
-        ) from error
-    function = getattr(module, name)
+    """Return the application of one command."""
+    function = getattr(importlib.import_module(f"twintrack.cli.{name}"), name)
     app = _app()
     app.command(name, help=summary_of(function))(spread(function))
     return app

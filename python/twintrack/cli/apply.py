@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from twintrack.cli import options
+from twintrack.cli.extras import require_for, require_for_cases
 from twintrack.cli.running import Running
 from twintrack.errors import InputError
 
@@ -37,7 +38,7 @@ class Output:
 def apply(
     inputs: Annotated[list[Path], typer.Option("-i")],
     model: Annotated[Path, typer.Option("-m")],
-    output: Annotated[Path, typer.Option("-o")],
+    output: Annotated[Path, typer.Option("-o", "--output")],
     tumour: options.Tumour = "1",
     *,
     volumes: Output,
@@ -71,10 +72,13 @@ def apply(
         raise InputError("--force replaces what --continue_prediction keeps: give one of them")
     if not run.dry_run:
         check_folder_place(output)
+    options.check_calibrator(model)
     calibrator = read_calibrator(model)
     cases = run.part_of(_scores(inputs))
     dtype = volumes.dtype.value
     job = runs.ApplyJob(calibrator, output, dtype, volumes.ending.value, options.classes(tumour))
+    require_for([volumes.ending.value])
+    require_for_cases(cases, job)
     existing: Literal["refuse", "keep", "overwrite"]
     existing = "overwrite" if run.force else "keep" if volumes.keep else "refuse"
     if run.dry_run:
@@ -111,6 +115,7 @@ def apply(
 def _scores(inputs: list[Path]) -> list[Case]:
     """Return a case for every score that ``-i`` names."""
     from twintrack.cohort import Case, find_scores, read_manifest
+    from twintrack.cohort.names import composed
     from twintrack.files import split_suffix
 
     cases: list[Case] = []
@@ -118,9 +123,9 @@ def _scores(inputs: list[Path]) -> list[Case]:
         if path.is_dir():
             cases += [Case(name, score, ()) for name, score in find_scores(path).items()]
         elif path.suffix.lower() == ".csv":
-            cases += read_manifest(path)
+            cases += read_manifest(path, use_raters=())
         elif path.is_file():
-            cases.append(Case(split_suffix(path.name)[0], path, ()))
+            cases.append(Case(composed(split_suffix(path.name)[0]), path, ()))
         else:
             raise FileNotFoundError(2, "no such file or folder", str(path))
     seen: dict[str, Path] = {}

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from twintrack.cli.extras import require
 from twintrack.files import check_folder_place
 from twintrack.report.build import build_report
 from twintrack.report.comparison import Comparison
@@ -22,7 +23,8 @@ def compare(
     reference: str | None = None,
     resamples: Annotated[int, typer.Option(min=1)] = 5000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    method: IntervalMethod = "percentile",
+    method: list[str] | None = None,
+    interval: IntervalMethod = "percentile",
     title: str = "Calibration methods compared",
 ) -> None:
     """Compare methods: Tables 1 and 2 of the paper, figures, and an HTML report.
@@ -43,18 +45,22 @@ def compare(
     seed
         Seed of the bootstrap.
     method
+        Name of a method, given once for each folder, in their order. By default the names that
+        twintrack evaluate has given them.
+    interval
         How the confidence intervals are made.
     title
         Title of the report.
     """
     check_folder_place(output)
+    require("report", "compare")
     comparison = build_report(
-        read_several(results),
+        read_several(results, method),
         output,
         reference=reference,
         resamples=resamples,
         seed=seed,
-        method=method,
+        method=interval,
         title=title,
     )
     print_comparison(comparison, output)

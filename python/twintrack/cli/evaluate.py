@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from twintrack.cli import options
+from twintrack.cli.extras import require_for, require_for_cases
 from twintrack.cli.running import Running
 from twintrack.errors import InputError
 
@@ -62,9 +63,18 @@ class Showing:
     example: Annotated[list[str] | None, typer.Option(metavar="CASE")] = None
     image: str | None = None
 
+    @property
+    def wanted(self) -> list[str]:
+        """The cases that are named, as cohorts spell them."""
+        from twintrack.cohort.names import composed
+
+        return [composed(case) for case in self.example or ()]
+
     def image_of(self, case: str) -> Path | None:
         """Return where the CT of a case is, None if there is none to show."""
-        return None if self.image is None else Path(self.image.replace("{case}", case))
+        from twintrack.cohort.names import as_on_disk
+
+        return None if self.image is None else as_on_disk(Path(self.image.replace("{case}", case)))
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ class EvaluationFiles(options.CohortFiles):
 
 def evaluate(
     source: Annotated[Path, typer.Option("-i")],
-    output: Annotated[Path, typer.Option("-o")],
+    output: Annotated[Path, typer.Option("-o", "--output")],
     model: Annotated[Path | None, typer.Option("-m")] = None,
     method: options.Method = None,
     *,
@@ -125,14 +135,19 @@ def evaluate(
     report = telling.report()
     if not run.dry_run:
         check_folder_place(output)
+    if model is not None:
+        options.check_calibrator(model)
     job = runs.EvaluateJob(
         calibrator=None if model is None else read_calibrator(model),
         tumour=options.classes(files.tumour),
+        label=files.labels,
+        use_raters=files.numbers_of_raters,
         ignore_header=files.ignore_header,
         **asdict(measuring),
     )
     cohort = files.read(source)
     cases = run.part_of(cohort)
+    require_for_cases(cases, job)
     _check_examples(showing, cohort, cases)
     store = output / "store"
     name = method or runs.default_method(job.options, runs.any_calibrated(cohort))
@@ -163,7 +178,7 @@ def evaluate(
 
 def _check_examples(showing: Showing, cohort: list[Case], cases: list[Case]) -> None:
     """Find out before the work that there is nothing to show of `cases`, a part of the cohort."""
-    wanted = showing.example or []
+    wanted = showing.wanted
     names = {case.name for case in cohort}
     for name in wanted:
         if name not in names:
@@ -179,6 +194,7 @@ def _check_examples(showing: Showing, cohort: list[Case], cases: list[Case]) -> 
     shown = [case.name for case in cases if not wanted or case.name in wanted]
     images = {name: image for name in shown if (image := showing.image_of(name)) is not None}
     missing = [name for name, image in images.items() if not image.is_file()]
+    require_for(images.values())
     # Which case is of median volume is known only in the end, so that any image may do.
     if missing and (wanted or len(missing) == len(shown)):
         raise FileNotFoundError(
@@ -206,8 +222,8 @@ def _write_examples(
     from twintrack.cohort.score_records import calibrate_score
     from twintrack.report.examples import case_example, typical_case, write_example
 
-    wanted = showing.example
-    if wanted is None:
+    wanted = showing.wanted
+    if not wanted:
         volumes = {name: row["rater_volume"] or 0.0 for name, row in found.rows.items()}
         typical = None if is_part else typical_case(volumes)
         wanted = [] if typical is None else [typical]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 
 from twintrack.cli import options
+from twintrack.cli.extras import require_for_cases
 from twintrack.cli.reporting import Report
 from twintrack.cli.running import RUNNING, Running
 from twintrack.errors import InputError
@@ -48,10 +49,6 @@ class Map:
         the tumour is lost in the last bin.
     average
         How the ensemble was averaged (probabilities or logits): recorded with the map.
-    only
-        Fit to this case alone, or to those that match a pattern such as 'A*'. May be repeated.
-    without
-        Leave out this case, or those that match a pattern. May be repeated.
     leave_one_out
         Also write to this folder, for every case, CASE.json fitted to all the others.
     band
@@ -68,23 +65,28 @@ class Map:
     seed: Annotated[int, typer.Option(min=0)] = 0
     region: options.Region | None = None
     average: str | None = None
-    only: list[str] | None = None
-    without: list[str] | None = None
     leave_one_out: Path | None = None
     band: Path | None = None
 
-    def calibrator(self) -> Calibrator:
-        """Return an unfitted calibrator with these parameters."""
+    def calibrator(self, use_raters: Sequence[int] | None) -> Calibrator:
+        """Return an unfitted calibrator with these parameters, of the raters that count."""
         from twintrack.calibration.calibrator import Calibrator
 
         if self.average not in (None, "probabilities", "logits"):
             raise InputError(
                 "it must be probabilities or logits", argument="--average", value=self.average
             )
+        rater = self.rater - 1
+        if use_raters is not None and self.target == "single":
+            if self.rater not in use_raters:
+                raise InputError(
+                    "it is not among --use-raters", argument="--rater", value=self.rater
+                )
+            rater = use_raters.index(self.rater)
         calibrator = Calibrator(
             self.target,
             bins=_bins(self.bins),
-            rater=self.rater - 1,
+            rater=rater,
             exact=self.exact,
             folds=self.folds,
             seed=self.seed,
@@ -92,12 +94,6 @@ class Map:
         )
         calibrator.check_parameters()
         return calibrator
-
-    def tallies(self, store: Path, region: str | None) -> tuple[Mapping[str, Any], StoredTallies]:
-        """Return what `read_tallies` finds in a store of the cases that are asked for."""
-        from twintrack.runs.fit import read_tallies
-
-        return read_tallies(store, region=region, only=self.only or (), without=self.without or ())
 
     def check_number(self, cases: int) -> None:
         """Refuse, before anything is written, what a single case cannot give."""
@@ -133,7 +129,7 @@ class FitRunning(Running):
 
 
 def fit(
-    output: Annotated[Path, typer.Option("-o")],
+    output: Annotated[Path, typer.Option("-o", "--output")],
     source: Annotated[Path | None, typer.Option("-i")] = None,
     tallies: Path | None = None,
     *,
@@ -180,7 +176,7 @@ def fit(
             "--store": store if tallies is None else run.store,
         },
     )
-    calibrator = asked.calibrator()
+    calibrator = asked.calibrator(files.numbers_of_raters)
     failures: list[Failure] = []
     if source is not None and tallies is None:
         tallied = _fit_cohort(report, calibrator, asked, source, files, run, store, output)
@@ -188,12 +184,12 @@ def fit(
             return
         region, failures = tallied
     elif tallies is not None and source is None:
-        region = _fit_tallies(calibrator, asked, tallies)
+        region = _fit_tallies(calibrator, asked, tallies, files)
     else:
         raise InputError("give either -i (a cohort) or --tallies (the store of an earlier fit)")
     # The calibrator comes last: where it is, everything is that was asked for with it.
     if asked.leave_one_out is not None or asked.band is not None:
-        _, found = asked.tallies(store, region)
+        _, found = _tallies(store, region, files)
         if asked.leave_one_out is not None:
             asked.leave_one_out.mkdir(parents=True, exist_ok=True)
             for case, fitted in runs.leave_one_out(calibrator, found, region):
@@ -205,14 +201,30 @@ def fit(
     raise typer.Exit(1 if failures else 0)
 
 
-def _fit_tallies(calibrator: Calibrator, asked: Map, store: Path) -> str:
+def _tallies(
+    store: Path, region: str | None, files: options.CohortFiles
+) -> tuple[Mapping[str, Any], StoredTallies]:
+    """Return what `read_tallies` finds in a store of the cases that are asked for."""
+    from twintrack.runs.fit import read_tallies
+
+    return read_tallies(store, region=region, only=files.only or (), without=files.without or ())
+
+
+def _fit_tallies(
+    calibrator: Calibrator, asked: Map, store: Path, files: options.CohortFiles
+) -> str:
     """Fit to stored tallies, and return which voxels they counted."""
     from twintrack.cohort.score_records import join_ensembles
     from twintrack.runs import fit as runs
 
     if asked.exact:
         raise InputError("--exact reads the voxels again: give the cohort (-i), not --tallies")
-    made_with, found = asked.tallies(store, asked.region)
+    if files.use_raters is not None:
+        raise InputError(
+            "--use-raters chooses annotation files, which --tallies does not read: give the cohort "
+            "(-i)"
+        )
+    made_with, found = _tallies(store, asked.region, files)
     asked.check_number(len(found))
     known = [("of the tallies", made_with["ensemble"] or {})]
     calibrator.set_params(ensemble=join_ensembles(known, calibrator.ensemble))
@@ -251,15 +263,22 @@ def _fit_cohort(
             f"{', '.join(names[:3])}{', …' * (len(names) > 3)}"
         )
 
-    cohort = files.read(source, asked.only, asked.without, left_out)
+    cohort = files.read(source, left_out)
     region = asked.region or runs.default_region(cohort)
     asked.check_number(len(cohort))
-    if asked.target == "single" and cohort and asked.rater > len(cohort[0].raters):
+    if asked.target == "single" and cohort and int(calibrator.rater) >= len(cohort[0].raters):
         raise InputError(
             f"there are only {len(cohort[0].raters)} raters", argument="--rater", value=asked.rater
         )
     cases = run.part_of(cohort)
-    job = runs.TallyJob(region, options.classes(files.tumour), files.ignore_header)
+    job = runs.TallyJob(
+        region,
+        options.classes(files.tumour),
+        files.ignore_header,
+        files.labels,
+        files.numbers_of_raters,
+    )
+    require_for_cases(cases, job)
     if run.dry_run:
         run.print_plan(report, cases, job, store)
         return None

@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -34,6 +35,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
             options.append(_option(parameter, texts))
 
     def spread_out(**given: Any) -> None:
+        given = {name: _as_on_disk(value) for name, value in given.items()}
         for name, group in groups.items():
             given[name] = group(**{one.name: given.pop(one.name) for one in members[name]})
         command(**given)
@@ -60,6 +62,17 @@ def texts_of(documented: Any) -> dict[str, str]:
             for name, text in re.findall(r"^(\w+)\n((?: .+\n?)+)", section, re.MULTILINE):
                 texts[name] = " ".join(text.split())
     return texts
+
+
+def _as_on_disk(value: Any) -> Any:
+    """Return what was given, with paths that are there in another spelling of Unicode as there."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_as_on_disk, value))
+    if not isinstance(value, Path) or str(value).isascii():
+        return value
+    from twintrack.cohort.names import as_on_disk
+
+    return as_on_disk(value)
 
 
 def _members(group: type) -> list[inspect.Parameter]:

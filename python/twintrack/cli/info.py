@@ -11,13 +11,9 @@ from typing import Annotated
 
 import typer
 
+from twintrack.cli.extras import EXTRAS
+
 _PACKAGES = ("numpy", "scipy", "nibabel", "isal", "msgspec")
-_EXTRAS = {
-    "report": ("matplotlib", "jinja2"),
-    "mha": ("SimpleITK",),
-    "dask": ("distributed",),
-    "nnunet": ("nnunetv2", "torch"),
-}
 
 
 def info(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
@@ -30,7 +26,8 @@ def info(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """
     from twintrack import _core
     from twintrack.arrays.backend import forced_backend
-    from twintrack.runs.memory import available_memory
+    from twintrack.arrays.limits import available_cores, available_memory
+    from twintrack.arrays.threads import max_threads
     from twintrack.runs.progress import scaled
     from twintrack.version import __version__
 
@@ -41,7 +38,7 @@ def info(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
         **{name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(),
         "instruction_set": _core.instruction_set(),
-        "threads": _core.max_threads(),
+        "threads": min(max_threads(), available_cores()),
         "memory_available": available_memory(),
         "backend": forced_backend() or "auto",
         "cuda_built": built,
@@ -49,7 +46,7 @@ def info(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
         "cuda_devices": devices,
         "extras": {
             extra: all(importlib.util.find_spec(name) for name in names)
-            for extra, names in _EXTRAS.items()
+            for extra, names in EXTRAS.items()
         },
     }
     if as_json:
@@ -63,7 +60,7 @@ def info(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     print(f"  CUDA: {_cuda_line(built, kernels, devices)}")
     if forced_backend():
         print(f"  TWINTRACK_BACKEND allows {forced_backend()} only")
-    for extra, names in _EXTRAS.items():
+    for extra, names in EXTRAS.items():
         missing = [name for name in names if not importlib.util.find_spec(name)]
         found = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
         hint = f"pip install 'twintrack[{extra}]'" if missing else ""

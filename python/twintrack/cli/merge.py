@@ -15,7 +15,7 @@ from twintrack.files import check_folder_place, replacing
 
 def merge(
     parts: Annotated[list[Path], typer.Argument(metavar="PART...")],
-    output: Annotated[Path, typer.Option("-o")],
+    output: Annotated[Path, typer.Option("-o", "--output")],
     method: options.Method = None,
     force: bool = False,
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -95,6 +96,16 @@ class CohortFiles:
         the rater's number, * any text.
     roi
         Where masks of the region are in the folder -i.
+    label
+        Labels of the annotation files that are the tumour, such as 2 or 2,3; of Slicer's .seg.nrrd
+        files names of segments, too. By default the files hold 0 and 1 alone.
+    use_raters
+        Numbers of the raters that count, such as 1,2,4: 1 is rater_1, or the first that --raters
+        finds. By default all.
+    only
+        Take this case alone, or those that match a pattern such as 'A*'. May be repeated.
+    without
+        Leave out this case, or those that match a pattern. May be repeated.
     ignore_header
         Voxels correspond even where the files' headers place them differently: compare shapes only.
     """
@@ -104,22 +115,34 @@ class CohortFiles:
     predictions: Annotated[list[Path] | None, typer.Option("-p")] = None
     raters: str = "{case}/annotation_{k}.nii.gz"
     roi: str = "{case}/roi.nii.gz"
+    use_raters: str | None = None
+    only: list[str] | None = None
+    without: list[str] | None = None
     tumour: Tumour = "1"
+    label: str | None = None
     ignore_header: bool = False
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels that are the tumour; none where annotations hold 0 and 1."""
+        return tuple(text.strip() for text in self.label.split(",")) if self.label else ()
 
     @property
     def vessel_pattern(self) -> str | None:
         """Where vessel label maps are; None if they are not asked for."""
         return None
 
+    @property
+    def numbers_of_raters(self) -> tuple[int, ...] | None:
+        """The raters that count, from 1 and in order; None for all."""
+        if self.use_raters is None:
+            return None
+        return tuple(sorted(_numbers(self.use_raters, "--use-raters", "raters, from 1: 1,2,4")))
+
     def read(
-        self,
-        source: Path,
-        only: list[str] | None = None,
-        without: list[str] | None = None,
-        left_out: Callable[[list[str]], object] | None = None,
+        self, source: Path, left_out: Callable[[list[str]], object] | None = None
     ) -> list[Case]:
-        """Read the cohort that ``-i`` names, as far as ``--only`` and ``--without`` choose.
+        """Read the cohort that ``-i`` names, as far as it is chosen.
 
         `left_out` gets the names of predictions without annotations; without it they are an error.
         """
@@ -127,26 +150,39 @@ class CohortFiles:
         from twintrack.cohort.case import choose_cases
 
         def select(names: list[str]) -> list[str]:
-            return choose_cases(names, only or (), without or ())
+            return choose_cases(names, self.only or (), self.without or ())
 
-        if source.is_dir():
-            if not self.predictions:
-                raise InputError(
-                    "is a folder of annotations; -p must name that of the scores", file=source
-                )
-            return read_folders(
-                source,
-                self.predictions,
-                self.raters,
-                self.vessel_pattern,
-                self.roi,
-                select=select,
-                left_out=left_out,
+        check_exists(source)
+        if not source.is_dir():
+            check_manifest(source)
+            if self.predictions:
+                raise InputError("is a manifest, which names the scores; leave out -p", file=source)
+            return read_manifest(source, select=select, use_raters=self.numbers_of_raters)
+        if not self.predictions:
+            raise InputError(
+                "is a folder of annotations; -p must name that of the scores", file=source
             )
-        if self.predictions:
-            raise InputError("is a manifest, which names the scores; leave out -p", file=source)
-        cases = {case.name: case for case in read_manifest(source)}
-        return [cases[name] for name in select(list(cases))]
+        if re.fullmatch(r"[\d, ]+", self.raters):
+            raise InputError(
+                "it is a pattern of files, such as {case}/annotation_{k}.nii.gz; --use-raters "
+                "chooses raters by number",
+                argument="--raters",
+                value=self.raters,
+            )
+        for folder in self.predictions:
+            check_exists(folder)
+            if not folder.is_dir():
+                raise InputError("is no folder; -p names folders of scores", file=folder)
+        return read_folders(
+            source,
+            self.predictions,
+            self.raters,
+            self.vessel_pattern,
+            self.roi,
+            select=select,
+            left_out=left_out,
+            use_raters=self.numbers_of_raters,
+        )
 
 
 @dataclass(frozen=True)
@@ -174,14 +210,55 @@ class Telling:
         return Report(self.quiet, self.log_json, self.verbose)
 
 
+def check_exists(path: Path) -> None:
+    """Raise FileNotFoundError if an input is not there."""
+    if not path.exists():
+        raise FileNotFoundError(2, "No such file or folder", str(path))
+
+
+def check_manifest(path: Path) -> None:
+    """Raise if a file is no manifest but what another option wants."""
+    from twintrack.files import split_suffix
+
+    if split_suffix(path.name)[1]:
+        raise InputError(
+            "is a volume; -i names a cohort: a manifest (CSV), or a folder of annotations with -p "
+            "for the folder of scores",
+            file=path,
+        )
+    if _is_json(path):
+        raise InputError(
+            "is JSON, as calibrators are; -i names a cohort, such as a manifest (CSV). A "
+            "calibrator goes to -m of apply, evaluate and predict",
+            file=path,
+        )
+
+
+def check_calibrator(path: Path) -> None:
+    """Raise if what ``-m`` names is no calibrator but what another option wants."""
+    if path.is_dir() or not _is_json(path):
+        raise InputError(
+            "is no calibrator, which is a JSON file that fit -o writes; -m names the calibrator, "
+            "-i the cohort or the scores",
+            file=path,
+        )
+
+
+def _is_json(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(64).lstrip()[:1] in (b"{", b"[")
+
+
 def classes(text: str, option: str = "--tumour") -> tuple[int, ...]:
     """Read a list of classes such as "1,4,5"."""
+    return _numbers(text, option, "classes: 1 or 1,4,5")
+
+
+def _numbers(text: str, option: str, meant: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise InputError(
-            "it must be numbers of classes: 1 or 1,4,5", argument=option, value=text
-        ) from None
+        raise InputError(f"it must be numbers of {meant}", argument=option, value=text) from None
 
 
 def lengths(text: str, option: str) -> tuple[float, float, float]:

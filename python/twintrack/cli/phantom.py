@@ -21,8 +21,8 @@ class Patients:
     ----------
     shape
         Voxels along x, y, z.
-    raters
-        Number of raters.
+    rater_count
+        Raters of each case.
     disagreement
         Standard deviation in mm by which a rater's outline departs from the true one.
     """
@@ -30,7 +30,7 @@ class Patients:
     panel: ClassVar[str] = "Patients"
 
     shape: str = "128,128,64"
-    raters: Annotated[int, typer.Option(min=1)] = 5
+    rater_count: Annotated[int, typer.Option(min=1)] = 5
     disagreement: Annotated[float, typer.Option(min=0)] = 2.0
 
 
@@ -56,7 +56,7 @@ class Network:
 
 
 def phantom(
-    output: Annotated[Path, typer.Option("-o")],
+    output: Annotated[Path, typer.Option("-o", "--output")],
     cases: Annotated[int, typer.Option(min=1)] = 8,
     first: Annotated[int, typer.Option(min=0)] = 0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -91,7 +91,7 @@ def phantom(
     check_folder_place(output)
     spec = PhantomSpec(
         shape=_shape(patients.shape),
-        raters=patients.raters,
+        raters=patients.rater_count,
         disagreement=patients.disagreement,
         score_bias=network.score_bias,
         score_sharpness=network.score_sharpness,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 from twintrack.cli import options
+from twintrack.cli.extras import require, require_for
 from twintrack.cli.running import Sharing
 from twintrack.errors import InputError
 
@@ -158,7 +159,7 @@ class Output:
 
 def predict(
     source: Annotated[Path, typer.Option("-i")],
-    output: Annotated[Path, typer.Option("-o")],
+    output: Annotated[Path, typer.Option("-o", "--output")],
     members: list[Path],
     coarse: Path | None = None,
     model: Annotated[Path | None, typer.Option("-m")] = None,
@@ -202,6 +203,11 @@ def predict(
         raise FileNotFoundError(2, "no such file or folder", str(source))
     if source.resolve() == output.resolve():
         raise InputError(f"-o is the folder of the images, {output}; choose another")
+    if model is not None:
+        options.check_calibrator(model)
+    require_for([written.ending.value])
+    if not run.dry_run and run.scheduler is None:
+        require("nnunet", "predict")
     pipeline = Pipeline(
         members,
         coarse,
@@ -221,6 +227,7 @@ def predict(
         tell=report.progress.stage,
     )
     cohort = find_images(source, pipeline.channels)
+    require_for(file for case in cohort for file in case.images)
     cases = run.part_of(cohort)
     if run.dry_run:
         keep = check_folder(cases, job, keep=written.keep)

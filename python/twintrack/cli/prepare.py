@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 
 from twintrack.cli import options
+from twintrack.cli.extras import require
 from twintrack.cli.running import Sharing
 from twintrack.errors import InputError
 
@@ -54,7 +55,7 @@ class Curvas:
     ----------
     predictions
         Folder in which twintrack predict puts, or will put, the scores.
-    raters
+    rater_count
         Raters that each case needs; by default the most that any case has.
     ending
         Format of the scores and regions, as given to twintrack predict.
@@ -65,15 +66,15 @@ class Curvas:
     panel: ClassVar[str] = "CURVAS–PDACVI"
 
     predictions: Annotated[Path | None, typer.Option("-p")] = None
-    raters: Annotated[int | None, typer.Option(min=1)] = None
+    rater_count: Annotated[int | None, typer.Option(min=1)] = None
     ending: Annotated[options.Ending, typer.Option("--file_ending")] = options.Ending.nii_gz
-    rois: Annotated[bool, typer.Option("--roi")] = False
+    rois: bool = False
 
 
 def prepare(
     layout: Annotated[Literal["panorama", "curvas"], typer.Argument()],
     source: Annotated[Path, typer.Option("-i")],
-    output: Annotated[Path | None, typer.Option("-o")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output")] = None,
     *,
     data_sets: Panorama,
     manifest: Curvas,
@@ -110,6 +111,7 @@ def prepare(
         if not labels:
             raise InputError("-l is missing: the folder of PANORAMA's label maps")
         check_folder_place(raw)
+        require("mha", "prepare panorama")
         job = panorama.PanoramaJob(
             raw,
             data_sets.coarse,
@@ -125,14 +127,14 @@ def prepare(
         if manifest.predictions is None:
             raise InputError("-p is missing: the folder that gets the scores")
         check_file_place(output)
-        cases, needed = curvas.find_curvas(source, manifest.raters)
+        cases, needed = curvas.find_curvas(source, manifest.rater_count)
         job = curvas.CurvasJob(output, needed)
         work = functools.partial(
             curvas.prepare_curvas,
             source,
             output,
             manifest.predictions,
-            raters=manifest.raters,
+            raters=manifest.rater_count,
             ending=manifest.ending.value,
             rois=manifest.rois,
         )

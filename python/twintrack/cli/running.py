@@ -105,8 +105,8 @@ class Sharing:
         again: bool | None = None,
     ) -> None:
         """Tell what a run would do; `again` as the property unless it is given."""
+        from twintrack.arrays.limits import available_memory
         from twintrack.runs.engine import plan_cases
-        from twintrack.runs.memory import available_memory
         from twintrack.runs.progress import scaled
         from twintrack.runs.store import Store
 

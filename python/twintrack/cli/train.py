@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 from twintrack.cli import options
+from twintrack.cli.extras import require
 from twintrack.cli.prepare import environment_folder
 from twintrack.errors import InputError
 
@@ -46,9 +47,9 @@ class Networks:
     trainer
         Trainer; one outside nnU-Net is looked for in nnUNet_extTrainer.
     plans
-        Plans, by the name that -pl gives.
+        Plans, by the name that their planner gives.
     planner
-        Planner: for residual encoders nnUNetPlannerResEncM, and -p nnUNetResEncUNetMPlans.
+        Planner: for residual encoders nnUNetPlannerResEncM, and --plans nnUNetResEncUNetMPlans.
     fold
         Fold, or all to train on every case.
     npz
@@ -58,7 +59,7 @@ class Networks:
     processes
         Processes for preprocessing and augmentation.
     small
-        Small networks and a short training, for a CPU: takes the place of -c, -tr, -p and -pl.
+        Small networks and a short training, for a CPU: takes the place of -c, -tr, --plans and -pl.
     epochs
         With --small; 4 by default.
     iterations
@@ -69,7 +70,7 @@ class Networks:
 
     configuration: Annotated[str, typer.Option("-c")] = "3d_fullres"
     trainer: Annotated[str, typer.Option("-tr")] = "nnUNetTrainer"
-    plans: Annotated[str, typer.Option("-p")] = "nnUNetPlans"
+    plans: str = "nnUNetPlans"
     planner: Annotated[str, typer.Option("-pl")] = "ExperimentPlanner"
     fold: Annotated[str, typer.Option("-f")] = "all"
     npz: bool = False
@@ -140,6 +141,7 @@ def train(
     }
     training = Training(**places, **settings)
     check_folder_place(training.results)
+    require("nnunet", "train")
     seeds = range(seed, seed + members)
 
     def tell(message: str) -> None:

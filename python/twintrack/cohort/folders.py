@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from twintrack.cohort.case import Case, check_same_raters, not_found
+from twintrack.cohort.case import Case, check_same_raters, choose_raters, not_found
+from twintrack.cohort.names import clash, composed, escaped, names_in, skeleton
 from twintrack.cohort.patterns import (
     Found,
     Pattern,
@@ -31,13 +32,15 @@ def read_folders(
     *,
     select: Callable[[list[str]], Iterable[str]] = iter,
     left_out: Callable[[list[str]], object] | None = None,
+    use_raters: Sequence[int] | None = None,
 ) -> list[Case]:
     """Find a cohort in a folder of annotations and folders of predictions.
 
     The predictions decide which cases there are: every ``CASE.npz`` (nnU-Net's probabilities) or,
     where there is none, ``CASE.nii.gz`` or another volume is one. So a validation fold is a cohort
     of its own, and all of them are the cohort of a trained model. Annotated cases without a
-    prediction are left out.
+    prediction are left out. Spellings of one name in Unicode (NFC, NFD) match each other; names of
+    cases are NFC.
 
     Parameters
     ----------
@@ -60,6 +63,9 @@ def read_folders(
         Gets the names of the predictions that have no annotations and so are left out, if there
         are any: of the cases that a network was trained on, few may have several raters. Without,
         such a prediction is an error.
+    use_raters
+        Numbers of the raters that count, from 1 in the order of the raters of all predictions. None
+        is all of them.
 
     Raises
     ------
@@ -68,7 +74,8 @@ def read_folders(
         none has any.
     ValueError
         No predictions, or in-sample ones (see `find_scores`), a rater missing in one case,
-        several files where one is meant, or a file that may be of another case.
+        several files where one is meant, a file that may be of another case, or two files whose
+        names are spellings of one.
     """
     cases_dir = Path(cases_dir)
     if isinstance(predictions_dir, (str, os.PathLike)):
@@ -79,9 +86,7 @@ def read_folders(
     known = find_scores(*predictions_dir)
     scores = {name: known[name] for name in select(list(known))}
 
-    @functools.cache
-    def listing(folder: Path) -> list[str]:
-        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    listing = functools.cache(names_in)
 
     def find(text: str) -> tuple[Pattern, dict[str, list[Found]]]:
         """Find the files of every prediction, also of those that are not selected."""
@@ -97,16 +102,25 @@ def read_folders(
     found_raters = {name: annotated[name] for name in scores}
     missing = [name for name, files in found_raters.items() if not files]
     if missing and (left_out is None or len(missing) == len(scores)):
-        places = [f"case {n!r}: {cases_dir / raters.replace('{case}', n)}" for n in missing]
+        places = [
+            f"case {n!r}: {cases_dir / raters.replace('{case}', n)}"
+            + (_look_alike(raters, cases_dir, n) if number < 10 else "")
+            for number, n in enumerate(missing)
+        ]
         raise not_found(places, "a prediction needs annotations; name the cases in a manifest")
     if missing:
         assert left_out is not None  # noqa: S101 - asked for above
         left_out(missing)
         for name in missing:
             del scores[name], found_raters[name]
-    check_same_raters(
-        {name: tuple("/".join(one.texts) for one in files) for name, files in found_raters.items()}
+    everyone = sorted(
+        {rater for files in annotated.values() for rater in map(_called, files)}, key=natural_order
     )
+    wanted = choose_raters(everyone, use_raters)
+    present = {name: list(map(_called, files)) for name, files in found_raters.items()}
+    if use_raters is None:  # those of other cases do not matter
+        wanted = [rater for rater in everyone if any(rater in had for had in present.values())]
+    check_same_raters(present, wanted, everyone)
     called = {one.texts for files in found_raters.values() for one in files}
 
     @functools.cache
@@ -130,7 +144,7 @@ def read_folders(
         Case(
             name,
             score,
-            tuple(one.path for one in found_raters[name]),
+            tuple(one.path for one in found_raters[name] if _called(one) in wanted),
             found_vessels.get(name),
             found_rois.get(name),
         )
@@ -172,6 +186,24 @@ def find_scores(*folders: str | os.PathLike[str]) -> dict[str, Path]:
     return {case: scores[case] for case in sorted(scores, key=natural_order)}
 
 
+def _look_alike(pattern: str, folder: Path, case: str) -> str:
+    """Return where a pattern finds a file of a name that looks like that of a case, if it does."""
+
+    def names(folder: Path) -> list[tuple[str, str]]:
+        return sorted({skeleton(own): own for _, own in names_in(folder)}.items())
+
+    found = Pattern(skeleton(pattern), folder, names).find(skeleton(case))
+    if not found:
+        return ""
+    there = found[0].path.relative_to(folder)
+    return f" (there is {escaped(str(there))}, whose name only looks like that of {escaped(case)})"
+
+
+def _called(found: Found) -> str:
+    """Return what a rater is called: what the wildcards of the pattern stand for."""
+    return "/".join(found.texts)
+
+
 def _in_sample(validation: Path) -> ValueError:
     return InputError(
         "nnU-Net validates fold 'all' on the very cases that it was trained on, so "
@@ -183,10 +215,14 @@ def _in_sample(validation: Path) -> ValueError:
 
 def _scores_in(folder: Path) -> list[tuple[str, Path]]:
     found: dict[str, dict[str, Path]] = {}
+    spelled: dict[str, str] = {}
     for file in folder.iterdir():
         stem, suffix = split_suffix(file.name)
         if suffix in SUFFIXES and not stem.startswith("."):
-            found.setdefault(stem, {})[suffix] = file
+            case = composed(stem)
+            if spelled.setdefault(case, stem) != stem:
+                raise clash((spelled[case], stem), folder)
+            found.setdefault(case, {})[suffix] = file
     return [
         (case, next(files[suffix] for suffix in SUFFIXES if suffix in files))
         for case, files in found.items()

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from twintrack.cohort.case import Case, check_name, check_same_raters, not_found
+from twintrack.cohort.case import Case, check_name, check_same_raters, choose_raters, not_found
+from twintrack.cohort.names import as_on_disk, composed, look_alike_of, names_in
 from twintrack.errors import InputError
 from twintrack.files import csv_text, is_file, natural_order, read_table, write_text
 
 
-def read_manifest(path: str | os.PathLike[str]) -> list[Case]:
+def read_manifest(
+    path: str | os.PathLike[str],
+    *,
+    select: Callable[[list[str]], Iterable[str]] = iter,
+    use_raters: Sequence[int] | None = None,
+) -> list[Case]:
     """Read a cohort from a CSV file.
 
     The first row names the columns: ``case``, ``score``, ``rater_1`` … ``rater_N`` and, if wanted,
-    ``vessels`` and ``roi``, in any order. Every further row is a case. Paths are relative to the
-    manifest's folder or absolute. All cases need all raters; ``vessels`` and ``roi`` may be empty.
-    The file is UTF-8 with commas; a byte order mark and any line ends are accepted.
+    ``vessels``, ``roi`` and ``patient`` (which is not read here), in any order. Every further row
+    is a case. Paths are relative to the manifest's folder or absolute; their spelling of Unicode
+    (NFC or NFD) does not matter, and names of cases are NFC. All cases need all raters; ``vessels``
+    and ``roi`` may be empty. The file is UTF-8 with commas; a byte order mark and any line ends are
+    accepted.
+
+    Parameters
+    ----------
+    path
+        The file.
+    select
+        Gets the names of all cases, and returns those to be used, before any other cell is read.
+    use_raters
+        Numbers of the raters that count, from 1: other columns are not read. None is all of them;
+        an empty list is none, for cohorts of scores.
 
     Raises
     ------
@@ -34,38 +53,50 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Case]:
     columns, rows = read_table(path)
     if not rows:
         raise InputError("no cases; it needs a header row and a row for each case", file=path)
-    rater_columns = _check_columns(path, columns)
+    everyone = _check_columns(path, columns, use_raters)
+    rater_columns = choose_raters(everyone, use_raters)
+    wanted = {"score", "vessels", "roi", *rater_columns}
+    names = functools.cache(names_in)
+    chosen = set(select(list(dict.fromkeys(composed(row["case"]) for row in rows.values()))))
     cases: dict[str, Case] = {}
+    raters: dict[str, list[str]] = {}
+    places: dict[str, str] = {}
     seen: dict[Case, str] = {}
     missing: list[str] = []
     for number, row in rows.items():
+        if composed(row["case"]) not in chosen:
+            continue
         place = f"row {number}"
         name = check_name(row["case"], path, f"{place}: ")
         if name in cases:
             raise InputError(f"{place}: case {name!r} appears twice", file=path)
-        for column in ("score", *rater_columns):
-            if not row[column]:
-                raise InputError(
-                    f"{place}, column {column!r}: no file for case {name!r}", file=path
-                )
+        if not row["score"]:
+            raise InputError(f"{place}, column 'score': no file for case {name!r}", file=path)
         files = {
-            column: path.parent / cell for column, cell in row.items() if cell and column != "case"
+            column: as_on_disk(path.parent / cell, names)
+            for column, cell in row.items()
+            if cell and column in wanted
         }
         missing += [
             f"{path}: {place}, column {column!r}: {file}"
+            + (f" ({hint})" if (hint := look_alike_of(file, names)) else "")
             for column, file in files.items()
             if not is_file(file)
         ]
-        raters = tuple(files[column] for column in rater_columns)
-        if len(set(raters)) < len(raters):
+        raters[name] = [column for column in rater_columns if column in files]
+        empty = ", ".join(repr(column) for column in rater_columns if column not in files)
+        places[name] = f"{place}, column {empty} is empty: "
+        annotations = tuple(files[column] for column in raters[name])
+        if len(set(annotations)) < len(annotations):
             raise InputError(f"{place}: case {name!r} has the same file for two raters", file=path)
-        case = Case(name, files["score"], raters, files.get("vessels"), files.get("roi"))
+        case = Case(name, files["score"], annotations, files.get("vessels"), files.get("roi"))
         same = seen.setdefault(dataclasses.replace(case, name=""), name)
-        if same != name:
+        if same != name and annotations:
             raise InputError(
                 f"{place}: case {name!r} has the same files as case {same!r}", file=path
             )
         cases[name] = case
+    check_same_raters(raters, rater_columns, everyone, places, path)
     if missing:
         raise not_found(missing)
     return list(cases.values())
@@ -89,10 +120,9 @@ def write_manifest(path: str | os.PathLike[str], cases: Iterable[Case]) -> None:
     cases = list(cases)
     if not cases:
         raise InputError("no cases to write", file=path)
-    check_same_raters(
-        {case.name: tuple(str(k + 1) for k in range(len(case.raters))) for case in cases}
-    )
-    if len({case.name for case in cases}) < len(cases):
+    raters = [f"rater_{k + 1}" for k in range(max(len(case.raters) for case in cases))]
+    check_same_raters({case.name: raters[: len(case.raters)] for case in cases}, raters, raters)
+    if len({composed(case.name) for case in cases}) < len(cases):
         raise InputError("two cases have the same name", file=path)
 
     def cell(file: Path | None) -> str:
@@ -101,7 +131,6 @@ def write_manifest(path: str | os.PathLike[str], cases: Iterable[Case]) -> None:
         file = file.absolute()
         return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
 
-    raters = [f"rater_{k + 1}" for k in range(len(cases[0].raters))]
     rows = [
         [
             check_name(case.name, path),
@@ -112,18 +141,18 @@ def write_manifest(path: str | os.PathLike[str], cases: Iterable[Case]) -> None:
     write_text(path, csv_text(["case", "score", *raters, "vessels", "roi"], rows))
 
 
-def _check_columns(path: Path, columns: list[str]) -> list[str]:
-    """Return the rater columns in order."""
+def _check_columns(path: Path, columns: list[str], use_raters: Sequence[int] | None) -> list[str]:
+    """Return the columns of all raters in order."""
     raters = sorted((c for c in columns if re.fullmatch(r"rater_\d+", c)), key=natural_order)
     for column in columns:
-        if column not in {"case", "score", "vessels", "roi", *raters}:
+        if column not in {"case", "score", "vessels", "roi", "patient", *raters}:
             raise InputError(
                 f"unknown column {column!r}; known are case, score, rater_1, rater_2, …, "
-                "vessels and roi",
+                "vessels, roi and patient",
                 file=path,
             )
-    wanted = ["case", "score", *(f"rater_{k + 1}" for k in range(max(1, len(raters))))]
-    for column in wanted:
+    needed = 0 if use_raters is not None and not use_raters else max(1, len(raters))
+    for column in ("case", "score", *(f"rater_{k + 1}" for k in range(needed))):
         if column not in columns:
             raise InputError(
                 f"column {column!r} is missing; it has {', '.join(columns)}", file=path

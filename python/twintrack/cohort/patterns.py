@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from twintrack.cohort.names import Names, clash, composed, starting_with
 from twintrack.errors import InputError
 from twintrack.files import natural_order
 
@@ -53,32 +53,50 @@ class Pattern:
     folder
         What the pattern is relative to.
     names
-        Returns the sorted names in a folder; none if it is no folder.
+        Returns the names in a folder.
     """
 
-    def __init__(self, text: str, folder: Path, names: Callable[[Path], list[str]]) -> None:
-        self.text = text
+    def __init__(self, text: str, folder: Path, names: Names) -> None:
+        self.text = text = composed(text)
         self._components = (text if "{case}" in text else "{case}/" + text).split("/")
         self._folder = folder
         self._names = names
         self._readings: dict[tuple[tuple[str, str | None], ...], dict[str, tuple[str, ...]]] = {}
 
     def find(self, case: str) -> list[Found]:
-        """Return the files of a case in natural order of what the wildcards stand for."""
+        """Return the files of a case in natural order of what the wildcards stand for.
+
+        Raises
+        ------
+        InputError
+            Two files, or folders, that fit have one name in two spellings of Unicode.
+        """
         found = [Found(self._folder, (), ())]
         for component in self._components:
             prefix, regex = _compile(component, case)
             found = [
                 Found(
-                    one.path / name,
+                    one.path / own,
                     one.texts + _texts(match),
                     (*one.parts, _around(match, len(case))),
                 )
                 for one in found
-                for name in _starting_with(self._names(one.path), prefix)
-                if (match := regex.fullmatch(name)) and (prefix or not name.startswith("."))
+                for own, match in self._matches(one.path, prefix, regex)
             ]
         return sorted(found, key=lambda one: [natural_order(text) for text in one.texts])
+
+    def _matches(
+        self, folder: Path, prefix: str, regex: re.Pattern[str]
+    ) -> Iterator[tuple[str, re.Match[str]]]:
+        """Yield the names in a folder that match, as they are spelled there."""
+        before = ("", "")
+        for name, own in starting_with(self._names(folder), prefix):
+            match = regex.fullmatch(name)
+            if match and (prefix or not name.startswith(".")):
+                if name == before[0]:
+                    raise clash((before[1], own), folder)
+                before = (name, own)
+                yield own, match
 
     def readings(self, found: Found) -> dict[str, tuple[str, ...]]:
         """Return the longer names that a file fits as well: what they add, and the texts then.
@@ -296,11 +314,3 @@ def _around(match: re.Match[str], length: int) -> tuple[str, str | None]:
     if "rest" not in match.re.groupindex:
         return match.string, None
     return match.string[: match.start("rest") - length], match["rest"]
-
-
-def _starting_with(names: list[str], prefix: str) -> Iterator[str]:
-    """Yield those of the sorted `names` that start with `prefix`, without looking at the rest."""
-    for index in range(bisect.bisect_left(names, prefix), len(names)):
-        if not names[index].startswith(prefix):
-            return
-        yield names[index]

@@ -20,6 +20,7 @@ from twintrack.calibration.calibrator import Calibrator
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.records import FittedCases
 from twintrack.cohort import Case
+from twintrack.cohort.names import as_on_disk
 from twintrack.ensemble import check_ensemble
 from twintrack.errors import InputError
 from twintrack.files import read_record, write_text
@@ -227,7 +228,7 @@ def region_of_case(case: Case) -> Path | None:
     """
     if case.roi is not None:
         return case.roi
-    beside = case.score.parent / REGIONS / case.score.name
+    beside = as_on_disk(case.score.parent / REGIONS / case.score.name)
     return beside if record_beside(case.score) is not None and beside.is_file() else None
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from twintrack import _core
 from twintrack.arrays.backend import cuda_module
+from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.case import DeviceCase, OpenCase, open_case
 from twintrack.arrays.numbers import number_between, whole_number
@@ -89,7 +90,11 @@ class CaseTally:
 
         Arrays in CUDA memory are tallied there; some kilobytes of sums come back at once.
         """
-        return self.add_case(open_case(score, raters, region))
+        found, count = with_roundings(
+            lambda bounded: self.add_case(open_case(bounded, raters, region)), score
+        )
+        warn_of(count)
+        return found
 
     def add_case(self, case: OpenCase) -> CaseTally:
         """Add the voxels of a case whose arrays are converted; raises as `update`."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from twintrack.arrays.bounds import told, with_roundings
 from twintrack.arrays.case import OpenCase, open_case
 from twintrack.arrays.numbers import number_between
 from twintrack.metrics.case_tally import CaseOverview, CaseTally
@@ -90,7 +91,16 @@ def evaluate(
     """
     check_protocol(protocol)
     voxel_volume = number_between(voxel_volume, "voxel_volume", 0)
-    case = open_case(score, raters, region, vessels)
+    found, count = with_roundings(
+        lambda bounded: _evaluated(
+            open_case(bounded, raters, region, vessels), voxel_volume, protocol
+        ),
+        score,
+    )
+    return replace(found, notes=(*found.notes, told(count))) if count else found
+
+
+def _evaluated(case: OpenCase, voxel_volume: float, protocol: Protocol) -> CaseMetrics:
     whole = CaseTally(len(case.raters))
     overview = whole.add_and_overview(case)
     notes: list[str] = []
@@ -113,7 +123,7 @@ def evaluate(
         crps = crps_corrected(of_whole.predicted_volume, of_whole.rater_volumes)
 
     invasion: dict[str, float] = {}
-    if vessels is not None:
+    if case.vessels is not None:
         measured = invasion_distances(degrees_of_case(case), protocol)
         invasion = measured.distance
         notes.extend(measured.notes)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.case import open_case
 from twintrack.metrics.case_tally import BINS, CaseTally
@@ -47,8 +49,14 @@ def reliability_curve(
     region : array (*shape), False and True or 0 and one other value in any dtype, optional
         Voxels that count; all by default.
     """
-    case = open_case(score, raters, region)
-    return curve_of(CaseTally(len(case.raters), bins).add_case(case))
+
+    def tally(bounded: Any) -> CaseTally:
+        case = open_case(bounded, raters, region)
+        return CaseTally(len(case.raters), bins).add_case(case)
+
+    tallied, count = with_roundings(tally, score)
+    warn_of(count)
+    return curve_of(tallied)
 
 
 def curve_of(tally: CaseTally) -> ReliabilityCurve:

@@ -110,10 +110,10 @@ class CasePrediction:
                 file=str(image.place),
             )
         self._place = image.place
-        self.voxels = image.place.array.size
+        self.voxels: int = image.place.array.size
         self._axes = NetworkAxes(image, folder.canonical)
         note = spacing_note(image.place)
-        self.notes = [] if note is None else [note]
+        self.notes: list[str] = [] if note is None else [note]
         channels = [self._axes.view(channel) for channel in image.channels]
         with self._stage("coarse"):
             self._roi = self._find_region(channels)

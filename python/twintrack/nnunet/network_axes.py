@@ -28,8 +28,8 @@ class NetworkAxes:
         )
         z, y, x = reversed(self._order)
         spacing, patient = image.spacing, image.patient_axes()
-        self.spacing = (spacing[z], spacing[y], spacing[x])
-        self.patient_axes = (patient[z], patient[y], patient[x])
+        self.spacing: tuple[float, float, float] = (spacing[z], spacing[y], spacing[x])
+        self.patient_axes: tuple[int, int, int] = (patient[z], patient[y], patient[x])
         self._shape = image.shape
 
     def view(self, array: NDArray[Any]) -> NDArray[Any]:

@@ -42,9 +42,13 @@ class Networks:
         average: Average,
         **settings: Any,
     ) -> None:
-        self.device = check_device(device)
-        self.members = [load_model(folder, self.device, **settings) for folder in members]
-        self.coarse = None if coarse is None else load_model(coarse, self.device, **settings)
+        self.device: Any = check_device(device)
+        self.members: list[Model] = [
+            load_model(folder, self.device, **settings) for folder in members
+        ]
+        self.coarse: Model | None = (
+            None if coarse is None else load_model(coarse, self.device, **settings)
+        )
         check_fusable(self.members, average)
         # The members of one case and the coarse network of the next one ask by turns.
         self._lock = FairLock()

@@ -24,7 +24,7 @@ from twintrack.nnunet.checks import check_alike, check_channels, check_coarse, l
 from twintrack.nnunet.images import Image, as_image, read_image
 from twintrack.nnunet.networks import Networks
 from twintrack.nnunet.roi import RoiRule
-from twintrack.nnunet.trained_folder import PathLike, inspect_folder
+from twintrack.nnunet.trained_folder import PathLike, TrainedFolder, inspect_folder
 
 COARSE_SPACING = (4.5, 4.5, 9.0)
 """Voxel size in mm at which PANORAMA's baseline looks for the pancreas: x, y, z."""
@@ -138,28 +138,32 @@ class Pipeline:
             check_spacing(coarse_spacing)
         if average not in ("probabilities", "logits"):
             raise InputError("it is 'probabilities' or 'logits'", argument="average", value=average)
-        self.members = [inspect_folder(path, folds, checkpoint) for path in members]
+        self.members: list[TrainedFolder] = [
+            inspect_folder(path, folds, checkpoint) for path in members
+        ]
         first = self.members[0]
         check_alike(self.members)
-        self.tumour = check_channels("tumour", tumour, first)
-        self.within = None if within is None else check_channels("within", within, first)
+        self.tumour: tuple[int, ...] = check_channels("tumour", tumour, first)
+        self.within: tuple[int, ...] | None = (
+            None if within is None else check_channels("within", within, first)
+        )
         if self.within is not None and not set(self.tumour) <= set(self.within):
             raise InputError(
                 f"within is {self.within} without all of tumour, {self.tumour}; tumour would be 0 "
                 "where it lies outside of them"
             )
         self.average = average
-        self.regions = first.regions
-        self.threshold = float(threshold)
-        self.roi = roi or RoiRule()
+        self.regions: bool = first.regions
+        self.threshold: float = float(threshold)
+        self.roi: RoiRule = roi or RoiRule()
         self.coarse_spacing = coarse_spacing
-        self.organ = None if organ is None else tuple(organ)
-        self.coarse = None
+        self.organ: tuple[int, ...] | None = None if organ is None else tuple(organ)
+        self.coarse: TrainedFolder | None = None
         if coarse is not None:
             self.coarse = inspect_folder(coarse, coarse_folds, coarse_checkpoint or checkpoint)
             check_coarse(self.coarse, first, self.organ)
-        self.size = sum(len(folder.folds) for folder in self.members)
-        self.calibrator = (
+        self.size: int = sum(len(folder.folds) for folder in self.members)
+        self.calibrator: object = (
             read_calibrator(Path(calibrator))
             if isinstance(calibrator, (str, os.PathLike))
             else calibrator

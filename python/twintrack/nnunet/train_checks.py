@@ -42,8 +42,9 @@ def check_planner(planner: str, plans: str) -> None:
     written = inspect.signature(found).parameters["plans_name"].default
     if written != plans:
         raise InputError(
-            f"-p is {plans!r}, but planner {planner} writes {written}; give that name, or with "
-            "-pl the planner of these plans (nnUNetPlannerResEncM writes nnUNetResEncUNetMPlans)"
+            f"--plans is {plans!r}, but planner {planner} writes {written}; give that name, or "
+            "with -pl the planner of these plans (nnUNetPlannerResEncM writes "
+            "nnUNetResEncUNetMPlans)"
         )
 
 

@@ -115,7 +115,7 @@ class Training:
                 "to -f 4, or leave --npz out and predict other cases"
             )
         if self.small:
-            names = {"-c": "configuration", "-tr": "trainer", "-p": "plans", "-pl": "planner"}
+            names = {"-c": "configuration", "-tr": "trainer", "--plans": "plans", "-pl": "planner"}
             for option, name in names.items():
                 value = getattr(self, name)
                 if value != getattr(type(self), name):

@@ -56,7 +56,7 @@ class TrainingData:
                 f"{training.raw}/{pattern}",
             )
         self._number, self._training, self._raw = number, training, found[0]
-        self.name = self._raw.name
+        self.name: str = self._raw.name
         self._home = training.preprocessed / self.name
         plans, configuration, _ = training.used
         self._stamp = self._home / f"twintrack_{plans}_{configuration}.done"

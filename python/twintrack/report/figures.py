@@ -34,10 +34,10 @@ try:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "figures need Matplotlib; install it with: pip install 'twintrack[report]'"
-    ) from error
+    ) from _error
 
 P = ParamSpec("P")
 Axes = Any  # Matplotlib is not typed strictly enough to name its classes here

@@ -27,10 +27,10 @@ from twintrack.version import __version__
 
 try:
     import jinja2
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "the report needs Jinja2; install it with: pip install 'twintrack[report]'"
-    ) from error
+    ) from _error
 
 # More rows make the page slow to load; the cases where the methods differ most are kept.
 _MOST_CASES = 500

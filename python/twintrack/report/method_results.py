@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from twintrack.calibration.fitted_on import Overlap
 from twintrack.calibration.records import OverlapRecord
+from twintrack.cohort.names import composed
 from twintrack.errors import InputError
 from twintrack.files import as_record, read_record, read_table
 from twintrack.report.examples import Example, read_examples
@@ -135,25 +136,45 @@ class MethodResults:
                 raise InputError(f"values[{name!r}] is infinite in case {case!r}")
 
 
-def read_several(folders: Iterable[Path]) -> dict[str, MethodResults]:
+def read_several(
+    folders: Sequence[Path], called: Sequence[str] | None = None
+) -> dict[str, MethodResults]:
     """Read result folders, in the order given.
 
-    Methods that bear the same name are told apart by their folders' names.
+    Parameters
+    ----------
+    folders
+        As of `read_results`.
+    called
+        Names of the methods, in the order of the folders. By default those that the folders state;
+        methods of the same name are told apart by their folders' names.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `read_results`, and when names remain equal.
+        As `read_results`, when names are equal, or when there are not as many as folders.
     """
+    if called and len(called) != len(folders):
+        raise InputError(
+            f"{len(called)} names ({', '.join(called)}) for {len(folders)} folders of results; "
+            "give a name for each folder, in their order (--interval chooses how intervals are "
+            "made)",
+            argument="--method",
+        )
     read = [(folder, *read_results(folder)) for folder in folders]
+    if called:
+        read = [
+            (folder, name, known) for name, (folder, _, known) in zip(called, read, strict=True)
+        ]
     names = [name for _, name, _ in read]
     results: dict[str, MethodResults] = {}
     for folder, name, method in read:
-        unique = name if names.count(name) == 1 else f"{name} ({folder.resolve().name})"
+        alone = called or names.count(name) == 1
+        unique = name if alone else f"{name} ({folder.resolve().name})"
         if unique in results:
             raise InputError(
-                f"a second method called {unique!r}; give it another name under "
-                '"method" in its summary.json',
+                f"a second method called {unique!r}; give each folder a name of its own: "
+                f"{' '.join(f'--method NAME_{k}' for k in range(1, len(names) + 1))}",
                 file=folder,
             )
         results[unique] = method
@@ -203,7 +224,8 @@ def read_results(folder: Path) -> tuple[str, MethodResults]:
         None if summary.reliability is None else _reliability(path, summary.reliability),
         {key: value for key, value in content.items() if key not in _NOT_PROVENANCE},
         read_examples(folder / "examples"),
-        summary.fitted_on,
+        summary.fitted_on
+        and {kind: tuple(map(composed, names)) for kind, names in summary.fitted_on.items()},
     )
     return summary.method or folder.resolve().name, results
 
@@ -251,7 +273,7 @@ def _read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     header, rows = read_table(path)
     if _CASE not in header:
         raise InputError(f"no column {_CASE!r} in {header}", file=path)
-    return header, list(rows.values())
+    return header, [{**row, _CASE: composed(row[_CASE])} for row in rows.values()]
 
 
 def _reliability(path: Path, curve: _Curve) -> Reliability:

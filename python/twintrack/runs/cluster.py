@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from twintrack.arrays.limits import available_memory
 from twintrack.arrays.threads import thread_limit
 from twintrack.runs.assembly_line import AssemblyLine
 from twintrack.runs.engine import Outcome, Settings, add_tallies, process_case
 from twintrack.runs.job import AnyCase, Job
-from twintrack.runs.memory import MemoryBudget, available_memory
+from twintrack.runs.memory import MemoryBudget
 from twintrack.runs.store import Store
 
 # Tallies added up by one task: few enough to be in memory together, many enough that sending them

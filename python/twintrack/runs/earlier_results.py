@@ -21,6 +21,9 @@ from twintrack.runs.evaluate import KIND, EvaluateJob
 from twintrack.runs.result_folder import FORMAT
 from twintrack.runs.store import stores_there
 
+# Options of an evaluation that are left out where they were not given.
+_SAID_IF_GIVEN = ("label", "use_raters")
+
 
 def check_results(
     folder: Path, method: str, options: Mapping[str, Any], *, force: bool = False
@@ -80,6 +83,7 @@ def _difference(folder: Path, method: str, options: Mapping[str, Any]) -> tuple[
 def _told(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """Say in what another method differs; "" if in nothing."""
     stated = {**EvaluateJob().options, **there}  # earlier versions had fewer options
+    here = {**dict.fromkeys(_SAID_IF_GIVEN), **here}
     differing = [
         name
         for name in differing_options(here, {key: stated.get(key) for key in here})

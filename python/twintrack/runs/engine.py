@@ -19,13 +19,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+from twintrack.arrays.limits import available_cores, available_memory
 from twintrack.arrays.threads import max_threads, set_max_threads
 from twintrack.errors import InputError
 from twintrack.runs.assembly_line import STEPS, AssemblyLine
 from twintrack.runs.failures import explain
 from twintrack.runs.inputs import size_of
 from twintrack.runs.job import AnyCase, Job, Product
-from twintrack.runs.memory import MemoryBudget, available_memory
+from twintrack.runs.memory import MemoryBudget
 from twintrack.runs.progress import Progress, Quiet
 from twintrack.runs.records import Entry, Failure
 from twintrack.runs.staging import StoreError
@@ -209,7 +210,7 @@ def flow_through(
     on one. An exception of `produce` is raised here. When the iteration ends early no further item
     is begun.
     """
-    threads = max_threads()
+    threads = min(max_threads(), available_cores())
     workers = max(1, min(workers or threads, len(items)))
     waiting = deque(items)
     ready: queue.Queue[tuple[list[Result], BaseException | None]] = queue.Queue(2 * workers)

@@ -75,8 +75,10 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         Volumes and CRPS in mm³ rather than in voxels, as the benchmark has them.
     staple
         Also the Dice coefficient of [score > 0.5] against the raters' STAPLE consensus.
-    tumour, ignore_header
+    tumour, ignore_header, label
         As in `load_case`.
+    use_raters
+        Numbers of the raters that the cases have, where these are some of a cohort's; recorded.
     """
 
     protocol: Literal["official", "corrected"] = "official"
@@ -86,6 +88,8 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
     staple: bool = False
     tumour: tuple[int, ...] = (1,)
     ignore_header: bool = False
+    label: tuple[str, ...] = ()
+    use_raters: tuple[int, ...] | None = None
 
     kind = KIND
 
@@ -100,6 +104,8 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
             "staple": self.staple,
             "tumour": list(self.tumour),
             "ignore_header": self.ignore_header,
+            **({"label": list(self.label)} if self.label else {}),
+            **({"use_raters": list(self.use_raters)} if self.use_raters else {}),
             "calibrator": None if calibrator is None else calibrator_content(calibrator),
             "editions": editions_of_figures(self.staple),
         }
@@ -117,7 +123,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
             check_score(self.calibrator, case.score, self.tumour)
         # The protocol's box is not quite `annotated_box`: it is left to `evaluate`.
         rule: RegionRule = "roi" if self.region == "roi" else "all"
-        loaded = load_case(case, rule, self.ignore_header, self.tumour)
+        loaded = load_case(case, rule, self.ignore_header, self.tumour, self.label)
         if self.millimetres:
             loaded.voxel_volume()  # an error of the files, not of the measuring
         path = None if self.calibrator is None else region_of_case(case)

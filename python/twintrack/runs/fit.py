@@ -41,11 +41,23 @@ KIND = "score-tally"
 
 @dataclass(frozen=True)
 class TallyJob(Job[StreamedCase]):
-    """Tallies scores and raters of a case for fitting."""
+    """Tallies scores and raters of a case for fitting.
+
+    Attributes
+    ----------
+    region
+        Which voxels count.
+    tumour, ignore_header, label
+        As in `align_case`.
+    use_raters
+        Numbers of the raters that the cases have, where these are some of a cohort's; recorded.
+    """
 
     region: RegionRule
     tumour: tuple[int, ...] = (1,)
     ignore_header: bool = False
+    label: tuple[str, ...] = ()
+    use_raters: tuple[int, ...] | None = None
 
     kind = KIND
 
@@ -57,6 +69,8 @@ class TallyJob(Job[StreamedCase]):
             "tumour": list(self.tumour),
             "ignore_header": self.ignore_header,
             "grid_cells": _core.GRID_CELLS,
+            **({"label": list(self.label)} if self.label else {}),
+            **({"use_raters": list(self.use_raters)} if self.use_raters else {}),
             **edition("score_tally"),
         }
 
@@ -70,7 +84,7 @@ class TallyJob(Job[StreamedCase]):
 
     def read(self, case: Case) -> StreamedCase:
         """Open the files, to be gone through in slabs."""
-        return open_case(case, self.region, self.ignore_header, self.tumour)
+        return open_case(case, self.region, self.ignore_header, self.tumour, self.label)
 
     def compute(self, loaded: StreamedCase) -> Product:
         """Tally."""
@@ -220,8 +234,8 @@ def check_failures(failures: Sequence[Failure], cases: int, skip_broken: bool) -
     if len(failures) == cases:
         raise InputError(f"none of the {cases} cases could be used:{''.join(shown)}")
     raise InputError(
-        f"{len(failures)} of {cases} cases could not be used; mend them, or leave them out "
-        f"(--skip-broken):{''.join(shown)}"
+        f"{len(failures)} of {cases} cases could not be used; mend them, or leave them out, by "
+        f"name with --without CASE or all of them with --skip-broken:{''.join(shown)}"
     )
 
 

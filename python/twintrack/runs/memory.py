@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -64,22 +63,6 @@ class MemoryBudget:
             yield
         finally:
             self.give_back(taken)
-
-
-def available_memory() -> int:
-    """Return the bytes of memory that this process could take now, container limits included."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        fields = dict(line.split(":", 1) for line in lines)
-        available = int(fields["MemAvailable"].split()[0]) << 10
-    except (OSError, KeyError, ValueError):
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with contextlib.suppress(OSError, ValueError):  # no cgroup v2, or no limit ("max")
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        used = int((group / "memory.current").read_text())
-        available = min(available, max(limit - used, 0))
-    return available
 
 
 def case_bytes(files: Mapping[str, Path], slab_voxels: int | None = None) -> int:

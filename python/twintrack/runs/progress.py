@@ -42,9 +42,12 @@ class Rates:
 
     def __init__(self, cases: int, nbytes: int) -> None:
         self.cases = cases
-        self.left_bytes = nbytes
-        self.finished = self.stored = self.failed = 0
-        self.voxels = self.nbytes = 0
+        self.left_bytes: int = nbytes
+        self.finished: int = 0
+        self.stored: int = 0
+        self.failed: int = 0
+        self.voxels: int = 0
+        self.nbytes: int = 0
         self._start = self._working_since = time.monotonic()
 
     def add(self, outcome: Outcome) -> None:

@@ -85,8 +85,8 @@ class Store:
 
     def __init__(self, root: Path, kind: str, options: Mapping[str, Any]) -> None:
         self.kind = kind
-        self.options = dict(options)
-        self.folder = root / f"{kind}-{_key(kind, options)}"
+        self.options: dict[str, Any] = dict(options)
+        self.folder: Path = root / f"{kind}-{_key(kind, options)}"
         self._staging: Path | None = None
 
     # --- reading ------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class StoredTallies:
     def __init__(
         self, store: Store, cases: Sequence[str], scores: Mapping[str, str | None] | None = None
     ) -> None:
-        self.cases = sorted(cases)
+        self.cases: list[str] = sorted(cases)
         self._store = store
         self._scores = scores
         self._pack: TallyPack | None = None

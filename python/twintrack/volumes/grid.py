@@ -8,6 +8,7 @@ moves the middle, as the origin lies in a corner.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +20,10 @@ from numpy.typing import NDArray
 
 from twintrack.errors import InputError
 from twintrack.volumes.axis_order import AS_IT_IS, Orientation
-from twintrack.volumes.geometry import Volume
+from twintrack.volumes.geometry import Volume, check_same_geometry
 
 TOLERANCE = 0.05
-"""Largest distance between voxels that are said to be the same, in voxels, along any axis."""
+"""Mean distance of voxels that are said to be the same, in voxels, along any axis."""
 
 Box = tuple[slice, slice, slice]
 
@@ -200,7 +201,8 @@ def place_together(
         assert grid is not None and affine is not None  # noqa: S101, PT018 - known ones have one
         placement = place_on_grid(grid, affine, volumes[k].array.shape)
         if placement is None:
-            raise _of_another_grid(reference, volumes[k])
+            _check_rounded(reference, volumes[k])
+            placement = found[first]
         if k != first and not _overlap(placement, found[first]):
             raise InputError(
                 f"lies beside {reference}, without a voxel in common "
@@ -274,6 +276,18 @@ def _overlap(a: Placement, b: Placement) -> bool:
         max(low, other) < min(stop, end)
         for low, other, stop, end in zip(a.start, b.start, a.stop, b.stop, strict=True)
     )
+
+
+def _check_rounded(reference: Volume, other: Volume) -> None:
+    """Raise unless both have one shape, and headers that differ by roundings to a thousandth mm.
+
+    Over hundreds of voxels such a rounding is more than a tenth of a voxel.
+    """
+    if reference.array.shape == other.array.shape:
+        with contextlib.suppress(InputError):
+            check_same_geometry(reference, other)
+            return
+    raise _of_another_grid(reference, other)
 
 
 def _of_another_grid(reference: Volume, other: Volume) -> InputError:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.arrays.bounds import set_roundings, told
 from twintrack.files import naming, split_suffix
 from twintrack.volumes.channels import merge_rule, volume_of
 from twintrack.volumes.class_probabilities import compare_with_segmentation, place_probabilities
@@ -79,8 +80,9 @@ class VolumeSlabs:
 
         def whole() -> Volume:
             volume = self.whole()
-            (array,) = change(iter([volume.array]))
-            return replace(volume, array=array)
+            (array,) = list(change(iter([volume.array])))
+            notes = tuple(dict.fromkeys([*volume.notes, *self.notes]))  # those of the change, too
+            return replace(volume, array=array, notes=notes)
 
         return VolumeSlabs(place, lambda depths: change(self._read(depths)), self.notes, whole)
 
@@ -172,7 +174,19 @@ def open_score(path: str | os.PathLike[str], tumour: Sequence[int] = (1,)) -> Vo
     """Open a score, as `read_score` reads it."""
     score = open_slabs(path, tumour)
     require_score_type(score.place)
-    return score
+    notes, own = score.notes, list[str]()
+
+    def bounded(slabs: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        total = 0
+        for slab in slabs:
+            within, count = set_roundings(slab)
+            total += count
+            yield within
+        # What is told is of the last reading, and of all of it.
+        notes[:] = [note for note in notes if note not in own] + ([told(total)] if total else [])
+        own[:] = [told(total)]
+
+    return score.changed(bounded, score.place.array.dtype)
 
 
 def open_label_map(path: str | os.PathLike[str]) -> VolumeSlabs:

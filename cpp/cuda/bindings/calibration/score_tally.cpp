@@ -1,29 +1,8 @@
 #include "cuda/calibration/score_tally.hpp"
 #include "cuda/bindings/arrays/device_arrays.hpp"
-#include "twintrack/calibration/score_tally.hpp"
+#include "twintrack/calibration/tally_rows.hpp"
 
 namespace twintrack::cuda::bindings {
-
-namespace {
-
-static_assert(twintrack::ScoreTally::count_column == 0 &&
-              twintrack::ScoreTally::residual_column == 1 &&
-              twintrack::ScoreTally::first_vote_column == 2);
-
-// Cells that occur and their rows of sums, as _core.ScoreTally.rows.
-py::tuple rows_of(const std::vector<std::uint64_t>& sums, std::size_t columns) {
-  std::vector<std::uint32_t> cells;
-  for (std::uint32_t cell = 0; cell < grid::cells; ++cell)
-    if (sums[cell * columns] != 0) cells.push_back(cell);
-  py::array_t<std::uint64_t> rows({cells.size(), columns});
-  for (std::size_t i = 0; i < cells.size(); ++i)
-    std::copy_n(sums.data() + cells[i] * columns, columns,
-                rows.mutable_data(static_cast<py::ssize_t>(i), 0));
-  return py::make_tuple(
-      py::array_t<std::uint32_t>(static_cast<py::ssize_t>(cells.size()), cells.data()), rows);
-}
-
-}  // namespace
 
 void register_score_tally(py::module_& module) {
   py::class_<ScoreTally, Owner<ScoreTally>>(module, "ScoreTally")
@@ -51,7 +30,12 @@ void register_score_tally(py::module_& module) {
           // Every update has waited for its stream, so any will do.
           sums = tally.take(cudaStreamPerThread);
         }
-        return rows_of(sums, tally.columns());
+        const OccurringRows rows(sums, tally.columns());
+        // As _core.ScoreTally.rows.
+        return py::make_tuple(
+            py::array_t<std::uint32_t>(static_cast<py::ssize_t>(rows.cells.size()),
+                                       rows.cells.data()),
+            py::array_t<std::uint64_t>({rows.cells.size(), rows.columns}, rows.sums.data()));
       });
 }
 

@@ -1,6 +1,15 @@
 // Function qualifiers shared by the CPU loops and the CUDA kernels.
 #pragma once
 
+// A function with hot loops in it, defined in a `<topic>_loops.hpp` that `<topic>.hpp` includes: a
+// program compiles those that it calls. Our own targets define TWINTRACK_LINKED, see declarations
+// alone and are linked with a library of all of them (CMakeLists.txt), each compiled once.
+#if defined(TWINTRACK_LINKED)
+#define TWINTRACK_ENTRY
+#else
+#define TWINTRACK_ENTRY inline TWINTRACK_NOINLINE
+#endif
+
 // A per-voxel rule: compiled for host and device alike, and inlined into its caller so that it is
 // compiled for the instruction set of the loop that calls it (see instruction_set.hpp).
 #if defined(__CUDACC__)

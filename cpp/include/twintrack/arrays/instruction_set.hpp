@@ -90,15 +90,17 @@ inline InstructionSet instruction_set() {
   return chosen;
 }
 
-/// Runs `loop()` compiled for `set`, which must be supported. `loop` is a lambda marked
-/// TWINTRACK_INLINE_LAMBDA that calls only always-inline code in its hot part.
+/// Runs `loop()` compiled for the set in use. `loop` is a lambda marked TWINTRACK_INLINE_LAMBDA
+/// that calls only always-inline code in its hot part. All of that is compiled once per set: what
+/// several loops have in common is better a function with a choice of its own, which costs two
+/// nanoseconds a call and so should do the work of a hundred voxels at least.
 template <class Loop>
-void with_instruction_set(InstructionSet set, Loop&& loop) {
+void with_instruction_set(Loop&& loop) {
 #if TWINTRACK_X86_DISPATCH
+  const InstructionSet set = instruction_set();
   if (set == InstructionSet::avx512) return detail::run_avx512(loop);
   if (set == InstructionSet::avx2) return detail::run_avx2(loop);
 #endif
-  (void)set;
   loop();
 }
 

@@ -20,7 +20,7 @@ TWINTRACK_HD auto score_fault(Real score) {
   return bits == detail::bits_as<Bits>(-Real{0}) ? Bits{0} : wrong;
 }
 
-/// 0 and 1 as themselves, anything else as 2.
+/// 0 and 1 as themselves, anything else as 2: no label, but true in a region.
 struct LabelByte {
   template <class T>
   TWINTRACK_HD std::uint8_t operator()(T value) const {
@@ -28,18 +28,6 @@ struct LabelByte {
       return (*this)(to_real(value));
     } else {
       return static_cast<std::uint8_t>(value == T{0} ? 0 : (value == T{1} ? 1 : 2));
-    }
-  }
-};
-
-/// 1 for true; a boolean array may hold any non-zero byte for it.
-struct Nonzero {
-  template <class T>
-  TWINTRACK_HD std::uint8_t operator()(T value) const {
-    if constexpr (std::is_class_v<T>) {
-      return (*this)(to_real(value));
-    } else {
-      return static_cast<std::uint8_t>(value != T{0} ? 1 : 0);
     }
   }
 };

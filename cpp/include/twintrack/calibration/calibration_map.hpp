@@ -16,9 +16,8 @@
 
 #include "twintrack/arrays/array_view.hpp"
 #include "twintrack/arrays/element.hpp"
+#include "twintrack/arrays/input_error.hpp"
 #include "twintrack/arrays/parallel.hpp"
-#include "twintrack/arrays/voxel_blocks.hpp"
-#include "twintrack/calibration/map_apply.hpp"
 #include "twintrack/calibration/map_nodes.hpp"
 #include "twintrack/calibration/map_rule.hpp"
 #include "twintrack/calibration/map_table16.hpp"
@@ -59,15 +58,17 @@ class CalibrationMap {
   }
 
   /// The table of a 16-bit type; built when first asked for, as nodes are.
-  template <class T>
-  const detail::MapTable16<T>& table() const {
-    if constexpr (std::is_same_v<T, float16>) {
-      std::call_once(float16_once_, [&] { float16_table_.emplace(view<float>()); });
+  const detail::MapTable16& table(Element element) const {
+    if (element == Element::float16) {
+      std::call_once(float16_once_, [&] {
+        float16_table_.emplace(detail::MapTable16::of<float16>(view<float>()));
+      });
       return *float16_table_;
-    } else {
-      std::call_once(bfloat16_once_, [&] { bfloat16_table_.emplace(view<float>()); });
-      return *bfloat16_table_;
     }
+    std::call_once(bfloat16_once_, [&] {
+      bfloat16_table_.emplace(detail::MapTable16::of<bfloat16>(view<float>()));
+    });
+    return *bfloat16_table_;
   }
 
   /// Writes the map of every score to `out`, which has the same shape and element type and may be
@@ -75,25 +76,7 @@ class CalibrationMap {
   /// unspecified, unless it is the score, which is left as it was. Other overlaps of the two are
   /// not allowed.
   void apply(const ArrayView& score, const WritableArrayView& out,
-             int threads = max_threads()) const {
-    if (out.shape != score.shape)
-      throw std::invalid_argument("out has shape " + detail::to_text(out.shape) +
-                                  " but score has shape " + detail::to_text(score.shape));
-    if (out.element != score.element)
-      throw std::invalid_argument("out and score have different dtypes");
-    switch (score.element) {
-      case Element::float16:
-        return detail::apply_map<float16>(table<float16>(), score, out, threads);
-      case Element::bfloat16:
-        return detail::apply_map<bfloat16>(table<bfloat16>(), score, out, threads);
-      case Element::float32:
-        return detail::apply_map<float>(view<float>(), score, out, threads);
-      case Element::float64:
-        return detail::apply_map<double>(view<double>(), score, out, threads);
-      default:
-        throw std::invalid_argument("score must be float16, bfloat16, float32 or float64");
-    }
-  }
+             int threads = max_threads()) const;
 
  private:
   static void check(const std::vector<double>& x, const std::vector<double>& y) {
@@ -122,8 +105,12 @@ class CalibrationMap {
   mutable std::once_flag bfloat16_once_;
   mutable std::optional<detail::MapNodes<float>> float_nodes_;
   mutable std::optional<detail::MapNodes<double>> double_nodes_;
-  mutable std::optional<detail::MapTable16<float16>> float16_table_;
-  mutable std::optional<detail::MapTable16<bfloat16>> bfloat16_table_;
+  mutable std::optional<detail::MapTable16> float16_table_;
+  mutable std::optional<detail::MapTable16> bfloat16_table_;
 };
 
 }  // namespace twintrack
+
+#if !defined(TWINTRACK_LINKED)
+#include "twintrack/calibration/calibration_map_loops.hpp"
+#endif

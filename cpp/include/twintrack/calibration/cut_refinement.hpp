@@ -12,9 +12,6 @@
 // threads: the result does not depend on order.
 #pragma once
 
-#include <algorithm>
-#include <array>
-#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -22,12 +19,11 @@
 #include <stdexcept>
 #include <vector>
 
-#include "twintrack/arrays/instruction_set.hpp"
 #include "twintrack/arrays/parallel.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/calibration/equal_mass.hpp"
 #include "twintrack/calibration/score_grid.hpp"
-#include "twintrack/calibration/score_tally.hpp"
+#include "twintrack/calibration/tally_rows.hpp"
 
 namespace twintrack {
 
@@ -37,12 +33,11 @@ class CutRefinement {
   static constexpr std::uint64_t parts = std::uint64_t{1} << part_bits;
 
   /// Starts from the rows of the finished tally of all voxels.
-  CutRefinement(const TallyRows& tally, std::uint64_t bins)
-      : raters_(tally.columns - ScoreTally::first_vote_column), bins_(bins) {
+  CutRefinement(const TallyRows& tally, std::uint64_t bins) : raters_(tally.raters()), bins_(bins) {
     if (bins == 0) throw std::invalid_argument("bins is 0; at least one bin is needed");
     for (std::size_t row = 0; row < tally.rows; ++row) {
       if (tally.count(row) == 0) continue;
-      const std::uint64_t* sums = tally.sums + row * tally.columns;
+      const std::uint64_t* sums = tally.row(row);
       pieces_.push_back(
           {tally.cell[row], lowest_key(tally.cell[row]), highest_key(tally.cell[row]), {}});
       pieces_.back().sums.assign(sums, sums + tally.columns);
@@ -55,13 +50,7 @@ class CutRefinement {
   bool done() const { return active_.empty(); }
 
   /// Counts the voxels of a case. Every pass must be given the same voxels as the tally.
-  void update(const CaseView& view, int threads = max_threads()) {
-    if (view.raters.size() != raters_)
-      throw std::invalid_argument("raters has " + std::to_string(view.raters.size()) +
-                                  " masks but the tally was made for " + std::to_string(raters_));
-    visit_real(view.score.element,
-               [&](auto real) { count(VoxelBlocks<decltype(real)>(view), threads); });
-  }
+  void update(const CaseView& view, int threads = max_threads());
 
   /// Ends a pass. Throws std::runtime_error if the voxels were not those of the tally.
   void advance() {
@@ -69,7 +58,7 @@ class CutRefinement {
     std::uint64_t before = 0;
     std::size_t next = 0;
     for (std::size_t index = 0; index < pieces_.size(); ++index) {
-      const std::uint64_t count = pieces_[index].sums[ScoreTally::count_column];
+      const std::uint64_t count = pieces_[index].sums[TallyColumns::count];
       if (next < active_.size() && active_[next].piece == index) {
         divide(active_[next], pieces_[index], before, refined);
         ++next;
@@ -93,7 +82,7 @@ class CutRefinement {
     for (const Piece& piece : pieces_) all.insert(all.end(), piece.sums.begin(), piece.sums.end());
     return all;
   }
-  std::size_t columns() const { return raters_ + ScoreTally::first_vote_column; }
+  std::size_t columns() const { return raters_ + TallyColumns::first_vote; }
 
  private:
   // Scores from `low` to `high`, as keys, in one grid cell.
@@ -163,7 +152,7 @@ class CutRefinement {
     std::uint64_t before = 0;
     for (std::size_t index = 0; index < pieces_.size(); ++index) {
       const Piece& piece = pieces_[index];
-      const std::uint64_t after = before + piece.sums[ScoreTally::count_column];
+      const std::uint64_t after = before + piece.sums[TallyColumns::count];
       if (piece.low < piece.high && has_cut(before + 1, after)) {
         unsigned shift = 0;
         while (((piece.high - piece.low) >> shift) >= parts) ++shift;
@@ -181,77 +170,21 @@ class CutRefinement {
     if (!counters_) throw std::bad_alloc();
   }
 
-  static void add(std::uint64_t& counter, std::uint64_t amount) {
-    std::atomic_ref<std::uint64_t>(counter).fetch_add(amount, std::memory_order_relaxed);
-  }
-  static void raise(std::uint64_t& greatest, std::uint64_t value) {
-    std::atomic_ref<std::uint64_t> shared(greatest);
-    std::uint64_t seen = shared.load(std::memory_order_relaxed);
-    while (seen < value && !shared.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
-    }
-  }
-
   template <class Real>
-  void count_voxel(const VoxelBlock<Real>& block, int i, grid::Position at) {
-    const std::uint64_t score = key(block.score[i]);
-    const std::uint32_t last = first_active_[at.cell + 1];
-    std::uint32_t id = first_active_[at.cell];
-    // Pieces of one cell are few and ascending. The outermost take what rounding put outside.
-    while (id + 1 < last && active_[id].high < score) ++id;
-    const Active& active = active_[id];
-    const bool whole_cell = pieces_[active.piece].low == lowest_key(at.cell) &&
-                            pieces_[active.piece].high == highest_key(at.cell);
-    if (!whole_cell && (score < active.low || score > active.high)) return;
-    const std::uint64_t part =
-        (std::clamp(score, active.low, active.high) - active.low) >> active.shift;
-    std::uint64_t* sums = counters_.get() + (id * parts + part) * part_columns();
-    add(sums[ScoreTally::count_column], 1);
-    add(sums[ScoreTally::residual_column], at.residual);
-    for (std::size_t k = 0; k < raters_; ++k)
-      if (block.raters[k][i] != 0) add(sums[ScoreTally::first_vote_column + k], 1);
-    raise(sums[columns()], ~score);
-    raise(sums[columns() + 1], score);
-  }
-
+  void count_voxel(const VoxelBlock<Real>& block, int i, grid::Position at);
   template <class Real>
-  void count(const VoxelBlocks<Real>& blocks, int threads) {
-    if (active_.empty()) return;
-    std::atomic<bool> valid{true};
-    parallel_tasks(threads, blocks.tasks(), [&](int, std::int64_t task) {
-      typename VoxelBlocks<Real>::Buffers buffers(blocks);
-      alignas(64) std::array<grid::Position, block_voxels> at;
-      const std::int64_t last = std::min((task + 1) * task_voxels, blocks.voxels());
-      with_instruction_set(instruction_set(), [&]() TWINTRACK_INLINE_LAMBDA {
-        VoxelBlock<Real> block;
-        for (std::int64_t rank = task * task_voxels; rank < last; rank += block_voxels) {
-          const int n = static_cast<int>(std::min<std::int64_t>(block_voxels, last - rank));
-          if (!blocks.load(rank, n, buffers, block)) {
-            valid.store(false, std::memory_order_relaxed);
-            return;
-          }
-          for (int i = 0; i < block.count; ++i)
-            at[static_cast<std::size_t>(i)] = grid::position(block.score[i]);
-          for (int i = 0; i < block.count; ++i) {
-            const grid::Position position = at[static_cast<std::size_t>(i)];
-            if (first_active_[position.cell] != first_active_[position.cell + 1])
-              count_voxel(block, i, position);
-          }
-        }
-      });
-    });
-    if (!valid) blocks.explain();
-  }
+  void count(const VoxelBlocks<Real>& blocks, int threads);
 
   // Replaces `piece`, whose first voxel is at position `before`, by its parts. Parts that hold no
   // cut are put together.
   void divide(const Active& active, const Piece& piece, std::uint64_t before,
               std::vector<Piece>& refined) const {
     const std::size_t id = static_cast<std::size_t>(&active - active_.data());
-    const std::uint64_t expected = before + piece.sums[ScoreTally::count_column];
+    const std::uint64_t expected = before + piece.sums[TallyColumns::count];
     bool open = false;  // whether the last refined piece may be added to
     for (std::uint64_t part = 0; part < parts; ++part) {
       const std::uint64_t* sums = counters_.get() + (id * parts + part) * part_columns();
-      const std::uint64_t count = sums[ScoreTally::count_column];
+      const std::uint64_t count = sums[TallyColumns::count];
       if (count == 0) continue;
       const bool cut = has_cut(before, before + count);
       if (open && !cut) {
@@ -283,3 +216,7 @@ class CutRefinement {
 };
 
 }  // namespace twintrack
+
+#if !defined(TWINTRACK_LINKED)
+#include "twintrack/calibration/cut_refinement_loops.hpp"
+#endif

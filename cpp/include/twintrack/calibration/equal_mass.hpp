@@ -13,20 +13,9 @@
 #include <vector>
 
 #include "twintrack/calibration/score_grid.hpp"
-#include "twintrack/calibration/score_tally.hpp"
+#include "twintrack/calibration/tally_rows.hpp"
 
 namespace twintrack {
-
-/// Rows of sums in ascending order of score: row i counts voxels of grid cell `cell[i]` and has the
-/// columns of a ScoreTally. Several rows may lie in one cell.
-struct TallyRows {
-  const std::uint32_t* cell;
-  const std::uint64_t* sums;
-  std::size_t rows;
-  std::size_t columns;
-
-  std::uint64_t count(std::size_t row) const { return sums[row * columns]; }
-};
 
 struct EqualMassBins {
   std::vector<std::uint64_t> count;
@@ -69,13 +58,13 @@ inline double mean_score(const TallyRows& tally, std::size_t first, std::size_t 
   std::uint64_t voxels = 0;
   std::uint64_t above = 0;  // voxels in the upper half
   for (std::size_t row = first; row < last; ++row) {
-    const std::uint64_t* sums = tally.sums + row * tally.columns;
+    const std::uint64_t* sums = tally.row(row);
     const grid::Scale scale = grid::scale(tally.cell[row]);
     CompensatedSum& side = tally.cell[row] > grid::half_cell ? high : low;
-    side.add(static_cast<double>(sums[ScoreTally::count_column]) * scale.base);
-    side.add(static_cast<double>(sums[ScoreTally::residual_column]) * scale.unit);
-    voxels += sums[ScoreTally::count_column];
-    if (tally.cell[row] > grid::half_cell) above += sums[ScoreTally::count_column];
+    side.add(static_cast<double>(sums[TallyColumns::count]) * scale.base);
+    side.add(static_cast<double>(sums[TallyColumns::residual]) * scale.unit);
+    voxels += sums[TallyColumns::count];
+    if (tally.cell[row] > grid::half_cell) above += sums[TallyColumns::count];
   }
   const double all = static_cast<double>(voxels);
   if (above == voxels) return 1.0 - high.value() / all;
@@ -104,15 +93,15 @@ inline EqualMassBins equal_mass_bins(const TallyRows& tally, std::uint64_t bins)
   }
 
   EqualMassBins result;
-  const std::size_t raters = tally.columns - ScoreTally::first_vote_column;
+  const std::size_t raters = tally.raters();
   for (std::size_t bin = 0; bin < starts.size(); ++bin) {
     const std::size_t last = bin + 1 < starts.size() ? starts[bin + 1] : tally.rows;
     std::uint64_t count = 0;
     std::vector<std::uint64_t> votes(raters, 0);
     for (std::size_t row = starts[bin]; row < last; ++row) {
-      const std::uint64_t* sums = tally.sums + row * tally.columns;
-      count += sums[ScoreTally::count_column];
-      for (std::size_t r = 0; r < raters; ++r) votes[r] += sums[ScoreTally::first_vote_column + r];
+      const std::uint64_t* sums = tally.row(row);
+      count += sums[TallyColumns::count];
+      for (std::size_t r = 0; r < raters; ++r) votes[r] += sums[TallyColumns::first_vote + r];
     }
     result.count.push_back(count);
     result.mean_score.push_back(detail::mean_score(tally, starts[bin], last));

@@ -12,8 +12,8 @@
 #include "twintrack/calibration/calibration_map.hpp"
 #include "twintrack/calibration/equal_mass.hpp"
 #include "twintrack/calibration/isotonic.hpp"
-#include "twintrack/calibration/score_grid.hpp"
 #include "twintrack/calibration/score_tally.hpp"
+#include "twintrack/calibration/tally_rows.hpp"
 
 namespace twintrack {
 
@@ -28,26 +28,6 @@ inline Target target_named(const std::string& name) {
   if (name == "hard") return Target::hard;
   throw std::invalid_argument("target is '" + name + "'; it must be mhr, single or hard");
 }
-
-/// Rows of a tally that hold voxels, owned.
-class OccurringRows {
- public:
-  explicit OccurringRows(const ScoreTally& tally) : columns_(tally.columns()) {
-    for (std::uint32_t cell = 0; cell < grid::cells; ++cell) {
-      const std::uint64_t* row = tally.sums().data() + cell * columns_;
-      if (row[ScoreTally::count_column] == 0) continue;
-      cells_.push_back(cell);
-      sums_.insert(sums_.end(), row, row + columns_);
-    }
-  }
-
-  TallyRows view() const { return {cells_.data(), sums_.data(), cells_.size(), columns_}; }
-
- private:
-  std::size_t columns_;
-  std::vector<std::uint32_t> cells_;
-  std::vector<std::uint64_t> sums_;
-};
 
 /// The isotonic fit of each bin; `raters` votes a bin. Of Target::mhr to the mean over raters
 /// (paper, equation 4), of Target::single to one rater's answers (equation 1), of Target::hard to
@@ -143,7 +123,7 @@ inline Knots fitted_knots(const EqualMassBins& bins, std::size_t raters, Target 
 /// the tally holds no voxels, `bins` is 0, or there is no such rater.
 inline CalibrationMap fit_map(const ScoreTally& tally, std::uint64_t bins = 250,
                               Target target = Target::mhr, std::size_t rater = 0) {
-  const OccurringRows rows(tally);
+  const OccurringRows rows(tally.sums(), tally.columns());
   Knots knots = fitted_knots(equal_mass_bins(rows.view(), bins), tally.raters(), target, rater);
   return CalibrationMap(std::move(knots.x), std::move(knots.y));
 }

@@ -1,0 +1,121 @@
+// Pages of a ScoreTally's cells: which of them a block counts in shared memory, and the tables of a
+// pass (score_tally.cuh).
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/arrays/device.cuh"
+#include "cuda/arrays/device_case.hpp"
+#include "cuda/arrays/packed_counters.cuh"
+#include "cuda/arrays/voxel_vectors.cuh"
+#include "twintrack/calibration/score_grid.hpp"
+
+namespace twintrack::cuda {
+
+/// Threads of a block, of which a multiprocessor holds one.
+inline constexpr int tally_threads = 1024;
+inline constexpr unsigned page_cells = 256;
+inline constexpr unsigned pages = (grid::cells + page_cells - 1) / page_cells;
+/// Vectors of voxels that are looked at to choose pages.
+inline constexpr int sample_vectors = 1024;
+inline constexpr std::uint32_t not_resident = 0xffffffffu;
+
+/// The 64-bit sums of one cell of a case, of the columns that a group of raters has.
+struct CellSums {
+  std::uint64_t* count;  // followed by the residuals'
+  std::uint64_t* votes;  // of the group's first rater
+  int columns;
+
+  __device__ std::uint64_t* column(int which) const {
+    return which < first_vote_column ? count + which : votes + (which - first_vote_column);
+  }
+};
+
+/// The tables in global memory that a pass over a group of raters works on.
+struct TallyTables {
+  std::uint64_t* sums;         // of the case: cells × columns
+  std::uint64_t* carried;      // carries of counters: cells × columns of the layout
+  std::uint32_t* spilled;      // counters of pages that are not resident, by page
+  std::uint32_t* resident;     // counters of resident pages, by block and slot
+  std::uint32_t* homes;        // by page, as in TallyShared
+  std::uint64_t* first_fault;  // least rank of an invalid voxel
+  unsigned resident_pages;
+  int columns;
+  int first_rater;     // of the group
+  int raters;          // in the group
+  bool counts_voxels;  // false for all groups but the first
+
+  __device__ CellSums cell_sums(std::uint32_t cell) const {
+    std::uint64_t* count = sums + static_cast<std::size_t>(cell) * static_cast<unsigned>(columns);
+    return {count, count + first_vote_column + first_rater, first_vote_column + raters};
+  }
+};
+
+/// Shared memory of a block, at fixed places: what choosing the pages needs, then counters.
+template <class Layout>
+struct TallyShared {
+  static constexpr std::size_t counter_words(unsigned resident_pages) {
+    return std::size_t{resident_pages} * page_words;
+  }
+  static constexpr std::size_t bytes(unsigned resident_pages) {
+    return counters_at + sizeof(std::uint32_t) * counter_words(resident_pages);
+  }
+  /// Counters of a page: word by word, so that neighbouring cells lie in neighbouring banks.
+  static constexpr unsigned page_words = Layout::words * page_cells;
+
+  /// By page: the index that a cell 0 would have if the page held it, or not_resident.
+  __device__ static std::uint32_t* homes() {
+    return reinterpret_cast<std::uint32_t*>(shared_memory());
+  }
+  /// By page: its voxels in the sample.
+  __device__ static std::uint32_t* seen() {
+    return reinterpret_cast<std::uint32_t*>(shared_memory() + seen_at);
+  }
+  /// Of resident_pages pages.
+  __device__ static std::uint32_t* counters() {
+    return reinterpret_cast<std::uint32_t*>(shared_memory() + counters_at);
+  }
+
+ private:
+  static constexpr std::size_t seen_at = sizeof(std::uint32_t) * pages;
+  static constexpr std::size_t counters_at = 2 * seen_at;
+  static_assert(counters_at % 16 == 0);
+};
+
+/// Clears a block's counters and chooses its resident pages, the same in every block.
+template <class Voxels, class Layout>
+__device__ inline void open_pages(const DeviceCase& from, unsigned resident_pages) {
+  using Real = typename Voxels::Real;
+  using Shared = TallyShared<Layout>;
+  const std::size_t words = Shared::counter_words(resident_pages);
+  for (std::size_t i = threadIdx.x; i < words; i += blockDim.x) Shared::counters()[i] = 0;
+  for (unsigned page = threadIdx.x; page < pages; page += blockDim.x) Shared::seen()[page] = 0;
+  __syncthreads();
+  const std::int64_t vectors = (from.voxels + vector_voxels - 1) / vector_voxels;
+  for (int i = static_cast<int>(threadIdx.x); i < sample_vectors;
+       i += static_cast<int>(blockDim.x)) {
+    VoxelVector<Real, Layout::raters> v;
+    std::uint64_t fault = no_voxel;
+    Voxels::load(from, i * vectors / sample_vectors, v);
+    v.remove_faults(0, fault);
+#pragma unroll
+    for (int j = 0; j < vector_voxels; ++j)
+      if (v.score[j] != Real{0})
+        add_shared(true, &Shared::seen()[grid::position(v.score[j]).cell / page_cells], 1u);
+  }
+  __syncthreads();
+  for (unsigned page = threadIdx.x; page < pages; page += blockDim.x) {
+    const std::uint32_t seen = Shared::seen()[page];
+    unsigned rank = 0;
+    for (unsigned other = 0; other < pages; ++other) {
+      const std::uint32_t count = Shared::seen()[other];
+      rank += count > seen || (count == seen && other < page) ? 1u : 0u;
+    }
+    // Modulo 2^32: only the sum with a cell of the page is an index.
+    Shared::homes()[page] =
+        rank < resident_pages ? rank * Shared::page_words - page * page_cells : not_resident;
+  }
+  __syncthreads();
+}
+
+}  // namespace twintrack::cuda

@@ -1,0 +1,93 @@
+// The loops of cut_refinement.hpp: counting the voxels of the cells that a cut falls in.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "twintrack/arrays/config.hpp"
+#include "twintrack/arrays/instruction_set.hpp"
+#include "twintrack/arrays/parallel.hpp"
+#include "twintrack/arrays/voxel_blocks.hpp"
+#include "twintrack/calibration/cut_refinement.hpp"
+#include "twintrack/calibration/score_grid.hpp"
+#include "twintrack/calibration/tally_rows.hpp"
+
+namespace twintrack {
+
+namespace detail {
+
+// Additions by several threads.
+inline void add_shared(std::uint64_t& counter, std::uint64_t amount) {
+  std::atomic_ref<std::uint64_t>(counter).fetch_add(amount, std::memory_order_relaxed);
+}
+inline void raise_shared(std::uint64_t& greatest, std::uint64_t value) {
+  std::atomic_ref<std::uint64_t> shared(greatest);
+  std::uint64_t seen = shared.load(std::memory_order_relaxed);
+  while (seen < value && !shared.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
+  }
+}
+
+}  // namespace detail
+
+template <class Real>
+void CutRefinement::count_voxel(const VoxelBlock<Real>& block, int i, grid::Position at) {
+  const std::uint64_t score = key(block.score[i]);
+  const std::uint32_t last = first_active_[at.cell + 1];
+  std::uint32_t id = first_active_[at.cell];
+  // Pieces of one cell are few and ascending. The outermost take what rounding put outside.
+  while (id + 1 < last && active_[id].high < score) ++id;
+  const Active& active = active_[id];
+  const bool whole_cell = pieces_[active.piece].low == lowest_key(at.cell) &&
+                          pieces_[active.piece].high == highest_key(at.cell);
+  if (!whole_cell && (score < active.low || score > active.high)) return;
+  const std::uint64_t part =
+      (std::clamp(score, active.low, active.high) - active.low) >> active.shift;
+  std::uint64_t* sums = counters_.get() + (id * parts + part) * part_columns();
+  detail::add_shared(sums[TallyColumns::count], 1);
+  detail::add_shared(sums[TallyColumns::residual], at.residual);
+  for (std::size_t k = 0; k < raters_; ++k)
+    if (block.raters[k][i] != 0) detail::add_shared(sums[TallyColumns::first_vote + k], 1);
+  detail::raise_shared(sums[columns()], ~score);
+  detail::raise_shared(sums[columns() + 1], score);
+}
+
+template <class Real>
+void CutRefinement::count(const VoxelBlocks<Real>& blocks, int threads) {
+  if (active_.empty()) return;
+  const bool valid = parallel_valid(threads, blocks.tasks(), [&](int, std::int64_t task) {
+    typename VoxelBlocks<Real>::Buffers buffers(blocks);
+    alignas(64) std::array<grid::Position, block_voxels> at;
+    const std::int64_t last = std::min((task + 1) * task_voxels, blocks.voxels());
+    VoxelBlock<Real> block;
+    for (std::int64_t rank = task * task_voxels; rank < last; rank += block_voxels) {
+      const int n = static_cast<int>(std::min<std::int64_t>(block_voxels, last - rank));
+      if (!blocks.load(rank, n, buffers, block)) return false;
+      with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
+        for (int i = 0; i < block.count; ++i)
+          at[static_cast<std::size_t>(i)] = grid::position(block.score[i]);
+      });
+      for (int i = 0; i < block.count; ++i) {
+        const grid::Position position = at[static_cast<std::size_t>(i)];
+        if (first_active_[position.cell] != first_active_[position.cell + 1])
+          count_voxel(block, i, position);
+      }
+    }
+    return true;
+  });
+  if (!valid) blocks.explain();
+}
+
+TWINTRACK_ENTRY void CutRefinement::update(const CaseView& view, int threads) {
+  if (view.raters.size() != raters_)
+    throw std::invalid_argument("raters has " + std::to_string(view.raters.size()) +
+                                " masks but the tally was made for " + std::to_string(raters_));
+  visit_real(view.score.element,
+             [&](auto real) { count(VoxelBlocks<decltype(real)>(view), threads); });
+}
+
+}  // namespace twintrack

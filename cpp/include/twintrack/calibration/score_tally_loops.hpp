@@ -1,0 +1,132 @@
+// The loops of score_tally.hpp.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "twintrack/arrays/config.hpp"
+#include "twintrack/arrays/instruction_set.hpp"
+#include "twintrack/arrays/parallel.hpp"
+#include "twintrack/arrays/votes.hpp"
+#include "twintrack/arrays/voxel_blocks.hpp"
+#include "twintrack/calibration/score_counter.hpp"
+#include "twintrack/calibration/score_grid.hpp"
+#include "twintrack/calibration/score_tally.hpp"
+
+namespace twintrack {
+
+namespace detail {
+
+// What one thread works in: blocks as they are loaded, then grid positions and votes.
+template <class Real>
+struct ScoreRoom {
+  explicit ScoreRoom(const VoxelBlocks<Real>& blocks) : buffers(blocks) {}
+  typename VoxelBlocks<Real>::Buffers buffers;
+  alignas(64) std::array<std::uint32_t, block_voxels> cell;
+  alignas(64) std::array<std::uint32_t, block_voxels> residual;
+  alignas(64) std::array<std::uint8_t, block_voxels> pattern;
+};
+
+template <class Real>
+TWINTRACK_INLINE void locate_scores(const VoxelBlock<Real>& block, ScoreRoom<Real>& room) {
+  for (int i = 0; i < block.count; ++i) {
+    const grid::Position position = grid::position(block.score[i]);
+    room.cell[static_cast<std::size_t>(i)] = position.cell;
+    room.residual[static_cast<std::size_t>(i)] = position.residual;
+  }
+}
+
+template <class Real>
+TWINTRACK_INLINE void count_block(const ScoreRoom<Real>& room, int count, ScoreCounter& counter) {
+  const std::uint32_t* cell = room.cell.data();
+  const std::uint32_t* residual = room.residual.data();
+  const std::uint8_t* pattern = room.pattern.data();
+  constexpr int run_length = 32;
+  int i = 0;
+  for (; i + run_length <= count; i += run_length) {
+    std::uint32_t differs = 0;
+    std::uint64_t residuals = 0;
+    for (int j = i; j < i + run_length; ++j) {
+      differs |= (cell[j] ^ cell[i]) | static_cast<std::uint32_t>(pattern[j] ^ pattern[i]);
+      residuals += residual[j];
+    }
+    if (differs == 0) {
+      counter.add_run(cell[i], marks_of[pattern[i]], residuals, run_length);
+    } else {
+      for (int j = i; j < i + run_length; ++j)
+        counter.add_one(cell[j], marks_of[pattern[j]], residual[j]);
+    }
+  }
+  for (; i < count; ++i) counter.add_one(cell[i], marks_of[pattern[i]], residual[i]);
+}
+
+// Counts ranks [first, last). False if a voxel was invalid.
+template <class Real>
+bool count_range(const VoxelBlocks<Real>& blocks, std::int64_t first, std::int64_t last,
+                 std::size_t group, ScoreRoom<Real>& room, ScoreCounter& counter) {
+  bool valid = true;
+  with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
+    VoxelBlock<Real> block;
+    for (std::int64_t rank = first; rank < last; rank += block_voxels) {
+      const int n = static_cast<int>(std::min<std::int64_t>(block_voxels, last - rank));
+      if (blocks.blank(rank, n)) {
+        counter.add_blank(n);
+        continue;
+      }
+      if (!blocks.load(rank, n, room.buffers, block)) {
+        valid = false;
+        return;
+      }
+      if (block.count == 0) continue;
+      locate_scores(block, room);
+      pack_votes(block.raters, blocks.raters(), group, block.count, room.pattern.data());
+      count_block(room, block.count, counter);
+    }
+  });
+  return valid;
+}
+
+// Counts all voxels of a case into `counters`, to which it adds some if there are too few.
+template <class Real>
+void count_scores(const VoxelBlocks<Real>& blocks, std::size_t columns, int threads,
+                  std::vector<std::unique_ptr<ScoreCounter>>& counters) {
+  std::vector<std::unique_ptr<ScoreRoom<Real>>> rooms;
+  for (int thread = 0; thread < team_size(threads, blocks.tasks()); ++thread) {
+    rooms.push_back(std::make_unique<ScoreRoom<Real>>(blocks));
+    if (counters.size() < rooms.size()) counters.push_back(std::make_unique<ScoreCounter>(columns));
+  }
+  for (std::size_t group = 0; group < vote_groups(blocks.raters()); ++group) {
+    for (auto& counter : counters) counter->start_group(group);
+    const bool valid = parallel_valid(threads, blocks.tasks(), [&](int thread, std::int64_t task) {
+      const std::int64_t last = std::min((task + 1) * task_voxels, blocks.voxels());
+      const auto own = static_cast<std::size_t>(thread);
+      return count_range(blocks, task * task_voxels, last, group, *rooms[own], *counters[own]);
+    });
+    if (!valid) blocks.explain();
+  }
+}
+
+}  // namespace detail
+
+TWINTRACK_ENTRY void ScoreTally::update(const CaseView& view, int threads) {
+  if (view.raters.size() != raters_)
+    throw std::invalid_argument("raters has " + std::to_string(view.raters.size()) +
+                                " masks but the tally was made for " + std::to_string(raters_));
+  try {
+    visit_real(view.score.element, [&](auto real) {
+      detail::count_scores(VoxelBlocks<decltype(real)>(view), columns(), threads, counters_);
+    });
+  } catch (...) {
+    for (auto& counter : counters_) counter->discard();
+    throw;
+  }
+  for (auto& counter : counters_) counter->give(sums_);
+}
+
+}  // namespace twintrack
