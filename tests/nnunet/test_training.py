@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -14,6 +15,11 @@ import pytest
 from twintrack.cli import main
 from twintrack.nnunet import locks, train, training_data
 from twintrack.nnunet.training import Small, Training
+
+
+needs_nnunet = pytest.mark.skipif(
+    importlib.util.find_spec("nnunetv2") is None, reason="nnunetv2 is not installed"
+)
 
 
 @pytest.fixture
@@ -48,7 +54,11 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     [
         (["-f", "best"], "-f is 'best'"),
         (["-device", "tpu"], "-device is 'tpu'"),
-        (["-d", "105"], "Dataset105_*: 0 data sets of this number; twintrack prepare makes them"),
+        pytest.param(
+            ["-d", "105"],
+            "Dataset105_*: 0 data sets of this number; twintrack prepare makes them",
+            marks=[pytest.mark.nnunet, needs_nnunet],  # which is looked for first
+        ),
         (["--npz"], "--npz with -f all: "),
         (["--npz", "-f", "0", "--small"], "--npz with --small: "),
         (["--epochs", "9"], "--epochs is 9, but only small networks (--small) take it"),
