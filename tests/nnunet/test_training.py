@@ -16,7 +16,6 @@ from twintrack.cli import main
 from twintrack.nnunet import locks, train, training_data
 from twintrack.nnunet.training import Small, Training
 
-
 needs_nnunet = pytest.mark.skipif(
     importlib.util.find_spec("nnunetv2") is None, reason="nnunetv2 is not installed"
 )
