@@ -237,7 +237,7 @@ def test_tallies_and_raters_to_choose_are_refused_together(twintrack, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["fit", "evaluate", "apply"])
-@pytest.mark.parametrize("suffix", [".mha", ".MHD", ".nrrd", ".seg.nrrd"])
+@pytest.mark.parametrize("suffix", [".mha", ".MHD"])
 def test_a_missing_reader_is_told_once_before_the_work(
     twintrack, cohort, tmp_path, monkeypatch, command, suffix
 ):

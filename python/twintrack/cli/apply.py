@@ -54,8 +54,8 @@ def apply(
     Parameters
     ----------
     inputs
-        What to calibrate: a folder of scores (nnU-Net's CASE.npz, or another volume such as
-        CASE.nii.gz), a manifest (CSV), or a single file. May be repeated.
+        What to calibrate: a folder of scores (nnU-Net's CASE.npz, CASE.nii.gz or another volume), a
+        manifest (CSV), or a single file. May be repeated.
     model
         Calibrator file of twintrack fit.
     output

@@ -18,7 +18,7 @@ EXTRAS = {
     "nnunet": ("nnunetv2", "torch"),
 }
 
-_BY_SIMPLEITK = (".mha", ".mhd", ".nrrd", ".nhdr")
+_BY_SIMPLEITK = (".mha", ".mhd")
 
 
 def require(extra: str, what: str) -> None:
