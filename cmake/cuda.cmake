@@ -78,7 +78,7 @@ target_include_directories(_cuda PRIVATE cpp)
 target_include_directories(_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
 target_link_libraries(_cuda PRIVATE twintrack_loops twintrack_developer)
 set_target_properties(_cuda PROPERTIES
-  CXX_VISIBILITY_PRESET hidden
+  CXX_VISIBILITY_PRESET hidden UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 0
   LINKER_LANGUAGE CUDA
   CUDA_ARCHITECTURES "${architectures}"
   CUDA_RUNTIME_LIBRARY Static)

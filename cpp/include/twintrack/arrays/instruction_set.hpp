@@ -91,9 +91,13 @@ inline InstructionSet instruction_set() {
 }
 
 /// Runs `loop()` compiled for the set in use. `loop` is a lambda marked TWINTRACK_INLINE_LAMBDA
-/// that calls only always-inline code in its hot part. All of that is compiled once per set: what
-/// several loops have in common is better a function with a choice of its own, which costs two
-/// nanoseconds a call and so should do the work of a hundred voxels at least.
+/// that calls only always-inline code in its hot part, and hands it what it captures by value:
+/// captured variables lie in memory, where stores of a loop may change them, as far as the compiler
+/// knows.
+///
+/// All of that is compiled once per set. What several loops have in common is better a function
+/// with a choice of its own, which costs two nanoseconds a call: for the work of a hundred voxels
+/// or more.
 template <class Loop>
 void with_instruction_set(Loop&& loop) {
 #if TWINTRACK_X86_DISPATCH

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -15,6 +14,7 @@
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/calibration/cut_refinement.hpp"
 #include "twintrack/calibration/score_grid.hpp"
+#include "twintrack/calibration/score_positions.hpp"
 #include "twintrack/calibration/tally_rows.hpp"
 
 namespace twintrack {
@@ -61,23 +61,24 @@ void CutRefinement::count(const VoxelBlocks<Real>& blocks, int threads) {
   if (active_.empty()) return;
   const bool valid = parallel_valid(threads, blocks.tasks(), [&](int, std::int64_t task) {
     typename VoxelBlocks<Real>::Buffers buffers(blocks);
-    alignas(64) std::array<grid::Position, block_voxels> at;
+    detail::ScorePositions at;
     const std::int64_t last = std::min((task + 1) * task_voxels, blocks.voxels());
-    VoxelBlock<Real> block;
-    for (std::int64_t rank = task * task_voxels; rank < last; rank += block_voxels) {
-      const int n = static_cast<int>(std::min<std::int64_t>(block_voxels, last - rank));
-      if (!blocks.load(rank, n, buffers, block)) return false;
-      with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
-        for (int i = 0; i < block.count; ++i)
-          at[static_cast<std::size_t>(i)] = grid::position(block.score[i]);
-      });
-      for (int i = 0; i < block.count; ++i) {
-        const grid::Position position = at[static_cast<std::size_t>(i)];
-        if (first_active_[position.cell] != first_active_[position.cell + 1])
-          count_voxel(block, i, position);
+    bool good = true;
+    with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
+      VoxelBlock<Real> block;
+      for (std::int64_t rank = task * task_voxels; rank < last; rank += block_voxels) {
+        const int n = static_cast<int>(std::min<std::int64_t>(block_voxels, last - rank));
+        good = blocks.load(rank, n, buffers, block);
+        if (!good) return;
+        at.locate(block.score, block.count);
+        for (int i = 0; i < block.count; ++i) {
+          const auto k = static_cast<std::size_t>(i);
+          if (first_active_[at.cell[k]] != first_active_[at.cell[k] + 1])
+            count_voxel(block, i, {at.cell[k], at.residual[k]});
+        }
       }
-    }
-    return true;
+    });
+    return good;
   });
   if (!valid) blocks.explain();
 }

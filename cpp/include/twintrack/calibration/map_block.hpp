@@ -1,6 +1,7 @@
 // Maps a block of scores by the nodes of a map.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -103,8 +104,12 @@ TWINTRACK_INLINE void map_values(const MapNode<Real>* nodes, const std::uint32_t
     }
   }
 #endif
-  if (i < n) prefetch(ahead + i, static_cast<std::size_t>(n - i) * sizeof(Real));
-  for (; i < n; ++i) value[i] = map_value(nodes[group[i]], u[i]);
+  constexpr int line = 64 / static_cast<int>(sizeof(Real));
+  while (i < n) {
+    prefetch(ahead + i, 1);
+    for (const int end = std::min(i + line, n); i < end; ++i)
+      value[i] = map_value(nodes[group[i]], u[i]);
+  }
 }
 
 // Maps a valid block to `room.value`; `ahead` as above. A block of one value, as background is,

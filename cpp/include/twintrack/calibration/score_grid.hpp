@@ -54,7 +54,10 @@ TWINTRACK_HD std::uint32_t cell_of(std::uint32_t bits, std::uint32_t nonzero) {
 }
 
 TWINTRACK_HD std::uint32_t mask_of(std::uint32_t bits) {
-  return bits < main_bits ? (1u << tail_shift) - 1 : (1u << main_shift) - 1;
+  // No second choice by the same condition: compilers make branches of two, and loops scalar.
+  static_assert(tail_shift > main_shift);
+  const std::uint32_t in_tail = 0u - static_cast<std::uint32_t>(bits < main_bits);
+  return ((1u << main_shift) - 1) | (((1u << tail_shift) - 1) & in_tail);
 }
 
 }  // namespace detail

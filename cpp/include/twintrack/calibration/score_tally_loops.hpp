@@ -16,7 +16,7 @@
 #include "twintrack/arrays/votes.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/calibration/score_counter.hpp"
-#include "twintrack/calibration/score_grid.hpp"
+#include "twintrack/calibration/score_positions.hpp"
 #include "twintrack/calibration/score_tally.hpp"
 
 namespace twintrack {
@@ -28,24 +28,14 @@ template <class Real>
 struct ScoreRoom {
   explicit ScoreRoom(const VoxelBlocks<Real>& blocks) : buffers(blocks) {}
   typename VoxelBlocks<Real>::Buffers buffers;
-  alignas(64) std::array<std::uint32_t, block_voxels> cell;
-  alignas(64) std::array<std::uint32_t, block_voxels> residual;
+  ScorePositions at;
   alignas(64) std::array<std::uint8_t, block_voxels> pattern;
 };
 
 template <class Real>
-TWINTRACK_INLINE void locate_scores(const VoxelBlock<Real>& block, ScoreRoom<Real>& room) {
-  for (int i = 0; i < block.count; ++i) {
-    const grid::Position position = grid::position(block.score[i]);
-    room.cell[static_cast<std::size_t>(i)] = position.cell;
-    room.residual[static_cast<std::size_t>(i)] = position.residual;
-  }
-}
-
-template <class Real>
 TWINTRACK_INLINE void count_block(const ScoreRoom<Real>& room, int count, ScoreCounter& counter) {
-  const std::uint32_t* cell = room.cell.data();
-  const std::uint32_t* residual = room.residual.data();
+  const std::uint32_t* cell = room.at.cell.data();
+  const std::uint32_t* residual = room.at.residual.data();
   const std::uint8_t* pattern = room.pattern.data();
   constexpr int run_length = 32;
   int i = 0;
@@ -84,7 +74,7 @@ bool count_range(const VoxelBlocks<Real>& blocks, std::int64_t first, std::int64
         return;
       }
       if (block.count == 0) continue;
-      locate_scores(block, room);
+      room.at.locate(block.score, block.count);
       pack_votes(block.raters, blocks.raters(), group, block.count, room.pattern.data());
       count_block(room, block.count, counter);
     }

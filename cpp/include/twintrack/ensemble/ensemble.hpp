@@ -1,7 +1,7 @@
 // The score of an ensemble whose members lie on one grid: K arrays of channels to one volume of
 // tumour probabilities, in one pass and without any array between them.
 //
-// What is computed is in merge.hpp. A thread merges 256 voxels at a time: rows of channels are
+// What is computed is in merge.hpp. A thread merges 512 voxels at a time: rows of channels are
 // brought to float in the first-level cache, the loop over channels is outside, that over voxels
 // inside, where it vectorises. Bound by arithmetic: about 25 operations a logit.
 #pragma once

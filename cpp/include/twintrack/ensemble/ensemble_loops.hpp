@@ -12,6 +12,7 @@
 #include "twintrack/arrays/config.hpp"
 #include "twintrack/arrays/element.hpp"
 #include "twintrack/arrays/parallel.hpp"
+#include "twintrack/arrays/streaming.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/calibration/calibration_map.hpp"
 #include "twintrack/calibration/map_block.hpp"
@@ -48,7 +49,8 @@ class EnsembleScore {
     const std::int64_t tasks = (walk.count() + task_voxels - 1) / task_voxels;
     std::vector<std::unique_ptr<Room>> rooms;
     for (int thread = 0; thread < team_size(threads, tasks); ++thread)
-      rooms.push_back(std::make_unique<Room>(merge_.channels().size()));
+      rooms.push_back(std::make_unique<Room>(merge_.channels().size(),
+                                             merge_.rule().mean_of_logits ? members_.size() : 0));
     const bool valid = parallel_valid(threads, tasks, [&](int thread, std::int64_t task) {
       Room& room = *rooms[static_cast<std::size_t>(thread)];
       const std::int64_t last = std::min((task + 1) * task_voxels, walk.count());
@@ -64,13 +66,16 @@ class EnsembleScore {
 
  private:
   struct Room {
-    explicit Room(std::size_t channels)
-        : row(channels * merge_voxels), member_row(merge_voxels), score(merge_voxels) {
+    Room(std::size_t channels, std::size_t averaged)
+        : row(channels * merge_voxels), member_row(averaged * merge_voxels), score(merge_voxels) {
       for (std::size_t i = 0; i < channels; ++i) rows.push_back(row.data() + i * merge_voxels);
+      for (std::size_t i = 0; i < averaged; ++i)
+        member_rows.push_back(member_row.data() + i * merge_voxels);
     }
     std::vector<float> row;
     std::vector<const float*> rows;
-    std::vector<float> member_row;
+    std::vector<float> member_row;  // by member, of one channel
+    std::vector<const float*> member_rows;
     std::vector<float> score;
     Merge::Room merge;
     MapRoom<float> map;
@@ -83,8 +88,11 @@ class EnsembleScore {
     const Element element = members_[0].element;
     const bool logits = merge_.rule().logits;
     const auto size = static_cast<std::int64_t>(size_of(element));
-    if (contiguous[k] != 0)
-      return read_values(element, logits, walk.start(k) + first * size, size, n, row);
+    if (contiguous[k] != 0) {
+      const std::byte* from = walk.start(k) + first * size;
+      prefetch(from + n * size, static_cast<std::size_t>(n * size));  // the next block's
+      return read_values(element, logits, from, size, n, row);
+    }
     bool good = true;
     walk.for_each_run(
         k, first, n,
@@ -107,13 +115,14 @@ class EnsembleScore {
       bool good = true;
       for (std::size_t c = 0; c < channels; ++c) {
         float* row = room.row.data() + c * merge_voxels;
-        good &= read(walk, contiguous, k, c, first, n, row);
-        if (!mean_of_logits) continue;
-        for (std::size_t other = 1; other < members; ++other) {
-          good &= read(walk, contiguous, other, c, first, n, room.member_row.data());
-          add_logits(room.member_row.data(), n, half, row);
+        if (!mean_of_logits) {
+          good &= read(walk, contiguous, k, c, first, n, row);
+          continue;
         }
-        divide_logits(n, static_cast<float>(members), half, row);
+        for (std::size_t member = 0; member < members; ++member)
+          good &= read(walk, contiguous, member, c, first, n,
+                       room.member_row.data() + member * merge_voxels);
+        mean_logits(room.member_rows.data(), members, n, half, row);
       }
       if (!good || !merge_.add(room.rows.data(), n, room.merge, score)) return false;
     }

@@ -16,11 +16,13 @@
 #include "twintrack/arrays/element.hpp"
 #include "twintrack/arrays/instruction_set.hpp"
 #include "twintrack/arrays/parallel.hpp"
+#include "twintrack/arrays/streaming.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/calibration/calibration_map.hpp"
 #include "twintrack/calibration/map_block.hpp"
 #include "twintrack/ensemble/export_grid.hpp"
 #include "twintrack/ensemble/fused_export.hpp"
+#include "twintrack/ensemble/member_rows.hpp"
 #include "twintrack/ensemble/members.hpp"
 #include "twintrack/ensemble/merge.hpp"
 #include "twintrack/ensemble/merged_scores.hpp"
@@ -41,7 +43,7 @@ class FusedExport {
         out_(out),
         sources_(export_sources(members, grids, rule, out)) {
     const std::int64_t columns = out.shape[2];
-    const std::int64_t across = std::max<std::int64_t>(1, ceil_divide(columns, merge_voxels));
+    const std::int64_t across = std::max<std::int64_t>(1, ceil_divide(columns, most_columns));
     width_ = std::max<std::int64_t>(1, ceil_divide(columns, across));
     height_ =
         std::clamp<std::int64_t>(block_voxels / width_, 1, std::max<std::int64_t>(1, out.shape[1]));
@@ -66,6 +68,9 @@ class FusedExport {
  private:
   /// Output slices of a task: so many that the two planes made at its start hardly count.
   static constexpr std::int64_t depth = 32;
+  /// Columns of a tile at most.
+  static constexpr std::int64_t most_columns = 256;
+  static_assert(most_columns <= merge_voxels);
 
   struct Tile {
     std::array<std::int64_t, 3> first;
@@ -115,7 +120,9 @@ class FusedExport {
       for (const ExportSource& source : work.sources_)
         longest = std::max(longest, source.extent[2]);
       input.resize(static_cast<std::size_t>(longest));
-      other_input.resize(work.merge_.rule().mean_of_logits ? input.size() : 0);
+      if (!work.merge_.rule().mean_of_logits) return;
+      member_input.resize(work.sources_.size() * input.size());
+      member_rows.resize(work.sources_.size());
     }
     template <class Real>
     Planes<Real>& planes() {
@@ -131,8 +138,9 @@ class FusedExport {
     std::tuple<Planes<float>, Planes<double>> interpolated;  // made when first needed
     std::vector<float> row;  // by channel: resampled, ready to be merged
     std::vector<const float*> rows;
-    std::vector<float> input;  // an input row in float
-    std::vector<float> other_input;
+    std::vector<float> input;         // an input row in float
+    std::vector<float> member_input;  // the same by member, if they are averaged
+    std::vector<const float*> member_rows;
     Merge::Room merge;
     MapRoom<float> map;
   };
@@ -151,26 +159,34 @@ class FusedExport {
   }
 
   // Columns [first, last) of an input row to `out`, which is indexed as the row is.
-  bool read_row(const ExportSource& from, std::int64_t channel, std::int64_t slice,
-                std::int64_t row, std::int64_t first, std::int64_t last, float* out) const {
+  TWINTRACK_INLINE bool read_row(const ExportSource& from, std::int64_t channel, std::int64_t slice,
+                                 std::int64_t row, std::int64_t first, std::int64_t last,
+                                 float* out) const {
     const std::byte* p = from.data + channel * from.channel_stride + slice * from.stride[0] +
                          row * from.stride[1] + first * from.stride[2];
-    return read_values(members_[0].element, merge_.rule().logits, p, from.stride[2], last - first,
-                       out + first);
+    const Element element = members_[0].element;
+    const bool logits = merge_.rule().logits;
+    if (from.stride[2] != static_cast<std::int64_t>(size_of(element)))
+      return read_values(element, logits, p, from.stride[2], last - first, out + first);
+    // The row that is read next, where there is one.
+    prefetch(p + from.stride[1], static_cast<std::size_t>((last - first) * from.stride[2]));
+    return read_packed(element, logits, p, last - first, out + first);
   }
 
   // An input row, or the mean of all members' if it is logits that are averaged.
-  bool read_input(const ExportSource& from, std::int64_t channel, std::int64_t slice,
-                  std::int64_t row, std::int64_t first, std::int64_t last, Room& room) const {
-    float* input = room.input.data();
-    bool good = read_row(from, channel, slice, row, first, last, input);
-    if (!merge_.rule().mean_of_logits) return good;
-    const bool half = members_[0].element == Element::float16;
-    for (std::size_t k = 1; k < sources_.size(); ++k) {
-      good &= read_row(sources_[k], channel, slice, row, first, last, room.other_input.data());
-      add_logits(room.other_input.data() + first, last - first, half, input + first);
+  TWINTRACK_INLINE bool read_input(const ExportSource& from, std::int64_t channel,
+                                   std::int64_t slice, std::int64_t row, std::int64_t first,
+                                   std::int64_t last, Room& room) const {
+    if (!merge_.rule().mean_of_logits)
+      return read_row(from, channel, slice, row, first, last, room.input.data());
+    bool good = true;
+    for (std::size_t k = 0; k < sources_.size(); ++k) {
+      float* input = room.member_input.data() + k * room.input.size();
+      good &= read_row(sources_[k], channel, slice, row, first, last, input);
+      room.member_rows[k] = input + first;
     }
-    divide_logits(last - first, static_cast<float>(sources_.size()), half, input + first);
+    average_logits(room.member_rows.data(), sources_.size(), last - first,
+                   members_[0].element == Element::float16, room.input.data() + first);
     return good;
   }
 
@@ -344,7 +360,7 @@ class FusedExport {
   std::optional<MapView<float>> map_;
   WritableArrayView out_;
   std::vector<ExportSource> sources_;
-  std::int64_t width_ = 0;   // of a tile, along axis 2; at most merge_voxels
+  std::int64_t width_ = 0;   // of a tile, along axis 2; at most most_columns
   std::int64_t height_ = 0;  // along axis 1; width · height is at most block_voxels
   std::array<std::int64_t, 3> tiles_{};
 };

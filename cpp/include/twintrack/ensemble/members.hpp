@@ -60,9 +60,9 @@ inline ArrayView channel_of(const ArrayView& member, std::int64_t channel) {
 bool read_values(Element element, bool logits, const std::byte* p, std::int64_t stride,
                  std::int64_t n, float* out);
 
-/// Running mean of members' logits, in the members' own precision: `half` if that is float16.
-void add_logits(const float* row, std::int64_t n, bool half, float* sum);
-void divide_logits(std::int64_t n, float members, bool half, float* sum);
+/// The mean of the members' rows of logits, in their own precision: `half` if that is float16.
+void mean_logits(const float* const* rows, std::size_t members, std::int64_t n, bool half,
+                 float* mean);
 
 }  // namespace twintrack::detail
 

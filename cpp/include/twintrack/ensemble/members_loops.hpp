@@ -13,60 +13,33 @@
 #include "twintrack/arrays/element_runs.hpp"
 #include "twintrack/arrays/input_error.hpp"
 #include "twintrack/arrays/instruction_set.hpp"
-#include "twintrack/arrays/voxel_blocks.hpp"
+#include "twintrack/ensemble/member_rows.hpp"
 #include "twintrack/ensemble/members.hpp"
 #include "twintrack/ensemble/merge.hpp"
-#include "twintrack/ensemble/round_to_half.hpp"
 
 namespace twintrack::detail {
 
-TWINTRACK_INLINE bool read_packed(Element element, bool logits, const std::byte* p, std::int64_t n,
-                                  float* __restrict out) {
-  if (element == Element::float64)
-    convert<double>(p, n, out);
-  else
-    read_reals(element, p, n, out);
-  if (!logits) return scores_valid(out, static_cast<int>(n));
-  std::uint32_t highest = 0;
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::uint32_t magnitude = magnitude_bits(out[i]);
-    highest = magnitude > highest ? magnitude : highest;
-  }
-  return highest < logit_limit_bits;
-}
-
 TWINTRACK_ENTRY bool read_values(Element element, bool logits, const std::byte* p,
                                  std::int64_t stride, std::int64_t n, float* out) {
+  const std::size_t size = size_of(element);
   bool valid = true;
-  with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
-    for_each_packed(size_of(element), p, stride, n,
-                    [&](const std::byte* from, std::int64_t length, std::int64_t done)
-                        TWINTRACK_INLINE_LAMBDA {
-                          valid &= read_packed(element, logits, from, length, out + done);
-                        });
-  });
+  if (stride == static_cast<std::int64_t>(size)) {
+    with_instruction_set(
+        [&]() TWINTRACK_INLINE_LAMBDA { valid = read_packed(element, logits, p, n, out); });
+  } else {
+    for_each_packed(size, p, stride, n,
+                    [&](const std::byte* from, std::int64_t length, std::int64_t done) {
+                      valid &= read_values(element, logits, from, static_cast<std::int64_t>(size),
+                                           length, out + done);
+                    });
+  }
   return valid;
 }
 
-TWINTRACK_ENTRY void add_logits(const float* __restrict row, std::int64_t n, bool half,
-                                float* __restrict sum) {
-  with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
-    if (half) {
-      for (std::int64_t i = 0; i < n; ++i) sum[i] = round_to_half(sum[i] + row[i]);
-    } else {
-      for (std::int64_t i = 0; i < n; ++i) sum[i] += row[i];
-    }
-  });
-}
-
-TWINTRACK_ENTRY void divide_logits(std::int64_t n, float members, bool half, float* sum) {
-  with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
-    if (half) {
-      for (std::int64_t i = 0; i < n; ++i) sum[i] = round_to_half(sum[i] / members);
-    } else {
-      for (std::int64_t i = 0; i < n; ++i) sum[i] /= members;
-    }
-  });
+TWINTRACK_ENTRY void mean_logits(const float* const* rows, std::size_t members, std::int64_t n,
+                                 bool half, float* mean) {
+  with_instruction_set(
+      [&]() TWINTRACK_INLINE_LAMBDA { average_logits(rows, members, n, half, mean); });
 }
 
 TWINTRACK_ENTRY void explain_members(const std::vector<ArrayView>& members, const Merge& merge) {

@@ -40,7 +40,7 @@ struct MergeRule {
 namespace detail {
 
 /// Voxels that are merged at a time: their rows stay in the first-level cache.
-inline constexpr int merge_voxels = 256;
+inline constexpr int merge_voxels = 512;
 /// Tumour probabilities may add up to this, for they may have been rounded to bfloat16 …
 inline constexpr float probability_limit = 1.0f + 0x1p-7f;
 /// … and this is a sum that is certainly too large for a voxel of the input.

@@ -15,13 +15,19 @@
 
 namespace twintrack::detail {
 
+TWINTRACK_INLINE const float* finish(float members, const std::optional<MapView<float>>& map, int n,
+                                     MapRoom<float>& room, float* score) {
+  for (int i = 0; i < n; ++i) score[i] /= members;
+  if (!map) return score;
+  map_block(*map, score, n, score, room);  // nothing lies ahead
+  return room.value.data();
+}
 TWINTRACK_ENTRY const float* finish_scores(float members, const std::optional<MapView<float>>& map,
                                            int n, MapRoom<float>& room, float* score) {
-  with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
-    for (int i = 0; i < n; ++i) score[i] /= members;
-    if (map) map_block(*map, score, n, score, room);  // nothing lies ahead
-  });
-  return map ? room.value.data() : score;
+  const float* finished = nullptr;
+  with_instruction_set(
+      [&]() TWINTRACK_INLINE_LAMBDA { finished = finish(members, map, n, room, score); });
+  return finished;
 }
 
 template <class T>

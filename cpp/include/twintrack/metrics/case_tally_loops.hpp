@@ -138,34 +138,36 @@ TWINTRACK_INLINE void locate(const EvaluationCells<Real>& of_scores, const Real*
 }
 
 // Adds a located piece, whose keys are given, to a table.
-TWINTRACK_ENTRY void count_piece(CaseWorker& worker, CaseTable& table, const std::uint8_t* key,
-                                 int n) {
+TWINTRACK_INLINE void count_located(CaseWorker& worker, CaseTable& table, const std::uint8_t* key,
+                                    int n) {
   constexpr int run_length = 32;
   const std::uint32_t* cell = worker.cell.data();
   const std::uint32_t* confidence = worker.confidence.data();
   const std::uint64_t* score = worker.score.data();
   std::uint32_t* index = worker.index.data();
   const int shift = table.shift();
-  with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
-    for (int i = 0; i < n; ++i) index[i] = (cell[i] << shift) + key[i];
+  for (int i = 0; i < n; ++i) index[i] = (cell[i] << shift) + key[i];
 
-    int i = 0;
-    for (; i + run_length <= n; i += run_length) {
-      std::uint32_t differs = 0;
-      for (int j = i; j < i + run_length; ++j) differs |= index[j] ^ index[i];
-      if (differs == 0) {
-        std::uint32_t confidences = 0;  // at most 32 × 2^24
-        std::uint64_t scores = 0;
-        for (int j = i; j < i + run_length; ++j) confidences += confidence[j];
-        for (int j = i; j < i + run_length; ++j) scores += score[j];
-        table.add(index[i], run_length * CaseTable::one_voxel + confidences, scores);
-      } else {
-        for (int j = i; j < i + run_length; ++j)
-          table.add(index[j], CaseTable::one_voxel + confidence[j], score[j]);
-      }
+  int i = 0;
+  for (; i + run_length <= n; i += run_length) {
+    std::uint32_t differs = 0;
+    for (int j = i; j < i + run_length; ++j) differs |= index[j] ^ index[i];
+    if (differs == 0) {
+      std::uint32_t confidences = 0;  // at most 32 × 2^24
+      std::uint64_t scores = 0;
+      for (int j = i; j < i + run_length; ++j) confidences += confidence[j];
+      for (int j = i; j < i + run_length; ++j) scores += score[j];
+      table.add(index[i], run_length * CaseTable::one_voxel + confidences, scores);
+    } else {
+      for (int j = i; j < i + run_length; ++j)
+        table.add(index[j], CaseTable::one_voxel + confidence[j], score[j]);
     }
-    for (; i < n; ++i) table.add(index[i], CaseTable::one_voxel + confidence[i], score[i]);
-  });
+  }
+  for (; i < n; ++i) table.add(index[i], CaseTable::one_voxel + confidence[i], score[i]);
+}
+TWINTRACK_ENTRY void count_piece(CaseWorker& worker, CaseTable& table, const std::uint8_t* key,
+                                 int n) {
+  with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA { count_located(worker, table, key, n); });
 }
 
 TWINTRACK_INLINE void count_votes(const std::uint8_t* const* labels, std::size_t raters, int n,

@@ -113,13 +113,16 @@ TWINTRACK_ENTRY bool VesselLabels::encode(Element element, const std::byte* p, s
     }
     return whole;
   }
-  with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
-    detail::for_each_packed(size_of(element), p, stride, n,
-                            [&](const std::byte* from, std::int64_t length, std::int64_t done)
-                                TWINTRACK_INLINE_LAMBDA {
-                                  whole &= encode_packed(element, from, length, code + done);
-                                });
-  });
+  const std::size_t size = size_of(element);
+  if (stride == static_cast<std::int64_t>(size)) {
+    with_instruction_set(
+        [&]() TWINTRACK_INLINE_LAMBDA { whole = encode_packed(element, p, n, code); });
+  } else {
+    detail::for_each_packed(
+        size, p, stride, n, [&](const std::byte* from, std::int64_t length, std::int64_t done) {
+          whole &= encode(element, from, static_cast<std::int64_t>(size), length, code + done);
+        });
+  }
   return whole;
 }
 

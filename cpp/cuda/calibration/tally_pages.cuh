@@ -1,7 +1,8 @@
-// Pages of a ScoreTally's cells: which of them a block counts in shared memory, and the tables of a
-// pass (score_tally.cuh).
+// Where the counters of a tally (score_tally.cuh) are: pages of cells in the shared memory of each
+// block, chosen from a sample, and tables in global memory for all others.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "cuda/arrays/device.cuh"
