@@ -51,7 +51,7 @@ void a_good_file_is_read_to_the_bit() {
   check(file.map.y() == std::vector<double>{1e-05, 0.2, 0.2, 0.25, 1.0}, "y is wrong");
   // The first two knots are too close for a slope.
   std::vector<double> scores{0.0, 5e-324, 1.0};
-  const WritableArrayView all{tests::view_of(scores, Element::float64, {3})};
+  const WritableArrayView all = writable(scores.data(), {3});
   file.map.apply(all, all, 1);
   check(scores == std::vector<double>{1e-05, 0.2, 1.0}, "scores at knots are mapped wrongly");
   check(file.target == "single" && file.rater == 2, "target or rater is wrong");

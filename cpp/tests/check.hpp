@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "twintrack/arrays/contiguous.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 
 namespace twintrack::tests {
@@ -41,15 +42,6 @@ int run(Checks&& checks) {
     std::cerr << failure.what() << '\n';
     return 1;
   }
-}
-
-/// A C-ordered array of `shape` in a vector.
-template <class T>
-ArrayView view_of(const std::vector<T>& values, Element element, const Shape& shape) {
-  Shape strides(shape.size());
-  std::int64_t stride = sizeof(T);
-  for (std::size_t axis = shape.size(); axis-- > 0; stride *= shape[axis]) strides[axis] = stride;
-  return {reinterpret_cast<const std::byte*>(values.data()), element, shape, strides};
 }
 
 /// Calls `work()` from several threads at once and rethrows the first failure.
@@ -87,8 +79,8 @@ struct SampleCase {
   CaseView view(Shape shape = {}) const {
     if (shape.empty()) shape = {static_cast<std::int64_t>(score.size())};
     CaseView made;
-    made.score = view_of(score, Element::float32, shape);
-    for (const auto& label : labels) made.raters.push_back(view_of(label, Element::uint8, shape));
+    made.score = contiguous(score.data(), shape);
+    for (const auto& label : labels) made.raters.push_back(contiguous(label.data(), shape));
     return made;
   }
 

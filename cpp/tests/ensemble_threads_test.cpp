@@ -11,7 +11,6 @@
 
 using namespace twintrack;
 using twintrack::tests::check;
-using twintrack::tests::view_of;
 
 namespace {
 
@@ -37,9 +36,9 @@ Scores scores(const std::vector<ArrayView>& members, int threads) {
   const Shape shape(coarse.begin() + 1, coarse.end());
   Scores result{std::vector<float>(static_cast<std::size_t>(element_count(shape))),
                 std::vector<float>(static_cast<std::size_t>(element_count(fine)))};
-  ensemble_score(members, rule, &map, {view_of(result.merged, Element::float32, shape)}, threads);
+  ensemble_score(members, rule, &map, writable(result.merged.data(), shape), threads);
   export_score(members, std::vector<ExportGrid>(members.size()), rule, &map,
-               {view_of(result.exported, Element::float32, fine)}, threads);
+               writable(result.exported.data(), fine), threads);
   return result;
 }
 
@@ -53,7 +52,7 @@ int main() {
     for (auto& member : logits) {
       for (std::int64_t i = 0; i < element_count(coarse); ++i)
         member.push_back(static_cast<float>(random() >> 8) * 0x1p-20f - 8.0f);
-      members.push_back(view_of(member, Element::float32, coarse));
+      members.push_back(contiguous(member.data(), coarse));
     }
     const Scores serial = scores(members, 1);
     check(scores(members, 4) == serial, "an ensemble's score depends on the threads");

@@ -46,7 +46,7 @@ int main() {
     for (std::size_t i = 0; i < voxels; ++i)
       if (i % 77 % 25 < 3) vessels[i] = static_cast<std::uint8_t>(1 + i % 77 / 26);
     const ContactInput input{
-        sample.view(shape), tests::view_of(vessels, Element::uint8, shape), {1, 2, 3}, {0.1, 0.5}};
+        sample.view(shape), contiguous(vessels.data(), shape), {1, 2, 3}, {0.1, 0.5}};
 
     const Evaluated serial = evaluated(input, 1);
     check(serial.marked.size() == 6, "the marked extent does not have three axes");

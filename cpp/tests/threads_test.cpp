@@ -45,7 +45,7 @@ Sums refined(const CaseView& view, const OccurringRows& rows, int with_threads) 
 
 std::vector<float> mapped(const CalibrationMap& map, const CaseView& view, int with_threads) {
   std::vector<float> out(voxels);
-  const WritableArrayView to{tests::view_of(out, Element::float32, view.score.shape)};
+  const WritableArrayView to = writable(out.data(), view.score.shape);
   map.apply(view.score, to, with_threads);
   return out;
 }

@@ -8,8 +8,10 @@
 #include <bit>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "bindings/arrays/case_arrays.hpp"
 #include "twintrack/arrays/array_view.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/calibration/score_grid.hpp"
@@ -69,28 +71,22 @@ inline ArrayView score_view(const py::array& array) {
   }
 }
 
-/// A case whose views, the region's too, live as long as this does.
-class Case {
- public:
-  Case(const py::array& score, const std::vector<py::array>& raters,
-       const std::optional<py::array>& region) {
-    view_.score = score_view(score);
-    for (std::size_t k = 0; k < raters.size(); ++k)
-      view_.raters.push_back(view_of(raters[k], "raters[" + std::to_string(k) + "]"));
-    if (region) {
-      region_ = view_of(*region, "region");
-      view_.region = &region_;
-    }
-  }
-  Case(const Case&) = delete;
-  Case& operator=(const Case&) = delete;
+inline std::vector<ArrayView> views_of(const std::vector<py::array>& arrays,
+                                       const std::string& name) {
+  std::vector<ArrayView> views;
+  for (std::size_t k = 0; k < arrays.size(); ++k)
+    views.push_back(view_of(arrays[k], name + "[" + std::to_string(k) + "]"));
+  return views;
+}
 
-  const CaseView& view() const { return view_; }
-
- private:
-  CaseView view_;
-  ArrayView region_;
-};
+inline CaseArrays case_of(const py::array& score, const std::vector<py::array>& raters,
+                          const std::optional<py::array>& region = std::nullopt) {
+  ArrayView view = score_view(score);  // its type is looked at first
+  std::vector<ArrayView> views = views_of(raters, "raters");
+  std::optional<ArrayView> inside;
+  if (region) inside = view_of(*region, "region");
+  return {std::move(view), std::move(views), std::move(inside)};
+}
 
 using TallyArrays = py::array_t<std::uint32_t, py::array::c_style>;
 using SumArrays = py::array_t<std::uint64_t, py::array::c_style>;

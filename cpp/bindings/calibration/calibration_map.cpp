@@ -1,5 +1,6 @@
 #include "twintrack/calibration/calibration_map.hpp"
 #include "bindings/arrays/numpy_arrays.hpp"
+#include "twintrack/arrays/input_error.hpp"
 
 namespace twintrack::bindings {
 
@@ -20,7 +21,7 @@ void register_calibration_map(py::module_& module) {
           "apply",
           [](const CalibrationMap& map, const py::array& score, py::array& out) {
             const ArrayView from = score_view(score);
-            if (!out.writeable()) throw std::invalid_argument("out is read-only");
+            if (!out.writeable()) throw InputError("out", "is read-only");
             const WritableArrayView to{view_of(out, "out")};
             const py::gil_scoped_release release;  // the caller holds both arrays
             map.apply(from, to);

@@ -14,7 +14,7 @@ void register_cut_refinement(py::module_& module) {
           "update",
           [](CutRefinement& refinement, const py::array& score,
              const std::vector<py::array>& raters, const std::optional<py::array>& region) {
-            const Case arrays(score, raters, region);
+            const CaseArrays arrays = case_of(score, raters, region);
             const py::gil_scoped_release release;  // the caller holds the arrays
             refinement.update(arrays.view());
           },

@@ -13,7 +13,7 @@ void register_score_tally(py::module_& module) {
           "update",
           [](ScoreTally& tally, const py::array& score, const std::vector<py::array>& raters,
              const std::optional<py::array>& region) {
-            const Case arrays(score, raters, region);
+            const CaseArrays arrays = case_of(score, raters, region);
             // Only the views are used from here on, and the caller holds the arrays.
             const py::gil_scoped_release release;
             tally.update(arrays.view());

@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "bindings/arrays/numpy_arrays.hpp"
+#include "twintrack/arrays/input_error.hpp"
 #include "twintrack/arrays/instruction_set.hpp"
 #include "twintrack/ensemble/ensemble.hpp"
 #include "twintrack/ensemble/exponential.hpp"
@@ -11,15 +12,8 @@ namespace twintrack::bindings {
 
 namespace {
 
-std::vector<ArrayView> member_views(const std::vector<py::array>& members) {
-  std::vector<ArrayView> views;
-  for (std::size_t k = 0; k < members.size(); ++k)
-    views.push_back(view_of(members[k], "members[" + std::to_string(k) + "]"));
-  return views;
-}
-
 WritableArrayView out_view(py::array& out) {
-  if (!out.writeable()) throw std::invalid_argument("out is read-only");
+  if (!out.writeable()) throw InputError("out", "is read-only");
   return {view_of(out, "out")};
 }
 
@@ -52,7 +46,7 @@ void register_ensemble(py::module_& module) {
       "ensemble_score",
       [](const std::vector<py::array>& members, const MergeRule& rule, const CalibrationMap* map,
          py::array& out) {
-        const std::vector<ArrayView> views = member_views(members);
+        const std::vector<ArrayView> views = views_of(members, "members");
         const WritableArrayView to = out_view(out);
         const py::gil_scoped_release release;  // only views from here on; the caller holds arrays
         ensemble_score(views, rule, map, to);
@@ -63,7 +57,7 @@ void register_ensemble(py::module_& module) {
       "export_score",
       [](const std::vector<py::array>& members, const std::vector<ExportGrid>& grids,
          const MergeRule& rule, const CalibrationMap* map, py::array& out) {
-        const std::vector<ArrayView> views = member_views(members);
+        const std::vector<ArrayView> views = views_of(members, "members");
         const WritableArrayView to = out_view(out);
         const py::gil_scoped_release release;  // as above
         export_score(views, grids, rule, map, to);

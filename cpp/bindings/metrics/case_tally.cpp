@@ -7,7 +7,8 @@ namespace {
 
 // The sums of a case alone. They are added to a tally with the interpreter's lock held, so that
 // several threads may add to one.
-CaseTally sums_of(const CaseTally& like, const Case& arrays, CaseOverview* overview = nullptr) {
+CaseTally sums_of(const CaseTally& like, const CaseArrays& arrays,
+                  CaseOverview* overview = nullptr) {
   // Only the views are used from here on, and the caller holds the arrays.
   const py::gil_scoped_release release;
   CaseTally found(like.raters(), like.bins());
@@ -56,14 +57,14 @@ void register_case_tally(py::module_& module) {
           "update",
           [](CaseTally& tally, const py::array& score, const std::vector<py::array>& raters,
              const std::optional<py::array>& region) {
-            tally += sums_of(tally, Case(score, raters, region));
+            tally += sums_of(tally, case_of(score, raters, region));
           },
           py::arg("score"), py::arg("raters"), py::arg("region") = py::none())
       .def(
           "update_and_overview",
           [](CaseTally& tally, const py::array& score, const std::vector<py::array>& raters) {
             CaseOverview overview;
-            tally += sums_of(tally, Case(score, raters, std::nullopt), &overview);
+            tally += sums_of(tally, case_of(score, raters), &overview);
             std::vector<std::pair<std::int64_t, std::int64_t>> marked;
             for (const MarkedExtent::Range& range : overview.marked)
               marked.emplace_back(range.first, range.last);

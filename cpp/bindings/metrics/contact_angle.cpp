@@ -8,7 +8,7 @@ void register_contact_angle(py::module_& module) {
       "contact_angles",
       [](const py::array& score, const std::vector<py::array>& raters, const py::array& vessels,
          std::vector<std::int64_t> labels, std::vector<double> thresholds) {
-        const Case arrays(score, raters, std::nullopt);
+        const CaseArrays arrays = case_of(score, raters);
         const auto label_count = static_cast<py::ssize_t>(labels.size());
         const auto masks = static_cast<py::ssize_t>(raters.size() + thresholds.size());
         const ContactInput input{arrays.view(), view_of(vessels, "vessels"), std::move(labels),

@@ -1,5 +1,6 @@
 #include "twintrack/metrics/numpy_sum.hpp"
 #include "bindings/arrays/numpy_arrays.hpp"
+#include "twintrack/arrays/input_error.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 
 namespace twintrack::bindings {
@@ -15,7 +16,7 @@ void register_numpy_sum(py::module_& module) {
         const std::int64_t blocks =
             (count + NonzeroBlocks::block_values - 1) / NonzeroBlocks::block_values;
         if ((score.flags() & (py::array::c_style | py::array::f_style)) == 0)
-          throw std::invalid_argument("score is not contiguous");
+          throw InputError("score", "is not contiguous");
         if (nonzero && nonzero->size() != blocks)
           throw std::invalid_argument("nonzero has " + std::to_string(nonzero->size()) +
                                       " blocks; score has " + std::to_string(blocks));

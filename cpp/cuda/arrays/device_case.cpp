@@ -1,11 +1,10 @@
 #include "cuda/arrays/device_case.hpp"
 
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 #include "twintrack/arrays/array_view.hpp"
 #include "twintrack/arrays/element_runs.hpp"
+#include "twintrack/arrays/input_error.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 
 namespace twintrack::cuda {

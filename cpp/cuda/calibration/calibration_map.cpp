@@ -2,12 +2,12 @@
 
 #include <map>
 #include <mutex>
-#include <stdexcept>
 #include <type_traits>
 #include <utility>
 
 #include "cuda/calibration/calibration_map.hpp"
 #include "twintrack/arrays/array_view.hpp"
+#include "twintrack/arrays/input_error.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 
 namespace twintrack::cuda {
@@ -104,11 +104,7 @@ MapView<float> CalibrationMap::float_view(int device, cudaStream_t stream) {
 
 void CalibrationMap::apply(const ArrayView& score, const WritableArrayView& out, int device,
                            cudaStream_t stream) {
-  if (out.shape != score.shape)
-    throw std::invalid_argument("out has shape " + twintrack::detail::to_text(out.shape) +
-                                " but score has shape " + twintrack::detail::to_text(score.shape));
-  if (out.element != score.element)
-    throw std::invalid_argument("out and score have different dtypes");
+  twintrack::detail::check_mapped(score, out);
   if (element_count(score.shape) == 0) return;
 
   const DeviceGuard guard(device);
@@ -139,7 +135,7 @@ void CalibrationMap::apply(const ArrayView& score, const WritableArrayView& out,
       case Element::float32:
         return map_scores(tables.view<float>(state_->map, stream), task, stream);
       default:
-        throw std::invalid_argument("score must be float16, bfloat16, float32 or float64");
+        throw InputError("score", "must be float16, bfloat16, float32 or float64");
     }
   };
   // Scores that are to be overwritten are all checked before the first one is.

@@ -19,7 +19,7 @@ namespace twintrack::cuda {
 /// twintrack::CalibrationMap. Safe to use from several threads.
 class CalibrationMap {
  public:
-  /// Throws std::invalid_argument unless 0 <= x_1 < … < x_n <= 1 and 0 <= y_1 <= … <= y_n <= 1 with
+  /// Throws InputError unless 0 <= x_1 < … < x_n <= 1 and 0 <= y_1 <= … <= y_n <= 1 with
   /// n >= 1.
   CalibrationMap(std::vector<double> x, std::vector<double> y);
   ~CalibrationMap();

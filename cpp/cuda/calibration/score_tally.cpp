@@ -1,10 +1,9 @@
 #include "cuda/calibration/score_tally.hpp"
 
 #include <algorithm>
-#include <stdexcept>
-#include <string>
 
 #include "twintrack/arrays/array_view.hpp"
+#include "twintrack/arrays/input_error.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/calibration/score_grid.hpp"
 
@@ -12,7 +11,7 @@ namespace twintrack::cuda {
 
 ScoreTally::ScoreTally(std::size_t raters, int device, cudaStream_t stream)
     : raters_(raters), device_(device) {
-  if (raters == 0) throw std::invalid_argument("raters is 0; a tally needs at least one rater");
+  if (raters == 0) throw InputError("raters", "is 0; a tally needs at least one rater");
   const DeviceGuard guard(device);
   sums_ = DeviceMemory<std::uint64_t>(grid::cells * columns(), stream);
   sums_.clear(stream);
@@ -21,9 +20,7 @@ ScoreTally::ScoreTally(std::size_t raters, int device, cudaStream_t stream)
 }
 
 void ScoreTally::update(const CaseView& view, cudaStream_t stream) {
-  if (view.raters.size() != raters_)
-    throw std::invalid_argument("raters has " + std::to_string(view.raters.size()) +
-                                " masks but the tally was made for " + std::to_string(raters_));
+  require_raters(view, raters_);
   const Walk walk = case_walk(view);
   if (walk.count() == 0) return;
   const DeviceGuard guard(device_);

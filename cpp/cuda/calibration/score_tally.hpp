@@ -13,7 +13,7 @@ namespace twintrack::cuda {
 /// Sums of voxels tallied on one device, kept there: those of twintrack::ScoreTally, bit for bit.
 class ScoreTally {
  public:
-  /// Throws std::invalid_argument if `raters` is 0, OutOfDeviceMemory if the sums, 1 MB per rater
+  /// Throws InputError if `raters` is 0, OutOfDeviceMemory if the sums, 1 MB per rater
   /// and 2 MB more, do not fit. Works on `stream`, does not wait for it.
   ScoreTally(std::size_t raters, int device, cudaStream_t stream);
 
@@ -26,7 +26,7 @@ class ScoreTally {
 
   /// Adds the voxels of a case whose arrays lie on this device. Works on `stream` and waits for it,
   /// since an invalid voxel must be reported: throws InputError, as the CPU does, and then has
-  /// added none. Also throws std::invalid_argument if shapes do not fit, OutOfDeviceMemory if the
+  /// added none. Also throws it if shapes do not fit, OutOfDeviceMemory if the
   /// scratch memory, at most 64 MB on a device of 132 multiprocessors, does not.
   void update(const CaseView& view, cudaStream_t stream);
 

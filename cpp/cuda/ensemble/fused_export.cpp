@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <stdexcept>
 
 #include "cuda/calibration/calibration_map.hpp"
 #include "cuda/ensemble/fused_export.hpp"

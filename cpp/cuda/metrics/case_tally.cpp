@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <stdexcept>
-#include <string>
 
 #include "twintrack/arrays/array_view.hpp"
 

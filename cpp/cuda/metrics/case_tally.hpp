@@ -17,7 +17,7 @@ namespace twintrack::cuda {
 /// back, or an invalid voxel must be reported. If `marked` is given, it becomes the bounding box of
 /// the voxels that a rater marks, empty if there are none; the case must not have a region then.
 ///
-/// Throws InputError and std::invalid_argument as the CPU does, OutOfDeviceMemory if the scratch
+/// Throws InputError as the CPU does, OutOfDeviceMemory if the scratch
 /// memory does not fit: some kilobytes, and a byte per voxel for more than 7 raters.
 CaseSums case_sums(const CaseView& view, int bins, std::vector<MarkedExtent::Range>* marked,
                    int device, cudaStream_t stream);

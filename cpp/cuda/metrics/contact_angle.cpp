@@ -9,6 +9,7 @@
 #include "cuda/metrics/contact_angle.hpp"
 #include "twintrack/arrays/array_view.hpp"
 #include "twintrack/arrays/element_runs.hpp"
+#include "twintrack/arrays/input_error.hpp"
 
 namespace twintrack::cuda {
 

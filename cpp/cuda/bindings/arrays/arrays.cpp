@@ -1,4 +1,5 @@
 #include "cuda/bindings/arrays/device_arrays.hpp"
+#include "twintrack/arrays/input_error.hpp"
 
 namespace twintrack::cuda::bindings {
 
@@ -23,16 +24,16 @@ NamedView named_view(std::uintptr_t pointer, const std::string& dtype, Shape sha
   made.view.element = element_named(dtype, name);
   made.view.data = reinterpret_cast<const std::byte*>(pointer);
   if (shape.size() != strides.size())
-    throw std::invalid_argument(name + " has " + std::to_string(shape.size()) + " dimensions but " +
-                                std::to_string(strides.size()) + " strides");
+    throw InputError(name, "has " + std::to_string(shape.size()) + " dimensions but " +
+                               std::to_string(strides.size()) + " strides");
   // A device cannot read an element across its natural boundaries.
   const auto size = static_cast<std::int64_t>(size_of(made.view.element));
   bool aligned = static_cast<std::int64_t>(pointer % static_cast<std::uintptr_t>(size)) == 0;
   for (std::size_t axis = 0; axis < shape.size(); ++axis)
     aligned &= shape[axis] < 2 || strides[axis] % size == 0;
   if (!aligned && element_count(shape) > 0)
-    throw std::invalid_argument(name + " is not aligned to its elements of " +
-                                std::to_string(size) + " bytes; pass a contiguous copy");
+    throw InputError(name, "is not aligned to its elements of " + std::to_string(size) +
+                               " bytes; pass a contiguous copy");
   made.view.shape = std::move(shape);
   made.view.strides = std::move(strides);
   made.name = std::move(name);

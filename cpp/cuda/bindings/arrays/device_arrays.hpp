@@ -10,8 +10,10 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "bindings/arrays/case_arrays.hpp"
 #include "cuda/arrays/runtime.hpp"
 #include "twintrack/arrays/array_view.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
@@ -43,28 +45,20 @@ inline cudaStream_t stream_of(std::uintptr_t handle) {
   return reinterpret_cast<cudaStream_t>(handle);
 }
 
-/// A case whose views, the region's too, live as long as this does.
-class Case {
- public:
-  Case(const NamedView& score, const std::vector<NamedView>& raters,
-       const std::optional<NamedView>& region) {
-    require_scores(score);
-    view_.score = score.view;
-    for (const NamedView& rater : raters) view_.raters.push_back(rater.view);
-    if (region) {
-      region_ = region->view;
-      view_.region = &region_;
-    }
-  }
-  Case(const Case&) = delete;
-  Case& operator=(const Case&) = delete;
+inline std::vector<ArrayView> views_of(const std::vector<NamedView>& arrays) {
+  std::vector<ArrayView> views;
+  for (const NamedView& array : arrays) views.push_back(array.view);
+  return views;
+}
 
-  const CaseView& view() const { return view_; }
-
- private:
-  CaseView view_;
-  ArrayView region_;
-};
+inline twintrack::bindings::CaseArrays case_of(const NamedView& score,
+                                               const std::vector<NamedView>& raters,
+                                               const std::optional<NamedView>& region) {
+  require_scores(score);
+  std::optional<ArrayView> inside;
+  if (region) inside = region->view;
+  return {score.view, views_of(raters), std::move(inside)};
+}
 
 /// Frees device memory without the GIL: a release may wait for the device, and work queued there
 /// may be waiting for a host function that needs the GIL.

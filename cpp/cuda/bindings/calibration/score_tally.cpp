@@ -17,7 +17,7 @@ void register_score_tally(py::module_& module) {
           "update",
           [](ScoreTally& tally, const NamedView& score, const std::vector<NamedView>& raters,
              const std::optional<NamedView>& region, std::uintptr_t stream) {
-            const Case arrays(score, raters, region);
+            const auto arrays = case_of(score, raters, region);
             // Only the views are used from here on, and the caller holds the arrays.
             const py::gil_scoped_release release;
             tally.update(arrays.view(), stream_of(stream));

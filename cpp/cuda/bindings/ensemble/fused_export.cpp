@@ -11,12 +11,6 @@ namespace twintrack::cuda::bindings {
 
 namespace {
 
-std::vector<ArrayView> views_of(const std::vector<NamedView>& arrays) {
-  std::vector<ArrayView> views;
-  for (const NamedView& array : arrays) views.push_back(array.view);
-  return views;
-}
-
 // Rules and grids as the tuples of what _core's classes of these names are made from.
 using RuleItems = std::tuple<std::vector<std::int64_t>, bool, bool, bool>;
 using GridItems = std::tuple<std::array<int, 3>, std::array<bool, 3>, bool, bool>;

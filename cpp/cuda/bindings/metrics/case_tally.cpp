@@ -11,7 +11,7 @@ void register_case_tally(py::module_& module) {
       [](const NamedView& score, const std::vector<NamedView>& raters,
          const std::optional<NamedView>& region, int bins, bool find_marked, int device,
          std::uintptr_t stream) {
-        const Case arrays(score, raters, region);
+        const auto arrays = case_of(score, raters, region);
         std::vector<MarkedExtent::Range> marked;
         const std::vector<std::uint64_t> sums = [&] {
           const py::gil_scoped_release release;  // the caller holds all arrays

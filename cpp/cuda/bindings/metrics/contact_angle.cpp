@@ -10,7 +10,7 @@ void register_contact_angle(py::module_& module) {
       [](const NamedView& score, const std::vector<NamedView>& raters, const NamedView& vessels,
          std::vector<std::int64_t> labels, std::vector<double> thresholds, int device,
          std::uintptr_t stream) {
-        const Case arrays(score, raters, std::nullopt);
+        const auto arrays = case_of(score, raters, std::nullopt);
         const auto label_count = static_cast<py::ssize_t>(labels.size());
         const auto masks = static_cast<py::ssize_t>(raters.size() + thresholds.size());
         const ContactInput input{arrays.view(), vessels.view, std::move(labels),

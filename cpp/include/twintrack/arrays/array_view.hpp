@@ -5,11 +5,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "twintrack/arrays/element.hpp"
+#include "twintrack/arrays/input_error.hpp"
 
 namespace twintrack {
 
@@ -48,9 +48,8 @@ class Walk {
   /// `arrays` all have `shape`; the first one decides the order.
   Walk(const Shape& shape, const std::vector<const ArrayView*>& arrays) : shape_(shape) {
     if (shape.size() > static_cast<std::size_t>(max_dimensions))
-      throw std::invalid_argument("arrays of " + std::to_string(shape.size()) +
-                                  " dimensions; at most " + std::to_string(max_dimensions) +
-                                  " are supported");
+      throw InputError("", "arrays of " + std::to_string(shape.size()) + " dimensions; at most " +
+                               std::to_string(max_dimensions) + " are supported");
     count_ = element_count(shape);
     std::vector<Axis> axes;
     for (std::size_t axis = 0; axis < shape.size(); ++axis) {

@@ -8,11 +8,11 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <stdexcept>
 #include <string>
 #include <utility>
 
 #include "twintrack/arrays/config.hpp"
+#include "twintrack/arrays/input_error.hpp"
 
 namespace twintrack {
 
@@ -28,11 +28,11 @@ inline int& thread_limit() {
 
 /// Lets parallel loops that this thread begins use at most `threads` threads, whatever OpenMP's own
 /// number is; that one stays as it is, for it is every library's. 0 lifts the limit. Returns the
-/// limit before, or 0. Throws std::invalid_argument if `threads` is negative.
+/// limit before, or 0. Throws InputError if `threads` is negative.
 inline int set_thread_limit(int threads) {
   if (threads < 0)
-    throw std::invalid_argument("threads is " + std::to_string(threads) +
-                                "; it must be at least 1, or 0 for no limit");
+    throw InputError(
+        "threads", "is " + std::to_string(threads) + "; it must be at least 1, or 0 for no limit");
   return std::exchange(detail::thread_limit(), threads);
 }
 

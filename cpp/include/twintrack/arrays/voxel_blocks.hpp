@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -64,7 +63,7 @@ TWINTRACK_INLINE bool labels_valid(const std::uint8_t* label, int n) {
 }
 
 /// The arrays of a case in the order in which they are walked: score, raters, region. Throws
-/// std::invalid_argument if their shapes differ.
+/// InputError if their shapes differ.
 inline std::vector<const ArrayView*> case_arrays(const CaseView& view) {
   std::vector<const ArrayView*> all{&view.score};
   const auto add = [&](const ArrayView& array, const std::string& name) {
@@ -84,6 +83,13 @@ inline Walk case_walk(const CaseView& view) {
   return Walk(view.score.shape, case_arrays(view));
 }
 
+/// Throws InputError unless the case has as many raters as a tally was made for.
+inline void require_raters(const CaseView& view, std::size_t raters) {
+  if (view.raters.size() != raters)
+    throw InputError("raters", "has " + std::to_string(view.raters.size()) +
+                                   " masks but the tally was made for " + std::to_string(raters));
+}
+
 /// Throws InputError unless the score at this index is in [0, 1].
 inline void require_score(double score, const Shape& voxel) {
   if (!(score >= 0 && score <= 1))
@@ -99,7 +105,7 @@ inline void require_label(double label, std::size_t k, const Shape& voxel) {
 template <class Real>
 class VoxelBlocks {
  public:
-  /// Throws std::invalid_argument if shapes or types do not fit together.
+  /// Throws InputError if shapes or types do not fit together.
   explicit VoxelBlocks(const CaseView& view)
       : view_(view),
         raters_(view.raters.size()),

@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <mutex>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -24,9 +23,21 @@
 
 namespace twintrack {
 
+namespace detail {
+
+/// Throws InputError unless the map of `score` can be written to `out`.
+inline void check_mapped(const ArrayView& score, const WritableArrayView& out) {
+  if (out.shape != score.shape)
+    throw InputError(
+        "out", "has shape " + to_text(out.shape) + " but score has shape " + to_text(score.shape));
+  if (out.element != score.element) throw InputError("out", "and score have different dtypes");
+}
+
+}  // namespace detail
+
 class CalibrationMap {
  public:
-  /// Throws std::invalid_argument unless 0 <= x_1 < … < x_n <= 1 and 0 <= y_1 <= … <= y_n <= 1 with
+  /// Throws InputError unless 0 <= x_1 < … < x_n <= 1 and 0 <= y_1 <= … <= y_n <= 1 with
   /// n >= 1.
   CalibrationMap(std::vector<double> x, std::vector<double> y)
       : x_((check(x, y), std::move(x))), y_(std::move(y)), slope_(x_.size(), 0.0) {
@@ -80,19 +91,19 @@ class CalibrationMap {
 
  private:
   static void check(const std::vector<double>& x, const std::vector<double>& y) {
-    const auto fail = [](const std::string& what) { throw std::invalid_argument(what); };
-    if (x.empty()) fail("the map has no knots");
+    if (x.empty()) throw InputError("", "the map has no knots");
     if (x.size() != y.size())
-      fail("the map has " + std::to_string(x.size()) + " x values but " + std::to_string(y.size()) +
-           " y values");
+      throw InputError("", "the map has " + std::to_string(x.size()) + " x values but " +
+                               std::to_string(y.size()) + " y values");
     for (std::size_t i = 0; i < x.size(); ++i) {
-      const std::string at = "[" + std::to_string(i) + "] is ";
-      if (!(x[i] >= 0 && x[i] <= 1)) fail("x" + at + detail::number_text(x[i]) + ", not in [0, 1]");
-      if (!(y[i] >= 0 && y[i] <= 1)) fail("y" + at + detail::number_text(y[i]) + ", not in [0, 1]");
-      if (i > 0 && !(x[i] > x[i - 1]))
-        fail("x" + at + detail::number_text(x[i]) + ", not above the knot before it");
-      if (i > 0 && !(y[i] >= y[i - 1]))
-        fail("y" + at + detail::number_text(y[i]) + ", below the knot before it");
+      const auto refuse = [i](const char* axis, double value, const char* wrong) {
+        throw InputError(axis + ("[" + std::to_string(i) + "]"),
+                         "is " + detail::number_text(value) + wrong);
+      };
+      if (!(x[i] >= 0 && x[i] <= 1)) refuse("x", x[i], ", not in [0, 1]");
+      if (!(y[i] >= 0 && y[i] <= 1)) refuse("y", y[i], ", not in [0, 1]");
+      if (i > 0 && !(x[i] > x[i - 1])) refuse("x", x[i], ", not above the knot before it");
+      if (i > 0 && !(y[i] >= y[i - 1])) refuse("y", y[i], ", below the knot before it");
     }
   }
 

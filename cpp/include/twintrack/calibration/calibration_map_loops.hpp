@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <stdexcept>
 #include <type_traits>
 #include <vector>
 
@@ -15,6 +14,7 @@
 #include "twintrack/arrays/config.hpp"
 #include "twintrack/arrays/element.hpp"
 #include "twintrack/arrays/element_runs.hpp"
+#include "twintrack/arrays/input_error.hpp"
 #include "twintrack/arrays/instruction_set.hpp"
 #include "twintrack/arrays/parallel.hpp"
 #include "twintrack/arrays/streaming.hpp"
@@ -178,11 +178,7 @@ void apply_map(const typename BlockMapper<T>::Map& map, const ArrayView& score,
 
 TWINTRACK_ENTRY void CalibrationMap::apply(const ArrayView& score, const WritableArrayView& out,
                                            int threads) const {
-  if (out.shape != score.shape)
-    throw std::invalid_argument("out has shape " + detail::to_text(out.shape) +
-                                " but score has shape " + detail::to_text(score.shape));
-  if (out.element != score.element)
-    throw std::invalid_argument("out and score have different dtypes");
+  detail::check_mapped(score, out);
   switch (score.element) {
     case Element::float16:
     case Element::bfloat16:
@@ -192,7 +188,7 @@ TWINTRACK_ENTRY void CalibrationMap::apply(const ArrayView& score, const Writabl
     case Element::float64:
       return detail::apply_map<double>(view<double>(), score, out, threads);
     default:
-      throw std::invalid_argument("score must be float16, bfloat16, float32 or float64");
+      throw InputError("score", "must be float16, bfloat16, float32 or float64");
   }
 }
 

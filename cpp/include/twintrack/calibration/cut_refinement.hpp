@@ -19,6 +19,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "twintrack/arrays/input_error.hpp"
 #include "twintrack/arrays/parallel.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/calibration/equal_mass.hpp"
@@ -34,7 +35,7 @@ class CutRefinement {
 
   /// Starts from the rows of the finished tally of all voxels.
   CutRefinement(const TallyRows& tally, std::uint64_t bins) : raters_(tally.raters()), bins_(bins) {
-    if (bins == 0) throw std::invalid_argument("bins is 0; at least one bin is needed");
+    if (bins == 0) throw InputError("bins", "is 0; at least one bin is needed");
     for (std::size_t row = 0; row < tally.rows; ++row) {
       if (tally.count(row) == 0) continue;
       const std::uint64_t* sums = tally.row(row);

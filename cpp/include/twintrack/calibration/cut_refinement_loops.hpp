@@ -5,8 +5,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
-#include <string>
 
 #include "twintrack/arrays/config.hpp"
 #include "twintrack/arrays/instruction_set.hpp"
@@ -84,9 +82,7 @@ void CutRefinement::count(const VoxelBlocks<Real>& blocks, int threads) {
 }
 
 TWINTRACK_ENTRY void CutRefinement::update(const CaseView& view, int threads) {
-  if (view.raters.size() != raters_)
-    throw std::invalid_argument("raters has " + std::to_string(view.raters.size()) +
-                                " masks but the tally was made for " + std::to_string(raters_));
+  require_raters(view, raters_);
   visit_real(view.score.element,
              [&](auto real) { count(VoxelBlocks<decltype(real)>(view), threads); });
 }

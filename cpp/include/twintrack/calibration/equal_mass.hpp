@@ -8,10 +8,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
+#include "twintrack/arrays/input_error.hpp"
 #include "twintrack/calibration/score_grid.hpp"
 #include "twintrack/calibration/tally_rows.hpp"
 
@@ -74,12 +73,12 @@ inline double mean_score(const TallyRows& tally, std::size_t first, std::size_t 
 }  // namespace detail
 
 /// At most `bins` bins of equal mass. Rows without voxels are passed over. Throws
-/// std::invalid_argument if there are no voxels or `bins` is 0.
+/// InputError if there are no voxels or `bins` is 0.
 inline EqualMassBins equal_mass_bins(const TallyRows& tally, std::uint64_t bins) {
-  if (bins == 0) throw std::invalid_argument("bins is 0; at least one bin is needed");
+  if (bins == 0) throw InputError("bins", "is 0; at least one bin is needed");
   std::uint64_t voxels = 0;
   for (std::size_t row = 0; row < tally.rows; ++row) voxels += tally.count(row);
-  if (voxels == 0) throw std::invalid_argument("there are no voxels to bin: the region is empty");
+  if (voxels == 0) throw InputError("", "there are no voxels to bin: the region is empty");
 
   std::vector<std::size_t> starts;
   std::uint64_t before = 0;

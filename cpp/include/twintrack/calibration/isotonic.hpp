@@ -7,15 +7,16 @@
 
 #include <cmath>
 #include <cstddef>
-#include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "twintrack/arrays/input_error.hpp"
 
 namespace twintrack {
 
 /// Writes the fit of `n` values with weights `weights` (all 1 if null) to `fitted`, which may be
 /// `values` itself. A value of weight 0 has no say: it takes the fit of the weighted value before
-/// it, or after it at the start. Throws std::invalid_argument for values that are not finite,
+/// it, or after it at the start. Throws InputError for values that are not finite,
 /// weights that are negative or not finite, and weights that are all 0.
 inline void isotonic(const double* values, const double* weights, std::size_t n, double* fitted) {
   struct Block {
@@ -28,12 +29,12 @@ inline void isotonic(const double* values, const double* weights, std::size_t n,
   for (std::size_t i = 0; i < n; ++i) {
     const double weight = weights == nullptr ? 1.0 : weights[i];
     if (!std::isfinite(values[i]))
-      throw std::invalid_argument("values[" + std::to_string(i) + "] is " +
-                                  std::to_string(values[i]) + "; values must be finite");
+      throw InputError("values[" + std::to_string(i) + "]",
+                       "is " + std::to_string(values[i]) + "; values must be finite");
     if (!std::isfinite(weight) || weight < 0)
-      throw std::invalid_argument("weights[" + std::to_string(i) + "] is " +
-                                  std::to_string(weight) +
-                                  "; weights must be finite and not negative");
+      throw InputError(
+          "weights[" + std::to_string(i) + "]",
+          "is " + std::to_string(weight) + "; weights must be finite and not negative");
     if (weight == 0) {
       if (!blocks.empty()) blocks.back().end = i + 1;
       continue;
@@ -43,15 +44,15 @@ inline void isotonic(const double* values, const double* weights, std::size_t n,
       block.sum += blocks.back().sum;
       block.weight += blocks.back().weight;
       if (!std::isfinite(block.sum))
-        throw std::invalid_argument("values up to values[" + std::to_string(i) +
-                                    "], times their weights, add up to more than float64 holds");
+        throw InputError("values", "up to values[" + std::to_string(i) +
+                                       "], times their weights, add up to more than float64 holds");
       // Equal means stay as they are: pooling a plateau must not round it.
       if (blocks.back().mean != block.mean) block.mean = block.sum / block.weight;
       blocks.pop_back();
     }
     blocks.push_back(block);
   }
-  if (n > 0 && blocks.empty()) throw std::invalid_argument("weights are all 0");
+  if (n > 0 && blocks.empty()) throw InputError("weights", "are all 0");
   std::size_t i = 0;
   for (const Block& block : blocks)
     for (; i < block.end; ++i) fitted[i] = block.mean;

@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "twintrack/arrays/input_error.hpp"
 #include "twintrack/calibration/calibration_map.hpp"
 #include "twintrack/calibration/equal_mass.hpp"
 #include "twintrack/calibration/isotonic.hpp"
@@ -21,12 +21,12 @@ namespace twintrack {
 /// rater; the average of one map per rater.
 enum class Target { mhr, single, hard };
 
-/// Throws std::invalid_argument if there is no target of that name.
+/// Throws InputError if there is no target of that name.
 inline Target target_named(const std::string& name) {
   if (name == "mhr") return Target::mhr;
   if (name == "single") return Target::single;
   if (name == "hard") return Target::hard;
-  throw std::invalid_argument("target is '" + name + "'; it must be mhr, single or hard");
+  throw InputError("target", "is '" + name + "'; it must be mhr, single or hard");
 }
 
 /// The isotonic fit of each bin; `raters` votes a bin. Of Target::mhr to the mean over raters
@@ -94,13 +94,13 @@ struct Knots {
 };
 
 /// The knots through (mean score, fitted value) of each bin; bins whose mean scores do not rise are
-/// one bin. `rater` is the one that Target::single follows, 0-based. Throws std::invalid_argument
+/// one bin. `rater` is the one that Target::single follows, 0-based. Throws InputError
 /// if there is no such rater.
 inline Knots fitted_knots(const EqualMassBins& bins, std::size_t raters, Target target,
                           std::size_t rater = 0) {
   if (rater >= raters)
-    throw std::invalid_argument("rater is " + std::to_string(rater) + " but there are " +
-                                std::to_string(raters) + " raters, counted from 0");
+    throw InputError("rater", "is " + std::to_string(rater) + " but there are " +
+                                  std::to_string(raters) + " raters, counted from 0");
   EqualMassBins rising = detail::with_rising_means(bins, raters);
   const std::vector<double> fit = fitted_values(rising, raters, target, rater);
   Knots all{std::move(rising.mean_score), {}};
@@ -119,7 +119,7 @@ inline Knots fitted_knots(const EqualMassBins& bins, std::size_t raters, Target 
   return needed;
 }
 
-/// The map fitted to a tally with at most `bins` equal-mass bins. Throws std::invalid_argument if
+/// The map fitted to a tally with at most `bins` equal-mass bins. Throws InputError if
 /// the tally holds no voxels, `bins` is 0, or there is no such rater.
 inline CalibrationMap fit_map(const ScoreTally& tally, std::uint64_t bins = 250,
                               Target target = Target::mhr, std::size_t rater = 0) {

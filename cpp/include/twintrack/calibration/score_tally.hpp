@@ -17,10 +17,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "twintrack/arrays/input_error.hpp"
 #include "twintrack/arrays/parallel.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/calibration/score_counter.hpp"
@@ -33,7 +33,7 @@ class ScoreTally {
  public:
   explicit ScoreTally(std::size_t raters)
       : raters_(raters), sums_(grid::cells * (raters + TallyColumns::first_vote)) {
-    if (raters == 0) throw std::invalid_argument("raters is 0; a tally needs at least one rater");
+    if (raters == 0) throw InputError("raters", "is 0; a tally needs at least one rater");
   }
 
   ScoreTally(ScoreTally&&) = default;
@@ -46,14 +46,14 @@ class ScoreTally {
   const std::vector<std::uint64_t>& sums() const { return sums_; }
   std::vector<std::uint64_t>& sums() { return sums_; }
 
-  /// Adds the voxels of a case. Either all of them are added or, when InputError or
-  /// std::invalid_argument is thrown, none.
+  /// Adds the voxels of a case. Either all of them are added or, when InputError is
+  /// thrown, none.
   void update(const CaseView& view, int threads = max_threads());
 
   ScoreTally& operator+=(const ScoreTally& other) {
     if (other.raters_ != raters_)
-      throw std::invalid_argument("cannot add a tally of " + std::to_string(other.raters_) +
-                                  " raters to one of " + std::to_string(raters_));
+      throw InputError("", "cannot add a tally of " + std::to_string(other.raters_) +
+                               " raters to one of " + std::to_string(raters_));
     for (std::size_t i = 0; i < sums_.size(); ++i) sums_[i] += other.sums_[i];
     return *this;
   }

@@ -6,8 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 #include "twintrack/arrays/config.hpp"
@@ -105,9 +103,7 @@ void count_scores(const VoxelBlocks<Real>& blocks, std::size_t columns, int thre
 }  // namespace detail
 
 TWINTRACK_ENTRY void ScoreTally::update(const CaseView& view, int threads) {
-  if (view.raters.size() != raters_)
-    throw std::invalid_argument("raters has " + std::to_string(view.raters.size()) +
-                                " masks but the tally was made for " + std::to_string(raters_));
+  require_raters(view, raters_);
   try {
     visit_real(view.score.element, [&](auto real) {
       detail::count_scores(VoxelBlocks<decltype(real)>(view), columns(), threads, counters_);

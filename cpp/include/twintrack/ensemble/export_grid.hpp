@@ -5,12 +5,12 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "twintrack/arrays/array_view.hpp"
 #include "twintrack/arrays/element.hpp"
+#include "twintrack/arrays/input_error.hpp"
 #include "twintrack/ensemble/members.hpp"
 #include "twintrack/ensemble/merge.hpp"
 #include "twintrack/ensemble/merged_scores.hpp"
@@ -52,22 +52,22 @@ inline double tie_margin(const std::array<AxisTaps, 3>& taps) {
   return places <= 53 - 24 - 17 ? 0.0 : 0x1p-32;
 }
 
-/// The rule, checked against the arrays of an export. Throws std::invalid_argument.
+/// The rule, checked against the arrays of an export. Throws InputError.
 inline Merge export_merge(const std::vector<ArrayView>& members,
                           const std::vector<ExportGrid>& grids, const MergeRule& rule,
                           const WritableArrayView& out) {
   check_members(members, 3);
   check_out(out);
   if (grids.size() != members.size())
-    throw std::invalid_argument("there are " + std::to_string(members.size()) + " members but " +
-                                std::to_string(grids.size()) + " grids");
+    throw InputError("", "there are " + std::to_string(members.size()) + " members but " +
+                             std::to_string(grids.size()) + " grids");
   if (out.shape.size() != 3)
-    throw std::invalid_argument("out has shape " + to_text(out.shape) + "; it must be a volume");
+    throw InputError("out", "has shape " + to_text(out.shape) + "; it must be a volume");
   for (const ExportGrid& grid : grids) {
     std::array<int, 3> sorted = grid.axes;
     std::sort(sorted.begin(), sorted.end());
     if (sorted != std::array<int, 3>{0, 1, 2})
-      throw std::invalid_argument("axes must be an order of 0, 1 and 2");
+      throw InputError("axes", "must be an order of 0, 1 and 2");
   }
   return Merge(rule, members[0].shape[0]);
 }
@@ -90,7 +90,7 @@ inline ExportSource export_source(const ArrayView& member, const ExportGrid& gri
   return made;
 }
 
-/// The members of an export that `export_merge` has checked. Throws std::invalid_argument if logits
+/// The members of an export that `export_merge` has checked. Throws InputError if logits
 /// are to be averaged that lie on different grids.
 inline std::vector<ExportSource> export_sources(const std::vector<ArrayView>& members,
                                                 const std::vector<ExportGrid>& grids,
@@ -104,8 +104,8 @@ inline std::vector<ExportSource> export_sources(const std::vector<ArrayView>& me
       if (sources[k].extent != sources[0].extent ||
           grids[k].interpolation != grids[0].interpolation ||
           grids[k].coordinates != grids[0].coordinates)
-        throw std::invalid_argument("the mean of logits needs members on one grid, but " +
-                                    member_name(k) + " is on another than members[0]");
+        throw InputError("", "the mean of logits needs members on one grid, but " + member_name(k) +
+                                 " is on another than members[0]");
   return sources;
 }
 

@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -20,7 +19,7 @@ inline std::string member_name(std::size_t member) {
 
 // Throws unless every member is (channels, spatial axes …) of one of the float types.
 inline void check_members(const std::vector<ArrayView>& members, std::size_t spatial_axes) {
-  if (members.empty()) throw std::invalid_argument("members is empty");
+  if (members.empty()) throw InputError("members", "is empty");
   for (std::size_t k = 0; k < members.size(); ++k) {
     const ArrayView& member = members[k];
     switch (member.element) {
@@ -30,19 +29,18 @@ inline void check_members(const std::vector<ArrayView>& members, std::size_t spa
       case Element::float64:
         break;
       default:
-        throw std::invalid_argument(member_name(k) +
-                                    " must be float16, bfloat16, float32 or float64");
+        throw InputError(member_name(k), "must be float16, bfloat16, float32 or float64");
     }
     if (member.shape.size() != 1 + spatial_axes)
-      throw std::invalid_argument(member_name(k) + " has shape " + to_text(member.shape) +
-                                  "; expected channels and " + std::to_string(spatial_axes) +
-                                  " spatial axes");
+      throw InputError(member_name(k), "has shape " + to_text(member.shape) +
+                                           "; expected channels and " +
+                                           std::to_string(spatial_axes) + " spatial axes");
     if (member.shape[0] != members[0].shape[0])
-      throw std::invalid_argument(member_name(k) + " has " + std::to_string(member.shape[0]) +
-                                  " channels but members[0] has " +
-                                  std::to_string(members[0].shape[0]));
+      throw InputError(member_name(k), "has " + std::to_string(member.shape[0]) +
+                                           " channels but members[0] has " +
+                                           std::to_string(members[0].shape[0]));
     if (member.element != members[0].element)
-      throw std::invalid_argument(member_name(k) + " and members[0] have different dtypes");
+      throw InputError(member_name(k), "and members[0] have different dtypes");
   }
 }
 

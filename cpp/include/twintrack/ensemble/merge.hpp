@@ -20,12 +20,12 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "twintrack/arrays/config.hpp"
 #include "twintrack/arrays/element.hpp"
+#include "twintrack/arrays/input_error.hpp"
 
 namespace twintrack {
 
@@ -65,14 +65,14 @@ TWINTRACK_HD float at_most_one(float p) {
 class Merge {
  public:
   Merge(const MergeRule& rule, std::int64_t channels) : rule_(rule) {
-    const auto fail = [](const std::string& what) { throw std::invalid_argument(what); };
-    if (rule.tumour.empty()) fail("tumour names no channel");
+    if (rule.tumour.empty()) throw InputError("tumour", "names no channel");
     for (const std::int64_t channel : rule.tumour)
       if (channel < 0 || channel >= channels)
-        fail("tumour has channel " + std::to_string(channel) + " but members have " +
-             std::to_string(channels) + " channels, 0 to " + std::to_string(channels - 1));
+        throw InputError("tumour", "has channel " + std::to_string(channel) + " but members have " +
+                                       std::to_string(channels) + " channels, 0 to " +
+                                       std::to_string(channels - 1));
     if (rule.mean_of_logits && !rule.logits)
-      fail("the mean of logits cannot be had from probabilities");
+      throw InputError("", "the mean of logits cannot be had from probabilities");
     for (std::int64_t channel = 0; channel < channels; ++channel) {
       const bool tumour =
           std::find(rule.tumour.begin(), rule.tumour.end(), channel) != rule.tumour.end();
@@ -81,7 +81,8 @@ class Merge {
       tumour_.push_back(tumour ? 1 : 0);
     }
     if (softmax() && channels == 1)
-      fail("members have one channel; a softmax needs two, or the channel is a region");
+      throw InputError("members",
+                       "have one channel; a softmax needs two, or the channel is a region");
   }
 
   const MergeRule& rule() const { return rule_; }

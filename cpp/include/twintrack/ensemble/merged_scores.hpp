@@ -4,10 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <stdexcept>
 
 #include "twintrack/arrays/array_view.hpp"
 #include "twintrack/arrays/element.hpp"
+#include "twintrack/arrays/input_error.hpp"
 #include "twintrack/calibration/calibration_map.hpp"
 #include "twintrack/calibration/map_block.hpp"
 #include "twintrack/calibration/map_rule.hpp"
@@ -17,7 +17,7 @@ namespace twintrack::detail {
 inline void check_out(const WritableArrayView& out) {
   if (out.element != Element::float32 && out.element != Element::float16 &&
       out.element != Element::bfloat16)
-    throw std::invalid_argument("out must be float32, float16 or bfloat16");
+    throw InputError("out", "must be float32, float16 or bfloat16");
 }
 
 /// The map to apply to scores, or none. Made once, before any loop: a map makes its table then.

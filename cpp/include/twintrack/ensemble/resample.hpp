@@ -14,11 +14,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "twintrack/arrays/config.hpp"
+#include "twintrack/arrays/input_error.hpp"
 
 namespace twintrack {
 
@@ -129,13 +129,13 @@ inline int weight_places(const AxisTaps& taps) {
   return places;
 }
 
-/// Throws std::invalid_argument if an axis is empty or has 2^24 voxels or more.
+/// Throws InputError if an axis is empty or has 2^24 voxels or more.
 inline AxisTaps axis_taps(Interpolation interpolation, Coordinates coordinates, std::int64_t input,
                           std::int64_t output) {
   constexpr std::int64_t limit = std::int64_t{1} << 24;
   if (input <= 0 || output <= 0 || input >= limit || output >= limit)
-    throw std::invalid_argument("cannot resample an axis of " + std::to_string(input) +
-                                " voxels to " + std::to_string(output));
+    throw InputError("", "cannot resample an axis of " + std::to_string(input) + " voxels to " +
+                             std::to_string(output));
   return coordinates == Coordinates::float64
              ? detail::axis_taps<double>(interpolation, input, output)
              : detail::axis_taps<float>(interpolation, input, output);

@@ -21,10 +21,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "twintrack/arrays/input_error.hpp"
 #include "twintrack/arrays/parallel.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/metrics/case_sums.hpp"
@@ -54,17 +54,17 @@ class CaseTally {
   const CaseSums& sums() const { return sums_; }
   CaseSums& sums() { return sums_; }
 
-  /// Adds the voxels of a case. Either all of them are added or, when InputError or
-  /// std::invalid_argument is thrown, none. If `overview` is given, it is filled in; the case must
+  /// Adds the voxels of a case. Either all of them are added or, when InputError is
+  /// thrown, none. If `overview` is given, it is filled in; the case must
   /// not have a region then.
   void update(const CaseView& view, CaseOverview* overview = nullptr, int threads = max_threads());
 
   CaseTally& operator+=(const CaseTally& other) {
     if (other.raters() != raters() || other.bins_ != bins_)
-      throw std::invalid_argument("cannot add a tally of " + std::to_string(other.raters()) +
-                                  " raters and " + std::to_string(other.bins_) +
-                                  " bins to one of " + std::to_string(raters()) + " raters and " +
-                                  std::to_string(bins_) + " bins");
+      throw InputError("", "cannot add a tally of " + std::to_string(other.raters()) +
+                               " raters and " + std::to_string(other.bins_) + " bins to one of " +
+                               std::to_string(raters()) + " raters and " + std::to_string(bins_) +
+                               " bins");
     sums_ += other.sums_;
     return *this;
   }
@@ -72,8 +72,8 @@ class CaseTally {
  private:
   static std::size_t checked(std::size_t raters) {
     if (raters < 1 || raters > most_raters)
-      throw std::invalid_argument("raters is " + std::to_string(raters) + "; it must be 1 to " +
-                                  std::to_string(most_raters));
+      throw InputError("raters", "is " + std::to_string(raters) + "; it must be 1 to " +
+                                     std::to_string(most_raters));
     return raters;
   }
 

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
-#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -332,9 +331,7 @@ CaseSums count_case(const CaseView& view, std::size_t bins, CaseOverview* overvi
 }  // namespace detail
 
 TWINTRACK_ENTRY void CaseTally::update(const CaseView& view, CaseOverview* overview, int threads) {
-  if (view.raters.size() != raters())
-    throw std::invalid_argument("raters has " + std::to_string(view.raters.size()) +
-                                " masks but the tally was made for " + std::to_string(raters()));
+  require_raters(view, raters());
   if (overview != nullptr && view.region != nullptr)
     throw std::invalid_argument("the overview of a case with a region is not defined");
   sums_ += visit_real(view.score.element, [&](auto real) {

@@ -13,11 +13,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "twintrack/arrays/array_view.hpp"
+#include "twintrack/arrays/input_error.hpp"
 #include "twintrack/arrays/parallel.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/metrics/contact_rule.hpp"
@@ -61,26 +61,27 @@ inline void summarise(const ContactSums& sums, const VolumeOrder& order, std::si
       }
 }
 
-/// Throws std::invalid_argument unless the arrays fit together and do not exceed capacity; whether
+/// Throws InputError unless the arrays fit together and do not exceed capacity; whether
 /// raters fit the score is not looked at.
 inline void check_contacts(const ContactInput& input) {
   const Shape& shape = input.vessels.shape;
   if (shape.size() != 3)
-    throw std::invalid_argument("vessels has shape " + to_text(shape) +
-                                "; contact angles need three dimensions");
+    throw InputError("vessels",
+                     "has shape " + to_text(shape) + "; contact angles need three dimensions");
   if (input.view.score.shape != shape)
-    throw std::invalid_argument("vessels has shape " + to_text(shape) + " but score has shape " +
-                                to_text(input.view.score.shape));
+    throw InputError("vessels", "has shape " + to_text(shape) + " but score has shape " +
+                                    to_text(input.view.score.shape));
   for (std::size_t axis = 0; axis < 3; ++axis)
     if (shape[axis] * shape[(axis + 1) % 3] >= std::int64_t{1} << 30)
-      throw std::invalid_argument("vessels has shape " + to_text(shape) +
-                                  "; a slice must have less than 2^30 pixels");
+      throw InputError("vessels",
+                       "has shape " + to_text(shape) + "; a slice must have less than 2^30 pixels");
   const std::size_t masks = input.view.raters.size() + input.thresholds.size();
-  if (input.view.raters.empty()) throw std::invalid_argument("raters is empty");
+  if (input.view.raters.empty()) throw InputError("raters", "is empty");
   if (masks > max_masks)
-    throw std::invalid_argument(
-        "raters has " + std::to_string(input.view.raters.size()) + " masks; at most " +
-        std::to_string(max_masks - input.thresholds.size()) + " can be measured at once");
+    throw InputError("raters", "has " + std::to_string(input.view.raters.size()) +
+                                   " masks; at most " +
+                                   std::to_string(max_masks - input.thresholds.size()) +
+                                   " can be measured at once");
 }
 
 }  // namespace detail
@@ -89,9 +90,9 @@ inline void check_contacts(const ContactInput& input) {
 /// vessels only. The result does not depend on the number of threads or on how arrays lie in
 /// memory.
 ///
-/// Throws InputError for values that break the rules of the input and std::invalid_argument for
-/// arrays that do not fit together or exceed capacity: 64 masks, 255 labels, slices of less than
-/// 2^30 pixels (a slice's contacts are counted in 32 bits and are at most four per pixel).
+/// Throws InputError for values that break the rules of the input and for arrays that do not fit
+/// together or exceed capacity: 64 masks, 255 labels, slices of less than 2^30 pixels (a slice's
+/// contacts are counted in 32 bits and are at most four per pixel).
 ContactAngles contact_angles(const ContactInput& input, int threads = max_threads());
 
 }  // namespace twintrack

@@ -8,12 +8,12 @@
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "twintrack/arrays/config.hpp"
 #include "twintrack/arrays/element.hpp"
+#include "twintrack/arrays/input_error.hpp"
 
 namespace twintrack {
 
@@ -23,8 +23,8 @@ class UniformBins {
 
   explicit UniformBins(int bins) : count_(bins) {
     if (bins < 1 || bins > most)
-      throw std::invalid_argument("bins is " + std::to_string(bins) + "; it must be 1 to " +
-                                  std::to_string(most));
+      throw InputError("bins",
+                       "is " + std::to_string(bins) + "; it must be 1 to " + std::to_string(most));
     real_count_ = static_cast<float>(bins);
     half_ = (bins + 1) / 2;
     step_ = 1.0f / real_count_;

@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -14,6 +13,7 @@
 
 #include "twintrack/arrays/config.hpp"
 #include "twintrack/arrays/element.hpp"
+#include "twintrack/arrays/input_error.hpp"
 
 namespace twintrack {
 
@@ -45,18 +45,17 @@ class VesselLabels {
  public:
   static constexpr std::size_t max_labels = 255;
 
-  /// Throws std::invalid_argument for more than `max_labels`, labels below 1 and repeated ones.
+  /// Throws InputError for more than `max_labels`, labels below 1 and repeated ones.
   explicit VesselLabels(std::vector<std::int64_t> labels) : labels_(std::move(labels)) {
     if (labels_.size() > max_labels)
-      throw std::invalid_argument("labels has " + std::to_string(labels_.size()) +
-                                  " entries; at most " + std::to_string(max_labels) +
-                                  " can be measured at once");
+      throw InputError("labels", "has " + std::to_string(labels_.size()) + " entries; at most " +
+                                     std::to_string(max_labels) + " can be measured at once");
     for (auto label = labels_.begin(); label != labels_.end(); ++label) {
       if (*label < 1)
-        throw std::invalid_argument("labels has " + std::to_string(*label) +
-                                    "; a vessel's label must be 1 or more, 0 is background");
+        throw InputError("labels", "has " + std::to_string(*label) +
+                                       "; a vessel's label must be 1 or more, 0 is background");
       if (std::find(labels_.begin(), label, *label) != label)
-        throw std::invalid_argument("labels has " + std::to_string(*label) + " twice");
+        throw InputError("labels", "has " + std::to_string(*label) + " twice");
     }
   }
 

@@ -11,6 +11,7 @@
 #include "twintrack/arrays/config.hpp"
 #include "twintrack/arrays/element.hpp"
 #include "twintrack/arrays/element_runs.hpp"
+#include "twintrack/arrays/input_error.hpp"
 #include "twintrack/arrays/instruction_set.hpp"
 #include "twintrack/arrays/parallel.hpp"
 #include "twintrack/metrics/vessel_rows.hpp"
