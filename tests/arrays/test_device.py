@@ -318,7 +318,7 @@ def test_out_must_fit(library):
     put = library.put(score)
     for out in (np.zeros((2, 3), np.float32), np.zeros(score.shape, np.float64)):
         expected = outcome(lambda out=out: a_map()(score, out=out))
-        assert expected[0] is ValueError
+        assert expected[0] is tt.InputError
         assert outcome(lambda out=out: a_map()(put, out=library.put(out))) == expected
 
 

@@ -1,6 +1,6 @@
 // The calibrator file: the knots of a map and where they come from, one JSON object.
 //
-// The format is described in python/twintrack/calibrator_file.py, which writes it. The file is read
+// The format is described in python/twintrack/calibration/calibrator_file.py, which writes it. The file is read
 // strictly, and refused for the same reasons as there.
 #pragma once
 
