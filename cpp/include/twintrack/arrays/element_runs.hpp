@@ -66,6 +66,18 @@ TWINTRACK_INLINE void for_each_packed(std::size_t size, const std::byte* p, std:
   }
 }
 
+/// Scores of a run, whatever its stride.
+template <class Real>
+void gather_reals(Element element, const std::byte* p, std::int64_t stride, std::int64_t n,
+                  Real* out) {
+  const std::size_t size = size_of(element);
+  if (size == sizeof(Real)) return pack_run(size, p, stride, n, reinterpret_cast<std::byte*>(out));
+  for_each_packed(size, p, stride, n,
+                  [&](const std::byte* from, std::int64_t length, std::int64_t done) {
+                    read_reals(element, from, length, out + done);
+                  });
+}
+
 /// Labels of a run of any type: 0 and 1 as themselves, anything else as 2 (LabelByte).
 void read_labels(Element element, const std::byte* p, std::int64_t stride, std::int64_t n,
                  std::uint8_t* out);

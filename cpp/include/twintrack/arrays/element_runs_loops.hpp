@@ -65,8 +65,8 @@ TWINTRACK_ENTRY void pack_run(std::size_t size, const std::byte* p, std::int64_t
 // A label is told by its bits, the same way for all types of one size: 0 but for the sign of a
 // floating-point zero, or those of 1.
 template <class Bits>
-TWINTRACK_INLINE void label_bytes(Element element, const std::byte* p, std::int64_t n,
-                                  std::uint8_t* __restrict out) {
+TWINTRACK_INLINE void label_bytes(Element element, const std::byte* p, std::int64_t stride,
+                                  std::int64_t n, std::uint8_t* __restrict out) {
   Bits one = 1;
   bool real = true;
   if (element == Element::float16)
@@ -81,27 +81,34 @@ TWINTRACK_INLINE void label_bytes(Element element, const std::byte* p, std::int6
     real = false;
   const auto value = static_cast<Bits>(real ? static_cast<Bits>(~Bits{0}) >> 1 : ~Bits{0});
   for (std::int64_t i = 0; i < n; ++i) {
-    const Bits bits = load<Bits>(p + i * std::int64_t{sizeof(Bits)});
+    const Bits bits = load<Bits>(p + i * stride);
     out[i] = static_cast<std::uint8_t>((bits & value) == 0 ? 0 : (bits == one ? 1 : 2));
   }
 }
 
+template <class Bits>
+TWINTRACK_INLINE void read_labels_as(Element element, const std::byte* p, std::int64_t stride,
+                                     std::int64_t n, std::uint8_t* out) {
+  // A literal stride of its own so that the loop vectorises.
+  constexpr std::int64_t size = sizeof(Bits);
+  if (stride == size)
+    label_bytes<Bits>(element, p, size, n, out);
+  else
+    label_bytes<Bits>(element, p, stride, n, out);
+}
+
 TWINTRACK_ENTRY void read_labels(Element element, const std::byte* p, std::int64_t stride,
                                  std::int64_t n, std::uint8_t* out) {
-  const std::size_t size = size_of(element);
-  for_each_packed(size, p, stride, n,
-                  [&](const std::byte* from, std::int64_t length, std::int64_t done) {
-                    switch (size) {
-                      case 1:
-                        return label_bytes<std::uint8_t>(element, from, length, out + done);
-                      case 2:
-                        return label_bytes<std::uint16_t>(element, from, length, out + done);
-                      case 4:
-                        return label_bytes<std::uint32_t>(element, from, length, out + done);
-                      default:
-                        return label_bytes<std::uint64_t>(element, from, length, out + done);
-                    }
-                  });
+  switch (size_of(element)) {
+    case 1:
+      return read_labels_as<std::uint8_t>(element, p, stride, n, out);
+    case 2:
+      return read_labels_as<std::uint16_t>(element, p, stride, n, out);
+    case 4:
+      return read_labels_as<std::uint32_t>(element, p, stride, n, out);
+    default:
+      return read_labels_as<std::uint64_t>(element, p, stride, n, out);
+  }
 }
 
 }  // namespace twintrack::detail

@@ -131,14 +131,10 @@ TWINTRACK_INLINE const Real* VoxelBlocks<Real>::scores(std::int64_t first, int n
 template <class Real>
 TWINTRACK_NOINLINE void VoxelBlocks<Real>::gather_scores(std::int64_t first, int n,
                                                          Real* room) const {
-  const Element element = view_.score.element;
   walk_.for_each_run(
       0, first, n,
       [&](const std::byte* p, std::int64_t stride, std::int64_t length, std::int64_t done) {
-        detail::for_each_packed(size_of(element), p, stride, length,
-                                [&](const std::byte* from, std::int64_t part, std::int64_t before) {
-                                  detail::read_reals(element, from, part, room + done + before);
-                                });
+        detail::gather_reals(view_.score.element, p, stride, length, room + done);
       });
 }
 

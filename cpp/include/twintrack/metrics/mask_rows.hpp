@@ -84,14 +84,6 @@ class MaskRows {
   }
 
   template <class Real>
-  TWINTRACK_NOINLINE void gather(const std::byte* p, std::int64_t n, Real* room) const {
-    detail::for_each_packed(size_of(score_.element), p, score_.stride[2], n,
-                            [&](const std::byte* from, std::int64_t length, std::int64_t done) {
-                              detail::read_reals(score_.element, from, length, room + done);
-                            });
-  }
-
-  template <class Real>
   TWINTRACK_INLINE bool load_as(const std::vector<Real>& thresholds, std::int64_t outer,
                                 std::int64_t middle, std::int64_t inner, std::int64_t n, Room& room,
                                 MaskWord* __restrict words) const {
@@ -104,7 +96,7 @@ class MaskRows {
       if (score_.rows_contiguous())
         detail::read_reals(score_.element, at, n, converted);
       else
-        gather(at, n, converted);
+        detail::gather_reals(score_.element, at, score_.stride[2], n, converted);
       score = converted;
     }
     bool valid = scores_valid(score, static_cast<int>(n));
