@@ -23,8 +23,9 @@ import numpy as np
 
 from twintrack import Calibrator, ScoreTally
 from twintrack.runs.fit import KIND, band_over_cases, fit_tallies, leave_one_out, read_tallies
+from twintrack.runs.records import Entry
 from twintrack.runs.stamps import read_stamp
-from twintrack.runs.store import Entry, Store
+from twintrack.runs.store import Store
 from twintrack.runs.tally_pack import NAME
 
 DIFFERENT = 16

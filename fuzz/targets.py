@@ -36,7 +36,8 @@ from twintrack.calibration.fitted_on import FittedCase
 from twintrack.cohort import read_manifest
 from twintrack.report.method_results import read_results
 from twintrack.runs.fit import KIND, read_tallies
-from twintrack.runs.store import Entry, Store, open_stores
+from twintrack.runs.records import Entry
+from twintrack.runs.store import Store, open_stores
 from twintrack.runs.tally_pack import NAME, TallyPack, write_pack
 from twintrack.volumes import write_volume
 
@@ -160,8 +161,8 @@ def store(folder: Path) -> Store:
     (folder / "s.nii").write_bytes(b"score")
     made = Store(folder, KIND, OPTIONS)
     with made.writing(["A", "B"], [FittedCase.named("C"), FittedCase.named("D", "ab-12")]):
+        from twintrack.runs.records import Failure
         from twintrack.runs.stamps import read_stamp
-        from twintrack.runs.store import Failure
 
         tally = ScoreTally(1).update(np.float32([0.5, 1]), np.array([[0, 1]]))
         place = made.tally_path("A")

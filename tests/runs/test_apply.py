@@ -15,7 +15,7 @@ from twintrack.cohort import Case, read_manifest
 from twintrack.runs import apply as runs
 from twintrack.runs.apply import ApplyJob, apply_cohort
 from twintrack.runs.engine import Settings
-from twintrack.runs.store import StoreError
+from twintrack.runs.staging import StoreError
 from twintrack.volumes import read_score, write_volume
 
 

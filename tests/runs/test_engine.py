@@ -17,7 +17,8 @@ from twintrack.runs.engine import Settings, flow_through, plan_cases, run_cases
 from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
 from twintrack.runs.progress import Quiet
-from twintrack.runs.store import Store, StoreError
+from twintrack.runs.staging import StoreError
+from twintrack.runs.store import Store
 
 
 @dataclass(frozen=True)

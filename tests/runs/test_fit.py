@@ -25,7 +25,8 @@ from twintrack.runs.fit import (
     read_tallies,
     tally_cohort,
 )
-from twintrack.runs.store import StoreError, open_stores
+from twintrack.runs.staging import StoreError
+from twintrack.runs.store import open_stores
 from twintrack.runs.stored_tallies import StoredTallies
 
 

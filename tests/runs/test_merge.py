@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from twintrack.runs.merge import merge_stores
+from twintrack.runs.records import Entry, Failure
 from twintrack.runs.stamps import read_stamp
-from twintrack.runs.store import Entry, Failure, Store
+from twintrack.runs.store import Store
 
 OPTIONS = {"region": "box"}
 

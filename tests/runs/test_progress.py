@@ -8,7 +8,7 @@ from rich.console import Console
 
 from twintrack.runs.engine import Outcome
 from twintrack.runs.progress import Bar, JsonLines, Lines, Quiet, Rates, scaled
-from twintrack.runs.store import Failure
+from twintrack.runs.records import Failure
 
 DONE = Outcome("A", "done", 4_000_000, 0.5, 10_000_000)
 STORED = Outcome("B", "stored", 4_000_000, 0.01, 10_000_000)

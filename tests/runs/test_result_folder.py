@@ -9,8 +9,8 @@ import pytest
 from folders import content
 
 from twintrack.report.method_results import read_results
+from twintrack.runs.records import Failure
 from twintrack.runs.result_folder import means, write_results
-from twintrack.runs.store import Failure
 
 ROWS = {
     "B": {"tdsc": 0.1 + 0.2, "vi_SMA": None, "ece": math.nan, "volume": -3.5},

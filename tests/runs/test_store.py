@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from twintrack.runs import store as stores
+from twintrack.runs.records import Entry, Failure
+from twintrack.runs.staging import StoreError
 from twintrack.runs.stamps import read_stamp
-from twintrack.runs.store import Entry, Failure, Store, StoreError, open_stores
+from twintrack.runs.store import Store, open_stores
 
 OPTIONS = {"region": "box", "tumour": [1]}
 

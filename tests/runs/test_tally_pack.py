@@ -21,7 +21,8 @@ from twintrack.runs.fit import (
     read_tallies,
     tally_cohort,
 )
-from twintrack.runs.store import Entry, Store
+from twintrack.runs.records import Entry
+from twintrack.runs.store import Store
 from twintrack.runs.tally_pack import NAME, TallyPack, write_pack
 from twintrack.volumes import read_score, write_volume
 

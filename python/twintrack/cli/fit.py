@@ -18,7 +18,7 @@ from twintrack.errors import InputError
 if TYPE_CHECKING:
     from twintrack.calibration.calibrator import Calibrator
     from twintrack.calibration.map_band import MapBand
-    from twintrack.runs.store import Failure
+    from twintrack.runs.records import Failure
     from twintrack.runs.stored_tallies import StoredTallies
 
 Target = Literal["mhr", "single", "hard", "none"]

@@ -33,7 +33,8 @@ from twintrack.runs.engine import Outcome, Settings, run_cases
 from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
 from twintrack.runs.memory import case_bytes
-from twintrack.runs.store import Entry, Store, dump_json, stores_there
+from twintrack.runs.records import Entry
+from twintrack.runs.store import Store, dump_json, stores_there
 from twintrack.runs.streaming import SLAB_VOXELS, planes_of
 from twintrack.volumes.grid import place_together
 from twintrack.volumes.slabs import VolumeSlabs, open_score

@@ -35,8 +35,9 @@ from twintrack.runs.engine import Settings, add_tallies, run_cases
 from twintrack.runs.fitted_cases import find_among, score_digest
 from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
+from twintrack.runs.records import Entry, Failure
 from twintrack.runs.result_folder import Row, cell_text, means, write_results
-from twintrack.runs.store import Entry, Failure, Store
+from twintrack.runs.store import Store
 
 KIND = "evaluation"
 

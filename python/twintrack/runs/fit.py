@@ -32,7 +32,8 @@ from twintrack.runs.fitted_cases import score_digest
 from twintrack.runs.inputs import case_files, size_of
 from twintrack.runs.job import Job, Product
 from twintrack.runs.memory import case_bytes
-from twintrack.runs.store import Entry, Failure, Store, open_stores
+from twintrack.runs.records import Entry, Failure
+from twintrack.runs.store import Store, open_stores
 from twintrack.runs.stored_tallies import StoredTallies
 from twintrack.runs.streaming import SLAB_VOXELS, Slab, StreamedCase, open_case
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from twintrack.errors import InputError
 from twintrack.runs.editions import differing_options, newest
-from twintrack.runs.store import Entry, Store, check_finished, open_stores
+from twintrack.runs.records import Entry
+from twintrack.runs.store import Store, check_finished, open_stores
 
 
 def store_of(folder: Path) -> Path:

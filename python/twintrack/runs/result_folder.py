@@ -32,7 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.files import csv_text, write_text
-from twintrack.runs.store import Failure, dump_json
+from twintrack.runs.records import Failure
+from twintrack.runs.store import dump_json
 from twintrack.version import __version__
 
 FORMAT = "twintrack-results"

@@ -47,9 +47,7 @@ from twintrack.calibration.fitted_on import FittedCase
 from twintrack.errors import InputError
 from twintrack.files import as_record, read_record
 from twintrack.runs.editions import newest
-from twintrack.runs.records import Entry as Entry
-from twintrack.runs.records import Failure as Failure
-from twintrack.runs.staging import StoreError as StoreError
+from twintrack.runs.records import Entry, Failure
 from twintrack.runs.staging import remove_abandoned, staging_folder, store_errors
 from twintrack.runs.stamps import FileStamp, read_stamp
 
