@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from twintrack.calibration.calibrator import Calibrator
 from twintrack.cohort import Case
 from twintrack.runs.evaluate import EvaluateJob
 from twintrack.runs.fit import TallyJob
@@ -33,7 +34,8 @@ def test_runs_note_it(tmp_path, suffix):
             np.save(files[off], array)
         else:
             write_volume(files[off], array, np.eye(4))
-    for job in (TallyJob("all"), EvaluateJob()):
+    calibrator = Calibrator(bins=9).fit(*case(off=False))
+    for job in (TallyJob("all"), EvaluateJob(), EvaluateJob(calibrator=calibrator)):
         given, exact = (Case("A", files[off], tuple(raters)) for off in (True, False))
         found, expected = (job.compute(job.read(one)) for one in (given, exact))
         assert found.tally == expected.tally

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack import metrics
+from twintrack.arrays.bounds import set_roundings, told
 from twintrack.calibration.calibrator import Calibrator
 from twintrack.calibration.fitted_on import NOTES, FittedCase, Overlap, find_overlap
 from twintrack.cohort import Case, LoadedCase, RegionRule, load_case
@@ -125,6 +126,8 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         # The protocol's box is not quite `annotated_box`: it is left to `evaluate`.
         rule: RegionRule = "roi" if self.region == "roi" else "all"
         loaded = load_case(case, rule, self.ignore_header, self.tumour, self.label)
+        if self.calibrator is not None:  # without one, `evaluate` sees to it and notes it
+            loaded = _within_bounds(loaded)
         if self.millimetres:
             loaded.voxel_volume()  # an error of the files, not of the measuring
         path = None if self.calibrator is None else region_of_case(case)
@@ -177,6 +180,14 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
     def load_tally(self, path: Path) -> CaseTally:
         """Read a stored tally; ValueError if it is none."""
         return CaseTally.load(path)
+
+
+def _within_bounds(loaded: LoadedCase) -> LoadedCase:
+    array, count = set_roundings(loaded.score.array)
+    if count == 0:
+        return loaded
+    notes = (*loaded.score.notes, told(count))
+    return replace(loaded, score=replace(loaded.score, array=array, notes=notes))
 
 
 def _notes(loaded: LoadedCase) -> list[str]:

@@ -80,9 +80,8 @@ class VolumeSlabs:
 
         def whole() -> Volume:
             volume = self.whole()
-            (array,) = list(change(iter([volume.array])))
-            notes = tuple(dict.fromkeys([*volume.notes, *self.notes]))  # those of the change, too
-            return replace(volume, array=array, notes=notes)
+            (array,) = change(iter([volume.array]))
+            return replace(volume, array=array)
 
         return VolumeSlabs(place, lambda depths: change(self._read(depths)), self.notes, whole)
 
@@ -171,7 +170,11 @@ def open_slabs(path: str | os.PathLike[str], tumour: Sequence[int] = (1,)) -> Vo
 
 
 def open_score(path: str | os.PathLike[str], tumour: Sequence[int] = (1,)) -> VolumeSlabs:
-    """Open a score, as `read_score` reads it."""
+    """Open a score, as `read_score` reads it.
+
+    Slabs, which are in the cache, have roundings outside [0, 1] set to the bound; `whole` leaves
+    them to who uses it, for a look at a volume in memory takes time.
+    """
     score = open_slabs(path, tumour)
     require_score_type(score.place)
     notes, own = score.notes, list[str]()
@@ -186,7 +189,7 @@ def open_score(path: str | os.PathLike[str], tumour: Sequence[int] = (1,)) -> Vo
         notes[:] = [note for note in notes if note not in own] + ([told(total)] if total else [])
         own[:] = [told(total)]
 
-    return score.changed(bounded, score.place.array.dtype)
+    return replace(score.changed(bounded, score.place.array.dtype), _whole=score.whole)
 
 
 def open_label_map(path: str | os.PathLike[str]) -> VolumeSlabs:
