@@ -100,8 +100,8 @@ class NiftiHeader:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_nifti(path: Path) -> Stored:
-    """Read a NIfTI file whole, with as many axes as its header has.
+def read_nifti(path: Path, header: NiftiHeader | None = None) -> Stored:
+    """Read a NIfTI file whole, with as many axes as its header has; `header` of `open_nifti`.
 
     Stored numbers keep their dtype (in native byte order) and their order in memory, x fastest.
     Numbers with a scale factor become float32, or float64 if they are stored as such. An
@@ -116,7 +116,7 @@ def read_nifti(path: Path) -> Stored:
         names `path`. Memory is allocated only after the size that the header announces has proved
         possible for the size of the file.
     """
-    header = open_nifti(path)
+    header = open_nifti(path) if header is None else header
     if header.compressed:
         (planes,) = nifti_slabs(path, header, [math.prod(header.shape[2:])])
         array = planes.reshape(header.shape, order="F")

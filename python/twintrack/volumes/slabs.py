@@ -20,7 +20,7 @@ from twintrack.volumes.channels import merge_rule, volume_of
 from twintrack.volumes.class_probabilities import compare_with_segmentation, place_probabilities
 from twintrack.volumes.geometry import Volume, ghost, with_first_planes
 from twintrack.volumes.grid import Placement, copied_to_box
-from twintrack.volumes.nifti import NiftiHeader, nifti_slabs, open_nifti
+from twintrack.volumes.nifti import NiftiHeader, nifti_slabs, open_nifti, read_nifti
 from twintrack.volumes.numpy_files import open_array
 from twintrack.volumes.reading import (
     depths_of,
@@ -207,7 +207,10 @@ def _nifti(path: Path, header: NiftiHeader) -> VolumeSlabs:
     dtype = header.scaled(np.empty(0, header.dtype.newbyteorder("="))).dtype
     place = volume_of(header.stored(ghost(header.shape, dtype)), path, ())
     return VolumeSlabs(
-        place, functools.partial(nifti_slabs, path, header), [], lambda: read_volume(path)
+        place,
+        functools.partial(nifti_slabs, path, header),
+        [],
+        lambda: volume_of(read_nifti(path, header), path, ()),
     )
 
 
