@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack.arrays.bounds import warn_of, with_roundings
-from twintrack.arrays.case_arguments import naming_case, read_cases
+from twintrack.arrays.case_arguments import naming_case, read_cases, read_groups
 from twintrack.calibration.bin_choice import BinChoice, choose_bins
 from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.case_gatherer import CaseGatherer
@@ -51,8 +51,8 @@ class Calibrator(CaseGatherer):
         - ``"hard"``: one map per rater's binary answers, averaged.
         - ``"none"``: nothing; the map is the identity.
     bins : int or "auto"
-        Number M of equal-mass bins. ``"auto"`` chooses M by K-fold cross-validation over the cases,
-        and over the sums of several that `add_tally` was given.
+        Number M of equal-mass bins. ``"auto"`` chooses M by K-fold cross-validation over the
+        patients (`groups`), and over the sums of several cases that `add_tally` was given.
     rater : int
         Which rater ``"single"`` follows, 0-based.
     exact : bool
@@ -147,6 +147,7 @@ class Calibrator(CaseGatherer):
         region: ArrayLike | Sequence[ArrayLike | None] | None = None,
         *,
         stacked: bool | None = None,
+        groups: Sequence[Any] | None = None,
     ) -> Calibrator:
         """Fit the map.
 
@@ -163,6 +164,9 @@ class Calibrator(CaseGatherer):
             True: the first axes of score (C, *shape), raters (C, N, *shape) and region (C, *shape)
             count cases, none of which is copied. False: an array of scores is one case. By default
             it is one case, and what is, or may as well be, a stack of cases is an error.
+        groups : sequence with one entry per case, optional
+            The patient of each case, text or a whole number: patients are held out and resampled
+            as a whole, as by scikit-learn's ``groups``. By default each case is a patient.
 
         Raises
         ------
@@ -174,6 +178,7 @@ class Calibrator(CaseGatherer):
         """
         self.check_parameters()
         cases = read_cases(score, raters, region, stacked)
+        patients = read_groups(groups, len(cases))
         with self._lock:
             before = dict(self.__dict__)
             self._forget_map()
@@ -181,7 +186,7 @@ class Calibrator(CaseGatherer):
             try:
                 for index, case in enumerate(cases):
                     with naming_case(index, len(cases)):
-                        add = functools.partial(self._add_arrays, str(index))
+                        add = functools.partial(self._add_arrays, str(index), patients[index])
                         warn_of(with_roundings(add, *case)[1])
                 self._fit_map(cases if self.exact else None)
             except BaseException:
@@ -258,7 +263,7 @@ class Calibrator(CaseGatherer):
         level: float = 0.95,
         seed: int = 0,
     ) -> MapBand:
-        """Return the pointwise band of the map over resampled cases, from the tallies alone.
+        """Return the pointwise band of the map over resampled patients, from the tallies alone.
 
         Parameters
         ----------
@@ -277,7 +282,7 @@ class Calibrator(CaseGatherer):
             be drawn one by one: `twintrack.runs.case_band.band_over_cases` reads them from a store.
         """
         with self._lock:
-            cases, fitted, made_with = self._tallies().each_case(), self.map_, self.made_with_
+            cases, fitted, made_with = self._tallies().each_group(), self.map_, self.made_with_
             maps = maps_of_tallies(
                 cases, self.n_bins_asked, made_with["target"], made_with["rater"]
             )
@@ -337,9 +342,10 @@ class Calibrator(CaseGatherer):
         region: ArrayLike | Sequence[ArrayLike | None] | None = None,
         *,
         stacked: bool | None = None,
+        groups: Sequence[Any] | None = None,
     ) -> Any:
         """Fit and return the calibrated scores; arguments as in `fit`."""
-        fitted: Any = self.fit(score, raters, region, stacked=stacked)
+        fitted: Any = self.fit(score, raters, region, stacked=stacked, groups=groups)
         return fitted.transform(score)
 
     def torch_module(self) -> torch.nn.Module:

@@ -16,14 +16,15 @@ Version 1 of the format::
     cross_validation  {"folds": K, "scores": {"M": score}} or null
     ensemble          how the score was made, or null
     versions          {"twintrack": ..., "numpy": ...}
-    fitted_on         [{"case": ..., "score": ...}, ...], sorted, or null: the cases that the map
-                      was fitted on, by digests of name and score (`FittedCase`), as far as they
-                      are known. "score" may be null; further fields are passed over. Absent in
-                      files of earlier versions.
+    fitted_on         [{"case": ..., "score": ..., "patient": ...}, ...], sorted, or null: the
+                      cases that the map was fitted on, by digests of name, score and patient
+                      (`FittedCase`), as far as they are known. "score" may be null, and "patient"
+                      is absent where a case is a patient of its own; further fields are passed
+                      over. Absent in files of earlier versions.
 
 Numbers are written so that they are read back to the same bits. A file may have 16 MiB: a case
-takes about 80 bytes and a knot about 50, so that there is room for 10,000 cases (0.8 MB) and for
-100,000.
+takes about 80 bytes, with a patient 115, and a knot about 50, so that there is room for 10,000
+cases (0.8 MB) and for 100,000.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.case import OpenCase, open_case
+from twintrack.arrays.case_arguments import group_name
 from twintrack.calibration.case_tallies import CaseTallies
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.parameters import CalibratorParameters
@@ -59,6 +60,7 @@ class CaseGatherer(CalibratorParameters):
         raters: ArrayLike,
         region: ArrayLike | None = None,
         case: str | None = None,
+        group: str | None = None,
     ) -> Self:
         """Add the voxels of a case, or of a part of one; memory does not grow with their number.
 
@@ -71,9 +73,12 @@ class CaseGatherer(CalibratorParameters):
             As in `fit`, one case. A score of four axes or more that may be a stack of cases is an
             error; a list of one array per rater says that it is none.
         case : str, optional
-            Name of the case. Voxels given under one name belong together when cases are resampled
-            (`bootstrap_band`) or held out (``bins="auto"``); a named case takes about 1 MB. Unnamed
-            voxels are all counted as one case.
+            Name of the case; a named case takes about 1 MB. Unnamed voxels are all counted as one
+            case.
+        group : str, optional
+            The patient, where one has several cases: they belong together when patients are
+            resampled (`bootstrap_band`) or held out (``bins="auto"``). By default a case is a
+            patient of its own, called as the case is.
 
         Raises
         ------
@@ -81,13 +86,16 @@ class CaseGatherer(CalibratorParameters):
             As `fit`; nothing is added then.
         """
         self.check_parameters()
+        group = None if group is None else group_name(group, "group")
+        if group is not None and case is None:
+            raise InputError("needs the name of the case, too (case)", argument="group")
 
         def add(bounded: Any) -> None:
             opened = open_case(bounded, raters, region)
             with self._adding() as cases:
-                self._add(cases, opened, case)
+                self._add(cases, opened, case, group)
                 if case is not None:
-                    cases.record_cases([FittedCase.named(case)])
+                    cases.record_cases([FittedCase.named(case, None, group)])
 
         warn_of(with_roundings(add, score)[1])
         return self
@@ -99,6 +107,7 @@ class CaseGatherer(CalibratorParameters):
         *,
         region: str | None = None,
         cases: int = 1,
+        group: str | None = None,
     ) -> Self:
         """Add a tally made elsewhere, as `partial_fit` adds voxels.
 
@@ -111,14 +120,20 @@ class CaseGatherer(CalibratorParameters):
             Which voxels it counted ("roi", "box", …): recorded with the map.
         cases : int
             Number of cases whose sum it is. If there are several, they are held out together
-            (``bins="auto"``), and there is no `bootstrap_band`; a name must be new.
+            (``bins="auto"``), and there is no `bootstrap_band` unless they are of one group; a name
+            must be new.
+        group : str, optional
+            The patient, see `partial_fit`; of a sum, the one whose cases they all are.
         """
         self.check_parameters()
         self._check_raters(tally.raters)
+        group = None if group is None else group_name(group, "group")
+        if group is not None and case is None and cases == 1:
+            raise InputError("needs the name of the case, too (case)", argument="group")
         with self._adding() as gathered:
-            gathered.add_tally(tally, case, cases, region)
+            gathered.add_tally(tally, case, cases, region, group)
             if case is not None and cases == 1:
-                gathered.record_cases([FittedCase.named(case)])
+                gathered.record_cases([FittedCase.named(case, None, group)])
         return self
 
     def record_cases(self, cases: Iterable[FittedCase]) -> Self:
@@ -168,10 +183,14 @@ class CaseGatherer(CalibratorParameters):
             raise InputError("this Calibrator holds no tallies: it is not fitted or was loaded")
         return self._cases
 
-    def _add_arrays(self, case: str, score: Any, raters: Any, region: Any) -> None:
-        self._add(self._cases, open_case(score, raters, region), case)
+    def _add_arrays(
+        self, case: str, group: str | None, score: Any, raters: Any, region: Any
+    ) -> None:
+        self._add(self._cases, open_case(score, raters, region), case, group)
 
-    def _add(self, cases: CaseTallies, opened: OpenCase, case: str | None) -> None:
+    def _add(
+        self, cases: CaseTallies, opened: OpenCase, case: str | None, group: str | None
+    ) -> None:
         self._check_raters(len(opened.raters))
         rule = self.region_rule or ("all" if opened.region is None else "mask")
-        cases.add_voxels(opened, case, rule)
+        cases.add_voxels(opened, case, rule, group)

@@ -29,7 +29,8 @@ class CaseTallies:
         self._tallies: dict[Key, ScoreTally] = {}
         self._sums: dict[Key, int] = {}  # those of several cases, and of how many
         self._regions: set[str] = set()
-        self._fitted_on: dict[str, str | None] = {}  # the items are those of `FittedCase`
+        self._groups: dict[Key, str] = {}  # of the cases that have one
+        self._fitted_on: dict[str, FittedCase] = {}  # by the digest of the name
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -56,29 +57,38 @@ class CaseTallies:
     def fitted_on(self) -> tuple[FittedCase, ...] | None:
         """Digests of the cases that were recorded, sorted; None if none was."""
         with self._lock:
-            return tuple(sorted(FittedCase(*case) for case in self._fitted_on.items())) or None
+            return tuple(sorted(self._fitted_on.values())) or None
 
     def record_cases(self, cases: Iterable[FittedCase]) -> None:
         """Record which cases the voxels and tallies are of, with the score's file where known."""
         with self._lock:
-            for name, score in cases:
-                if score is not None or name not in self._fitted_on:
-                    self._fitted_on[name] = score
+            for case in cases:
+                known = self._fitted_on.get(case.case, case)
+                self._fitted_on[case.case] = FittedCase(
+                    case.case,
+                    known.score if case.score is None else case.score,
+                    known.patient if case.patient is None else case.patient,
+                )
 
-    def add_voxels(self, opened: OpenCase, case: str | None, rule: str) -> None:
+    def add_voxels(
+        self, opened: OpenCase, case: str | None, rule: str, group: str | None = None
+    ) -> None:
         """Tally voxels of a case; nothing is changed if one of them is invalid.
 
-        Raises as `ScoreTally.update`, and ValueError for another number of raters than before.
+        Raises as `ScoreTally.update`, and ValueError for another number of raters or another group
+        than before.
         """
         raters = len(opened.raters)
         with self._lock:
             self._check_raters(raters)
+            self._check_group(case, group)
             tally = self._tallies.get(case)
         if tally is None:
             tally = ScoreTally(raters)
         tally.add_case(opened)
         with self._lock:
             self._check_raters(raters)
+            self._set_group(case, group)
             held = self._tallies.setdefault(case, tally)
             self._regions.add(rule)
         if held is not tally:  # another thread began the case meanwhile
@@ -87,14 +97,22 @@ class CaseTallies:
             held.compact()  # one case among many; an unnamed stream keeps its table at hand
 
     def add_tally(
-        self, tally: ScoreTally, case: str | None, cases: int = 1, rule: str | None = None
+        self,
+        tally: ScoreTally,
+        case: str | None,
+        cases: int = 1,
+        rule: str | None = None,
+        group: str | None = None,
     ) -> None:
         """Add the tally of a case, or of a part of one, or the sum of several `cases`.
+
+        A sum with a `group` is of cases of that group alone.
 
         Raises
         ------
         ValueError
-            Its number of raters is not that of the others, or a sum has a name that is taken.
+            Its number of raters is not that of the others, a case is of another group than before,
+            or a sum has a name that is taken.
         """
         cases = whole_number(cases, "cases", 1)
         own = tally.copy()
@@ -110,6 +128,7 @@ class CaseTallies:
                         "its own, or none"
                     )
                 self._sums[key] = cases
+            self._set_group(key, group)
             held = self._tallies.setdefault(key, own)
             if rule is not None:
                 self._regions.add(rule)
@@ -130,7 +149,8 @@ class CaseTallies:
                     raise InputError(f"{what} {key!r} is in both calibrators")
             for key, tally in theirs._tallies.items():
                 name = None if isinstance(key, int) else key
-                self.add_tally(tally, name, theirs._sums.get(key, 1))
+                group = theirs._groups.get(key)
+                self.add_tally(tally, name, theirs._sums.get(key, 1), group=group)
             self._regions |= theirs._regions
             self.record_cases(theirs.fitted_on or ())
 
@@ -139,41 +159,39 @@ class CaseTallies:
 
         Unnamed ones come first, then those whose names are numbers, by size, then by name.
         """
-
-        def place(key: Key) -> tuple[Any, ...]:
-            if isinstance(key, str):
-                return (2, natural_order(key), key) if key.isdecimal() else (3, key)
-            return (0,) if key is None else (1, key)
-
         with self._lock:
-            return [self._tallies[key] for key in sorted(self._tallies, key=place)]
+            return [self._tallies[key] for key in self._ordered()]
 
-    def each_case(self) -> list[ScoreTally]:
-        """Return copies of the cases' tallies in the order of `tallies`, to be drawn one by one.
+    def each_group(self) -> list[ScoreTally]:
+        """Return the sum of the cases of each group: the units that are independent.
+
+        A case without a group is one of its own, called as the case is. The order is that of the
+        first case of each group in `tallies`: with a group for every case it is that of the cases,
+        whatever the groups are called.
 
         Raises
         ------
         ValueError
-            Some cases are there in sums of several alone.
+            Some cases are there in sums of several groups alone.
         """
         held = self.copy()
-        if held._sums:
+        mixed = [cases for key, cases in held._sums.items() if key not in held._groups]
+        if mixed:
             raise InputError(
-                f"a band draws single cases, but {sum(held._sums.values())} of {held.cases} cases "
+                f"a band draws single cases, but {sum(mixed)} of {held.cases} cases "
                 "are there in sums of several alone: use `twintrack fit --band` or "
                 "twintrack.runs.case_band.band_over_cases, which read stored tallies, or add each "
-                "case "
-                "by name"
+                "case by name"
             )
-        return held.tallies()
+        return held._sums_by_group()
 
     def each_part(self) -> list[ScoreTally]:
-        """Return the tallies in their order, to be held out one by one, sums of cases among them.
+        """Return what is held out one by one: groups as in `each_group`, and sums of several.
 
         Raises
         ------
         ValueError
-            There is one sum of all cases alone.
+            There is one sum of all cases alone, or all cases are of one group.
         """
         with self._lock:
             if len(self._tallies) == 1 and self._sums:
@@ -181,7 +199,27 @@ class CaseTallies:
                     f"bins='auto' holds out cases, but all {self.cases} are there in one sum "
                     "alone: add each case, or sums of some of them, or give a number of bins"
                 )
-            return self.tallies()
+            parts = self._sums_by_group()
+            if len(parts) == 1 and self.cases > 1:
+                raise InputError(
+                    f"bins='auto' holds out patients, but all {self.cases} cases are of one: give "
+                    "a number of bins"
+                )
+            return parts
+
+    def _sums_by_group(self) -> list[ScoreTally]:
+        members: dict[Key, list[ScoreTally]] = {}
+        for key in self._ordered():
+            members.setdefault(self._groups.get(key, key), []).append(self._tallies[key])
+        return [some[0] if len(some) == 1 else ScoreTally.of_all(some) for some in members.values()]
+
+    def _ordered(self) -> list[Key]:
+        def place(key: Key) -> tuple[Any, ...]:
+            if isinstance(key, str):
+                return (2, natural_order(key), key) if key.isdecimal() else (3, key)
+            return (0,) if key is None else (1, key)
+
+        return sorted(self._tallies, key=place)
 
     def by_case(self) -> dict[str | None, ScoreTally]:
         """Return copies of the cases' tallies by name; under None the sum of all that are no case.
@@ -211,6 +249,7 @@ class CaseTallies:
         with self._lock:
             held = dict(self._tallies)
             copied._sums = dict(self._sums)
+            copied._groups = dict(self._groups)
             copied._regions = set(self._regions)
             copied._fitted_on = dict(self._fitted_on)
         copied._tallies = {key: tally.copy() for key, tally in held.items()}
@@ -226,6 +265,19 @@ class CaseTallies:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__()  # type: ignore[misc]
         self.__dict__.update(state)
+
+    def _check_group(self, key: Key, group: str | None) -> None:
+        known = self._groups.get(key)
+        if None not in (group, known) and group != known:
+            raise InputError(
+                f"it is of the group {group!r} here, and was of {known!r} before",
+                case=None if key is None else str(key),
+            )
+
+    def _set_group(self, key: Key, group: str | None) -> None:
+        self._check_group(key, group)
+        if group is not None:
+            self._groups[key] = group
 
     def _check_raters(self, raters: int) -> None:
         known = next(iter(self._tallies.values()), None)

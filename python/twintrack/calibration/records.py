@@ -18,6 +18,7 @@ class FittedCaseRecord(Struct):
 
     case: str
     score: str | None = None
+    patient: str | None = None
 
 
 FittedCases: TypeAlias = Annotated[

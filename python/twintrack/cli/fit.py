@@ -18,6 +18,7 @@ from twintrack.errors import InputError
 if TYPE_CHECKING:
     from twintrack.calibration.calibrator import Calibrator
     from twintrack.calibration.map_band import MapBand
+    from twintrack.cohort import Case
     from twintrack.runs.records import Failure
     from twintrack.runs.stored_tallies import StoredTallies
 
@@ -36,7 +37,7 @@ class Map:
     rater
         The rater that --target single follows: 1 is rater_1.
     bins
-        Number of equal-mass bins, or auto: chosen by cross-validation over the cases.
+        Number of equal-mass bins, or auto: chosen by cross-validation over the patients.
     exact
         Read the voxels twice and place the cuts between bins exactly. Needless for 16-bit scores.
     folds
@@ -50,9 +51,9 @@ class Map:
     average
         How the ensemble was averaged (probabilities or logits): recorded with the map.
     leave_one_out
-        Also write to this folder, for every case, CASE.json fitted to all the others.
+        Also write to this folder, for every case, CASE.json fitted to all cases of other patients.
     band
-        Also write to this CSV file the map with its 95% band over resampled cases.
+        Also write to this CSV file the map with its 95% band over resampled patients.
     """
 
     panel: ClassVar[str] = "Map"
@@ -95,18 +96,18 @@ class Map:
         calibrator.check_parameters()
         return calibrator
 
-    def check_number(self, cases: int) -> None:
-        """Refuse, before anything is written, what a single case cannot give."""
+    def check_number(self, patients: int) -> None:
+        """Refuse, before anything is written, what a single patient cannot give."""
         among_cases = {
             "--band": self.band is not None,
             "--leave-one-out": self.leave_one_out is not None,
             "--bins auto": self.bins == "auto" and self.target != "none",
         }
         for option, asked in among_cases.items():
-            if asked and cases < 2:
+            if asked and patients < 2:
                 raise InputError(
-                    f"{option} compares cases, so it needs at least two, here {cases}: leave out "
-                    f"{option}, or fit to more cases"
+                    f"{option} compares cases of different patients, so it needs at least two, "
+                    f"here {patients}: leave out {option}, or fit to more"
                 )
 
 
@@ -207,7 +208,13 @@ def _tallies(
     """Return what `read_tallies` finds in a store of the cases that are asked for."""
     from twintrack.runs.fit import read_tallies
 
-    return read_tallies(store, region=region, only=files.only or (), without=files.without or ())
+    return read_tallies(
+        store,
+        region=region,
+        only=files.only or (),
+        without=files.without or (),
+        group=files.group,
+    )
 
 
 def _fit_tallies(
@@ -225,7 +232,7 @@ def _fit_tallies(
             "(-i)"
         )
     made_with, found = _tallies(store, asked.region, files)
-    asked.check_number(len(found))
+    asked.check_number(len(found.groups()))
     known = [("of the tallies", made_with["ensemble"] or {})]
     calibrator.set_params(ensemble=join_ensembles(known, calibrator.ensemble))
     region: str = made_with["region"]
@@ -265,7 +272,7 @@ def _fit_cohort(
 
     cohort = files.read(source, left_out)
     region = asked.region or runs.default_region(cohort)
-    asked.check_number(len(cohort))
+    asked.check_number(_patients(cohort))
     if asked.target == "single" and cohort and int(calibrator.rater) >= len(cohort[0].raters):
         raise InputError(
             f"there are only {len(cohort[0].raters)} raters", argument="--rater", value=asked.rater
@@ -293,7 +300,8 @@ def _fit_cohort(
     _warn_of_marks(report, runs.marked_outside(outcomes))
     report.warn_of_notes(notes_of(outcomes))
     if run.parts == 1:
-        asked.check_number(len(cases) - len(failures))
+        broken = {failure.case for failure in failures}
+        asked.check_number(_patients([case for case in cases if case.name not in broken]))
         return region, failures
     runs.check_failures(failures, len(cases), run.skip_broken)
     report.result(
@@ -302,6 +310,11 @@ def _fit_cohort(
         store=str(store),
     )
     raise typer.Exit(1 if failures else 0)
+
+
+def _patients(cases: Sequence[Case]) -> int:
+    """Return the number of patients; a case without one is one of its own."""
+    return len({case.patient or case.name for case in cases})
 
 
 def _bins(text: str) -> Any:
@@ -345,10 +358,17 @@ def _write_band(path: Path, band: MapBand) -> None:
 def _tell(
     report: Report, calibrator: Calibrator, output: Path, failures: Sequence[Failure]
 ) -> None:
+    from twintrack.calibration.fitted_on import patients_among
+
     made_of = calibrator.provenance_
-    bins = made_of["bins"]
+    bins, patients = made_of["bins"], patients_among(calibrator.fitted_on_ or ())
     rows = [
-        ("cases", f"{made_of['cases']:,}" + (f" ({len(failures)} broken)" if failures else "")),
+        (
+            "cases",
+            f"{made_of['cases']:,}"
+            + (f" of {patients:,} patients" if patients is not None else "")
+            + (f" ({len(failures)} broken)" if failures else ""),
+        ),
         ("raters", made_of["raters"]),
         ("voxels", f"{made_of['voxels']:,} {_REGIONS.get(made_of['region'], '')}"),
     ]

@@ -102,6 +102,9 @@ class CohortFiles:
     use_raters
         Numbers of the raters that count, such as 1,2,4: 1 is rater_1, or the first that --raters
         finds. By default all.
+    group
+        Where the names of cases have the patient: '{patient}_nodule-*', with {k} for a number and *
+        for any text. For cohorts without a column patient; by default each case is a patient.
     only
         Take this case alone, or those that match a pattern such as 'A*'. May be repeated.
     without
@@ -116,6 +119,7 @@ class CohortFiles:
     raters: str = "{case}/annotation_{k}.nii.gz"
     roi: str = "{case}/roi.nii.gz"
     use_raters: str | None = None
+    group: str | None = None
     only: list[str] | None = None
     without: list[str] | None = None
     tumour: Tumour = "1"
@@ -157,7 +161,9 @@ class CohortFiles:
             check_manifest(source)
             if self.predictions:
                 raise InputError("is a manifest, which names the scores; leave out -p", file=source)
-            return read_manifest(source, select=select, use_raters=self.numbers_of_raters)
+            return read_manifest(
+                source, select=select, use_raters=self.numbers_of_raters, group=self.group
+            )
         if not self.predictions:
             raise InputError(
                 "is a folder of annotations; -p must name that of the scores", file=source
@@ -182,6 +188,7 @@ class CohortFiles:
             select=select,
             left_out=left_out,
             use_raters=self.numbers_of_raters,
+            group=self.group,
         )
 
 

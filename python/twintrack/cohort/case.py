@@ -30,6 +30,9 @@ class Case:
         Label map of the vessels, or None.
     roi
         Mask of the voxels that count under the rule "roi", or None.
+    patient
+        Whose case it is, where a patient has several: they are not independent. None: the case is
+        a patient of its own, called as the case is.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Case:
     raters: tuple[Path, ...]
     vessels: Path | None = None
     roi: Path | None = None
+    patient: str | None = None
 
 
 def check_name(name: str, file: Path | str, place: str = "") -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from twintrack.cohort.case import Case, check_same_raters, choose_raters, not_found
 from twintrack.cohort.names import clash, composed, escaped, names_in, skeleton
+from twintrack.cohort.patients import with_patients
 from twintrack.cohort.patterns import (
     Found,
     Pattern,
@@ -33,6 +34,7 @@ def read_folders(
     select: Callable[[list[str]], Iterable[str]] = iter,
     left_out: Callable[[list[str]], object] | None = None,
     use_raters: Sequence[int] | None = None,
+    group: str | None = None,
 ) -> list[Case]:
     """Find a cohort in a folder of annotations and folders of predictions.
 
@@ -66,6 +68,9 @@ def read_folders(
     use_raters
         Numbers of the raters that count, from 1 in the order of the raters of all predictions. None
         is all of them.
+    group
+        Where the name of a case has its patient, such as ``"{patient}_visit-*"``
+        (`PatientPattern`). By default each case is a patient of its own.
 
     Raises
     ------
@@ -74,8 +79,8 @@ def read_folders(
         none has any.
     ValueError
         No predictions, or in-sample ones (see `find_scores`), a rater missing in one case,
-        several files where one is meant, a file that may be of another case, or two files whose
-        names are spellings of one.
+        several files where one is meant, a file that may be of another case, two files whose
+        names are spellings of one, or a name that does not fit `group`.
     """
     cases_dir = Path(cases_dir)
     if isinstance(predictions_dir, (str, os.PathLike)):
@@ -140,7 +145,7 @@ def read_folders(
         return {name: found[name][0].path for name in scores if found[name]}
 
     found_vessels, found_rois = find_one(vessels), find_one(roi)
-    return [
+    cases = [
         Case(
             name,
             score,
@@ -150,6 +155,7 @@ def read_folders(
         )
         for name, score in scores.items()
     ]
+    return with_patients(cases, group)
 
 
 def find_scores(*folders: str | os.PathLike[str]) -> dict[str, Path]:

@@ -153,9 +153,9 @@ def _cautions(comparison: Comparison) -> list[str]:
             f"{compared} differences were looked at, each by itself: about {by_chance:.2g} of them "
             "would be called significant by chance if there were none."
         )
-    if len(comparison.cases) < _FEW_CASES:
+    if comparison.independent < _FEW_CASES:
         cautions.append(
-            f"With {len(comparison.cases)} cases bootstrap intervals are too narrow, and "
+            f"With {comparison.units} bootstrap intervals are too narrow, and "
             "differences are called significant too easily."
         )
     cautions += [

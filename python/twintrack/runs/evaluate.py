@@ -119,6 +119,10 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         roi = self.region == "roi" or self.calibrator is not None
         return case_files(case, vessels=True, roi=roi)
 
+    def patient(self, case: Case) -> str | None:
+        """Return whose case it is: patients are held out, and drawn, as a whole."""
+        return case.patient
+
     def read(self, case: Case) -> tuple[LoadedCase, NDArray[Any] | None]:
         """Load the arrays, and the region of interest for calibrating."""
         if self.calibrator is not None:
@@ -233,6 +237,8 @@ class Evaluation(NamedTuple):
         Tally of all cases' voxels, for the pooled reliability curve.
     options
         What the figures depend on.
+    patients
+        Case to its patient, of the cases of which the cohort names one.
     fitted_on
         Cases that the map was fitted on, which the notes name too; None if that is not known. Empty
         without a map, and for the identity, which is fitted to nothing.
@@ -243,6 +249,7 @@ class Evaluation(NamedTuple):
     failures: Sequence[Failure]
     total: CaseTally | None
     options: Mapping[str, Any]
+    patients: Mapping[str, str]
     fitted_on: Overlap | None = MappingProxyType({})
 
     def means(self) -> dict[str, tuple[float, int]]:
@@ -264,7 +271,16 @@ class Evaluation(NamedTuple):
             provenance["fitted_on"] = self.fitted_on and {
                 kind: [cell_text(name) for name in names] for kind, names in self.fitted_on.items()
             }
-        write_results(folder, method, provenance, self.rows, self.notes, self.failures, reliability)
+        write_results(
+            folder,
+            method,
+            provenance,
+            self.rows,
+            self.notes,
+            self.failures,
+            reliability,
+            self.patients,
+        )
 
 
 def evaluate_cohort(
@@ -383,10 +399,11 @@ def _evaluation(
     store: Store,
 ) -> Evaluation:
     overlap: Overlap | None = {}
+    patients = {entry.case: entry.patient for entry in entries if entry.patient is not None}
     known = store.fitted_on()
     if _is_fitted(store.options) or known:
         scores = {entry.case: score_digest(entry.inputs) for entry in entries}
-        overlap = None if known is None else find_overlap(known, scores)
+        overlap = None if known is None else find_overlap(known, scores, patients)
     fitted = {case: NOTES[kind] for kind, names in (overlap or {}).items() for case in names}
 
     def row(entry: Entry) -> Row:
@@ -403,6 +420,7 @@ def _evaluation(
         failures,
         total,
         store.options,
+        patients,
         overlap,
     )
 

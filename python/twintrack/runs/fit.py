@@ -83,6 +83,10 @@ class TallyJob(Job[StreamedCase]):
         """Estimate the memory that a slab of the case takes."""
         return case_bytes(self.files(case), SLAB_VOXELS)
 
+    def patient(self, case: Case) -> str | None:
+        """Return whose case it is: patients are held out, and drawn, as a whole."""
+        return case.patient
+
     def read(self, case: Case) -> StreamedCase:
         """Open the files, to be gone through in slabs."""
         return open_case(case, self.region, self.ignore_header, self.tumour, self.label)
@@ -197,13 +201,14 @@ def fit_cohort(
     whole = [case for case in cases if case.name not in broken]
     if calibrator.bins == "auto":
         opened = Store(store, job.kind, job.options)
-        tallies = StoredTallies(opened, [case.name for case in whole], _scores(entries))
+        tallies = StoredTallies(opened, [case.name for case in whole], entries)
         fit_tallies(calibrator, tallies, job.region)
     else:
         if total is None:
             raise InputError("there are no cases to fit")
         calibrator.record_cases(
-            FittedCase.named(case, score) for case, score in _scores(entries).items()
+            FittedCase.named(entry.case, score_digest(entry.inputs), entry.patient)
+            for entry in entries
         )
         calibrator.add_tally(total, region=job.region, cases=len(whole))
         if calibrator.exact and calibrator.target != "none":
@@ -246,7 +251,8 @@ def fit_tallies(
     """Fit a calibrator to stored tallies; `region` tells what they counted.
 
     Only their sum is kept in memory, or that of each fold where the number of bins is chosen by
-    cross-validation, unless `keep` says that the calibrator shall know its cases, for a band.
+    cross-validation, unless `keep` says that the calibrator shall know its cases, for a band. No
+    patient is divided between folds.
 
     Raises
     ------
@@ -254,17 +260,21 @@ def fit_tallies(
         There is no tally, or the numbers of raters differ; names the case.
     """
     calibrator.record_cases(tallies.fitted_cases().values())
+    patients = tallies.patients()
     if keep:
         for case, tally in tallies:
-            calibrator.add_tally(tally, case, region=region)
+            calibrator.add_tally(tally, case, region=region, group=patients[case])
         return _fitted(calibrator)
     parts = [tallies]
-    if calibrator.bins == "auto" and len(tallies) > 1:
-        dealt = deal(len(tallies), int(calibrator.folds), int(calibrator.seed))
-        parts = [tallies.of([tallies.cases[k] for k in fold]) for fold in dealt]
+    groups = list(tallies.groups().values())
+    if calibrator.bins == "auto" and len(groups) > 1:
+        dealt = deal(len(groups), int(calibrator.folds), int(calibrator.seed))
+        parts = [tallies.of([case for k in fold for case in groups[k]]) for fold in dealt]
     for part in parts:
         alone = part.cases[0] if len(part) == 1 else None
-        calibrator.add_tally(part.total(), alone, region=region, cases=len(part))
+        among = list(part.groups())
+        whose = patients[alone] if alone else among[0] if len(among) == 1 else None
+        calibrator.add_tally(part.total(), alone, region=region, cases=len(part), group=whose)
     return _fitted(calibrator)
 
 
@@ -278,7 +288,7 @@ def _fitted(calibrator: Calibrator) -> Calibrator:
 def leave_one_out(
     calibrator: Calibrator, tallies: StoredTallies, region: str
 ) -> Iterator[tuple[str, Calibrator]]:
-    """Yield for every case a calibrator fitted to all the others.
+    """Yield for every case a calibrator fitted to all cases of other patients.
 
     Parameters
     ----------
@@ -286,27 +296,32 @@ def leave_one_out(
         Fitted; the parameters of its map are taken over, and its number of bins where it was
         chosen.
     tallies
-        What `read_tallies` gives. A case is in memory at a time.
+        What `read_tallies` gives. A case is in memory at a time. The cases of a patient come one
+        after the other.
     region
         Which voxels the tallies counted.
 
     Raises
     ------
     InputError
-        There are fewer than two cases.
+        There are fewer than two patients.
     """
-    if len(tallies) < 2:
-        raise InputError(f"leaving one case out needs at least two cases, here {len(tallies)}")
+    groups = tallies.groups()
+    if len(groups) < 2:
+        raise InputError(f"leaving one patient out needs at least two, here {len(groups)}")
     dense, everyone = tallies.dense(), tallies.fitted_cases()
     parameters = {**calibrator.made_with_, "bins": calibrator.n_bins_asked, "exact": False}
-    for case, tally in tallies:
-        cells, sums = tally.rows()
+    for group in groups.values():
         rest = dense.copy()
-        rest[:, cells] -= sums.T
+        for _, tally in tallies.of(group):
+            cells, sums = tally.rows()
+            rest[:, cells] -= sums.T
         fitted = Calibrator(**parameters)
-        fitted.record_cases(known for other, known in everyone.items() if other != case)
-        fitted.add_tally(ScoreTally.from_dense(rest), region=region, cases=len(everyone) - 1)
-        yield case, _fitted(fitted)
+        fitted.record_cases(known for case, known in everyone.items() if case not in group)
+        others = len(everyone) - len(group)
+        fitted.add_tally(ScoreTally.from_dense(rest), region=region, cases=others)
+        for case in group:
+            yield case, _fitted(fitted)
 
 
 def read_tallies(
@@ -315,6 +330,7 @@ def read_tallies(
     region: str | None = None,
     only: Collection[str] = (),
     without: Collection[str] = (),
+    group: str | None = None,
 ) -> tuple[Mapping[str, Any], StoredTallies]:
     """Find the tallies that a run has stored.
 
@@ -329,6 +345,8 @@ def read_tallies(
         Which tallies are meant, if the store has several sets.
     only, without
         Names of cases, or patterns such as ``"LUNG_*"``: take these alone, leave these out.
+    group
+        Where the names of cases have the patient, if the run that stored them did not know.
 
     Returns
     -------
@@ -340,7 +358,8 @@ def read_tallies(
     ------
     FileNotFoundError, ValueError
         There is no such store, it has no or several sets of tallies, the run that made it was not
-        finished, a pattern fits no case, or a tally is damaged; names the file.
+        finished, a pattern fits no case, a tally is damaged, or `group` does not fit; names the
+        file.
     """
     sets = open_stores(store, KIND)
     stores = [one for one in sets if region in (None, one.options.get("region"))]
@@ -356,13 +375,11 @@ def read_tallies(
     opened = stores[0]
     cases = choose_cases(opened.complete()[0], only, without, store)
     entries = [entry for case in cases if (entry := opened.find(case)) is not None]
-    tallies = StoredTallies(opened, cases, _scores(entries))
+    tallies = StoredTallies(opened, cases, entries)
     tallies.pack()
+    if group is not None:
+        tallies = tallies.with_patients(group)
     return {**opened.options, "ensemble": join_ensembles(_ensembles(entries))}, tallies
-
-
-def _scores(entries: Iterable[Entry]) -> dict[str, str | None]:
-    return {entry.case: score_digest(entry.inputs) for entry in entries}
 
 
 def _ensembles(entries: Iterable[Entry]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from twintrack import _core
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.score_tally import ScoreTally
+from twintrack.cohort.patients import patients_of
 from twintrack.errors import InputError
 from twintrack.runs.fitted_cases import score_digest
+from twintrack.runs.records import Entry
 from twintrack.runs.store import Store
 from twintrack.runs.tally_pack import NAME, PackedTally, Stamp, TallyPack, write_pack
 
@@ -32,16 +34,16 @@ class StoredTallies:
         Where they are.
     cases
         Names of finished cases.
-    scores
-        Case to `score_digest`, where the records have been read already.
+    entries
+        Their records, where they have been read already.
     """
 
     def __init__(
-        self, store: Store, cases: Sequence[str], scores: Mapping[str, str | None] | None = None
+        self, store: Store, cases: Sequence[str], entries: Iterable[Entry] | None = None
     ) -> None:
         self.cases: list[str] = sorted(cases)
         self._store = store
-        self._scores = scores
+        self._known = None if entries is None else _known(entries)
         self._pack: TallyPack | None = None
         with contextlib.suppress(OSError, ValueError):  # none, or to be written again
             self._pack = TallyPack(store.folder / NAME)
@@ -67,13 +69,44 @@ class StoredTallies:
         some.cases = list(cases)
         return some
 
+    def with_patients(self, pattern: str) -> StoredTallies:
+        """Return them with the patients that a pattern finds in the names of the cases.
+
+        Raises
+        ------
+        InputError
+            As `twintrack.cohort.patients.patients_of`, also where the run that stored them knew
+            other patients.
+        """
+        found = patients_of(self.cases, pattern, self.patients())
+        some = copy.copy(self)
+        some._known = {case: (score, found[case]) for case, (score, _) in self._of_cases()}
+        return some
+
+    def patients(self) -> dict[str, str | None]:
+        """Return the patient of each case; None for one that is a patient of its own."""
+        return {case: patient for case, (_, patient) in self._of_cases()}
+
+    def groups(self) -> dict[str, list[str]]:
+        """Return the cases of each patient, the units that are independent.
+
+        In the order of the cases, and of each patient's first case; a case without a patient is one
+        of its own, called as the case is.
+        """
+        groups: dict[str, list[str]] = {}
+        for case, patient in self.patients().items():
+            groups.setdefault(patient or case, []).append(case)
+        return groups
+
     def fitted_cases(self) -> dict[str, FittedCase]:
         """Return by name what a map that is fitted to the tallies keeps of the cases."""
-        scores = self._scores
-        if scores is None:
-            entries = map(self._store.find, self.cases)
-            scores = {entry.case: score_digest(entry.inputs) for entry in entries if entry}
-        return {case: FittedCase.named(case, scores.get(case)) for case in self.cases}
+        return {case: FittedCase.named(case, *known) for case, known in self._of_cases()}
+
+    def _of_cases(self) -> Iterator[tuple[str, tuple[str | None, str | None]]]:
+        """Yield each case with the digest of its score and its patient."""
+        if self._known is None:
+            self._known = _known(filter(None, map(self._store.find, self.cases)))
+        return ((case, self._known.get(case, (None, None))) for case in self.cases)
 
     def pack(self) -> None:
         """Write the pack again if many tallies are not in it; nothing happens if it cannot be."""
@@ -193,3 +226,7 @@ class StoredTallies:
                 status = Path(path).stat()
                 found += [status.st_size, status.st_mtime_ns]
         return None if len(found) < 4 else (found[0], found[1], found[2], found[3])
+
+
+def _known(entries: Iterable[Entry]) -> dict[str, tuple[str | None, str | None]]:
+    return {entry.case: (score_digest(entry.inputs), entry.patient) for entry in entries}
