@@ -271,6 +271,7 @@ def _fit_cohort(
         )
 
     cohort = files.read(source, left_out)
+    options.warn_of_missing_raters(report, cohort)
     region = asked.region or runs.default_region(cohort)
     asked.check_number(_patients(cohort))
     if asked.target == "single" and cohort and int(calibrator.rater) >= len(cohort[0].raters):
@@ -284,6 +285,7 @@ def _fit_cohort(
         files.ignore_header,
         files.labels,
         files.numbers_of_raters,
+        files.ignore_label,
     )
     require_for_cases(cases, job)
     if run.dry_run:

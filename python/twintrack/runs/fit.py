@@ -52,6 +52,8 @@ class TallyJob(Job[StreamedCase]):
         As in `align_case`.
     use_raters
         Numbers of the raters that the cases have, where these are some of a cohort's; recorded.
+    ignore_label
+        As in `align_case`.
     """
 
     region: RegionRule
@@ -59,6 +61,7 @@ class TallyJob(Job[StreamedCase]):
     ignore_header: bool = False
     label: tuple[str, ...] = ()
     use_raters: tuple[int, ...] | None = None
+    ignore_label: int | None = None
 
     kind = KIND
 
@@ -72,6 +75,7 @@ class TallyJob(Job[StreamedCase]):
             "grid_cells": _core.GRID_CELLS,
             **({"label": list(self.label)} if self.label else {}),
             **({"use_raters": list(self.use_raters)} if self.use_raters else {}),
+            **({} if self.ignore_label is None else {"ignore_label": self.ignore_label}),
             **edition("score_tally"),
         }
 
@@ -89,13 +93,18 @@ class TallyJob(Job[StreamedCase]):
 
     def read(self, case: Case) -> StreamedCase:
         """Open the files, to be gone through in slabs."""
-        return open_case(case, self.region, self.ignore_header, self.tumour, self.label)
+        return open_case(
+            case, self.region, self.ignore_header, self.tumour, self.label, self.ignore_label
+        )
 
     def compute(self, loaded: StreamedCase) -> Product:
         """Tally."""
         ensemble = ensemble_of_score(loaded.case.score, self.tumour)
         tally = ScoreTally(len(loaded.case.raters))
-        loaded.for_each(lambda slab: tally.update(slab.score, slab.raters, slab.region))
+        unseen = loaded.aligned.unseen
+        loaded.for_each(
+            lambda slab: tally.update(slab.score, slab.raters, slab.region, ignore_label=unseen)
+        )
         counted = tally.compact().voxels
         result = {"voxels_in_region": counted, "ensemble": ensemble}
         if loaded.aligned.beyond:
