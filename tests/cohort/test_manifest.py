@@ -152,13 +152,16 @@ def test_cases_and_raters_are_chosen_before_a_row_is_refused(tmp_path):
     path = manifest(tmp_path, HOLES)
     s, m, r1, r2, v = (tmp_path / n for n in ("s.npz", "m.nii", "r1.nii", "r2.nii", "v.nii"))
     (case,) = read_manifest(path, select=lambda names: choose_cases(names, ["a"], []))
-    assert case == Case("a", s, (r1, r2, v))
+    assert case == Case("a", s, (r1, r2, v), patient="7")
 
     def all_but_d(names: list[str]) -> list[str]:
         return choose_cases(names, [], ["../d"])
 
     found = read_manifest(path, select=all_but_d, use_raters=(3, 1))
-    assert found[:2] == [Case("a", s, (r1, v)), Case("b", m, (r2, v))]  # in the columns' order
+    assert found[:2] == [  # in the columns' order
+        Case("a", s, (r1, v), patient="7"),
+        Case("b", m, (r2, v), patient="7"),
+    ]
     (tmp_path / "m.nii").unlink()
     (case,) = read_manifest(path, select=lambda _: ["c"], use_raters=[1])  # m.nii is rater_3's
     assert case.raters == (r2,)
