@@ -230,9 +230,15 @@ _ONE = ("--only", "PHANTOM_00000")
         (["-i", "COHORT/manifest.csv", "-num_parts", "2", "--band", "OUT/b.csv"], "only tallies"),
         (["-i", "COHORT/manifest.csv", "-num_parts", "2", "--leave-one-out", "OUT/l"], "only tal"),
         (["-i", "COHORT/manifest.csv", "--bins", "auto", "--exact"], "give a number with exact"),
-        (["-i", "COHORT/manifest.csv", *_ONE, "--band", "OUT/b.csv"], "--band compares cases, so"),
+        (
+            ["-i", "COHORT/manifest.csv", *_ONE, "--band", "OUT/b.csv"],
+            "--band compares patients, so",
+        ),
         (["-i", "COHORT/manifest.csv", *_ONE, "--leave-one-out", "OUT/l"], "--leave-one-out comp"),
-        (["-i", "COHORT/manifest.csv", *_ONE, "--bins", "auto"], "--bins auto compares cases, so"),
+        (
+            ["-i", "COHORT/manifest.csv", *_ONE, "--bins", "auto"],
+            "--bins auto compares patients, so",
+        ),
         (["--tallies", "COHORT"], "holds no finished work"),
         (["--tallies", "COHORT/none"], "COHORT/none: no such folder"),
         (["--tallies", "COHORT", "--exact"], "--exact reads the voxels again"),

@@ -156,8 +156,10 @@ def test_cases_and_raters_are_chosen_before_a_row_is_refused(tmp_path):
         return choose_cases(names, [], ["../d"])
 
     found = read_manifest(path, select=all_but_d, use_raters=(3, 1))
-    # In the columns' order.
-    assert found[:2] == [Case("a", s, (r1, v), patient="7"), Case("b", m, (r2, v), patient="7")]
+    assert found[:2] == [  # in the columns' order
+        Case("a", s, (r1, v), patient="7"),
+        Case("b", m, (r2, v), patient="7"),
+    ]
     (tmp_path / "m.nii").unlink()
     (case,) = read_manifest(path, select=lambda _: ["c"], use_raters=[1])  # m.nii is rater_3's
     assert case.raters == (r2,)

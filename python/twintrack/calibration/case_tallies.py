@@ -194,7 +194,7 @@ class CaseTallies:
             There is one sum of all cases alone, or all cases are of one group.
         """
         with self._lock:
-            if len(self._tallies) == 1 and self._sums:
+            if len(self._tallies) == 1 and self._sums and not self._groups:
                 raise InputError(
                     f"bins='auto' holds out cases, but all {self.cases} are there in one sum "
                     "alone: add each case, or sums of some of them, or give a number of bins"

@@ -106,8 +106,8 @@ class Map:
         for option, asked in among_cases.items():
             if asked and patients < 2:
                 raise InputError(
-                    f"{option} compares cases of different patients, so it needs at least two, "
-                    f"here {patients}: leave out {option}, or fit to more"
+                    f"{option} compares patients, so it needs at least two, here {patients}: leave "
+                    f"out {option}, or fit to cases of more patients"
                 )
 
 
