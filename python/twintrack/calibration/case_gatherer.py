@@ -99,6 +99,7 @@ class CaseGatherer(CalibratorParameters):
         *,
         region: str | None = None,
         cases: int = 1,
+        effective: float | None = None,
     ) -> Self:
         """Add a tally made elsewhere, as `partial_fit` adds voxels.
 
@@ -112,11 +113,14 @@ class CaseGatherer(CalibratorParameters):
         cases : int
             Number of cases whose sum it is. If there are several, they are held out together
             (``bins="auto"``), and there is no `bootstrap_band`; a name must be new.
+        effective : float, optional
+            Effective number of cases of a sum (`effective_groups`), for ``floor="auto"``; by
+            default `cases`, which is the most that it can be.
         """
         self.check_parameters()
         self._check_raters(tally.raters)
         with self._adding() as gathered:
-            gathered.add_tally(tally, case, cases, region)
+            gathered.add_tally(tally, case, cases, region, effective)
             if case is not None and cases == 1:
                 gathered.record_cases([FittedCase.named(case)])
         return self
@@ -129,6 +133,30 @@ class CaseGatherer(CalibratorParameters):
         """
         with self._adding() as gathered:
             gathered.record_cases(cases)
+        return self
+
+    def merge(self, other: CaseGatherer) -> Self:
+        """Add everything that another, unfinished or finished, Calibrator has seen.
+
+        Raises
+        ------
+        ValueError
+            If a case name occurs in both, or raters or parameters differ (those of the next map
+            here from those that the other's map was made with, or is going to be); nothing is added
+            then.
+        """
+        if other is self:
+            raise InputError("a Calibrator merged with itself would count every voxel twice")
+        if "_cases" not in other.__dict__:
+            raise InputError("the other Calibrator holds no tallies to merge")
+        mine = self.get_params()
+        theirs = other.made_with_ if "map_" in other.__dict__ else other.get_params()
+        differing = [name for name in mine if mine[name] != theirs[name]]
+        if differing:
+            name = differing[0]
+            raise InputError(f"{name} is {mine[name]!r} here but {theirs[name]!r} in the other")
+        with self._adding() as gathered:
+            gathered.merge(other._cases)
         return self
 
     @property
@@ -159,6 +187,11 @@ class CaseGatherer(CalibratorParameters):
         with self._lock:
             if self._cases is cases:  # a fit in another thread begins anew
                 self._forget_map()
+
+    @property
+    def made_with_(self) -> dict[str, Any]:
+        """Parameters that the map was made with, by name."""
+        raise NotImplementedError
 
     def _forget_map(self) -> None:
         raise NotImplementedError

@@ -8,6 +8,7 @@ from typing import Any
 
 from twintrack.arrays.case import OpenCase
 from twintrack.arrays.numbers import whole_number
+from twintrack.calibration.effective import effective_groups
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.errors import InputError
@@ -28,6 +29,7 @@ class CaseTallies:
     def __init__(self) -> None:
         self._tallies: dict[Key, ScoreTally] = {}
         self._sums: dict[Key, int] = {}  # those of several cases, and of how many
+        self._effective: dict[Key, float] = {}  # effective number of cases of sums, where known
         self._regions: set[str] = set()
         self._fitted_on: dict[str, str | None] = {}  # the items are those of `FittedCase`
         self._lock = threading.RLock()
@@ -45,6 +47,15 @@ class CaseTallies:
     def voxels(self) -> int:
         """Number of voxels."""
         return sum(tally.voxels for tally in self.tallies())
+
+    @property
+    def effective(self) -> float:
+        """Effective number of cases by their votes (`effective_groups`)."""
+        with self._lock:
+            held = {key: tally.copy() for key, tally in self._tallies.items()}
+            within = [max(self._effective.get(key, self._sums.get(key, 1)), 1) for key in held]
+        votes = [tally.votes.sum() / tally.raters for tally in held.values()]
+        return effective_groups(votes, within)
 
     @property
     def regions(self) -> frozenset[str]:
@@ -87,9 +98,16 @@ class CaseTallies:
             held.compact()  # one case among many; an unnamed stream keeps its table at hand
 
     def add_tally(
-        self, tally: ScoreTally, case: str | None, cases: int = 1, rule: str | None = None
+        self,
+        tally: ScoreTally,
+        case: str | None,
+        cases: int = 1,
+        rule: str | None = None,
+        effective: float | None = None,
     ) -> None:
         """Add the tally of a case, or of a part of one, or the sum of several `cases`.
+
+        `effective` is the effective number of cases of a sum; by default all count the same.
 
         Raises
         ------
@@ -110,6 +128,8 @@ class CaseTallies:
                         "its own, or none"
                     )
                 self._sums[key] = cases
+                if effective is not None:
+                    self._effective[key] = effective
             held = self._tallies.setdefault(key, own)
             if rule is not None:
                 self._regions.add(rule)
@@ -130,7 +150,8 @@ class CaseTallies:
                     raise InputError(f"{what} {key!r} is in both calibrators")
             for key, tally in theirs._tallies.items():
                 name = None if isinstance(key, int) else key
-                self.add_tally(tally, name, theirs._sums.get(key, 1))
+                known = theirs._effective.get(key)
+                self.add_tally(tally, name, theirs._sums.get(key, 1), effective=known)
             self._regions |= theirs._regions
             self.record_cases(theirs.fitted_on or ())
 
@@ -211,6 +232,7 @@ class CaseTallies:
         with self._lock:
             held = dict(self._tallies)
             copied._sums = dict(self._sums)
+            copied._effective = dict(self._effective)
             copied._regions = set(self._regions)
             copied._fitted_on = dict(self._fitted_on)
         copied._tallies = {key: tally.copy() for key, tally in held.items()}

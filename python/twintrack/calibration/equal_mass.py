@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 from twintrack import _core
 from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.numbers import whole_number
+
+Bins: TypeAlias = int | Literal["cells"]
+EVERY_CELL = 1 << 62  # bins that are asked for where every cell shall be one
+
+
+def bins_asked(bins: Bins) -> int:
+    """Return a number of bins to ask for; with "cells" every occurring cell is a bin."""
+    return EVERY_CELL if bins == "cells" else int(bins)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +34,8 @@ class EqualMassBins(ByValue):
     votes : (B, N) uint64
         Voxels of each bin that each rater marked.
     asked : int
-        Number of bins asked for. B is smaller where a block of equal scores holds more voxels than
-        a bin should: such a block is never split.
+        Number of bins asked for, B where every cell is one. B is smaller where a block of equal
+        scores holds more voxels than a bin should: such a block is never split.
     """
 
     count: NDArray[np.uint64]
@@ -50,7 +58,8 @@ class EqualMassBins(ByValue):
 def bins_of_cells(rows: tuple[NDArray[np.uint32], NDArray[np.uint64]], bins: int) -> EqualMassBins:
     """Return the bins of grid cells, as `ScoreTally.rows` has them; raises as `equal_mass_bins`."""
     bins = whole_number(bins, "bins", 1)
-    return EqualMassBins(*_core.equal_mass_bins(*rows, bins), asked=bins)
+    count, mean_score, votes = _core.equal_mass_bins(*rows, bins)
+    return EqualMassBins(count, mean_score, votes, asked=len(count) if bins == EVERY_CELL else bins)
 
 
 def bins_of_groups(
