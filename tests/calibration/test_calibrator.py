@@ -265,7 +265,7 @@ def test_auto_bins_are_chosen_by_cross_validation():
     scores, labels = cohort(5)
     fitted = tt.Calibrator(bins="auto", seed=1).fit(scores, labels)
     choice = fitted.bin_choice_
-    assert choice.scores[choice.bins] == min(choice.scores.values())
+    assert choice.scores[choice.best] == min(choice.scores.values())
     assert fitted.bins_.asked == choice.bins
     # The score of one M by hand: leave one case out, map the held-out voxels, compare with labels.
     by_hand = 0.0
@@ -286,7 +286,7 @@ def test_of_several_numbers_of_bins_with_one_score_the_least_is_chosen():
     labels = [[rng.random(score.size) < score**2] for score in scores]
     choice = tt.Calibrator(bins="auto").fit(scores, labels).bin_choice_
     assert len(set(choice.scores.values())) == 1  # three scores make three bins, however many are
-    assert choice.bins == min(choice.scores)
+    assert choice.bins == choice.best == 5
 
 
 @pytest.mark.parametrize(("target", "rater"), [("mhr", 0), ("single", 2), ("hard", 0)])

@@ -108,6 +108,7 @@ class CaseGatherer(CalibratorParameters):
         region: str | None = None,
         cases: int = 1,
         group: str | None = None,
+        effective: float | None = None,
     ) -> Self:
         """Add a tally made elsewhere, as `partial_fit` adds voxels.
 
@@ -124,6 +125,9 @@ class CaseGatherer(CalibratorParameters):
             must be new.
         group : str, optional
             The patient, see `partial_fit`; of a sum, the one whose cases they all are.
+        effective : float, optional
+            Effective number of patients of a sum (`effective_groups`), for ``floor="auto"``; by
+            default `cases`, which is the most that it can be.
         """
         self.check_parameters()
         self._check_raters(tally.raters)
@@ -131,7 +135,7 @@ class CaseGatherer(CalibratorParameters):
         if group is not None and case is None and cases == 1:
             raise InputError("needs the name of the case, too (case)", argument="group")
         with self._adding() as gathered:
-            gathered.add_tally(tally, case, cases, region, group)
+            gathered.add_tally(tally, case, cases, region, group, effective)
             if case is not None and cases == 1:
                 gathered.record_cases([FittedCase.named(case, None, group)])
         return self
@@ -144,6 +148,30 @@ class CaseGatherer(CalibratorParameters):
         """
         with self._adding() as gathered:
             gathered.record_cases(cases)
+        return self
+
+    def merge(self, other: CaseGatherer) -> Self:
+        """Add everything that another, unfinished or finished, Calibrator has seen.
+
+        Raises
+        ------
+        ValueError
+            If a case name occurs in both, or raters or parameters differ (those of the next map
+            here from those that the other's map was made with, or is going to be); nothing is added
+            then.
+        """
+        if other is self:
+            raise InputError("a Calibrator merged with itself would count every voxel twice")
+        if "_cases" not in other.__dict__:
+            raise InputError("the other Calibrator holds no tallies to merge")
+        mine = self.get_params()
+        theirs = other.made_with_ if "map_" in other.__dict__ else other.get_params()
+        differing = [name for name in mine if mine[name] != theirs[name]]
+        if differing:
+            name = differing[0]
+            raise InputError(f"{name} is {mine[name]!r} here but {theirs[name]!r} in the other")
+        with self._adding() as gathered:
+            gathered.merge(other._cases)
         return self
 
     @property
@@ -174,6 +202,11 @@ class CaseGatherer(CalibratorParameters):
         with self._lock:
             if self._cases is cases:  # a fit in another thread begins anew
                 self._forget_map()
+
+    @property
+    def made_with_(self) -> dict[str, Any]:
+        """Parameters that the map was made with, by name."""
+        raise NotImplementedError
 
     def _forget_map(self) -> None:
         raise NotImplementedError

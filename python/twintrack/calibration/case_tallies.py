@@ -8,6 +8,7 @@ from typing import Any
 
 from twintrack.arrays.case import OpenCase
 from twintrack.arrays.numbers import whole_number
+from twintrack.calibration.effective import effective_groups
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.errors import InputError
@@ -28,6 +29,7 @@ class CaseTallies:
     def __init__(self) -> None:
         self._tallies: dict[Key, ScoreTally] = {}
         self._sums: dict[Key, int] = {}  # those of several cases, and of how many
+        self._effective: dict[Key, float] = {}  # effective number of cases of sums, where known
         self._regions: set[str] = set()
         self._groups: dict[Key, str] = {}  # of the cases that have one
         self._fitted_on: dict[str, FittedCase] = {}  # by the digest of the name
@@ -46,6 +48,15 @@ class CaseTallies:
     def voxels(self) -> int:
         """Number of voxels."""
         return sum(tally.voxels for tally in self.tallies())
+
+    @property
+    def effective(self) -> float:
+        """Effective number of cases by their votes (`effective_groups`)."""
+        with self._lock:
+            held = {key: tally.copy() for key, tally in self._tallies.items()}
+            within = [max(self._effective.get(key, self._sums.get(key, 1)), 1) for key in held]
+        votes = [tally.votes.sum() / tally.raters for tally in held.values()]
+        return effective_groups(votes, within)
 
     @property
     def regions(self) -> frozenset[str]:
@@ -103,10 +114,12 @@ class CaseTallies:
         cases: int = 1,
         rule: str | None = None,
         group: str | None = None,
+        effective: float | None = None,
     ) -> None:
         """Add the tally of a case, or of a part of one, or the sum of several `cases`.
 
-        A sum with a `group` is of cases of that group alone.
+        A sum with a `group` is of cases of that group alone. `effective` is the effective number of
+        patients of a sum; by default all its cases count the same.
 
         Raises
         ------
@@ -128,6 +141,8 @@ class CaseTallies:
                         "its own, or none"
                     )
                 self._sums[key] = cases
+                if effective is not None:
+                    self._effective[key] = effective
             self._set_group(key, group)
             held = self._tallies.setdefault(key, own)
             if rule is not None:
@@ -149,8 +164,9 @@ class CaseTallies:
                     raise InputError(f"{what} {key!r} is in both calibrators")
             for key, tally in theirs._tallies.items():
                 name = None if isinstance(key, int) else key
-                group = theirs._groups.get(key)
-                self.add_tally(tally, name, theirs._sums.get(key, 1), group=group)
+                cases, group = theirs._sums.get(key, 1), theirs._groups.get(key)
+                known = theirs._effective.get(key)
+                self.add_tally(tally, name, cases, group=group, effective=known)
             self._regions |= theirs._regions
             self.record_cases(theirs.fitted_on or ())
 
@@ -250,6 +266,7 @@ class CaseTallies:
             held = dict(self._tallies)
             copied._sums = dict(self._sums)
             copied._groups = dict(self._groups)
+            copied._effective = dict(self._effective)
             copied._regions = set(self._regions)
             copied._fitted_on = dict(self._fitted_on)
         copied._tallies = {key: tally.copy() for key, tally in held.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,14 @@ Rows: TypeAlias = tuple[NDArray[np.uint32], NDArray[np.uint64]]
 and, except in tallies of earlier versions, the voxels that exactly 1 … N raters marked."""
 
 _MOST_ANSWERS = 1 << 23  # times 2^40 voxels in a cell fit 64 bits
+
+Bins: TypeAlias = int | Literal["cells"]
+EVERY_CELL = 1 << 62  # bins that are asked for where every cell shall be one
+
+
+def bins_asked(bins: Bins) -> int:
+    """Return a number of bins to ask for; with "cells" every occurring cell is a bin."""
+    return EVERY_CELL if bins == "cells" else int(bins)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +50,8 @@ class EqualMassBins(ByValue):
     answers : int
         1 where `responses` is None.
     asked : int
-        Number of bins asked for. B is smaller where a block of equal scores holds more voxels than
-        a bin should: such a block is never split.
+        Number of bins asked for, B where every cell is one. B is smaller where a block of equal
+        scores holds more voxels than a bin should: such a block is never split.
     """
 
     count: NDArray[np.uint64]
@@ -71,7 +79,8 @@ class EqualMassBins(ByValue):
 def bins_of_cells(rows: Rows, raters: int, bins: int) -> EqualMassBins:
     """Return the bins of grid cells, as `SetTally.rows` has them; raises as `equal_mass_bins`."""
     bins = whole_number(bins, "bins", 1)
-    return EqualMassBins(*_core.equal_mass_bins(*rows, raters, bins), asked=bins)
+    count, mean_score, votes = _core.equal_mass_bins(*rows, raters, bins)
+    return EqualMassBins(count, mean_score, votes, asked=len(count) if bins == EVERY_CELL else bins)
 
 
 def bins_of_sets(sets: Mapping[RaterSet, Rows], raters: int, bins: int) -> EqualMassBins:

@@ -17,6 +17,7 @@ from twintrack.arrays.checks import dtype_name
 from twintrack.arrays.numbers import whole_number
 from twintrack.arrays.rater_sets import MOST_SETS, OpenParts, Part, RaterSet, open_parts
 from twintrack.calibration.equal_mass import (
+    EVERY_CELL,
     EqualMassBins,
     Rows,
     bins_of_cells,
@@ -293,8 +294,7 @@ class ScoreTally:
         for raters, tally in self.by_set().items():
             rows = tally.rows()
             if len(rows[0]):
-                # As many bins as voxels: one a cell.
-                means = bins_of_cells(rows, len(raters), int(rows[1][:, 0].sum())).mean_score
+                means = bins_of_cells(rows, len(raters), EVERY_CELL).mean_score
                 found[raters] = means, rows[1]
         return found
 
