@@ -99,17 +99,19 @@ def choose_bins(
             "name the cases in partial_fit, or give a number of bins"
         )
     dealt = deal(cases, folds, seed)
-    everything = ScoreTally.of_all(tallies).dense()
+    everything = ScoreTally.of_all(tallies)
     losses: dict[Bins, list[float]] = {bins: [] for bins in candidates}
     at_zero = dict.fromkeys(candidates, 0.0)
     voxels, votes = [], 0.0
     for fold in dealt:
         held = ScoreTally.of_all([tallies[case] for case in fold])
-        rest = ScoreTally.from_dense(everything - held.dense())
+        rest = everything - held
+        if target == "single":
+            held, rest = held.seen_by(rater), rest.seen_by(rater)
         if held.voxels == 0 or rest.voxels == 0:
             continue
         cells = held.equal_mass_bins(EVERY_CELL)
-        asked = cells.votes[:, rater] if target == "single" else cells.votes.mean(axis=1)
+        asked = cells.votes[:, rater] if target == "single" else cells.response
         voxels.append(held.voxels)
         votes += float(asked.sum())
         for bins in candidates:

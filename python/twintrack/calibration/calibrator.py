@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.case_arguments import naming_case, read_cases, read_groups
+from twintrack.arrays.rater_sets import open_parts
 from twintrack.calibration.bin_choice import BinChoice
 from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.case_gatherer import CaseGatherer
@@ -71,6 +72,9 @@ class Calibrator(CaseGatherer):
         Bounds of the map, in [0, 1]: 0 and 1 as in the paper. ``"auto"`` is where half a vote per
         effective case brings the end blocks of the isotonic fit (`map_bounds.auto_bounds`): no
         voxel is then sent to a certain 0 or 1 because none of a few cases said otherwise.
+    case_weight : {"voxels", "cases"}
+        "voxels": every voxel counts the same; "cases": every patient does, whatever the size. The
+        weights are rounded to whole numbers, to better than 1% (`case_weights`).
     region_rule : str, optional
         Which voxels the caller lets count ("roi", "box", …): recorded with the map. By default
         "mask" if regions are given and "all" otherwise.
@@ -164,6 +168,8 @@ class Calibrator(CaseGatherer):
         *,
         stacked: bool | None = None,
         groups: Sequence[Any] | None = None,
+        case_weight: Sequence[float] | None = None,
+        ignore_label: int | None = None,
     ) -> Calibrator:
         """Fit the map.
 
@@ -173,7 +179,9 @@ class Calibrator(CaseGatherer):
             Probabilities in [0, 1]: float16, bfloat16, float32 or float64. Lists of numbers serve
             as arrays: one list of numbers is one case.
         raters : (N, *shape) array or list of N arrays of one case, or a list of these, one per case
-            Labels 0 and 1 in any dtype. The first axis counts raters: ``[mask]`` is one rater.
+            Labels 0 and 1 in any dtype. The first axis counts raters: ``[mask]`` is one rater. None
+            in a list is a rater that the case does not have; what a NumPy masked array masks, the
+            rater did not look at.
         region : array (*shape) of one case, or a list of these, optional
             Voxels that count: False and True, or 0 and one other value. All by default.
         stacked : bool, optional
@@ -183,6 +191,10 @@ class Calibrator(CaseGatherer):
         groups : sequence with one entry per case, optional
             The patient of each case, text or a whole number: patients are held out and resampled
             as a whole, as by scikit-learn's ``groups``. By default each case is a patient.
+        case_weight : sequence with one number per case, optional
+            By which the case's voxels are multiplied: 2 counts them twice, 0 leaves them out.
+        ignore_label : int, optional
+            Value of annotations at voxels that the rater did not look at, such as 255.
 
         Raises
         ------
@@ -195,6 +207,7 @@ class Calibrator(CaseGatherer):
         self.check_parameters()
         cases = read_cases(score, raters, region, stacked)
         patients = read_groups(groups, len(cases))
+        weights = _case_weights(case_weight, len(cases))
         with self._lock:
             before = dict(self.__dict__)
             self._forget_map()
@@ -202,7 +215,8 @@ class Calibrator(CaseGatherer):
             try:
                 for index, case in enumerate(cases):
                     with naming_case(index, len(cases)):
-                        add = functools.partial(self._add_arrays, str(index), patients[index])
+                        named = (str(index), patients[index], weights[index])
+                        add = functools.partial(self._add_arrays, *named, ignore_label)
                         warn_of(with_roundings(add, *case)[1])
                 self._fit_map(cases if self.exact else None)
             except BaseException:
@@ -416,15 +430,19 @@ class Calibrator(CaseGatherer):
     def _fit_map(
         self, cases: Iterable[tuple[Any, Any, Any]] | None = None, facts: bool = True
     ) -> None:
-        gathered = self._tallies().copy()  # other threads may add to what it is a copy of
-        total = gathered.total()
+        held = self._tallies().copy()  # other threads may add to what it is a copy of
         self.check_parameters()  # they may have been set since the voxels were added
-        self._check_raters(total.raters)
-        if total.voxels == 0:
+        self._check_raters(held.raters)
+        if held.voxels == 0:
             raise InputError("no voxel lies in the region: there is nothing to fit")
-        self.n_raters_ = total.raters
-        self.n_cases_ = gathered.cases
-        self.n_voxels_ = total.voxels
+        gathered = held.weighted(self.case_weight)
+        if cases is not None and gathered.is_weighted:
+            raise InputError(
+                "exact=True reads voxels again, which weigh the same there: leave it out, or the "
+                "weights of cases"
+            )
+        total = gathered.total()
+        self.n_raters_, self.n_cases_, self.n_voxels_ = held.raters, held.cases, held.voxels
         self.facts_, self.floor_, self.ceiling_ = None, 0.0, 1.0
         if self.target == "none":
             self.fitted_on_, self.n_bins_ = None, 0
@@ -447,3 +465,29 @@ class Calibrator(CaseGatherer):
         self.map_ = fitted
         self.X_thresholds_ = fitted.x
         self.y_thresholds_ = fitted.y
+
+    def _add_arrays(
+        self,
+        case: str,
+        group: str | None,
+        weight: float,
+        ignore_label: int | None,
+        score: Any,
+        raters: Any,
+        region: Any,
+    ) -> None:
+        opened = open_parts(score, raters, region, ignore_label)
+        self._add(self._cases, opened, case, region is not None, group, weight)
+
+
+def _case_weights(weights: Sequence[float] | None, cases: int) -> list[float]:
+    """Return the weight of each case; what cannot be weights is told by `whole_weights`."""
+    if weights is None:
+        return [1.0] * cases
+    if isinstance(weights, (str, bytes)) or len(weights) != cases:
+        raise InputError(
+            f"must have a number for each of {cases} cases; 'cases' and 'voxels' are given to "
+            "Calibrator",
+            argument="case_weight",
+        )
+    return [float(weight) for weight in weights]

@@ -66,10 +66,24 @@ class EqualMassBins(ByValue):
         return len(self.count)
 
     @property
+    def response(self) -> NDArray[np.float64]:
+        """Sum over each bin's voxels of votes / raters who looked: (B,)."""
+        if self.responses is not None:
+            return np.asarray(self.responses / np.float64(self.answers))
+        return self.votes.mean(axis=1)
+
+    @property
+    def answered(self) -> NDArray[np.float64]:
+        """Answers in each bin: raters who looked, over its voxels: (B,)."""
+        if self.looked is not None:
+            return self.looked.sum(axis=1).astype(np.float64)
+        return self.count * np.float64(self.votes.shape[1])
+
+    @property
     def mhr(self) -> NDArray[np.float64]:
         """Mean human response of each bin: the mean over its voxels, and raters who looked."""
         if self.responses is not None:
-            return self.responses / (self.count * np.float64(self.answers))
+            return np.asarray(self.responses / (self.count * np.float64(self.answers)))
         mhr: NDArray[np.float64] = self.votes.sum(axis=1) / (
             self.count * np.float64(self.votes.shape[1])
         )

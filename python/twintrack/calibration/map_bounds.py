@@ -43,7 +43,7 @@ def auto_bounds(
     """
     single = target == "single"
     votes = (bins.votes[:, rater] if single else bins.votes.sum(axis=1)).astype(np.float64)
-    answers = bins.count * np.float64(1 if single else bins.votes.shape[1])
+    answers = bins.count.astype(np.float64) if single else bins.answered
     more = max(effective, 1.0)
 
     def means(step: int) -> NDArray[Any]:

@@ -137,7 +137,7 @@ def line_for(line: str, encoding: str | None) -> str:
 
 
 def _log_score(m: NDArray[Any], cells: EqualMassBins, votes: NDArray[np.float64]) -> float:
-    answers = cells.count * np.float64(cells.votes.shape[1])
+    answers = cells.answered
     with np.errstate(divide="ignore"):
         # Where nobody answers so, the logarithm does not count, infinite or not.
         yes = votes * np.where(votes > 0, np.log(m), 0)

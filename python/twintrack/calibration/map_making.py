@@ -16,6 +16,7 @@ from twintrack.calibration.map_facts import MapFacts, map_facts
 from twintrack.calibration.map_fit import fit_map
 from twintrack.calibration.parameters import CalibratorParameters
 from twintrack.calibration.score_tally import ScoreTally
+from twintrack.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,10 @@ def make_map(
         Look at the facts of the map.
     """
     target, rater = asked.target, asked.rater
+    if target == "single":
+        total = total.seen_by(rater)
+        if total.voxels == 0:
+            raise InputError("he looked at no voxel", argument="rater", value=rater)
     choice = None
     number: Bins
     if asked.bins == "auto":

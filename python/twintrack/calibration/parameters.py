@@ -30,13 +30,14 @@ class CalibratorParameters:
     seed: int = 0
     floor: Bound = 0.0
     ceiling: Bound = 1.0
+    case_weight: Literal["voxels", "cases"] = "voxels"
     region_rule: str | None = None
     ensemble: Mapping[str, Any] | None = None
 
     @property
     def asks_cases(self) -> bool:
         """Whether a fit needs to know the cases, not their sum alone."""
-        return "auto" in (self.bins, self.floor, self.ceiling)
+        return self.case_weight == "cases" or "auto" in (self.bins, self.floor, self.ceiling)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 - no nested parts
         """Return the parameters by name."""
@@ -95,6 +96,12 @@ class CalibratorParameters:
         if self.bins == "cells" and self.exact:
             raise InputError(
                 "bins='cells' has no cuts that exact=True could place; give a number of bins"
+            )
+        if self.case_weight not in ("voxels", "cases"):
+            raise InputError(
+                "it must be 'voxels' or 'cases'; numbers are given to fit, one per case",
+                argument="case_weight",
+                value=self.case_weight,
             )
         self._check_bounds()
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twintrack import _core
 from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.case import OpenCase
 from twintrack.arrays.checks import dtype_name
@@ -23,13 +22,8 @@ from twintrack.calibration.equal_mass import (
     bins_of_cells,
     bins_of_sets,
 )
-from twintrack.calibration.set_tally import SetTally, check_rows
+from twintrack.calibration.set_tally import SetTally
 from twintrack.errors import InputError
-from twintrack.files import naming
-
-KIND = "score tally"
-FORMAT_VERSION = 2  # of its files; 1 has no counts of voxels by number of votes
-_LARGEST_FILE = 1 << 29  # bytes of all arrays; 255 raters in every cell take 494 million
 
 
 class ScoreTally:
@@ -108,12 +102,20 @@ class ScoreTally:
         of earlier versions.
         """
         self._require_votes()
-        if not set(self._sets) <= {self._everyone}:
+        if not set(self.set_rows()) <= {self._everyone}:
             raise InputError(
                 "not all raters looked at all voxels, so votes are out of different numbers: "
                 "by_set() has them"
             )
         return self._of(self._everyone).rows()[1][:, 2 + self.raters :]
+
+    @property
+    def response(self) -> float:
+        """Sum over voxels of votes / raters who looked: what the raters mark on average."""
+        return sum(
+            float(sums[:, 2 : 2 + len(raters)].sum()) / len(raters)
+            for raters, (_, sums) in self.set_rows().items()
+        )
 
     @property
     def voxels(self) -> int:
@@ -165,9 +167,7 @@ class ScoreTally:
         """
         rule = rule or ("all" if region is None else "mask")
         _, count = with_roundings(
-            lambda bounded: self.add_parts(
-                open_parts(bounded, raters, region, ignore_label), rule
-            ),
+            lambda bounded: self.add_parts(open_parts(bounded, raters, region, ignore_label), rule),
             score,
         )
         warn_of(count)
@@ -205,21 +205,21 @@ class ScoreTally:
             raise InputError(
                 f"cannot add a tally of {other.raters} raters to one of {self.raters} raters"
             )
-        theirs = {raters: tally.rows() for raters, tally in other.by_set().items()}
+        theirs = other.set_rows()
         with self._lock:
             for raters, rows in theirs.items():
-                if len(rows[0]):
-                    self._of(raters).add_rows(rows)
+                self._of(raters).add_rows(rows)
             self._regions |= other.regions
             self._score_types |= other.score_types
         return self
 
     @classmethod
     def of_all(cls, tallies: Sequence[ScoreTally]) -> ScoreTally:
-        """Return the sum of one tally or more, a tally of its own."""
-        total = tallies[0].copy()
+        """Return the sum of one tally or more, a tally of its own, of the most raters."""
+        raters = max(tally.raters for tally in tallies)
+        total = tallies[0].among(raters).copy()
         for tally in tallies[1:]:
-            total += tally
+            total += tally.among(raters)
         return total
 
     def __add__(self, other: ScoreTally) -> ScoreTally:
@@ -228,16 +228,19 @@ class ScoreTally:
     def __sub__(self, other: ScoreTally) -> ScoreTally:
         """Return this without another tally that was added to it."""
         rest = self.copy()
-        for raters, tally in other.by_set().items():
-            if len(tally.rows()[0]):
-                rest._sets[raters] = rest._of(raters).minus(tally)
+        for raters, rows in other.set_rows().items():
+            rest._sets[raters] = rest._of(raters).minus(rows)
         return rest
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ScoreTally):
             return NotImplemented
         mine, theirs = (
-            {raters: rows for raters, tally in one.by_set().items() if len((rows := tally.rows())[0])}
+            {
+                raters: rows
+                for raters, tally in one.by_set().items()
+                if len((rows := tally.rows())[0])
+            }
             for one in (self, other)
         )
         return (
@@ -258,24 +261,36 @@ class ScoreTally:
         with self._lock:
             return {raters: self._sets[raters] for raters in sorted(self._sets)}
 
+    def set_rows(self) -> dict[RaterSet, Rows]:
+        """Return the rows of each set that has voxels, in the order of the sets."""
+        rows = {raters: tally.rows() for raters, tally in self.by_set().items()}
+        return {raters: own for raters, own in rows.items() if len(own[0])}
+
     def seen_by(self, rater: int) -> ScoreTally:
         """Return the tally of the voxels that a rater looked at; it shares what it can."""
-        if all(rater in raters for raters in self._sets):
+        rows = self.set_rows()
+        if all(rater in raters for raters in rows):
             return self
-        some = ScoreTally(self.raters)
-        some._sets = {raters: one for raters, one in self.by_set().items() if rater in raters}
-        some._regions, some._score_types = set(self._regions), set(self._score_types)
-        return some
+        some = {raters: own for raters, own in rows.items() if rater in raters}
+        return self.of_rows(self.raters, some, [*self._regions], [*self._score_types])
+
+    def among(self, raters: int) -> ScoreTally:
+        """Return the tally as that of more raters, of whom the others looked at nothing."""
+        if raters == self.raters:
+            return self
+        if raters < self.raters:
+            raise InputError(f"it must be at least {self.raters}", argument="raters", value=raters)
+        rows = {some: tally.rows() for some, tally in self.by_set().items()}
+        return self.of_rows(raters, rows, [*self._regions], [*self._score_types])
 
     def pooled_rows(self) -> Rows:
         """Return the occurring cells (K,) and their sums over all sets (K, 2 + N …).
 
         Columns are count, residuals and votes of each rater; more may follow.
         """
-        sets = self.by_set()
-        if set(sets) <= {self._everyone}:
+        rows = self.set_rows()
+        if set(rows) <= {self._everyone}:
             return self._of(self._everyone).rows()
-        rows = {raters: tally.rows() for raters, tally in sets.items()}
         cells = np.unique(np.concatenate([own for own, _ in rows.values()]))
         pooled = np.zeros((len(cells), 2 + self.raters), np.uint64)
         for raters, (own, sums) in rows.items():
@@ -291,11 +306,8 @@ class ScoreTally:
         """
         self._require_votes()
         found = {}
-        for raters, tally in self.by_set().items():
-            rows = tally.rows()
-            if len(rows[0]):
-                means = bins_of_cells(rows, len(raters), EVERY_CELL).mean_score
-                found[raters] = means, rows[1]
+        for raters, rows in self.set_rows().items():
+            found[raters] = bins_of_cells(rows, len(raters), EVERY_CELL).mean_score, rows[1]
         return found
 
     def compact(self) -> ScoreTally:
@@ -316,43 +328,16 @@ class ScoreTally:
         ValueError
             If the tally is empty or `bins` is less than 1.
         """
-        sets = self.by_set()
-        if set(sets) <= {self._everyone}:
+        rows = self.set_rows()
+        if set(rows) <= {self._everyone}:
             return bins_of_cells(self._of(self._everyone).rows(), self.raters, bins)
-        rows = {raters: tally.rows() for raters, tally in sets.items()}
         return bins_of_sets(rows, self.raters, bins)
 
     def save(self, path: str | Path) -> None:
-        """Write the tally to an npz file, whole or not at all.
+        """Write the tally to an npz file, whole or not at all; see `score_tally_file`."""
+        from twintrack.calibration.score_tally_file import write_score_tally
 
-        The file holds ``format``, ``format_version``, ``grid_cells``, ``raters``, ``regions``,
-        ``score_types``, and ``cells`` and ``sums`` of the voxels that all raters looked at. Other
-        sets of raters, if there are any, are the rows of ``sets`` (S, N), with ``cells_0``,
-        ``sums_0``, ….
-        """
-        from twintrack.volumes.tally_files import write_tally  # nibabel takes its time
-
-        cells, sums = self._of(self._everyone).rows()
-        others = [
-            (raters, rows)
-            for raters, tally in self.by_set().items()
-            if raters != self._everyone and len((rows := tally.rows())[0])
-        ]
-        arrays: dict[str, Any] = {"cells": cells, "sums": sums}
-        members = np.zeros((len(others), self.raters), np.bool_)
-        for row, (raters, (own, its_sums)) in enumerate(others):
-            members[row, list(raters)] = True
-            arrays |= {"sets": members, f"cells_{row}": own, f"sums_{row}": its_sums}
-        write_tally(
-            Path(path),
-            KIND,
-            FORMAT_VERSION,
-            grid_cells=_core.GRID_CELLS,
-            raters=self.raters,
-            regions=np.array(sorted(self._regions), "U8"),
-            score_types=np.array(sorted(self._score_types), "U8"),
-            **arrays,
-        )
+        write_score_tally(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> ScoreTally:
@@ -365,37 +350,9 @@ class ScoreTally:
         ValueError
             If the file is no tally, is damaged, or comes from a newer version; names the file.
         """
-        from twintrack.volumes.tally_files import read_tally
+        from twintrack.calibration.score_tally_file import read_score_tally
 
-        path = Path(path)
-        names = ("grid_cells", "cells", "sums")
-        found = read_tally(path, KIND, names, _LARGEST_FILE, FORMAT_VERSION)
-        with naming(path):
-            if int(found["grid_cells"]) != _core.GRID_CELLS:
-                raise InputError("it was made on another score grid")
-            cells, sums = found["cells"], found["sums"]
-            if sums.ndim != 2:
-                raise InputError("its arrays do not fit together")
-            raters = int(found["raters"]) if "raters" in found else sums.shape[1] - 2
-            if raters < 1:
-                raise InputError("its arrays do not fit together")
-            everyone = tuple(range(raters))
-            sets = {everyone: check_rows(cells, sums, raters)}
-            members = found.get("sets", np.zeros((0, raters), np.bool_))
-            if members.dtype != np.bool_ or members.ndim != 2 or members.shape[1] != raters:
-                raise InputError("its sets of raters are damaged")
-            for row, member in enumerate(members):
-                some = tuple(np.flatnonzero(member).tolist())
-                if not some or some in sets:
-                    raise InputError(f"its set {row} of raters is empty, or there twice")
-                missing = [n for n in (f"cells_{row}", f"sums_{row}") if n not in found]
-                if missing:
-                    raise InputError(f"it is a damaged {KIND}: {', '.join(missing)} missing")
-                sets[some] = check_rows(found[f"cells_{row}"], found[f"sums_{row}"], len(some))
-            told = [found.get(name, np.array([], "U8")) for name in ("regions", "score_types")]
-            if any(one.dtype.kind != "U" or one.ndim != 1 for one in told):
-                raise InputError("its regions or score types are damaged")
-            return cls.of_rows(raters, sets, *(one.tolist() for one in told))
+        return read_score_tally(Path(path))
 
     @classmethod
     def of_rows(
@@ -423,7 +380,7 @@ class ScoreTally:
     def __getstate__(self) -> dict[str, Any]:
         return {
             "raters": self.raters,
-            "sets": {raters: tally.rows() for raters, tally in self.by_set().items()},
+            "sets": self.set_rows(),
             "regions": sorted(self._regions),
             "score_types": sorted(self._score_types),
         }

@@ -17,6 +17,7 @@ from twintrack.errors import InputError
 if TYPE_CHECKING:
     from twintrack import _cuda
 
+
 class SetTally:
     """Counts of cells, for raters who all looked at all voxels.
 
@@ -38,7 +39,7 @@ class SetTally:
             np.empty(0, np.uint32),
             np.empty((0, 2 + 2 * raters), np.uint64),
         )
-        self._counts_votes = self._rows[1].shape[1] == 2 + 2 * raters
+        self._counts_votes: bool = self._rows[1].shape[1] == 2 + 2 * raters
         # Sums on devices, by device, of voxels that the dense table does not have yet.
         self._on_devices: dict[int, _cuda.ScoreTally] = {}
         # Held while any of these is read or changed: the core works without the interpreter's lock.
@@ -91,10 +92,10 @@ class SetTally:
             self._dense = None
             self._on_devices.clear()
 
-    def minus(self, other: SetTally) -> SetTally:
-        """Return this without what another holds that was added to it."""
+    def minus(self, rows: Rows) -> SetTally:
+        """Return this without rows that were added to it."""
         cells, sums = self.rows()
-        less_cells, less = other.rows()
+        less_cells, less = rows
         columns = min(sums.shape[1], less.shape[1])
         rest = sums[:, :columns].copy()
         rest[np.searchsorted(cells, less_cells)] -= less[:, :columns]

@@ -35,12 +35,19 @@ class CountedScores(Protocol):
     """What is asked of a `ScoreTally`."""
 
     @property
-    def raters(self) -> int: ...
+    def raters(self) -> int:
+        """Number of raters."""
+
     @property
-    def regions(self) -> frozenset[str]: ...
+    def regions(self) -> frozenset[str]:
+        """Which voxels were counted."""
+
     @property
-    def score_types(self) -> frozenset[str]: ...
-    def cell_rows(self) -> Mapping[RaterSet, tuple[NDArray[np.float64], NDArray[np.uint64]]]: ...
+    def score_types(self) -> frozenset[str]:
+        """Dtypes of the scores."""
+
+    def cell_rows(self) -> Mapping[RaterSet, tuple[NDArray[np.float64], NDArray[np.uint64]]]:
+        """Return, by set of raters, mean scores of cells and their sums."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,9 +170,7 @@ def _region_of(tally: CountedScores, stated: str | None) -> str | None:
             value=stated,
         )
     if stated not in (None, "all", "box", "roi", "mask"):
-        raise InputError(
-            "it must be one of all, box, roi, mask", argument="region", value=stated
-        )
+        raise InputError("it must be one of all, box, roi, mask", argument="region", value=stated)
     return stated or (next(iter(known)) if len(known) == 1 else None)
 
 

@@ -103,7 +103,9 @@ class TallyJob(Job[StreamedCase]):
         tally = ScoreTally(len(loaded.case.raters))
         unseen = loaded.aligned.unseen
         loaded.for_each(
-            lambda slab: tally.update(slab.score, slab.raters, slab.region, ignore_label=unseen)
+            lambda slab: tally.update(
+                slab.score, slab.raters, slab.region, ignore_label=unseen, rule=self.region
+            )
         )
         counted = tally.compact().voxels
         result = {"voxels_in_region": counted, "ensemble": ensemble}
@@ -318,17 +320,14 @@ def leave_one_out(
     groups = tallies.groups()
     if len(groups) < 2:
         raise InputError(f"leaving one patient out needs at least two, here {len(groups)}")
-    dense, everyone = tallies.dense(), tallies.fitted_cases()
+    total, everyone = tallies.total(), tallies.fitted_cases()
     parameters = {**calibrator.made_with_, "bins": calibrator.n_bins_asked, "exact": False}
     for group in groups.values():
-        rest = dense.copy()
-        for _, tally in tallies.of(group):
-            cells, sums = tally.rows()
-            rest[:, cells] -= sums.T
+        rest = total - tallies.of(group).total()
         fitted = Calibrator(**parameters)
         fitted.record_cases(known for case, known in everyone.items() if case not in group)
         others = len(everyone) - len(group)
-        fitted.add_tally(ScoreTally.from_dense(rest), region=region, cases=others)
+        fitted.add_tally(rest, region=region, cases=others)
         for case in group:
             yield case, _fitted(fitted)
 
@@ -434,6 +433,8 @@ class _Voxels:
                 if isinstance(found, Outcome):
                     progress.case(found)
                 else:
-                    yield found.score, found.raters, found.region
+                    # None is missing: exact cuts are refused where one is.
+                    raters = [rater for rater in found.raters if rater is not None]
+                    yield found.score, raters, found.region
         finally:
             progress.stop()

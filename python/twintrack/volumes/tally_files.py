@@ -13,6 +13,7 @@ from twintrack.errors import InputError
 from twintrack.files import naming, replacing
 from twintrack.volumes.numpy_files import read_arrays
 
+
 def write_tally(path: Path, kind: str, version: int = 1, **arrays: Any) -> None:
     """Write the arrays of a tally of a kind, such as "case tally", whole or not at all."""
     with replacing(path) as temporary, temporary.open("wb") as file:
