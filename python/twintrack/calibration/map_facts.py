@@ -20,7 +20,7 @@ _FAR, _SHARE = 0.05, 0.01  # a map is wrong that is so far off at scores with th
 _BLOCKS, _ASCII = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 _POINTS = 33
 
-_HELP = "--bins auto, --bins cells, more bins or a smaller region (--region) help"
+_HELP = "--bins cells, more bins or a smaller region (--region) help"
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def map_facts(
     cells: EqualMassBins,
     target: Target,
     rater: int,
+    chosen: bool = False,
 ) -> MapFacts:
     """Return the facts of a map.
 
@@ -98,6 +99,8 @@ def map_facts(
         What it was fitted on, and a bin for every cell that occurs.
     target, rater
         What it was fitted to.
+    chosen
+        Whether cross-validation has chosen the number of bins: it is not advised again then.
     """
     votes = cells.votes.sum(axis=1).astype(np.float64)
     all_votes = max(float(votes.sum()), 1.0)
@@ -117,7 +120,7 @@ def map_facts(
         votes_at_zero=int(cells.votes[m == 0].sum()),
         log_score=_log_score(m, cells, votes),
         line=block_line(fitted),
-        warnings=tuple(_warnings(unbounded, free, off_cells, len(bins))),
+        warnings=tuple(_warnings(unbounded, free, off_cells, len(bins), chosen)),
     )
 
 
@@ -147,17 +150,18 @@ def _log_score(m: NDArray[Any], cells: EqualMassBins, votes: NDArray[np.float64]
 
 
 def _warnings(
-    fitted: CalibrationMap, free: CalibrationMap, off_cells: float, bins: int
+    fitted: CalibrationMap, free: CalibrationMap, off_cells: float, bins: int, chosen: bool
 ) -> list[str]:
     """Say what is wrong with the map, `free` being that of bins="cells"."""
     told = []
+    helps = _HELP if chosen else f"--bins auto, {_HELP}"
     top, most = float(fitted.y[-1]), float(free.y[-1])
     capped = most - top > _FAR
     # A single score that cannot be split has the highest value, however many bins there are.
     tie = len(free.y) == 1 or free.y[-2] < most
     if top < LARGEST_THRESHOLD and (capped or not tie):
         why = (
-            f"it would reach {most:.2f} without bins; {_HELP}"
+            f"it would reach {most:.2f} without bins; {helps}"
             if capped
             else "more bins would not change it: at the highest scores the raters agree no more; a "
             "region or scores that lead there help"
@@ -168,7 +172,7 @@ def _warnings(
         )
     if off_cells >= _SHARE:
         told.append(
-            f"{bins} bins are too few: at scores that hold {off_cells:.0%} of the votes the map is "
-            f"more than {_FAR} from what it is without bins; {_HELP}"
+            f"{bins} bins may be too few: at scores that hold {off_cells:.0%} of the votes the map "
+            f"is more than {_FAR} from what it is without bins; {helps}"
         )
     return told

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from twintrack import _core
 from twintrack.calibration.bin_choice import deal
 from twintrack.calibration.calibrator import Calibrator
+from twintrack.calibration.effective import effective_groups
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.cohort import Case, RegionRule
@@ -195,7 +197,7 @@ def fit_cohort(
     calibrator.set_params(ensemble=join_ensembles(_ensembles(entries), calibrator.ensemble))
     broken = {failure.case for failure in failures}
     whole = [case for case in cases if case.name not in broken]
-    if calibrator.bins == "auto":
+    if calibrator.asks_cases and calibrator.target != "none":
         opened = Store(store, job.kind, job.options)
         tallies = StoredTallies(opened, [case.name for case in whole], _scores(entries))
         fit_tallies(calibrator, tallies, job.region)
@@ -206,8 +208,8 @@ def fit_cohort(
             FittedCase.named(case, score) for case, score in _scores(entries).items()
         )
         calibrator.add_tally(total, region=job.region, cases=len(whole))
-        if calibrator.exact and calibrator.target != "none":
-            calibrator.refine(_Voxels(whole, job, settings))
+    if calibrator.exact and calibrator.target != "none":
+        calibrator.refine(_Voxels(whole, job, settings))
     return outcomes
 
 
@@ -262,17 +264,31 @@ def fit_tallies(
     if calibrator.bins == "auto" and len(tallies) > 1:
         dealt = deal(len(tallies), int(calibrator.folds), int(calibrator.seed))
         parts = [tallies.of([tallies.cases[k] for k in fold]) for fold in dealt]
+    bounded = "auto" in (calibrator.floor, calibrator.ceiling)
     for part in parts:
         alone = part.cases[0] if len(part) == 1 else None
-        calibrator.add_tally(part.total(), alone, region=region, cases=len(part))
+        calibrator.add_tally(
+            part.total(),
+            alone,
+            region=region,
+            cases=len(part),
+            effective=effective_groups(_votes(part)) if bounded else None,
+        )
     return _fitted(calibrator)
 
 
-def _fitted(calibrator: Calibrator) -> Calibrator:
+def _fitted(calibrator: Calibrator, facts: bool = True) -> Calibrator:
     """Return the calibrator with its map: what cannot be fitted is told now."""
-    if not calibrator.exact:
-        _ = calibrator.map_
-    return calibrator
+    return calibrator if calibrator.exact else calibrator.finish(facts)
+
+
+def _votes(tallies: StoredTallies) -> list[float]:
+    """Return for every case its votes divided by its raters."""
+    return [
+        sum(int(column.sum(dtype=np.uint64)) for column in narrow.columns[2 : 2 + narrow.raters])
+        / narrow.raters
+        for _, narrow in tallies.narrow()
+    ]
 
 
 def leave_one_out(
@@ -284,7 +300,7 @@ def leave_one_out(
     ----------
     calibrator
         Fitted; the parameters of its map are taken over, and its number of bins where it was
-        chosen.
+        chosen. The facts of its map hold for these maps too, which have none of their own.
     tallies
         What `read_tallies` gives. A case is in memory at a time.
     region
@@ -298,15 +314,22 @@ def leave_one_out(
     if len(tallies) < 2:
         raise InputError(f"leaving one case out needs at least two cases, here {len(tallies)}")
     dense, everyone = tallies.dense(), tallies.fitted_cases()
-    parameters = {**calibrator.made_with_, "bins": calibrator.n_bins_asked, "exact": False}
-    for case, tally in tallies:
+    parameters = {**calibrator.made_with_, "bins": calibrator.bins_used, "exact": False}
+    bounded = "auto" in (parameters["floor"], parameters["ceiling"])
+    votes = np.array(_votes(tallies) if bounded else [])
+    for number, (case, tally) in enumerate(tallies):
         cells, sums = tally.rows()
         rest = dense.copy()
         rest[:, cells] -= sums.T
         fitted = Calibrator(**parameters)
         fitted.record_cases(known for other, known in everyone.items() if other != case)
-        fitted.add_tally(ScoreTally.from_dense(rest), region=region, cases=len(everyone) - 1)
-        yield case, _fitted(fitted)
+        fitted.add_tally(
+            ScoreTally.from_dense(rest),
+            region=region,
+            cases=len(everyone) - 1,
+            effective=effective_groups(np.delete(votes, number)) if bounded else None,
+        )
+        yield case, _fitted(fitted, facts=False)
 
 
 def read_tallies(
