@@ -38,8 +38,8 @@ def calibrator_rows(calibrator: Calibrator) -> dict[str, str]:
     bins = made_of["bins"]
     if bins is not None:
         cells = bins.get("rule") == "cells"
-        asked = "a bin for every score cell" if cells else f"of {bins['asked']} asked for"
-        rows["bins"] = f"{bins['made']} {asked}"
+        asked = ", one for every cell of the scores" if cells else f" of {bins['asked']} asked for"
+        rows["bins"] = f"{bins['made']}{asked}"
         rows["largest bin"] = f"{bins['largest_share']:.2%} of the voxels"
     x, y = calibrator.X_thresholds_, calibrator.y_thresholds_
     rows["knots"] = f"{len(x)}" + ("" if facts is None else f", {facts.knots_above} above 0.01")
