@@ -10,7 +10,6 @@ from twintrack.arrays.numbers import whole_number
 from twintrack.arrays.rater_sets import OpenParts
 from twintrack.calibration.case_weights import (
     Load,
-    answers_of,
     equal_weights,
     times,
     whole_weights,
@@ -316,9 +315,7 @@ class CaseTallies:
         held._times_weights = True
         if keys:
             loads = [Load.of(held._tallies[key]) for key in keys]
-            for key, weight in zip(
-                keys, whole_weights(weights, loads, answers_of(held.tallies())), strict=True
-            ):
+            for key, weight in zip(keys, whole_weights(weights, loads), strict=True):
                 held._tallies[key] = times(held._tallies[key], weight)
         return held
 

@@ -25,16 +25,27 @@ class Load(NamedTuple):
         Voxels of the tally.
     residual
         Its largest sum of residuals in a cell.
+    answers
+        Least common multiple of the numbers of raters who looked.
+    response
+        What the raters mark on average, in voxels.
     """
 
     voxels: int
     residual: int
+    answers: int
+    response: float
 
     @classmethod
     def of(cls, tally: ScoreTally) -> Load:
         """Return that of a tally."""
-        rows = tally.set_rows().values()
-        return cls(tally.voxels, max((int(sums[:, 1].max()) for _, sums in rows), default=0))
+        rows = tally.set_rows()
+        return cls(
+            tally.voxels,
+            max((int(sums[:, 1].max()) for _, sums in rows.values()), default=0),
+            math.lcm(1, *map(len, rows)),
+            tally.response,
+        )
 
 
 def equal_weights(voxels: Sequence[int]) -> list[float]:
@@ -42,7 +53,7 @@ def equal_weights(voxels: Sequence[int]) -> list[float]:
     return [1 / count if count else 0.0 for count in voxels]
 
 
-def whole_weights(weights: Sequence[float], loads: Sequence[Load], answers: int = 1) -> list[int]:
+def whole_weights(weights: Sequence[float], loads: Sequence[Load]) -> list[int]:
     """Return whole numbers in the ratio of the weights.
 
     Weights are multiplied by a power of two, the largest for which all weighted sums keep within 64
@@ -55,8 +66,6 @@ def whole_weights(weights: Sequence[float], loads: Sequence[Load], answers: int 
         Of each case, 0 or more; 0 leaves it out.
     loads
         Of its tally.
-    answers
-        Least common multiple of the numbers of raters who looked.
 
     Raises
     ------
@@ -75,6 +84,7 @@ def whole_weights(weights: Sequence[float], loads: Sequence[Load], answers: int 
     rest = math.fsum(w * load.residual for w, load in zip(weights, loads, strict=True))
     if mass == 0:
         raise InputError("no case with voxels has a weight above 0", argument="case_weight")
+    answers = math.lcm(1, *(load.answers for load in loads))
     room = min(_MOST_MASS, _MOST_SUM // answers) / mass
     if rest > 0:
         room = min(room, _MOST_SUM / rest)
@@ -89,11 +99,6 @@ def whole_weights(weights: Sequence[float], loads: Sequence[Load], answers: int 
         )
     divisor = math.gcd(*whole)
     return [w // divisor for w in whole]
-
-
-def answers_of(tallies: Sequence[ScoreTally]) -> int:
-    """Return the least common multiple of the numbers of raters who looked at a voxel."""
-    return math.lcm(1, *(len(raters) for tally in tallies for raters in tally.set_rows()))
 
 
 def times(tally: ScoreTally, weight: int) -> ScoreTally:

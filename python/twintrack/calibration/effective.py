@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -22,5 +24,6 @@ def effective_groups(weights: ArrayLike, within: ArrayLike = 1.0) -> float:
         From 1 to the number of groups; 0 if all weights are 0.
     """
     w = np.asarray(weights, np.float64)
-    squares = float(np.sum(w * w / np.asarray(within, np.float64)))
-    return float(w.sum()) ** 2 / squares if squares > 0 else 0.0
+    # Summed exactly, so that the order of the groups does not matter.
+    squares = math.fsum(w * w / np.asarray(within, np.float64))
+    return math.fsum(w) ** 2 / squares if squares > 0 else 0.0

@@ -20,7 +20,7 @@ _FAR, _SHARE = 0.05, 0.01  # a map is wrong that is so far off at scores with th
 _BLOCKS, _ASCII = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 _POINTS = 33
 
-_HELP = "--bins auto, --bins cells, more bins or a smaller region (--region) help"
+_HELP = "--bins cells, more bins or a smaller region (--region) help"
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def map_facts(
     cells: EqualMassBins,
     target: Target,
     rater: int,
+    chosen: bool = False,
 ) -> MapFacts:
     """Return the facts of a map.
 
@@ -98,26 +99,30 @@ def map_facts(
         What it was fitted on, and a bin for every cell that occurs.
     target, rater
         What it was fitted to.
+    chosen
+        Whether cross-validation has chosen the number of bins: it is not advised again then.
     """
     votes = cells.votes.sum(axis=1).astype(np.float64)
-    all_votes = max(float(votes.sum()), 1.0)
     m = fitted(cells.mean_score)
-    if bins.asked == cells.asked:
-        free, off_cells = unbounded, 0.0
-    else:
-        free = fit_map(cells, target, rater)
-        far = np.abs(unbounded(cells.mean_score) - free(cells.mean_score)) > _FAR
-        off_cells = float(votes[far].sum()) / all_votes
+    is_free = bins.asked == cells.asked
+    free = (unbounded if is_free else fit_map(cells, target, rater))(cells.mean_score)
+    off_cells = _share(np.abs(unbounded(cells.mean_score) - free) > _FAR, votes)
+    told = _cap_warning(float(unbounded.y[-1]), free, votes, chosen)
+    if off_cells >= _SHARE:
+        told.append(
+            f"{len(bins)} bins may be too few: at scores that hold {off_cells:.0%} of the votes "
+            f"the map is more than {_FAR} from what it is without bins; {_help(chosen)}"
+        )
     return MapFacts(
         top=float(fitted.y[-1]),
-        last_bin_votes=float(bins.votes[-1].sum()) / all_votes,
+        last_bin_votes=float(bins.votes[-1].sum()) / max(float(votes.sum()), 1.0),
         knots_above=int(np.count_nonzero(fitted.x > _LOW_SCORE)),
         off_cells=off_cells,
         votes=int(cells.votes.sum()),
         votes_at_zero=int(cells.votes[m == 0].sum()),
         log_score=_log_score(m, cells, votes),
         line=block_line(fitted),
-        warnings=tuple(_warnings(unbounded, free, off_cells, len(bins))),
+        warnings=tuple(told),
     )
 
 
@@ -146,29 +151,33 @@ def _log_score(m: NDArray[Any], cells: EqualMassBins, votes: NDArray[np.float64]
     return float(f"{-(yes.sum() + no.sum()) / answers.sum():.9g}")
 
 
-def _warnings(
-    fitted: CalibrationMap, free: CalibrationMap, off_cells: float, bins: int
+def _share(where: NDArray[np.bool_], votes: NDArray[np.float64]) -> float:
+    return float(votes[where].sum()) / max(float(votes.sum()), 1.0)
+
+
+def _cap_warning(
+    top: float, free: NDArray[Any], votes: NDArray[np.float64], chosen: bool
 ) -> list[str]:
-    """Say what is wrong with the map, `free` being that of bins="cells"."""
-    told = []
-    top, most = float(fitted.y[-1]), float(free.y[-1])
-    capped = most - top > _FAR
-    # A single score that cannot be split has the highest value, however many bins there are.
-    tie = len(free.y) == 1 or free.y[-2] < most
-    if top < LARGEST_THRESHOLD and (capped or not tie):
-        why = (
-            f"it would reach {most:.2f} without bins; {_HELP}"
-            if capped
-            else "more bins would not change it: at the highest scores the raters agree no more; a "
-            "region or scores that lead there help"
-        )
-        told.append(
-            f"the map's largest value is {top:.2f}, so that no voxel reaches {LARGEST_THRESHOLD}, "
-            f"the largest threshold of the benchmark's TDSC: {why}"
-        )
-    if off_cells >= _SHARE:
-        told.append(
-            f"{bins} bins are too few: at scores that hold {off_cells:.0%} of the votes the map is "
-            f"more than {_FAR} from what it is without bins; {_HELP}"
-        )
-    return told
+    """Say that the map ends below the largest threshold, and why; `free` is without bins."""
+    # What a share of the votes would get: the highest scores by themselves are too few to count.
+    above = np.cumsum(votes[::-1])[::-1]
+    reach = float(free[above >= _SHARE * above[0]].max())
+    bins_help = reach - top > _FAR or reach >= LARGEST_THRESHOLD
+    # A single score has the highest value: it cannot be split, however many bins there are.
+    tie = np.count_nonzero(free == reach) == 1
+    if top >= LARGEST_THRESHOLD or (tie and not bins_help):
+        return []
+    why = (
+        f"it would reach {reach:.3f} without bins; {_help(chosen)}"
+        if bins_help
+        else "more bins would not change it, for at the highest scores the raters agree no more; "
+        "another region or another score may"
+    )
+    return [
+        f"the map's largest value is {top:.3f}, so that no voxel reaches {LARGEST_THRESHOLD}, the "
+        f"largest threshold of the benchmark's TDSC: {why}"
+    ]
+
+
+def _help(chosen: bool) -> str:
+    return ("" if chosen else "--bins auto, ") + _HELP

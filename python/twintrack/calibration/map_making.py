@@ -77,5 +77,6 @@ def make_map(
     found = None
     if facts:
         cells = total.equal_mass_bins(EVERY_CELL)
-        found = map_facts(fitted, unbounded, bins, cells, target, rater)
+        by_choice = choice is not None
+        found = map_facts(fitted, unbounded, bins, cells, target, rater, by_choice)
     return MadeMap(fitted, bins, choice, float(floor), float(ceiling), found)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from twintrack import _core
 from twintrack.calibration.bin_choice import deal
 from twintrack.calibration.calibrator import Calibrator
+from twintrack.calibration.effective import effective_groups
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.cohort import Case, RegionRule
@@ -210,7 +212,7 @@ def fit_cohort(
     calibrator.set_params(ensemble=join_ensembles(_ensembles(entries), calibrator.ensemble))
     broken = {failure.case for failure in failures}
     whole = [case for case in cases if case.name not in broken]
-    if calibrator.bins == "auto":
+    if calibrator.asks_cases and calibrator.target != "none":
         opened = Store(store, job.kind, job.options)
         tallies = StoredTallies(opened, [case.name for case in whole], entries)
         fit_tallies(calibrator, tallies, job.region)
@@ -222,8 +224,8 @@ def fit_cohort(
             for entry in entries
         )
         calibrator.add_tally(total, region=job.region, cases=len(whole))
-        if calibrator.exact and calibrator.target != "none":
-            calibrator.refine(_Voxels(whole, job, settings))
+    if calibrator.exact and calibrator.target != "none":
+        calibrator.refine(_Voxels(whole, job, settings))
     return outcomes
 
 
@@ -281,19 +283,26 @@ def fit_tallies(
     if calibrator.bins == "auto" and len(groups) > 1:
         dealt = deal(len(groups), int(calibrator.folds), int(calibrator.seed))
         parts = [tallies.of([case for k in fold for case in groups[k]]) for fold in dealt]
+    bounded = "auto" in (calibrator.floor, calibrator.ceiling)
+    weights = tallies.weights(calibrator.case_weight)
     for part in parts:
         alone = part.cases[0] if len(part) == 1 else None
         among = list(part.groups())
-        whose = patients[alone] if alone else among[0] if len(among) == 1 else None
-        calibrator.add_tally(part.total(), alone, region=region, cases=len(part), group=whose)
+        calibrator.add_tally(
+            part.total(weights),
+            alone,
+            region=region,
+            cases=len(part),
+            group=patients[alone] if alone else among[0] if len(among) == 1 else None,
+            effective=effective_groups(part.responses(weights)) if bounded else None,
+            voxels=None if weights is None else part.voxels(),
+        )
     return _fitted(calibrator)
 
 
-def _fitted(calibrator: Calibrator) -> Calibrator:
+def _fitted(calibrator: Calibrator, facts: bool = True) -> Calibrator:
     """Return the calibrator with its map: what cannot be fitted is told now."""
-    if not calibrator.exact:
-        _ = calibrator.map_
-    return calibrator
+    return calibrator if calibrator.exact else calibrator.finish(facts)
 
 
 def leave_one_out(
@@ -305,7 +314,7 @@ def leave_one_out(
     ----------
     calibrator
         Fitted; the parameters of its map are taken over, and its number of bins where it was
-        chosen.
+        chosen. The facts of its map hold for these maps too, which have none of their own.
     tallies
         What `read_tallies` gives. A case is in memory at a time. The cases of a patient come one
         after the other.
@@ -320,16 +329,24 @@ def leave_one_out(
     groups = tallies.groups()
     if len(groups) < 2:
         raise InputError(f"leaving one patient out needs at least two, here {len(groups)}")
-    total, everyone = tallies.total(), tallies.fitted_cases()
-    parameters = {**calibrator.made_with_, "bins": calibrator.n_bins_asked, "exact": False}
-    for group in groups.values():
-        rest = total - tallies.of(group).total()
+    parameters = {**calibrator.made_with_, "bins": calibrator.bins_used, "exact": False}
+    weights = tallies.weights(parameters["case_weight"])
+    total, everyone = tallies.total(weights), tallies.fitted_cases()
+    bounded = "auto" in (parameters["floor"], parameters["ceiling"])
+    responses = tallies.responses(weights) if bounded else []
+    for number, group in enumerate(groups.values()):
+        own = tallies.of(group)
         fitted = Calibrator(**parameters)
         fitted.record_cases(known for case, known in everyone.items() if case not in group)
-        others = len(everyone) - len(group)
-        fitted.add_tally(rest, region=region, cases=others)
+        fitted.add_tally(
+            total - own.total(weights),
+            region=region,
+            cases=len(everyone) - len(group),
+            effective=effective_groups(np.delete(responses, number)) if bounded else None,
+            voxels=None if weights is None else tallies.voxels() - own.voxels(),
+        )
         for case in group:
-            yield case, _fitted(fitted)
+            yield case, _fitted(fitted, facts=False)
 
 
 def read_tallies(

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from twintrack import _core
+from twintrack.calibration.case_weights import Load, equal_weights, whole_weights
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.cohort.patients import patients_of
@@ -48,6 +49,7 @@ class StoredTallies:
         self.cases: list[str] = sorted(cases)
         self._store = store
         self._known = None if entries is None else _known(entries)
+        self._loads: dict[str, Load] = {}  # as far as they were asked for
         self._pack: TallyPack | None = None
         with contextlib.suppress(OSError, ValueError):  # none, or to be written again
             self._pack = TallyPack(store.folder / NAME)
@@ -192,6 +194,41 @@ class StoredTallies:
         except ValueError:
             return None
         return sums
+
+    def voxels(self) -> int:
+        """Return the number of voxels of all tallies."""
+        return sum(load.voxels for load in self._all_loads().values())
+
+    def responses(self, weights: Mapping[str, int] | None = None) -> list[float]:
+        """Return for each of `groups` what its raters mark on average, in voxels."""
+        loads = self._all_loads()
+        return [
+            sum(loads[case].response * (1 if weights is None else weights[case]) for case in cases)
+            for cases in self.groups().values()
+        ]
+
+    def weights(self, rule: str) -> dict[str, int] | None:
+        """Return the whole number by which the voxels of each case count; None if all are 1.
+
+        `rule` is that of `Calibrator` (case_weight).
+        """
+        if rule == "voxels":
+            return None
+        loads, groups = self._all_loads(), self.groups()
+        sizes = [sum(loads[case].voxels for case in cases) for cases in groups.values()]
+        weighed = {
+            case: weight
+            for cases, weight in zip(groups.values(), equal_weights(sizes), strict=True)
+            for case in cases
+        }
+        whole = whole_weights([*weighed.values()], [loads[case] for case in weighed])
+        return dict(zip(weighed, whole, strict=True))
+
+    def _all_loads(self) -> dict[str, Load]:
+        for case, packed in self.narrow() if set(self.cases) - set(self._loads) else ():
+            if case not in self._loads:
+                self._loads[case] = packed.load()
+        return {case: self._loads[case] for case in self.cases}
 
     def narrow(self) -> Iterator[tuple[str, PackedTally]]:
         """Yield case and sums, as narrow as they are stored."""

@@ -17,6 +17,7 @@ cases.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 
 from twintrack import _core
 from twintrack.arrays.rater_sets import RaterSet
+from twintrack.calibration.case_weights import Load
 from twintrack.calibration.equal_mass import Rows
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.errors import InputError
@@ -123,6 +125,19 @@ class PackedTally:
         rows = tally.set_rows().items()
         sets = {raters: PackedRows(0, cells, list(sums.T)) for raters, (cells, sums) in rows}
         return cls(tally.raters, sets, sorted(tally.regions), sorted(tally.score_types))
+
+    def load(self) -> Load:
+        """Return what it takes of the capacity of a weighted sum."""
+        sets = [(len(raters), rows.columns) for raters, rows in self.sets.items()]
+        return Load(
+            voxels=sum(int(columns[0].sum(dtype=np.uint64)) for _, columns in sets),
+            residual=max((int(columns[1].max(initial=0)) for _, columns in sets), default=0),
+            answers=math.lcm(1, *(raters for raters, _ in sets)),
+            response=sum(
+                sum(int(column.sum(dtype=np.uint64)) for column in columns[2 : 2 + raters]) / raters
+                for raters, columns in sets
+            ),
+        )
 
     def tally(self) -> ScoreTally:
         """Return the tally itself."""

@@ -95,7 +95,7 @@ inline EqualMassBins equal_mass_bins(const TallyRows& tally, std::uint64_t bins)
   }
 
   EqualMassBins result;
-  const std::size_t raters = tally.raters();
+  const std::size_t raters = tally.raters;
   for (std::size_t bin = 0; bin < starts.size(); ++bin) {
     const std::size_t last = bin + 1 < starts.size() ? starts[bin + 1] : tally.rows;
     std::uint64_t count = 0;
