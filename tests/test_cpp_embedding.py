@@ -160,7 +160,7 @@ def edited(**changes: object) -> str:
         "region": "all",
         "bins": None,
         "ensemble": None,
-        "fitted_on": [{"case": "0a", "score": "1f-20", "patient": "2b"}],
+        "fitted_on": [{"case": "0a", "score": "1f-20", "patient": "2b", "site": 1}],
     }
     return json.dumps({**content, **changes})
 
@@ -195,6 +195,11 @@ BROKEN = {
         True,
     ),
     "score": (edited(fitted_on=[{"case": "0a", "score": 7}]), "fitted_on must be null or", True),
+    "patient": (
+        edited(fitted_on=[{"case": "0a", "patient": 7}]),
+        "fitted_on must be null or",
+        True,
+    ),
     "bins": (edited(bins=250), "bins ", False),
 }
 

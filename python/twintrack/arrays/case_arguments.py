@@ -10,6 +10,7 @@ Only shapes are looked at, so arrays of any library and memory are taken as they
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -64,6 +65,41 @@ def read_cases(
             f"shape {shapes[0]}, and stacked=True if they are {_as_stack(*shapes)}"
         )
     return [(score, rater_list(raters) if stacked is False else raters, region)]
+
+
+def read_groups(groups: Any, cases: int) -> list[str | None]:
+    """Return the name of each case's group, as `Calibrator.fit` takes them; None for no groups.
+
+    Raises
+    ------
+    ValueError
+        There are not as many as cases.
+    TypeError
+        They are no list, or a group is neither text nor a whole number.
+    """
+    if groups is None:
+        return [None] * cases
+    refuse_iterator(groups, "groups")
+    if isinstance(groups, (str, bytes)) or _entry_count(groups, "groups") != cases:
+        raise InputError(
+            f"there are {cases} cases: it must have one entry for each, in their order, "
+            "such as the name of the patient",
+            argument="groups",
+        )
+    return [group_name(groups[k], f"groups[{k}]") for k in _indices(groups)]
+
+
+def group_name(group: Any, argument: str) -> str:
+    """Return the name of a group that is text or a whole number; TypeError for anything else."""
+    if isinstance(group, str) and group:
+        return str(group)
+    try:
+        return str(operator.index(group))
+    except TypeError:
+        raise TypeError(
+            f"{argument} is {group!r}; a group is text or a whole number, such as the name of the "
+            "patient"
+        ) from None
 
 
 def check_one_case(score: Any, raters: Any) -> None:
@@ -275,7 +311,8 @@ def shape_of(value: Any) -> Shape | None:
     if isinstance(value, (int, float)):
         return ()
     if isinstance(value, (list, tuple)):
-        shapes = {shape_of(entry) for entry in value}
+        # None is a rater that a case does not have.
+        shapes = {shape_of(entry) for entry in value if entry is not None}
         if not shapes:
             return (0,)
         inner = shapes.pop()

@@ -24,6 +24,7 @@ def compare(
     resamples: Annotated[int, typer.Option(min=1)] = 5000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     method: list[str] | None = None,
+    group: str | None = None,
     interval: IntervalMethod = "percentile",
     title: str = "Calibration methods compared",
 ) -> None:
@@ -41,9 +42,12 @@ def compare(
     reference
         Method to compare the others with. Default: the one calibrated to the MHR, else the last.
     resamples
-        Bootstrap resamples of the cases.
+        Bootstrap resamples of the patients: of the cases where no patients are known.
     seed
         Seed of the bootstrap.
+    group
+        Where the names of cases have the patient: '{patient}_nodule-*', with {k} for a number and *
+        for any text. Only for results of twintrack evaluate that do not name patients.
     method
         Name of a method, given once for each folder, in their order. By default the names that
         twintrack evaluate has given them.
@@ -55,7 +59,7 @@ def compare(
     check_folder_place(output)
     require("report", "compare")
     comparison = build_report(
-        read_several(results, method),
+        read_several(results, method, group),
         output,
         reference=reference,
         resamples=resamples,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -99,9 +99,15 @@ class CohortFiles:
     label
         Labels of the annotation files that are the tumour, such as 2 or 2,3; of Slicer's .seg.nrrd
         files names of segments, too. By default the files hold 0 and 1 alone.
+    ignore_label
+        Value of annotation files at voxels that the rater did not look at, such as 255: they count
+        for the other raters alone.
     use_raters
         Numbers of the raters that count, such as 1,2,4: 1 is rater_1, or the first that --raters
         finds. By default all.
+    group
+        Where the names of cases have the patient: '{patient}_nodule-*', with {k} for a number and *
+        for any text. For cohorts without a column patient; by default each case is a patient.
     only
         Take this case alone, or those that match a pattern such as 'A*'. May be repeated.
     without
@@ -116,10 +122,12 @@ class CohortFiles:
     raters: str = "{case}/annotation_{k}.nii.gz"
     roi: str = "{case}/roi.nii.gz"
     use_raters: str | None = None
+    group: str | None = None
     only: list[str] | None = None
     without: list[str] | None = None
     tumour: Tumour = "1"
     label: str | None = None
+    ignore_label: int | None = None
     ignore_header: bool = False
 
     @property
@@ -157,7 +165,9 @@ class CohortFiles:
             check_manifest(source)
             if self.predictions:
                 raise InputError("is a manifest, which names the scores; leave out -p", file=source)
-            return read_manifest(source, select=select, use_raters=self.numbers_of_raters)
+            return read_manifest(
+                source, select=select, use_raters=self.numbers_of_raters, group=self.group
+            )
         if not self.predictions:
             raise InputError(
                 "is a folder of annotations; -p must name that of the scores", file=source
@@ -182,6 +192,7 @@ class CohortFiles:
             select=select,
             left_out=left_out,
             use_raters=self.numbers_of_raters,
+            group=self.group,
         )
 
 
@@ -270,6 +281,24 @@ def lengths(text: str, option: str) -> tuple[float, float, float]:
             "it needs three lengths in mm: 100,50,15", argument=option, value=text
         ) from None
     return a, b, c
+
+
+def warn_of_missing_raters(report: Report, cohort: Sequence[Case]) -> None:
+    """Tell which raters some cases do not have: a file with another name looks the same."""
+    from twintrack.cohort.case import missing_raters
+
+    for number, without in missing_raters(cohort).items():
+        have = [case for case in cohort if number in case.annotations]
+        if len(have) < len(without):
+            named = ", ".join(f"{case.name}: {case.annotations[number].name}" for case in have[:3])
+            told = f"is in {len(have)} of {len(cohort)} cases alone"
+        else:
+            named = ", ".join(without[:3]) + ", …" * (len(without) > 3)
+            told = f"is missing in {len(without)} of {len(cohort)} cases"
+        report.warn(
+            f"rater {number + 1} {told}{f' ({named})' if named else ''}; the response of a voxel "
+            "is that of the raters who looked"
+        )
 
 
 def write_evaluation(report: Report, found: Evaluation, output: Path, method: str) -> None:

@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from twintrack.cohort.case import Case, check_name, check_same_raters, choose_raters, not_found
+from twintrack.cohort.case import Case, check_name, choose_raters, left_out, not_found
 from twintrack.cohort.names import as_on_disk, composed, look_alike_of, names_in
+from twintrack.cohort.patients import with_patients
 from twintrack.errors import InputError
 from twintrack.files import csv_text, is_file, natural_order, read_table, write_text
 
@@ -20,15 +21,16 @@ def read_manifest(
     *,
     select: Callable[[list[str]], Iterable[str]] = iter,
     use_raters: Sequence[int] | None = None,
+    group: str | None = None,
 ) -> list[Case]:
     """Read a cohort from a CSV file.
 
     The first row names the columns: ``case``, ``score``, ``rater_1`` … ``rater_N`` and, if wanted,
-    ``vessels``, ``roi`` and ``patient`` (which is not read here), in any order. Every further row
-    is a case. Paths are relative to the manifest's folder or absolute; their spelling of Unicode
-    (NFC or NFD) does not matter, and names of cases are NFC. All cases need all raters; ``vessels``
-    and ``roi`` may be empty. The file is UTF-8 with commas; a byte order mark and any line ends are
-    accepted.
+    ``vessels``, ``roi`` and ``patient`` (see `Case`), in any order. Every further row is a case.
+    Paths are relative to the manifest's folder or absolute; their spelling of Unicode (NFC or NFD)
+    does not matter, and names of cases and patients are NFC. ``vessels``, ``roi`` and ``patient``
+    may be empty; so may a rater, whom the case then does not have, but not all of them. The file is
+    UTF-8 with commas; a byte order mark and any line ends are accepted.
 
     Parameters
     ----------
@@ -39,28 +41,33 @@ def read_manifest(
     use_raters
         Numbers of the raters that count, from 1: other columns are not read. None is all of them;
         an empty list is none, for cohorts of scores.
+    group
+        Where the name of a case has its patient (`PatientPattern`), if there is no such column.
 
     Raises
     ------
     FileNotFoundError
         The manifest, or a file named in it; the message names row and column.
     ValueError
-        No cases, unknown, repeated or missing columns, a repeated or unusable case name, a rater
-        missing in a case, one file given for two raters, the same files for two cases; the message
-        names row and column.
+        No cases, unknown, repeated or missing columns, a repeated or unusable case name, a
+        case without a rater, one file given for two raters, the same files for two cases; the
+        message names row and column. Or `group` does not fit (`with_patients`).
     """
     path = Path(path)
     columns, rows = read_table(path)
     if not rows:
         raise InputError("no cases; it needs a header row and a row for each case", file=path)
     everyone = _check_columns(path, columns, use_raters)
+    if group is not None and "patient" in columns:
+        raise InputError(
+            "has a column patient, which tells the patients; leave out --group, or the column",
+            file=path,
+        )
     rater_columns = choose_raters(everyone, use_raters)
     wanted = {"score", "vessels", "roi", *rater_columns}
     names = functools.cache(names_in)
     chosen = set(select(list(dict.fromkeys(composed(row["case"]) for row in rows.values()))))
     cases: dict[str, Case] = {}
-    raters: dict[str, list[str]] = {}
-    places: dict[str, str] = {}
     seen: dict[Case, str] = {}
     missing: list[str] = []
     for number, row in rows.items():
@@ -83,23 +90,30 @@ def read_manifest(
             for column, file in files.items()
             if not is_file(file)
         ]
-        raters[name] = [column for column in rater_columns if column in files]
-        empty = ", ".join(repr(column) for column in rater_columns if column not in files)
-        places[name] = f"{place}, column {empty} is empty: "
-        annotations = tuple(files[column] for column in raters[name])
-        if len(set(annotations)) < len(annotations):
+        annotations = tuple(files.get(column) for column in rater_columns)
+        there = [annotation for annotation in annotations if annotation is not None]
+        if annotations and not there:
+            raise InputError(
+                f"{place}: it has no rater in {', '.join(rater_columns)}; name an annotation, or "
+                f"leave out this case with {left_out(name)}",
+                case=name,
+                file=path,
+            )
+        if len(set(there)) < len(there):
             raise InputError(f"{place}: case {name!r} has the same file for two raters", file=path)
-        case = Case(name, files["score"], annotations, files.get("vessels"), files.get("roi"))
-        same = seen.setdefault(dataclasses.replace(case, name=""), name)
+        patient = composed(row.get("patient", "")) or None
+        case = Case(
+            name, files["score"], annotations, files.get("vessels"), files.get("roi"), patient
+        )
+        same = seen.setdefault(dataclasses.replace(case, name="", patient=None), name)
         if same != name and annotations:
             raise InputError(
                 f"{place}: case {name!r} has the same files as case {same!r}", file=path
             )
         cases[name] = case
-    check_same_raters(raters, rater_columns, everyone, places, path)
     if missing:
         raise not_found(missing)
-    return list(cases.values())
+    return with_patients(list(cases.values()), group)
 
 
 def write_manifest(path: str | os.PathLike[str], cases: Iterable[Case]) -> None:
@@ -111,7 +125,7 @@ def write_manifest(path: str | os.PathLike[str], cases: Iterable[Case]) -> None:
     Raises
     ------
     ValueError
-        No cases, a repeated case name, or cases with different numbers of raters.
+        No cases, or a repeated case name.
     OSError
         Writing failed; an existing manifest is unharmed.
     """
@@ -121,7 +135,6 @@ def write_manifest(path: str | os.PathLike[str], cases: Iterable[Case]) -> None:
     if not cases:
         raise InputError("no cases to write", file=path)
     raters = [f"rater_{k + 1}" for k in range(max(len(case.raters) for case in cases))]
-    check_same_raters({case.name: raters[: len(case.raters)] for case in cases}, raters, raters)
     if len({composed(case.name) for case in cases}) < len(cases):
         raise InputError("two cases have the same name", file=path)
 
@@ -131,14 +144,19 @@ def write_manifest(path: str | os.PathLike[str], cases: Iterable[Case]) -> None:
         file = file.absolute()
         return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
 
+    several = any(case.patient is not None for case in cases)
     rows = [
         [
             check_name(case.name, path),
-            *map(cell, (case.score, *case.raters, case.vessels, case.roi)),
+            cell(case.score),
+            *(cell(case.annotations.get(k)) for k in range(len(raters))),
+            *map(cell, (case.vessels, case.roi)),
+            *([case.patient or ""] if several else []),
         ]
         for case in cases
     ]
-    write_text(path, csv_text(["case", "score", *raters, "vessels", "roi"], rows))
+    columns = ["case", "score", *raters, "vessels", "roi", *(["patient"] if several else [])]
+    write_text(path, csv_text(columns, rows))
 
 
 def _check_columns(path: Path, columns: list[str], use_raters: Sequence[int] | None) -> list[str]:

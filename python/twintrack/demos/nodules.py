@@ -99,9 +99,9 @@ def run_demo(
     seed : int
         Of the split, the simulated scores and the resampling.
     resamples : int
-        Resamples of the test cases for the intervals.
+        Resamples of the test patients for the intervals.
     band_resamples : int
-        Resamples of the cases fitted for the bands of the maps.
+        Resamples of the patients fitted for the bands of the maps.
     track : callable (work, nodules) -> iterable of the nodules
         Told what is worked on; shows the progress.
 
@@ -117,11 +117,12 @@ def run_demo(
     if len(fit_half) < 2 or len(test_half) < 2:
         raise InputError(f"{len(nodules)} nodules are too few to divide; at least 4 are needed")
 
-    tallies: dict[str, ScoreTally] = {}
+    tallies: dict[tuple[str, str], ScoreTally] = {}  # by case and patient
     for nodule in track("Fitting", fit_half):
         case = lidc.rasterise(nodule)
         score, raters = lidc.simulate_score(case, seed=seed)
-        tallies[case.case] = ScoreTally(len(raters)).update(score, raters).compact()
+        tally = ScoreTally(len(raters)).update(score, raters).compact()
+        tallies[case.case, case.patient] = tally
     # Every target is fitted from the same tallies: no voxel is read again.
     calibrators = {name: _fitted(target, tallies) for name, target in METHODS.items()}
 
@@ -167,6 +168,7 @@ class _Measured:
 
     def __init__(self) -> None:
         self._cases: list[str] = []
+        self._patients: dict[str, str] = {}
         self._metrics: list[CaseMetrics] = []
         self._examples: list[tuple[int, Example]] = []
         self.tally = CaseTally(lidc.READERS - 1)
@@ -187,6 +189,7 @@ class _Measured:
         assert found.calibration is not None  # noqa: S101 - evaluate always gives it
         self.tally += found.calibration
         self._cases.append(case.case)
+        self._patients[case.case] = case.patient
         self._metrics.append(replace(found, calibration=None))
 
     def offer_example(
@@ -222,6 +225,7 @@ class _Measured:
             reliability=Reliability(curve.count.astype(np.int64), curve.mean_score, curve.mhr),
             provenance={"protocol": "corrected", "calibrator": calibrator.provenance_},
             examples=[example for _, example in self._examples],
+            patients=self._patients,
         )
 
     def pooled(self) -> dict[str, float]:
@@ -234,10 +238,10 @@ class _Measured:
         }
 
 
-def _fitted(target: Target, tallies: dict[str, ScoreTally]) -> Calibrator:
+def _fitted(target: Target, tallies: dict[tuple[str, str], ScoreTally]) -> Calibrator:
     calibrator = Calibrator(target, region_rule="box")
-    for case, tally in tallies.items():
-        calibrator.add_tally(tally, case)
+    for (case, patient), tally in tallies.items():
+        calibrator.add_tally(tally, case, group=patient)
     return calibrator
 
 

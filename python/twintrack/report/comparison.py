@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -54,6 +54,9 @@ class Comparison:
     fitted_on
         Method to those of `cases` that its map was fitted on; None if that is not known. Methods
         without such cases are left out.
+    patients
+        The patient of each of `cases`, which is drawn as a whole; None if nothing was said of
+        patients: each case is then one.
     """
 
     methods: tuple[str, ...]
@@ -66,6 +69,18 @@ class Comparison:
     left_out: Mapping[str, str]
     undefined: Mapping[str, tuple[str, ...]]
     fitted_on: Mapping[str, Overlap | None] = field(default_factory=dict)
+    patients: tuple[str, ...] | None = None
+
+    @property
+    def independent(self) -> int:
+        """Number of patients, or of cases where nothing was said of patients."""
+        return len(set(self.cases if self.patients is None else self.patients))
+
+    @property
+    def units(self) -> str:
+        """What is drawn: "14 cases", or "14 cases of 5 patients"."""
+        text = f"{len(self.cases)} cases"
+        return text if self.patients is None else f"{text} of {self.independent} patients"
 
     def warnings(self) -> list[str]:
         """Return what makes figures of a method too good, a sentence each."""
@@ -98,7 +113,7 @@ def compare_methods(
     level: float = 0.95,
     method: IntervalMethod = "percentile",
 ) -> Comparison:
-    """Match the cases by name and bootstrap means and differences over them.
+    """Match the cases by name and bootstrap means and differences over them, or their patients.
 
     Parameters
     ----------
@@ -113,7 +128,8 @@ def compare_methods(
     ------
     ValueError
         No method, an unknown reference, methods evaluated by different protocols or different
-        editions of a formula, no case that all methods have, or no metric.
+        editions of a formula, no case that all methods have, no metric, or a case that is of
+        different patients in two methods.
     """
     if not methods:
         raise InputError("no methods to compare")
@@ -163,7 +179,8 @@ def compare_methods(
         raise InputError("no metric has a value in the cases that all methods have")
     values = values[..., kept]
     at = list(methods).index(reference)
-    settings = (resamples, seed, level, method)
+    patients = _patients(methods, cases)
+    settings = (resamples, seed, level, method, patients)
     return Comparison(
         tuple(methods),
         reference,
@@ -183,7 +200,24 @@ def compare_methods(
             for name, results in methods.items()
             if (overlap := _among(shared, results.fitted_on)) is None or overlap
         },
+        patients,
     )
+
+
+def _patients(methods: Mapping[str, MethodResults], cases: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the patients of the cases, as those methods know them that know any."""
+    known = {name: results.patients for name, results in methods.items() if results.patients}
+    if not known:
+        return None
+    for case in cases:
+        if listed := _differing({name: patients[case] for name, patients in known.items()}):
+            raise InputError(
+                f"it is of different patients ({listed}); evaluate all methods with the same "
+                "manifest or --group (finished cases are not measured again)",
+                case=case,
+            )
+    (_, patients), *_ = known.items()
+    return tuple(patients[case] for case in cases)
 
 
 def _among(cases: Collection[str], overlap: Overlap | None) -> Overlap | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from twintrack.calibration.fitted_on import Overlap
 from twintrack.calibration.records import OverlapRecord
 from twintrack.cohort.names import composed
+from twintrack.cohort.patients import patients_of
 from twintrack.errors import InputError
 from twintrack.files import as_record, read_record, read_table
 from twintrack.report.examples import Example, read_examples
 
 # Columns and keys that are not metrics and not provenance.
-_CASE, _NOTES = "case", "notes"
+_CASE, _PATIENT, _NOTES = "case", "patient", "notes"
 _NOT_PROVENANCE = ("method", "means", "reliability", "fitted_on")
 
 
@@ -112,6 +113,9 @@ class MethodResults:
         Slices for the qualitative figure.
     fitted_on
         Cases that the method's map was fitted on; None if that is not known.
+    patients
+        Case name to its patient, for every case if it is known of any: a case of which no patient
+        was named is one of its own, called as the case is. Empty if nothing was said of patients.
     """
 
     cases: tuple[str, ...]
@@ -122,6 +126,7 @@ class MethodResults:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     examples: Sequence[Example] = ()
     fitted_on: Overlap | None = field(default_factory=dict)
+    patients: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(set(self.cases)) < len(self.cases):
@@ -137,7 +142,7 @@ class MethodResults:
 
 
 def read_several(
-    folders: Sequence[Path], called: Sequence[str] | None = None
+    folders: Sequence[Path], called: Sequence[str] | None = None, group: str | None = None
 ) -> dict[str, MethodResults]:
     """Read result folders, in the order given.
 
@@ -148,11 +153,15 @@ def read_several(
     called
         Names of the methods, in the order of the folders. By default those that the folders state;
         methods of the same name are told apart by their folders' names.
+    group
+        Where the names of cases have the patient (`twintrack.cohort.patients`), if folders do not
+        say.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `read_results`, when names are equal, or when there are not as many as folders.
+        As `read_results`, when names are equal, when there are not as many as folders, or when
+        `group` does not fit.
     """
     if called and len(called) != len(folders):
         raise InputError(
@@ -178,7 +187,12 @@ def read_several(
                 file=folder,
             )
         results[unique] = method
-    return results
+    if group is None:
+        return results
+    return {
+        name: replace(method, patients=patients_of(method.cases, group, method.patients))
+        for name, method in results.items()
+    }
 
 
 def read_results(folder: Path) -> tuple[str, MethodResults]:
@@ -187,10 +201,10 @@ def read_results(folder: Path) -> tuple[str, MethodResults]:
     Parameters
     ----------
     folder
-        Holds ``cases.csv`` (column ``case``, one column per metric, optionally ``notes``; an empty
-        cell or ``nan`` is undefined) and may hold ``summary.json`` (``method``, ``reliability``
-        with ``bin_count``, ``mean_score``, ``mean_mhr``, and ``fitted_on``, as `Overlap`; all else
-        but ``means`` is provenance),
+        Holds ``cases.csv`` (column ``case``, one column per metric, optionally ``patient`` and
+        ``notes``; an empty cell or ``nan`` is undefined) and may hold ``summary.json`` (``method``,
+        ``reliability`` with ``bin_count``, ``mean_score``, ``mean_mhr``, and ``fitted_on``, as
+        `Overlap`; all else but ``means`` is provenance),
         ``failures.csv`` (``case`` and the reason) and ``examples/*.npz`` (as `write_example` writes
         them).
 
@@ -211,7 +225,7 @@ def read_results(folder: Path) -> tuple[str, MethodResults]:
         raise FileNotFoundError(
             f"{path}: no such file; {folder} must be a folder written by twintrack evaluate"
         )
-    cases, values, notes = _read_cases(path)
+    cases, values, notes, patients = _read_cases(path)
     path = folder / "summary.json"
     content = read_record(path, dict) if path.is_file() else {}
     summary = as_record(content, _Summary, path)
@@ -226,13 +240,14 @@ def read_results(folder: Path) -> tuple[str, MethodResults]:
         read_examples(folder / "examples"),
         summary.fitted_on
         and {kind: tuple(map(composed, names)) for kind, names in summary.fitted_on.items()},
+        patients,
     )
     return summary.method or folder.resolve().name, results
 
 
 def _read_cases(
     path: Path,
-) -> tuple[tuple[str, ...], dict[str, NDArray[np.float64]], dict[str, str]]:
+) -> tuple[tuple[str, ...], dict[str, NDArray[np.float64]], dict[str, str], dict[str, str]]:
     header, rows = _read_table(path)
     if not rows:
         raise InputError("no cases", file=path)
@@ -241,12 +256,16 @@ def _read_cases(
         raise InputError(f"case {_first_repeated(cases)!r} occurs twice", file=path)
     values = {}
     for metric in header:
-        if metric in (_CASE, _NOTES):
+        if metric in (_CASE, _PATIENT, _NOTES):
             continue
         column = np.array([_number(path, row, metric) for row in rows])
         if not np.isnan(column).all():
             values[metric] = column
-    return cases, values, {row[_CASE]: row[_NOTES] for row in rows if row.get(_NOTES)}
+    notes = {row[_CASE]: row[_NOTES] for row in rows if row.get(_NOTES)}
+    if _PATIENT not in header:
+        return cases, values, notes, {}
+    patients = {row[_CASE]: composed(row[_PATIENT]) or row[_CASE] for row in rows}
+    return cases, values, notes, patients
 
 
 def _number(path: Path, row: Mapping[str, str], metric: str) -> float:

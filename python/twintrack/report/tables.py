@@ -90,7 +90,7 @@ def difference_table(comparison: Comparison, metrics: Sequence[Metric] | None = 
         if method != comparison.reference
     ]
     caption = (
-        f"Mean difference from {comparison.reference} over the same {len(comparison.cases)} cases, "
+        f"Mean difference from {comparison.reference} over the same {comparison.units}, "
         f"with its {_level(comparison)} interval. {_flag_legend(comparison)}"
         f"{_fitted_legend(comparison)}"
     )
@@ -102,7 +102,7 @@ def _table(comparison: Comparison, metrics: Sequence[Metric] | None, with_interv
     rows = _rows(comparison, chosen, with_intervals=with_intervals)
     resamples = comparison.intervals.resamples
     caption = (
-        f"Bootstrap means over {resamples} resamples of {len(comparison.cases)} cases"
+        f"Bootstrap means over {resamples} resamples of {comparison.units}"
         f"{f', with {_level(comparison)} confidence intervals' if with_intervals else ''}. "
         f"{_flag_legend(comparison)}"
         f"{_count_legend(comparison, chosen)}"
@@ -351,7 +351,8 @@ def mean_csv(comparison: Comparison) -> str:
 def interval_csv(comparison: Comparison) -> str:
     """Table 2 and the paired differences at full precision: a row per method and metric."""
     means, differences = comparison.intervals, comparison.differences
-    head = ["method", "metric", "better", "cases", "observed", "mean", "low", "high"]
+    grouped = ["patients"] * (comparison.patients is not None)
+    head = ["method", "metric", "better", "cases", *grouped, "observed", "mean", "low", "high"]
     head += [f"difference {part}" for part in ("mean", "low", "high")] + ["vs reference"]
     rows = [
         [
@@ -359,6 +360,7 @@ def interval_csv(comparison: Comparison) -> str:
             escape_csv(metric.key),
             metric.better or "",
             str(means.cases[i, j]),
+            *(str(means.groups[i, j]) for _ in grouped),
             *(_number(a[i, j]) for a in (means.observed, means.mean, means.low, means.high)),
             *(_number(a[i, j]) for a in (differences.mean, differences.low, differences.high)),
             comparison.verdict(i, j) or "",

@@ -273,6 +273,9 @@ def process_case(
         found = _finished(case, job, store, files)
         if found is not None:
             entry, tally = found
+            if entry.patient != job.patient(case):  # the cohort says so now, and no file does
+                entry = entry.of_patient(job.patient(case))
+                store.save(entry, {})
             seconds = time.perf_counter() - start
             return Outcome(case.name, "stored", nbytes, seconds, entry.voxels, entry, tally)
     step = "read"
@@ -387,5 +390,6 @@ def _store(
         written["tally"] = (place.name, place)
     outputs = {role: store.stamp_staged(*at) for role, at in written.items()}
     entry = Entry(case.name, inputs, product.voxels, product.result, outputs)
+    entry = entry.of_patient(job.patient(case))
     store.save(entry, {store.staged(name): place for name, place in written.values()})
     return entry

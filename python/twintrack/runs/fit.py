@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from twintrack import _core
 from twintrack.calibration.bin_choice import deal
 from twintrack.calibration.calibrator import Calibrator
+from twintrack.calibration.effective import effective_groups
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.cohort import Case, RegionRule
@@ -52,6 +54,8 @@ class TallyJob(Job[StreamedCase]):
         As in `align_case`.
     use_raters
         Numbers of the raters that the cases have, where these are some of a cohort's; recorded.
+    ignore_label
+        As in `align_case`.
     """
 
     region: RegionRule
@@ -59,6 +63,7 @@ class TallyJob(Job[StreamedCase]):
     ignore_header: bool = False
     label: tuple[str, ...] = ()
     use_raters: tuple[int, ...] | None = None
+    ignore_label: int | None = None
 
     kind = KIND
 
@@ -72,6 +77,7 @@ class TallyJob(Job[StreamedCase]):
             "grid_cells": _core.GRID_CELLS,
             **({"label": list(self.label)} if self.label else {}),
             **({"use_raters": list(self.use_raters)} if self.use_raters else {}),
+            **({} if self.ignore_label is None else {"ignore_label": self.ignore_label}),
             **edition("score_tally"),
         }
 
@@ -83,15 +89,26 @@ class TallyJob(Job[StreamedCase]):
         """Estimate the memory that a slab of the case takes."""
         return case_bytes(self.files(case), SLAB_VOXELS)
 
+    def patient(self, case: Case) -> str | None:
+        """Return whose case it is: patients are held out, and drawn, as a whole."""
+        return case.patient
+
     def read(self, case: Case) -> StreamedCase:
         """Open the files, to be gone through in slabs."""
-        return open_case(case, self.region, self.ignore_header, self.tumour, self.label)
+        return open_case(
+            case, self.region, self.ignore_header, self.tumour, self.label, self.ignore_label
+        )
 
     def compute(self, loaded: StreamedCase) -> Product:
         """Tally."""
         ensemble = ensemble_of_score(loaded.case.score, self.tumour)
         tally = ScoreTally(len(loaded.case.raters))
-        loaded.for_each(lambda slab: tally.update(slab.score, slab.raters, slab.region))
+        unseen = loaded.aligned.unseen
+        loaded.for_each(
+            lambda slab: tally.update(
+                slab.score, slab.raters, slab.region, ignore_label=unseen, rule=self.region
+            )
+        )
         counted = tally.compact().voxels
         result = {"voxels_in_region": counted, "ensemble": ensemble}
         if loaded.aligned.beyond:
@@ -195,19 +212,20 @@ def fit_cohort(
     calibrator.set_params(ensemble=join_ensembles(_ensembles(entries), calibrator.ensemble))
     broken = {failure.case for failure in failures}
     whole = [case for case in cases if case.name not in broken]
-    if calibrator.bins == "auto":
+    if calibrator.asks_cases and calibrator.target != "none":
         opened = Store(store, job.kind, job.options)
-        tallies = StoredTallies(opened, [case.name for case in whole], _scores(entries))
+        tallies = StoredTallies(opened, [case.name for case in whole], entries)
         fit_tallies(calibrator, tallies, job.region)
     else:
         if total is None:
             raise InputError("there are no cases to fit")
         calibrator.record_cases(
-            FittedCase.named(case, score) for case, score in _scores(entries).items()
+            FittedCase.named(entry.case, score_digest(entry.inputs), entry.patient)
+            for entry in entries
         )
         calibrator.add_tally(total, region=job.region, cases=len(whole))
-        if calibrator.exact and calibrator.target != "none":
-            calibrator.refine(_Voxels(whole, job, settings))
+    if calibrator.exact and calibrator.target != "none":
+        calibrator.refine(_Voxels(whole, job, settings))
     return outcomes
 
 
@@ -246,7 +264,8 @@ def fit_tallies(
     """Fit a calibrator to stored tallies; `region` tells what they counted.
 
     Only their sum is kept in memory, or that of each fold where the number of bins is chosen by
-    cross-validation, unless `keep` says that the calibrator shall know its cases, for a band.
+    cross-validation, unless `keep` says that the calibrator shall know its cases, for a band. No
+    patient is divided between folds.
 
     Raises
     ------
@@ -254,59 +273,80 @@ def fit_tallies(
         There is no tally, or the numbers of raters differ; names the case.
     """
     calibrator.record_cases(tallies.fitted_cases().values())
+    patients = tallies.patients()
     if keep:
         for case, tally in tallies:
-            calibrator.add_tally(tally, case, region=region)
+            calibrator.add_tally(tally, case, region=region, group=patients[case])
         return _fitted(calibrator)
     parts = [tallies]
-    if calibrator.bins == "auto" and len(tallies) > 1:
-        dealt = deal(len(tallies), int(calibrator.folds), int(calibrator.seed))
-        parts = [tallies.of([tallies.cases[k] for k in fold]) for fold in dealt]
+    groups = list(tallies.groups().values())
+    if calibrator.bins == "auto" and len(groups) > 1:
+        dealt = deal(len(groups), int(calibrator.folds), int(calibrator.seed))
+        parts = [tallies.of([case for k in fold for case in groups[k]]) for fold in dealt]
+    bounded = "auto" in (calibrator.floor, calibrator.ceiling)
+    weights = tallies.weights(calibrator.case_weight)
     for part in parts:
         alone = part.cases[0] if len(part) == 1 else None
-        calibrator.add_tally(part.total(), alone, region=region, cases=len(part))
+        among = list(part.groups())
+        calibrator.add_tally(
+            part.total(weights),
+            alone,
+            region=region,
+            cases=len(part),
+            group=patients[alone] if alone else among[0] if len(among) == 1 else None,
+            effective=effective_groups(part.responses(weights)) if bounded else None,
+            voxels=None if weights is None else part.voxels(),
+        )
     return _fitted(calibrator)
 
 
-def _fitted(calibrator: Calibrator) -> Calibrator:
+def _fitted(calibrator: Calibrator, facts: bool = True) -> Calibrator:
     """Return the calibrator with its map: what cannot be fitted is told now."""
-    if not calibrator.exact:
-        _ = calibrator.map_
-    return calibrator
+    return calibrator if calibrator.exact else calibrator.finish(facts)
 
 
 def leave_one_out(
     calibrator: Calibrator, tallies: StoredTallies, region: str
 ) -> Iterator[tuple[str, Calibrator]]:
-    """Yield for every case a calibrator fitted to all the others.
+    """Yield for every case a calibrator fitted to all cases of other patients.
 
     Parameters
     ----------
     calibrator
         Fitted; the parameters of its map are taken over, and its number of bins where it was
-        chosen.
+        chosen. The facts of its map hold for these maps too, which have none of their own.
     tallies
-        What `read_tallies` gives. A case is in memory at a time.
+        What `read_tallies` gives. A case is in memory at a time. The cases of a patient come one
+        after the other.
     region
         Which voxels the tallies counted.
 
     Raises
     ------
     InputError
-        There are fewer than two cases.
+        There are fewer than two patients.
     """
-    if len(tallies) < 2:
-        raise InputError(f"leaving one case out needs at least two cases, here {len(tallies)}")
-    dense, everyone = tallies.dense(), tallies.fitted_cases()
-    parameters = {**calibrator.made_with_, "bins": calibrator.n_bins_asked, "exact": False}
-    for case, tally in tallies:
-        cells, sums = tally.rows()
-        rest = dense.copy()
-        rest[:, cells] -= sums.T
+    groups = tallies.groups()
+    if len(groups) < 2:
+        raise InputError(f"leaving one patient out needs at least two, here {len(groups)}")
+    parameters = {**calibrator.made_with_, "bins": calibrator.bins_used, "exact": False}
+    weights = tallies.weights(parameters["case_weight"])
+    total, everyone = tallies.total(weights), tallies.fitted_cases()
+    bounded = "auto" in (parameters["floor"], parameters["ceiling"])
+    responses = tallies.responses(weights) if bounded else []
+    for number, group in enumerate(groups.values()):
+        own = tallies.of(group)
         fitted = Calibrator(**parameters)
-        fitted.record_cases(known for other, known in everyone.items() if other != case)
-        fitted.add_tally(ScoreTally.from_dense(rest), region=region, cases=len(everyone) - 1)
-        yield case, _fitted(fitted)
+        fitted.record_cases(known for case, known in everyone.items() if case not in group)
+        fitted.add_tally(
+            total - own.total(weights),
+            region=region,
+            cases=len(everyone) - len(group),
+            effective=effective_groups(np.delete(responses, number)) if bounded else None,
+            voxels=None if weights is None else tallies.voxels() - own.voxels(),
+        )
+        for case in group:
+            yield case, _fitted(fitted, facts=False)
 
 
 def read_tallies(
@@ -315,6 +355,7 @@ def read_tallies(
     region: str | None = None,
     only: Collection[str] = (),
     without: Collection[str] = (),
+    group: str | None = None,
 ) -> tuple[Mapping[str, Any], StoredTallies]:
     """Find the tallies that a run has stored.
 
@@ -329,6 +370,8 @@ def read_tallies(
         Which tallies are meant, if the store has several sets.
     only, without
         Names of cases, or patterns such as ``"LUNG_*"``: take these alone, leave these out.
+    group
+        Where the names of cases have the patient, if the run that stored them did not know.
 
     Returns
     -------
@@ -340,7 +383,8 @@ def read_tallies(
     ------
     FileNotFoundError, ValueError
         There is no such store, it has no or several sets of tallies, the run that made it was not
-        finished, a pattern fits no case, or a tally is damaged; names the file.
+        finished, a pattern fits no case, a tally is damaged, or `group` does not fit; names the
+        file.
     """
     sets = open_stores(store, KIND)
     stores = [one for one in sets if region in (None, one.options.get("region"))]
@@ -356,13 +400,11 @@ def read_tallies(
     opened = stores[0]
     cases = choose_cases(opened.complete()[0], only, without, store)
     entries = [entry for case in cases if (entry := opened.find(case)) is not None]
-    tallies = StoredTallies(opened, cases, _scores(entries))
+    tallies = StoredTallies(opened, cases, entries)
     tallies.pack()
+    if group is not None:
+        tallies = tallies.with_patients(group)
     return {**opened.options, "ensemble": join_ensembles(_ensembles(entries))}, tallies
-
-
-def _scores(entries: Iterable[Entry]) -> dict[str, str | None]:
-    return {entry.case: score_digest(entry.inputs) for entry in entries}
 
 
 def _ensembles(entries: Iterable[Entry]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -408,6 +450,8 @@ class _Voxels:
                 if isinstance(found, Outcome):
                     progress.case(found)
                 else:
-                    yield found.score, found.raters, found.region
+                    # None is missing: exact cuts are refused where one is.
+                    raters = [rater for rater in found.raters if rater is not None]
+                    yield found.score, raters, found.region
         finally:
             progress.stop()

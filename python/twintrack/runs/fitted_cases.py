@@ -97,4 +97,4 @@ def find_among(
         scores[case.name] = None
         with contextlib.suppress(OSError, ValueError):  # what cannot be read the run will tell
             scores[case.name] = digest(case)
-    return find_overlap(fitted_on, scores)
+    return find_overlap(fitted_on, scores, {case.name: case.patient for case in cases})

@@ -64,6 +64,10 @@ class Job(ABC, Generic[Loaded]):
         """Estimate the bytes that a case takes while it is worked on, from its headers."""
         return case_bytes(self.files(case))
 
+    def patient(self, case: Any) -> str | None:  # noqa: ARG002
+        """Return whose case it is, for records that keep it; it decides nothing of the result."""
+        return None
+
     @abstractmethod
     def read(self, case: Any) -> Loaded:
         """Load what is needed of the files, or open them to be read while computing."""

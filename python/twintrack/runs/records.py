@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,17 @@ class Entry:
     def nbytes(self) -> int:
         """Size of the input files."""
         return sum(stamp.size for stamp in self.inputs.values())
+
+    @property
+    def patient(self) -> str | None:
+        """Whose case it is, as the cohort of the run said; None if it did not."""
+        patient = self.result.get("patient")
+        return patient if isinstance(patient, str) else None
+
+    def of_patient(self, patient: str | None) -> Entry:
+        """Return the record with what a cohort says of the patient."""
+        result = {name: value for name, value in self.result.items() if name != "patient"}
+        return replace(self, result=result if patient is None else {**result, "patient": patient})
 
     def changed(self, files: Mapping[str, Path]) -> list[str]:
         """Return the roles of files that are not what the case was made from.

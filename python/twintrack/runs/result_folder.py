@@ -4,9 +4,10 @@ Version 1 of the format. Equal inputs and options give equal bytes: nothing in t
 folders, time, number of threads or the order in which cases were finished.
 
 cases.csv
-    A row per case, sorted by name: ``case``, one column per figure, ``notes``. An empty cell is a
-    figure that the case does not have (no vessels), ``nan`` one that is not defined; the notes say
-    why. Numbers are written so that they are read back to the same bits.
+    A row per case, sorted by name: ``case``, ``patient`` if the cohort names patients (empty for a
+    case that is a patient of its own), one column per figure, ``notes``. An empty cell is a figure
+    that the case does not have (no vessels), ``nan`` one that is not defined; the notes say why.
+    Numbers are written so that they are read back to the same bits.
 summary.json
     ``format`` ("twintrack-results"), ``format_version``, ``method``, ``twintrack`` (the version
     that wrote it), what the figures depend on (``protocol``, ``calibrator``, ``editions`` and so
@@ -26,6 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,7 @@ def write_results(
     notes: Mapping[str, Sequence[str]],
     failures: Sequence[Failure],
     reliability: Mapping[str, NDArray[Any]] | None,
+    patients: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write the three files, each whole or not at all.
 
@@ -69,6 +72,8 @@ def write_results(
         Cases without figures.
     reliability
         Curve pooled over the cases, or None if there are none.
+    patients
+        Case to its patient, of the cases of which one is named.
 
     Raises
     ------
@@ -100,16 +105,18 @@ def write_results(
     table = [
         [
             cell_text(case),
+            *([cell_text(patients.get(case, ""))] if patients else []),
             *(_number(rows[case][name]) for name in columns),
             cell_text("; ".join(notes.get(case, ()))),
         ]
         for case in cases
     ]
+    header = ["case", *(["patient"] if patients else []), *columns, "notes"]
     failed = [
         [cell_text(cell) for cell in (failure.case, failure.step, failure.file, failure.message)]
         for failure in sorted(failures, key=lambda failure: failure.case)
     ]
-    write_text(folder / "cases.csv", csv_text(["case", *columns, "notes"], table))
+    write_text(folder / "cases.csv", csv_text(header, table))
     write_text(folder / "failures.csv", csv_text(["case", "step", "file", "message"], failed))
     write_text(folder / "summary.json", dump_json(summary))
 

@@ -20,7 +20,8 @@ see `twintrack.runs.inputs`, to `FileStamp`), ``voxels``, ``result`` and ``outpu
 (what is known of how the score was made) and, where a score is a crop, ``marked_outside`` (voxels
 that raters mark outside of it, over all raters) for score tallies; for evaluations ``figures``
 (name to number, null where not defined, absent where the case does not have it); for prepared data
-sets ``faults``; and for all kinds, where there are any, ``notes``, what to tell of the case.
+sets ``faults``; for score tallies and evaluations ``patient``, where the cohort names one; and for
+all kinds, where there are any, ``notes``, what to tell of the case.
 CASE.npz holds plain arrays: those of `ScoreTally.save`, or the integer sums of a `CaseTally` by
 name (``votes``, ``score_bins``, ``confidence_bins``, ``squares``, ``rater_scores``). All text is
 UTF-8.

@@ -150,17 +150,19 @@ inline bool skip_fitted_cases(JsonReader& json) {
   json.array([&] {
     bool named = false;
     bool scored = true;
+    bool of_patient = true;
     if (json.next() != JsonReader::Kind::object)
       json.skip();
     else
       json.object([&](const std::string& name) {
         const JsonReader::Kind kind = json.next();
         json.skip();
-        if (name == "case") named = kind == JsonReader::Kind::string;
-        if (name == "score")
-          scored = kind == JsonReader::Kind::string || kind == JsonReader::Kind::null;
+        const bool text = kind == JsonReader::Kind::string;
+        if (name == "case") named = text;
+        if (name == "score") scored = text || kind == JsonReader::Kind::null;
+        if (name == "patient") of_patient = text || kind == JsonReader::Kind::null;
       });
-    valid = valid && named && scored;
+    valid = valid && named && scored && of_patient;
   });
   return valid;
 }
