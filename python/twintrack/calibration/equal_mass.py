@@ -70,14 +70,14 @@ class EqualMassBins(ByValue):
         """Sum over each bin's voxels of votes / raters who looked: (B,)."""
         if self.responses is not None:
             return np.asarray(self.responses / np.float64(self.answers))
-        return self.votes.mean(axis=1)
+        return np.asarray(self.votes.mean(axis=1))
 
     @property
     def answered(self) -> NDArray[np.float64]:
         """Answers in each bin: raters who looked, over its voxels: (B,)."""
         if self.looked is not None:
-            return self.looked.sum(axis=1).astype(np.float64)
-        return self.count * np.float64(self.votes.shape[1])
+            return np.asarray(self.looked.sum(axis=1).astype(np.float64))
+        return np.asarray(self.count * np.float64(self.votes.shape[1]))
 
     @property
     def mhr(self) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.case import OpenCase
 from twintrack.arrays.checks import dtype_name
 from twintrack.arrays.numbers import whole_number
-from twintrack.arrays.rater_sets import MOST_SETS, OpenParts, Part, RaterSet, open_parts
+from twintrack.arrays.rater_sets import MOST_SETS, OpenParts, RaterSet, open_parts, parts_of
 from twintrack.calibration.equal_mass import (
     EVERY_CELL,
     EqualMassBins,
@@ -197,8 +197,7 @@ class ScoreTally:
 
     def add_case(self, case: OpenCase) -> ScoreTally:
         """Add the voxels of a case whose arrays are converted and whose raters all looked."""
-        everyone = tuple(range(len(case.raters)))
-        return self.add_parts(OpenParts(len(everyone), (Part(everyone, case),)))
+        return self.add_parts(parts_of(case))
 
     def __iadd__(self, other: ScoreTally) -> ScoreTally:
         if other.raters != self.raters:

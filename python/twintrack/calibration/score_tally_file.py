@@ -80,7 +80,7 @@ def read_score_tally(path: Path) -> ScoreTally:
             missing = [name for name in names if name not in found]
             if missing:
                 raise InputError(f"it is a damaged {KIND}: {', '.join(missing)} missing")
-            sets[some] = check_rows(*(found[name] for name in names), len(some))
+            sets[some] = check_rows(found[names[0]], found[names[1]], len(some))
         told = [found.get(name, np.array([], "U8")) for name in ("regions", "score_types")]
         if any(one.dtype.kind != "U" or one.ndim != 1 for one in told):
             raise InputError("its regions or score types are damaged")

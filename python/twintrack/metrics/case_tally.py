@@ -15,6 +15,7 @@ from twintrack.arrays.backend import cuda_module
 from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.case import DeviceCase, OpenCase
+from twintrack.arrays.checks import as_numbers, dtype_name
 from twintrack.arrays.numbers import number_between, whole_number
 from twintrack.arrays.rater_sets import MOST_SETS, OpenParts, RaterSet, open_parts
 from twintrack.errors import InputError
@@ -153,7 +154,7 @@ class CaseTally:
             Voxels; a column that is not read; voxels that each rater marked; voxels that exactly
             1 … n raters marked. As `ScoreTally` has them.
         """
-        self._of(raters).tally.add_cells(score, sums)
+        self._of(raters).tally.add_counted(as_numbers(score), dtype_name(score.dtype), sums)
         return self
 
     def by_set(self) -> Mapping[RaterSet, SetSums]:
