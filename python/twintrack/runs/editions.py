@@ -19,7 +19,7 @@ EDITIONS = {
     "volumes": 1,
     "vascular_invasion": 1,
     "staple": 1,
-    "score_tally": 1,  # of twintrack fit
+    "score_tally": 2,  # of twintrack fit; 1 did not count the voxels with exactly k votes
     "calibrated": 1,  # volumes of twintrack apply
 }
 
