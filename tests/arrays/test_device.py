@@ -440,7 +440,7 @@ def test_read_only_out_is_refused(emulation):
 def test_memory_that_is_not_there_is_a_memory_error(emulation, monkeypatch):
     score, raters = case()
     monkeypatch.setenv("TWINTRACK_EMULATION", "memory=100000")
-    with pytest.raises(MemoryError, match="CUDA device 0 has no 4823160 bytes of memory left"):
+    with pytest.raises(MemoryError, match="CUDA device 0 has no 7717056 bytes of memory left"):
         tt.ScoreTally(3).update(InterfaceArray(score), [InterfaceArray(r) for r in raters])
 
 

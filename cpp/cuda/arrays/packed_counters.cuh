@@ -1,13 +1,14 @@
 // Several counters in one 32-bit word, added to by one atomic and exact however often.
 //
-// A cell of the score grid needs a count, a sum of residuals and a count of votes per rater. As
-// 32-bit words of shared memory these would be too many to hold and to add to; so they share words,
-// as fields of 7 to 18 bits:
+// A cell of the score grid needs a count, a sum of residuals, a count of votes per rater, and one
+// of the voxels that exactly k raters marked for every k >= 2 (those of k = 1 follow from the
+// others). As 32-bit words of shared memory these would be too many to hold and to add to; so they
+// share words, as fields of 7 to 18 bits:
 //
 //     float    word 0    residual / 256: 18 bits, count: 7, votes of rater 0: 7
-//              words 1…  votes of four raters each, 8 bits every one
+//              words 1…  votes of raters 1, 2, …, exactly 2, 3, …: 8 bits every one
 //     double   word 0    residual: 32 bits
-//              words 1…  count, votes of raters 0, 1, …: 8 bits every one
+//              words 1…  count, votes of raters 0, 1, …, exactly 2, 3, …: 8 bits every one
 //
 // A field that overflows carries into the next. Nothing is lost by that: atomics on one word happen
 // in some order, so each addition knows from the value it found exactly which fields it made carry,
@@ -30,14 +31,16 @@ inline constexpr int count_column = static_cast<int>(TallyColumns::count);
 inline constexpr int residual_column = static_cast<int>(TallyColumns::residual);
 inline constexpr int first_vote_column = static_cast<int>(TallyColumns::first_vote);
 
-/// Where the fields lie for a group of `raters_` raters and scores of type Real.
+/// Where the fields lie for a group of `raters_` raters and scores of type Real. Columns are those
+/// of a tally up to the votes of the group, then the voxels that exactly 2, 3, … of it marked.
 template <class Real, int raters_>
 struct CounterLayout {
   static constexpr bool own_residual_word = std::is_same_v<Real, double>;
   static constexpr int raters = raters_;
-  static constexpr int columns = first_vote_column + raters;
-  /// Bytes of the words after word 0: votes, preceded by the count if that is not in word 0.
-  static constexpr int byte_fields = own_residual_word ? 1 + raters : raters - 1;
+  static constexpr int first_exactly_column = first_vote_column + raters;  // of two raters
+  static constexpr int columns = first_exactly_column + raters - 1;
+  /// Bytes of the words after word 0: all columns but those in word 0.
+  static constexpr int byte_fields = columns - (own_residual_word ? 1 : 3);
   static constexpr int words = 1 + (byte_fields + 3) / 4;
   /// A residual counts in units of 2^residual_unit: those of floats are multiples of 256.
   static constexpr int residual_unit = own_residual_word ? 0 : 8;
@@ -50,6 +53,15 @@ struct CounterLayout {
 
   __host__ __device__ static constexpr Field byte_field(int index) {
     return {1 + index / 4, 8 * (index % 4), 8};
+  }
+
+  /// The column of a byte field, if there are so many.
+  __host__ __device__ static constexpr int column_of_byte(int index) {
+    if constexpr (own_residual_word) {
+      return index == 0 ? count_column : first_vote_column + index - 1;
+    } else {
+      return first_vote_column + 1 + index;
+    }
   }
 
   __host__ __device__ static constexpr Field field(int column) {

@@ -6,12 +6,12 @@
 #include "twintrack/arrays/input_error.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/calibration/score_grid.hpp"
+#include "twintrack/calibration/score_tally.hpp"
 
 namespace twintrack::cuda {
 
 ScoreTally::ScoreTally(std::size_t raters, int device, cudaStream_t stream)
-    : raters_(raters), device_(device) {
-  if (raters == 0) throw InputError("raters", "is 0; a tally needs at least one rater");
+    : raters_(twintrack::ScoreTally::checked(raters)), device_(device) {
   const DeviceGuard guard(device);
   sums_ = DeviceMemory<std::uint64_t>(grid::cells * columns(), stream);
   sums_.clear(stream);
@@ -27,10 +27,15 @@ void ScoreTally::update(const CaseView& view, cudaStream_t stream) {
   FaultReport faults(stream);
   DeviceMemory<std::uint64_t> of_case(sums_.size(), stream);
   of_case.clear(stream);
+  const bool grouped = raters_ > group_raters;
+  DeviceMemory<std::uint8_t> votes(grouped ? static_cast<std::size_t>(walk.count() + 3) : 0,
+                                   stream);
+  if (grouped) votes.clear(stream);
   for (std::size_t first = 0; first < raters_; first += group_raters) {
     const std::size_t count = std::min<std::size_t>(group_raters, raters_ - first);
     count_group(device_case(view, walk, first, count), static_cast<int>(first),
-                static_cast<int>(columns()), of_case.data(), faults.first_fault(), stream);
+                static_cast<int>(raters_), of_case.data(), votes.data(), faults.first_fault(),
+                stream);
   }
   accept_case(of_case, faults.first_fault(), sums_, stream);
   faults.require_none(view, walk, stream, "tallying scores");
@@ -43,6 +48,8 @@ std::vector<std::uint64_t> ScoreTally::take(cudaStream_t stream) {
        cudaMemcpyDeviceToHost, stream);
   sums_.clear(stream);
   wait(stream, "fetching a tally");
+  for (std::size_t cell = 0; cell < grid::cells; ++cell)
+    twintrack::detail::derive_single_votes(sums.data() + cell * columns(), raters_);
   return sums;
 }
 

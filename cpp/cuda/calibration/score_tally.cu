@@ -71,16 +71,17 @@ void count(const DeviceCase& from, const TallyTables& tables, cudaStream_t strea
 
 }  // namespace
 
-void count_group(const DeviceCase& from, int first_rater, int columns, std::uint64_t* sums,
-                 std::uint64_t* first_fault, cudaStream_t stream) {
+void count_group(const DeviceCase& from, int first_rater, int all_raters, std::uint64_t* sums,
+                 std::uint8_t* votes, std::uint64_t* first_fault, cudaStream_t stream) {
   TallyTables tables{};
   tables.sums = sums;
   tables.first_fault = first_fault;
-  tables.columns = columns;
+  tables.votes = votes;
+  tables.all_raters = all_raters;
   tables.first_rater = first_rater;
-  tables.raters = from.raters;
   tables.counts_voxels = first_rater == 0;
-  // Five raters take two words of counters, nine take three.
+  tables.last = first_rater + from.raters == all_raters;
+  // Five raters take three words of counters, nine take five.
   if (from.raters <= 5)
     count<5>(from, tables, stream);
   else

@@ -1,20 +1,24 @@
 // ScoreTally on the device: the sums of twintrack::ScoreTally, bit for bit, in one pass.
 //
-// What bounds it is not arithmetic but additions to counters: a voxel adds to 2 + N of them, in one
+// What bounds it is not arithmetic but additions to counters: a voxel adds to 3 + N of them, in one
 // of 120579 cells. They are met by four devices, cheapest first:
 //
 // 1. A voxel of score 0 that no rater marks, which is what background is, adds one to a register.
 // 2. A thread adds up voxels of one cell that come four at a time in registers, until another four
 //    come in another cell. Large ties cost little, whatever their value and labels.
 // 3. The cells are divided into pages of 256. Each block holds packed counters
-//    (packed_counters.cuh) of the pages that occur most in shared memory: 112 pages of 472 on a
+//    (packed_counters.cuh) of the pages that occur most in shared memory: 74 pages of 472 on a
 //    device with 227 KiB of it. Which ones, a sample of 4096 voxels says. Uniform scores have 94%
 //    of their voxels in 64 pages, the scores of a network most in even fewer.
 // 4. The rest goes to packed counters in global memory, shared by all blocks: one table of 1 MiB
 //    that stays in the second-level cache.
 //
 // Shared memory's atomics are the tightest of these bounds: two per voxel for up to five raters and
-// scores of at most 32 bits, some 4 clocks each for 32 random cells.
+// scores of at most 32 bits, three where two or more raters mark it, some 4 clocks each for 32
+// random cells. A word to which a voxel adds nothing costs none.
+//
+// Voxels that exactly k raters marked are counted by a pass that sees all raters, up to nine. Of
+// more, which go in groups, the last group adds those of two votes or more to the 64-bit sums.
 //
 // At the end every block stores its pages, `collect_counters` adds them up per cell, and
 // `accept_sums` adds the case to the tally unless a voxel was invalid. All sums are integers, so
@@ -98,8 +102,11 @@ __global__ void __launch_bounds__(page_cells)
   const std::uint64_t* carried = tables.carried + cell * Layout::columns;
   const CellSums sums = tables.cell_sums(cell);
 #pragma unroll
-  for (int column = 0; column < Layout::columns; ++column)
-    if (column < sums.columns) *sums.column(column) += Layout::total(column, left[column], carried);
+  for (int column = 0; column < Layout::columns; ++column) {
+    // Columns that the group does not have come to 0.
+    const std::uint64_t total = Layout::total(column, left[column], carried);
+    if (total != 0) *sums.template column<Layout>(column) += total;
+  }
 }
 
 /// Adds the sums of a case to those of a tally, unless a voxel of it was invalid.

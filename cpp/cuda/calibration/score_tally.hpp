@@ -7,27 +7,29 @@
 
 #include "cuda/arrays/device_case.hpp"
 #include "cuda/arrays/runtime.hpp"
+#include "twintrack/calibration/tally_rows.hpp"
 
 namespace twintrack::cuda {
 
 /// Sums of voxels tallied on one device, kept there: those of twintrack::ScoreTally, bit for bit.
 class ScoreTally {
  public:
-  /// Throws InputError if `raters` is 0, OutOfDeviceMemory if the sums, 1 MB per rater
-  /// and 2 MB more, do not fit. Works on `stream`, does not wait for it.
+  /// Throws InputError if `raters` is not 1 to 255, OutOfDeviceMemory if the sums, 2 MB
+  /// per rater and 2 MB more, do not fit. Works on `stream`, does not wait for it.
   ScoreTally(std::size_t raters, int device, cudaStream_t stream);
 
   ScoreTally(const ScoreTally&) = delete;
   ScoreTally& operator=(const ScoreTally&) = delete;
 
   std::size_t raters() const { return raters_; }
-  std::size_t columns() const { return raters_ + 2; }
+  std::size_t columns() const { return TallyColumns::all(raters_); }
   int device() const { return device_; }
 
   /// Adds the voxels of a case whose arrays lie on this device. Works on `stream` and waits for it,
   /// since an invalid voxel must be reported: throws InputError, as the CPU does, and then has
   /// added none. Also throws it if shapes do not fit, OutOfDeviceMemory if the
-  /// scratch memory, at most 64 MB on a device of 132 multiprocessors, does not.
+  /// scratch memory does not: at most 72 MB for up to nine raters on a device of 132
+  /// multiprocessors, for more 2 MB each and a byte a voxel.
   void update(const CaseView& view, cudaStream_t stream);
 
   /// Returns the sums, `grid::cells` × `columns()`, and starts afresh from 0. Works on `stream` and
@@ -40,9 +42,10 @@ class ScoreTally {
   DeviceMemory<std::uint64_t> sums_;
 };
 
-/// Queues the count of one group of raters of a case, into `sums` of cells × columns.
-void count_group(const DeviceCase& from, int first_rater, int columns, std::uint64_t* sums,
-                 std::uint64_t* first_fault, cudaStream_t stream);
+/// Queues the count of one group of a case's `all_raters` raters, into `sums` of cells × columns.
+/// `votes`, a byte a voxel and three more, is 0 before the first group; null if there is one group.
+void count_group(const DeviceCase& from, int first_rater, int all_raters, std::uint64_t* sums,
+                 std::uint8_t* votes, std::uint64_t* first_fault, cudaStream_t stream);
 
 /// Queues the addition of a case's sums to a tally's, unless a fault was reported.
 void accept_case(const DeviceMemory<std::uint64_t>& of_case, const std::uint64_t* first_fault,

@@ -23,12 +23,16 @@ inline constexpr std::uint32_t not_resident = 0xffffffffu;
 
 /// The 64-bit sums of one cell of a case, of the columns that a group of raters has.
 struct CellSums {
-  std::uint64_t* count;  // followed by the residuals'
-  std::uint64_t* votes;  // of the group's first rater
-  int columns;
+  std::uint64_t* count;    // followed by the residuals'
+  std::uint64_t* votes;    // of the group's first rater
+  std::uint64_t* exactly;  // of the voxels that exactly one rater of all marked
 
+  /// That of a column of the counters.
+  template <class Layout>
   __device__ std::uint64_t* column(int which) const {
-    return which < first_vote_column ? count + which : votes + (which - first_vote_column);
+    if (which < first_vote_column) return count + which;
+    if (which < Layout::first_exactly_column) return votes + (which - first_vote_column);
+    return exactly + (which - Layout::first_exactly_column + 1);
   }
 };
 
@@ -40,15 +44,18 @@ struct TallyTables {
   std::uint32_t* resident;     // counters of resident pages, by block and slot
   std::uint32_t* homes;        // by page, as in TallyShared
   std::uint64_t* first_fault;  // least rank of an invalid voxel
+  std::uint8_t* votes;         // by rank: of the groups before; null if there is one group
   unsigned resident_pages;
-  int columns;
+  int all_raters;
   int first_rater;     // of the group
-  int raters;          // in the group
   bool counts_voxels;  // false for all groups but the first
+  bool last;           // group
 
   __device__ CellSums cell_sums(std::uint32_t cell) const {
-    std::uint64_t* count = sums + static_cast<std::size_t>(cell) * static_cast<unsigned>(columns);
-    return {count, count + first_vote_column + first_rater, first_vote_column + raters};
+    const auto columns = static_cast<unsigned>(first_vote_column + 2 * all_raters);
+    std::uint64_t* count = sums + static_cast<std::size_t>(cell) * columns;
+    std::uint64_t* votes_of_all = count + first_vote_column;
+    return {count, votes_of_all + first_rater, votes_of_all + all_raters};
   }
 };
 

@@ -39,6 +39,7 @@ class ThreadTally {
   /// Counts a vector whose first voxel has rank `first`. The threads of a warp call this together.
   __device__ void take(Vector v, std::int64_t first) {
     v.remove_faults(first, fault_);
+    if (tables_.votes != nullptr) count_with_groups_before(v, first);
     take_background(v);
     if (v.inside != 0) take_voxels(v);
     const bool full = length_ > longest_run - vector_voxels;
@@ -52,7 +53,7 @@ class ThreadTally {
     // At most 2^27 voxels per thread: 2^44 in all on a device of 132 multiprocessors.
     const std::uint32_t background = __reduce_add_sync(whole_warp, background_);
     if (threadIdx.x % warp_size == 0 && background > 0 && tables_.counts_voxels)
-      add(tables_.cell_sums(0).column(count_column), background);
+      add(tables_.cell_sums(0).count, background);
     if (fault_ != no_voxel) lower(tables_.first_fault, fault_);
   }
 
@@ -66,6 +67,31 @@ class ThreadTally {
     std::uint32_t residual;
     std::uint32_t words[Layout::words];
   };
+
+  // Adds the group's votes to those of the groups before; in the last one, counts the voxels that
+  // exactly 2, 3, … raters of all marked.
+  __device__ void count_with_groups_before(const Vector& v, std::int64_t first) const {
+    if (v.inside == 0) return;
+    auto* const so_far = reinterpret_cast<std::uint32_t*>(tables_.votes + first);
+    const std::uint32_t votes = *so_far + votes_of(v);
+    if (!tables_.last) {
+      *so_far = votes;
+      return;
+    }
+#pragma unroll
+    for (int j = 0; j < vector_voxels; ++j) {
+      const int own = static_cast<int>((votes >> (8 * j)) & 0xffu);
+      if (own >= 2) add(tables_.cell_sums(grid::position(v.score[j]).cell).exactly + (own - 1), 1);
+    }
+  }
+
+  // Byte j: the raters of the group who mark voxel j.
+  __device__ static std::uint32_t votes_of(const Vector& v) {
+    std::uint32_t votes = 0;
+#pragma unroll
+    for (int k = 0; k < raters; ++k) votes += v.label[k];
+    return votes;
+  }
 
   // Counts the voxels of score 0 that nobody marks and takes them out.
   __device__ void take_background(Vector& v) {
@@ -102,6 +128,8 @@ class ThreadTally {
 
   __device__ void pack(const Vector& v, Voxel (&voxel)[vector_voxels]) const {
     const std::uint32_t ones = tables_.counts_voxels ? v.inside : 0u;
+    // More groups than one count numbers of votes in another way.
+    const std::uint32_t votes = tables_.votes == nullptr ? votes_of(v) : 0u;
     constexpr auto count = Layout::field(count_column);
     constexpr auto vote = Layout::field(first_vote_column);
     if constexpr (count.word == 0) {
@@ -120,8 +148,16 @@ class ThreadTally {
       std::uint32_t row[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int rater = 4 * (w - 1) + i + (count.word == 0 ? 1 : -1);
-        row[i] = rater < 0 ? ones : (rater < raters ? v.label[rater < raters ? rater : 0] : 0u);
+        const int column = Layout::column_of_byte(4 * (w - 1) + i);
+        const int rater = column - first_vote_column;
+        const int number = column - Layout::first_exactly_column + 2;
+        row[i] = 0;
+        if (column == count_column)
+          row[i] = ones;
+        else if (rater < raters)
+          row[i] = v.label[rater >= 0 && rater < raters ? rater : 0];
+        else if (column < Layout::columns)  // 1 in bytes that are `number`
+          row[i] = nonzero_bytes(votes ^ 0x01010101u * static_cast<unsigned>(number)) ^ 0x01010101u;
       }
       std::uint32_t column[vector_voxels];
       transpose(row, column);
@@ -159,7 +195,7 @@ class ThreadTally {
     // More than 2^18 in all only in long runs and below 2^-24.
     if constexpr (!Layout::own_residual_word)
       if (const std::uint64_t high = residual_ >> residual_bits << residual_bits; high != 0)
-        add(tables_.cell_sums(cell_).column(residual_column), high << Layout::residual_unit);
+        add(tables_.cell_sums(cell_).count + residual_column, high << Layout::residual_unit);
     Voxel run[1];
     run[0].cell = cell_;
     run[0].residual = residual_ & (0xffffffffu >> (32 - residual_bits));
@@ -246,7 +282,7 @@ class ThreadTally {
         total =
             sum_over(lanes, together, Layout::value(column, words_[Layout::field(column).word]));
       }
-      if (gives && total != 0) add(sums.column(column), total);
+      if (gives && total != 0) add(sums.template column<Layout>(column), total);
     }
     start_run(cell_);
   }

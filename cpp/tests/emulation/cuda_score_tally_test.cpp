@@ -192,7 +192,7 @@ void devices_and_memory() {
   try {
     on_device(sample.view());
   } catch (const std::bad_alloc& error) {
-    refused = std::string(error.what()) == "CUDA device 0 has no 3858528 bytes of memory left";
+    refused = std::string(error.what()) == "CUDA device 0 has no 5787792 bytes of memory left";
   }
   check(refused, "too little memory is not reported with the size asked for");
   check(emulation::live_allocations() == 0, "device memory was not given back after a failure");
