@@ -179,13 +179,15 @@ void score_tallies(Element element, const Shape& shape, std::int64_t spread) {
   const Walk walk = case_walk(sample.view);
   twintrack::ScoreTally expected(2);
   expected.update(sample.small, 1);
-  cuda::DeviceMemory<std::uint64_t> sums(grid::cells * 4, stream);
+  cuda::DeviceMemory<std::uint64_t> sums(grid::cells * expected.columns(), stream);
   sums.clear(stream);
   cuda::FaultReport faults(stream);
-  cuda::count_group(cuda::device_case(sample.view, walk, 0, 2), 0, 4, sums.data(),
+  cuda::count_group(cuda::device_case(sample.view, walk, 0, 2), 0, 2, sums.data(), nullptr,
                     faults.first_fault(), stream);
   faults.require_none(sample.view, walk, stream, "counting");
-  const std::vector<std::uint64_t> found(sums.data(), sums.data() + sums.size());
+  std::vector<std::uint64_t> found(sums.data(), sums.data() + sums.size());
+  for (std::size_t cell = 0; cell < grid::cells; ++cell)
+    twintrack::detail::derive_single_votes(found.data() + cell * expected.columns(), 2);
   check(found == expected.sums(), "a tally of voxels beyond 2^32 differs");
 }
 
