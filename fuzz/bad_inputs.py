@@ -129,6 +129,16 @@ def plain_tally() -> dict[str, bytes]:
     }
 
 
+def counted_tally(*sums: int) -> dict[str, bytes]:
+    """The same with numbers of votes, of two raters: count, residuals, votes, one and two votes."""
+    return {
+        **plain_tally(),
+        "format_version.npy": npy_header("<i8", ()) + struct.pack("<q", 2),
+        "raters.npy": npy_header("<i8", ()) + struct.pack("<q", 2),
+        "sums.npy": npy_header("<u8", (1, 6)) + struct.pack("<6Q", *sums),
+    }
+
+
 def edited(**fields: object) -> Callable[[bytes], bytes]:
     return lambda good: json.dumps({**json.loads(good), **fields}).encode()
 
@@ -196,6 +206,12 @@ BAD_INPUTS = (
     BadInput("17 MB", "calibrator", lambda g: g.ljust(17 << 20)),
     BadInput("more votes than voxels", "score-tally", lambda _: zipped({
         **plain_tally(), "sums.npy": npy_header("<u8", (1, 3)) + struct.pack("<3Q", 1, 0, 2)})),
+    BadInput("votes that were not cast", "score-tally",
+             lambda _: zipped(counted_tally(3, 0, 1, 2, 1, 2))),
+    BadInput("more voxels with votes than voxels", "score-tally",
+             lambda _: zipped(counted_tally(3, 0, 3, 3, 2, 2))),
+    BadInput("raters that are a list", "score-tally", lambda _: zipped({
+        **counted_tally(3, 0, 1, 1, 0, 1), "raters.npy": npy_header("<i8", (2,)) + bytes(16)})),
     BadInput("cells that do not exist", "score-tally", lambda _: zipped({
         **plain_tally(), "cells.npy": npy_header("<u4", (1,)) + struct.pack("<I", 1 << 31)})),
     BadInput("cells of another grid", "score-tally", with_member(

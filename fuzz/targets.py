@@ -31,14 +31,14 @@ from volume_files import (
     volume,
 )
 
-from twintrack import Calibrator, CaseTally, ScoreTally, _core, load_calibrator
+from twintrack import Calibrator, CaseTally, ScoreTally, load_calibrator
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.cohort import read_manifest
 from twintrack.report.method_results import read_results
 from twintrack.runs.fit import KIND, read_tallies
 from twintrack.runs.records import Entry
 from twintrack.runs.store import Store, open_stores
-from twintrack.runs.tally_pack import NAME, TallyPack, write_pack
+from twintrack.runs.tally_pack import NAME, DenseSums, TallyPack, write_pack
 from twintrack.volumes import write_volume
 
 
@@ -123,8 +123,10 @@ def apply_calibrator(path: Path) -> None:
 def score_tally(folder: Path) -> list[bytes]:
     rng = np.random.default_rng(1)
     score = rng.random(300, np.float32).astype(np.float16)
-    tally = ScoreTally(3).update(score, [rng.random(300) < score for _ in range(3)])
-    return saved_tallies(folder, [tally, ScoreTally(1)])
+    marks = [rng.random(300) < score for _ in range(3)]
+    tally = ScoreTally(3).update(score, marks)
+    of_sets = ScoreTally(3).update(score, marks).update(score, [marks[0], None, marks[2]])
+    return saved_tallies(folder, [tally, ScoreTally(1), of_sets])
 
 
 def case_tally(folder: Path) -> list[bytes]:
@@ -197,7 +199,9 @@ def use_pack(path: Path) -> None:
     for k in range(3):
         if opened.has(f"case {k}", (1, 2, 3, k)):
             packed = opened.read(f"case {k}")
-            packed.add_to(np.zeros((len(packed.columns), _core.GRID_CELLS), np.uint64))
+            sums = DenseSums(packed.raters)
+            sums.add(packed)
+            sums.tally()
 
 
 def store_file(name: str) -> Callable[[Path], list[bytes]]:

@@ -21,6 +21,9 @@ from twintrack.arrays.libraries import device_kind
 from twintrack.arrays.numbers import whole_number
 from twintrack.errors import InputError
 
+MOST_RATERS = 255
+"""Raters that one tally counts at most."""
+
 MOST_SETS = 128
 """Sets of raters that one tally holds at most: each takes a table of its own."""
 

@@ -14,7 +14,14 @@ from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.case import OpenCase
 from twintrack.arrays.checks import dtype_name
 from twintrack.arrays.numbers import whole_number
-from twintrack.arrays.rater_sets import MOST_SETS, OpenParts, RaterSet, open_parts, parts_of
+from twintrack.arrays.rater_sets import (
+    MOST_RATERS,
+    MOST_SETS,
+    OpenParts,
+    RaterSet,
+    open_parts,
+    parts_of,
+)
 from twintrack.calibration.equal_mass import (
     EVERY_CELL,
     EqualMassBins,
@@ -44,7 +51,7 @@ class ScoreTally:
     Parameters
     ----------
     raters
-        Number of raters N, at least 1.
+        Number of raters N, 1 to 255.
 
     Notes
     -----
@@ -53,7 +60,7 @@ class ScoreTally:
     """
 
     def __init__(self, raters: int) -> None:
-        self._everyone: RaterSet = tuple(range(whole_number(raters, "raters", 1)))
+        self._everyone: RaterSet = tuple(range(whole_number(raters, "raters", 1, MOST_RATERS)))
         self._sets: dict[RaterSet, SetTally] = {}
         self._regions: set[str] = set()
         self._score_types: set[str] = set()

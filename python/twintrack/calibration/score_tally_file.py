@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twintrack import _core
+from twintrack.arrays.rater_sets import MOST_RATERS
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.calibration.set_tally import check_rows
 from twintrack.errors import InputError
@@ -65,9 +67,9 @@ def read_score_tally(path: Path) -> ScoreTally:
             raise InputError("it was made on another score grid")
         if found["sums"].ndim != 2:
             raise InputError("its arrays do not fit together")
-        raters = int(found["raters"]) if "raters" in found else found["sums"].shape[1] - 2
-        if raters < 1:
-            raise InputError("its arrays do not fit together")
+        raters = _raters(found["raters"]) if "raters" in found else found["sums"].shape[1] - 2
+        if not 1 <= raters <= MOST_RATERS:
+            raise InputError(f"its number of raters is {raters}; it must be 1 to {MOST_RATERS}")
         sets = {tuple(range(raters)): check_rows(found["cells"], found["sums"], raters)}
         members = found.get("sets", np.zeros((0, raters), np.bool_))
         if members.dtype != np.bool_ or members.ndim != 2 or members.shape[1] != raters:
@@ -85,3 +87,9 @@ def read_score_tally(path: Path) -> ScoreTally:
         if any(one.dtype.kind != "U" or one.ndim != 1 for one in told):
             raise InputError("its regions or score types are damaged")
         return ScoreTally.of_rows(raters, sets, *(one.tolist() for one in told))
+
+
+def _raters(stored: NDArray[Any]) -> int:
+    if stored.shape != () or stored.dtype.kind not in "iu":
+        raise InputError("its number of raters is damaged")
+    return int(stored)
