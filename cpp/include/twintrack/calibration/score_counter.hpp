@@ -114,6 +114,7 @@ class ScoreCounter {
       use.template operator()<seven_raters>();
     else
       use.template operator()<groups_of_raters>();
+    if (layout_.exactly) most_exactly_ = raters;
   }
 
   // Whether voxels that two raters or more marked are to be given to `add_exactly` too.
@@ -144,13 +145,21 @@ class ScoreCounter {
       to[TallyColumns::count] += entry.votes & full();
       to[TallyColumns::residual] += entry.rest & 0xffffffffu;
     }
-    std::uint64_t* exactly = to + TallyColumns::first_exactly(raters_) - 1;
-    add_fields(entry.rest >> 32, 8, exactly + 2);
-    const int bits_of_raters = layout_.bits * layout_.raters;
-    const std::uint64_t votes = entry.votes >> layout_.bits;
-    if (layout_.exactly) add_fields(votes >> bits_of_raters, layout_.bits, exactly + 6);
-    add_fields(votes & ((std::uint64_t{1} << bits_of_raters) - 1), layout_.bits,
-               to + TallyColumns::first_vote + group_ * votes_per_group);
+    std::uint64_t votes = entry.votes >> layout_.bits;
+    if (votes != 0) {
+      const auto next = [&](std::uint64_t& fields, int bits) {
+        const std::uint64_t field = fields & ((std::uint64_t{1} << bits) - 1);
+        fields >>= bits;
+        return field;
+      };
+      std::uint64_t* marked = to + TallyColumns::first_vote + group_ * votes_per_group;
+      for (std::size_t k = 0; k < group_raters_; ++k) marked[k] += next(votes, layout_.bits);
+      votes >>= layout_.bits * (layout_.raters - static_cast<int>(group_raters_));
+      std::uint64_t rest = entry.rest >> 32;
+      std::uint64_t* exactly = to + TallyColumns::first_exactly(raters_) - 1;
+      for (std::size_t k = 2; k <= most_exactly_; ++k)
+        exactly[k] += k <= 5 ? next(rest, 8) : next(votes, layout_.bits);
+    }
     entry = ScoreEntry{};
   }
 
@@ -171,6 +180,7 @@ class ScoreCounter {
   void start_group(std::size_t group) {
     flush();
     group_ = group;
+    group_raters_ = std::min(votes_per_group, raters_ - group * votes_per_group);
   }
 
   // Adds everything counted to `sums` and starts afresh.
@@ -213,12 +223,6 @@ class ScoreCounter {
     touched_.push_back(cell);
   }
 
-  // Adds fields, the lowest first, up to the last that is not 0.
-  TWINTRACK_INLINE static void add_fields(std::uint64_t fields, int bits, std::uint64_t* to) {
-    const std::uint64_t mask = (std::uint64_t{1} << bits) - 1;
-    for (; fields != 0; fields >>= bits) *to++ += fields & mask;
-  }
-
   struct Free {
     void operator()(void* memory) const { std::free(memory); }
   };
@@ -227,7 +231,9 @@ class ScoreCounter {
   std::size_t columns_;
   EntryLayout layout_{};
   const ScoreEntry* one_voxel_ = nullptr;
+  std::size_t most_exactly_ = 0;  // that entries count
   std::size_t group_ = 0;
+  std::size_t group_raters_ = 0;
   std::vector<ScoreEntry> entries_;
   // Zeroed on demand by the system: only pages of cells that occur take up memory.
   std::unique_ptr<std::uint64_t[], Free> wide_;

@@ -54,6 +54,11 @@ struct OccurringRows {
   /// `all` are the sums of every cell, `grid::cells` × `TallyColumns::all(rater_count)`.
   OccurringRows(const std::vector<std::uint64_t>& all, std::size_t rater_count)
       : columns(TallyColumns::all(rater_count)), raters(rater_count) {
+    std::size_t rows = 0;
+    for (std::size_t at = 0; at < grid::cells; ++at)
+      rows += all[at * columns + TallyColumns::count] != 0 ? 1 : 0;
+    cells.reserve(rows);
+    sums.reserve(rows * columns);
     for (std::uint32_t at = 0; at < grid::cells; ++at) {
       const std::uint64_t* row = all.data() + at * columns;
       if (row[TallyColumns::count] == 0) continue;

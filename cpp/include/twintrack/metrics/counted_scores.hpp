@@ -27,8 +27,8 @@ __extension__ typedef unsigned __int128 Wide;
 inline fixed::Sum product(std::uint64_t units, std::uint64_t count, int bits) {
   const Wide all = static_cast<Wide>(units) * count;
   const Wide fraction = all & ((Wide{1} << bits) - 1);
-  return {static_cast<std::uint64_t>(all >> bits),
-          static_cast<std::uint64_t>(fraction) << (fixed::fraction_bits - bits)};
+  return {static_cast<std::uint64_t>(all >> bits), static_cast<std::uint64_t>(fraction)
+                                                       << (fixed::fraction_bits - bits)};
 }
 
 }  // namespace detail
@@ -43,8 +43,8 @@ struct CountedScores {
 
 /// Adds the voxels of rows, of which row i has the score `score[i]`, of type `element` before it
 /// became a Real: float for types of at most 32 bits, else double. Throws InputError, and adds
-/// nothing, for a score outside [0, 1], numbers of votes that do not fit each other, or rows that do
-/// not fit the tally's raters.
+/// nothing, for a score outside [0, 1], numbers of votes that do not fit each other, or rows that
+/// do not fit the tally's raters.
 template <class Real>
 void add_counted(CaseTally& tally, const Real* score, Element element, const CountedScores& rows) {
   const std::size_t raters = tally.raters();
