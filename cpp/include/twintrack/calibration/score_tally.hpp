@@ -9,11 +9,10 @@
 // Capacity: 2^40 voxels in one cell (a residual is at most 2^24, its sum is 64 bits wide); counts
 // and votes alone would go on to 2^64.
 //
-// Speed. Per voxel the loop does two 64-bit read-modify-writes on one 16-byte entry
-// (score_counter.hpp), and with seven raters or more another addition where two or more of them
-// mark. Runs of one cell and one vote pattern, which is what background is, are
-// added 32 at a time. What is left is bounded by second-level cache misses on random scores and by
-// reading the inputs otherwise.
+// Speed. Per voxel the loop does one read-modify-write of a 16-byte entry (score_counter.hpp), and
+// with more than seven raters another addition where two or more of them mark. Runs of one cell and
+// one vote pattern, which is what background is, are added 32 at a time. What is left is bounded by
+// second-level cache misses on random scores and by reading the inputs otherwise.
 #pragma once
 
 #include <cstddef>
