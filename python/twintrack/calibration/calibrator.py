@@ -20,9 +20,11 @@ from twintrack.calibration.case_tallies import CaseTallies
 from twintrack.calibration.cut_refinement import refined_bins
 from twintrack.calibration.equal_mass import EqualMassBins
 from twintrack.calibration.fitted_on import FittedCase
-from twintrack.calibration.map_band import MapBand, maps_of_tallies, resampled_band
+from twintrack.calibration.map_band import BandKind, MapBand, band_of_groups
 from twintrack.calibration.map_cases import map_cases
 from twintrack.calibration.map_fit import IDENTITY, fit_map
+from twintrack.calibration.score_tally import ScoreTally
+from twintrack.calibration.tally_fit import TallyFit
 from twintrack.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ class Calibrator(CaseGatherer):
     folds : int
         Folds of the cross-validation of ``bins="auto"``.
     seed : int
-        Seed of the split into folds.
+        Seed of the split into folds, and of a simultaneous band.
     region_rule : str, optional
         Which voxels the caller lets count ("roi", "box", …): recorded with the map. By default
         "mask" if regions are given and "all" otherwise.
@@ -255,38 +257,46 @@ class Calibrator(CaseGatherer):
             gathered.merge(other._cases)
         return self
 
-    def bootstrap_band(
+    def band(
         self,
         scores: ArrayLike | None = None,
-        *,
-        resamples: int = 1000,
         level: float = 0.95,
-        seed: int = 0,
+        kind: BandKind = "pointwise",
     ) -> MapBand:
-        """Return the pointwise band of the map over resampled patients, from the tallies alone.
+        """Return the band of the map over groups of cases (patients), from the tallies alone.
+
+        Each group is left out in turn (`band_of_groups`); nothing is drawn but the multipliers of a
+        simultaneous band, from the calibrator's `seed`.
 
         Parameters
         ----------
         scores : (S,) floats in [0, 1], optional
             Where to evaluate; 1001 equally spaced scores by default.
-        resamples : int
-            Number of times the cases are drawn with replacement and the map is fitted again.
         level : float
-            Share of the resampled maps that the band holds at each score.
-        seed : int
+            Probability, between 0 and 1, that the map of all patients there are is in the band.
+        kind : {"pointwise", "simultaneous"}
+            Whether it is so at each score by itself, or at all scores in [0, 1] at once.
 
         Raises
         ------
         ValueError
-            There are fewer than two cases, or some are there in sums of several alone, which cannot
-            be drawn one by one: `twintrack.runs.case_band.band_over_cases` reads them from a store.
+            There are fewer than two groups with voxels, or some cases are there in sums of several
+            groups alone, which cannot be left out one by one:
+            `twintrack.runs.case_band.band_over_cases` reads them from a store.
         """
         with self._lock:
-            cases, fitted, made_with = self._tallies().each_group(), self.map_, self.made_with_
-            maps = maps_of_tallies(
-                cases, self.n_bins_asked, made_with["target"], made_with["rater"]
-            )
-        return resampled_band(fitted, len(cases), maps, scores, resamples, level, seed)
+            groups, fitted, fit = self._tallies().each_group(), self.map_, self.tally_fit
+            seed = self.made_with_["seed"]
+        total = ScoreTally.of_all(groups)
+        return band_of_groups(
+            fitted, fit, total, groups, len(groups), scores, level=level, kind=kind, seed=seed
+        )
+
+    @property
+    def tally_fit(self) -> TallyFit:
+        """How the map was made, to make maps of some of the cases in the same way."""
+        made_with = self.made_with_
+        return TallyFit(made_with["target"], self.n_bins_asked, int(made_with["rater"]))
 
     @property
     def n_bins_asked(self) -> int:

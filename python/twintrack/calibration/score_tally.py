@@ -158,6 +158,42 @@ class ScoreTally:
             total += tally
         return total
 
+    def without(self, part: ScoreTally, scratch: NDArray[np.uint64] | None = None) -> ScoreTally:
+        """Return what is left when a tally that was added is taken away again; exact.
+
+        Parameters
+        ----------
+        part
+            What is taken away.
+        scratch : (2, K, 2 + N) uint64, optional
+            Memory for the K cells that occur here. What is returned lies in it, to be used before
+            it is given again: new memory takes longer than the work.
+
+        Raises
+        ------
+        ValueError
+            It is no part of this one: a cell has more voxels or votes in it than here.
+        """
+        (cells, sums), (its_cells, its_sums) = self.rows(), part.rows()
+        # Rows of the part by cell of the grid; a row of zeros for every cell that it does not have.
+        row_of = np.full(_core.GRID_CELLS, len(its_cells))
+        row_of[its_cells] = np.arange(len(its_cells))
+        rows = row_of[cells]
+        first, second = (None, None) if scratch is None else scratch
+        if part.raters == self.raters and np.sum(rows < len(its_cells)) == len(its_cells):
+            its_sums = np.concatenate([its_sums, np.zeros((1, its_sums.shape[1]), np.uint64)])
+            rest = its_sums.take(rows, axis=0, out=first, mode="clip")
+            np.subtract(sums, rest, out=rest)
+            if not np.any(rest > sums):  # as those below 0 would be
+                left = np.flatnonzero(rest[:, 0])
+                tally = ScoreTally(self.raters)
+                tally._rows = cells, rest
+                if len(left) < len(cells):
+                    out = None if second is None else second[: len(left)]
+                    tally._rows = cells[left], rest.take(left, axis=0, out=out, mode="clip")
+                return tally
+        raise InputError("the tally to take away is no part of this tally")
+
     def __add__(self, other: ScoreTally) -> ScoreTally:
         return self.of_all([self, other])
 

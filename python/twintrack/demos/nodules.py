@@ -82,7 +82,6 @@ def run_demo(
     limit: int | None = None,
     seed: int = 0,
     resamples: int = 5000,
-    band_resamples: int = 200,
     track: Track = lambda _work, nodules: nodules,
 ) -> DemoResult:
     """Fit on half of the patients, measure on the other half, and write everything down.
@@ -100,8 +99,6 @@ def run_demo(
         Of the split, the simulated scores and the resampling.
     resamples : int
         Resamples of the test cases for the intervals.
-    band_resamples : int
-        Resamples of the cases fitted for the bands of the maps.
     track : callable (work, nodules) -> iterable of the nodules
         Told what is worked on; shows the progress.
 
@@ -123,7 +120,8 @@ def run_demo(
         score, raters = lidc.simulate_score(case, seed=seed)
         tallies[case.case] = ScoreTally(len(raters)).update(score, raters).compact()
     # Every target is fitted from the same tallies: no voxel is read again.
-    calibrators = {name: _fitted(target, tallies) for name, target in METHODS.items()}
+    patients = {nodule.case: nodule.patient for nodule in fit_half}
+    calibrators = {name: _fitted(target, tallies, patients) for name, target in METHODS.items()}
 
     (out / "calibrators").mkdir(parents=True, exist_ok=True)
     (out / "volumes").mkdir(exist_ok=True)
@@ -142,7 +140,7 @@ def run_demo(
             write_volume(out / "volumes" / f"{case.case}_{kind}.nii.gz", values, case.affine)
         measured[MHR].offer_example(case, score, raters, calibrated[MHR])
 
-    band = calibrators[MHR].bootstrap_band(resamples=band_resamples, seed=seed)
+    band = calibrators[MHR].band()
     comparison = build_report(
         {name: measured[name].results(calibrators[name]) for name in METHODS},
         out,
@@ -234,10 +232,10 @@ class _Measured:
         }
 
 
-def _fitted(target: Target, tallies: dict[str, ScoreTally]) -> Calibrator:
+def _fitted(target: Target, tallies: dict[str, ScoreTally], patients: dict[str, str]) -> Calibrator:
     calibrator = Calibrator(target, region_rule="box")
     for case, tally in tallies.items():
-        calibrator.add_tally(tally, case)
+        calibrator.add_tally(tally, case, group=patients[case])
     return calibrator
 
 

@@ -1,0 +1,239 @@
+"""Jackknife: how a map changes when one group of cases after the other is left out."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logit, ndtr
+
+from twintrack import _core
+from twintrack.arrays.by_value import ByValue
+from twintrack.calibration.calibration_map import CalibrationMap
+from twintrack.calibration.score_tally import ScoreTally
+from twintrack.calibration.tally_fit import TallyFit
+from twintrack.errors import InputError
+
+_Floats: TypeAlias = NDArray[np.float64]
+_Cells: TypeAlias = NDArray[np.uint32]
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+CLIP = 1e-5  # of a map, before its log-odds are taken
+
+_CHUNK = 64  # groups whose changes are held at a time
+
+
+def log_odds(value: _Floats) -> _Floats:
+    """Return log(m / (1 - m)) of a map's values, clipped at 1e-5 and 1 - 1e-5."""
+    return np.asarray(logit(np.clip(value, CLIP, 1 - CLIP)))
+
+
+@dataclass(frozen=True, eq=False)
+class Spread(ByValue):
+    """What `jackknife` finds at each of S scores.
+
+    Attributes
+    ----------
+    error : (S,) float64
+        Standard error of the map's log-odds.
+    local_groups : (S,) float64
+        Effective number of groups by their votes around the score; 0 where there are no votes.
+    mixed : (S,) bool
+        Whether there are raters who said yes, and who said no, in the blocks on both sides.
+    effective_groups : float
+        Effective number of groups by all of their votes; 0 if there are none.
+    draws : (D, S) float64
+        Sums of the groups' changes, each times a standard normal number.
+    """
+
+    error: _Floats
+    local_groups: _Floats
+    mixed: NDArray[np.bool_]
+    effective_groups: float
+    draws: _Floats
+
+    def quantile(self, where: NDArray[np.bool_], level: float) -> float:
+        """Return the probability up to a normal number that no draw exceeds in a share of `level`.
+
+        At none of the scores `where`, in standard errors, and to neither side.
+        """
+        where = where & (self.error > 0)
+        if not where.any():
+            return (1 + level) / 2
+        ratio = self.draws[:, where]
+        ratio /= self.error[where]
+        largest = np.maximum(ratio.max(axis=1), -ratio.min(axis=1))
+        return max(float(ndtr(np.quantile(largest, level))), (1 + level) / 2)
+
+
+def jackknife(
+    fit: TallyFit,
+    total: ScoreTally,
+    groups: Iterable[ScoreTally],
+    scores: _Floats,
+    draws: int = 0,
+    seed: int = 0,
+) -> Spread:
+    """Leave each group out in turn, in time and memory that are linear in their number.
+
+    Parameters
+    ----------
+    fit
+        Makes the maps.
+    total
+        The sum of all groups.
+    groups
+        Gone through once.
+    scores : (S,) ascending
+    draws
+        Number D of draws of all groups' changes with random signs and weights.
+    seed
+        Of the draws.
+
+    Raises
+    ------
+    ValueError
+        One group has all voxels.
+    """
+
+    def of(made: CalibrationMap) -> _Floats:
+        # A map that is evaluated once is not worth its tables.
+        return log_odds(np.interp(scores, made.x, made.y))
+
+    fitted = fit(total)
+    around, whole, voxels = _Around(fitted, fit, total, scores), of(fitted), total.voxels
+
+    memory = threading.local()
+
+    def leave_out(group: ScoreTally) -> tuple[float, _Floats, _Floats]:
+        """Return a group's votes, those around each score, and what the map is without them."""
+        marked, its_voxels = fit.yes(group), group.voxels
+        if its_voxels == voxels:
+            raise InputError(
+                "only one case, or patient, has voxels in the region: a band needs two"
+            )
+        change = np.zeros(len(scores))
+        if fit.target != "none" and its_voxels:
+            if not hasattr(memory, "scratch"):
+                memory.scratch = np.empty((2, *total.rows()[1].shape), np.uint64)
+            change = of(fit(total.without(group, memory.scratch))) - whole
+        return float(marked.sum()), around.sums(group, marked), change
+
+    rng = np.random.default_rng(seed)
+    squares, drawn = np.zeros(len(scores)), np.zeros((draws, len(scores)))
+    weights = _Kish(1), _Kish(len(around.yes))
+    chunk: list[_Floats] = []
+
+    def draw() -> None:
+        nonlocal drawn
+        drawn += rng.standard_normal((draws, len(chunk))) @ np.stack(chunk)
+        chunk.clear()
+
+    for votes, votes_around, change in _ahead(leave_out, groups):
+        weights[0].add(np.array([votes]))
+        weights[1].add(votes_around)
+        change *= np.sqrt(1 - around.share(votes_around))
+        squares += change * change
+        chunk += [change] * (draws > 0)
+        if len(chunk) == _CHUNK:
+            draw()
+    if chunk:
+        draw()
+    return Spread(
+        np.sqrt(squares),
+        weights[1].number()[around.place],
+        around.mixed,
+        float(weights[0].number()[0]),
+        drawn,
+    )
+
+
+def _ahead(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+    """Do `work` on some items at a time, in threads, and yield what it returns in their order."""
+    threads = _core.max_threads()
+    waiting: deque[Future[_R]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+class _Kish:
+    """Adds up weights, for the effective number of what has them: (Σw)² / Σw²."""
+
+    def __init__(self, size: int) -> None:
+        self._sum, self._squares = np.zeros(size), np.zeros(size)
+
+    def add(self, weight: _Floats) -> None:
+        self._sum += weight
+        self._squares += weight * weight
+
+    def number(self) -> _Floats:
+        some = self._squares > 0
+        return np.where(some, self._sum**2 / np.where(some, self._squares, 1), 0)
+
+
+class _Around:
+    """The voxels around each score: those of the isotonic blocks of the knots on both sides.
+
+    A block reaches from half-way to the knot before it to half-way to the knot after it. On a knot
+    there is one block.
+    """
+
+    def __init__(
+        self, fitted: CalibrationMap, fit: TallyFit, total: ScoreTally, scores: _Floats
+    ) -> None:
+        means = total.equal_mass_bins(total.voxels).mean_score  # a bin for every cell
+        cells = np.append(total.cells, np.iinfo(np.uint32).max)
+        ends = cells[np.searchsorted(means, _blocks(fitted, scores))]
+        # Many scores have the same neighbours. Rows: begin and end of the lower and upper block.
+        self._ends, place = np.unique(ends, axis=1, return_inverse=True)
+        self.place = place.ravel()
+        marked = fit.yes(total)
+        self.yes = self.sums(total, marked)
+        mixed = [
+            self._between(total, votes, *self._ends[block : block + 2]) > 0
+            for votes in (marked, total.counts - marked)
+            for block in (0, 2)
+        ]
+        self.mixed = np.all(mixed, axis=0)[self.place]
+
+    def sums(self, tally: ScoreTally, of_cells: _Floats) -> _Floats:
+        """Return sums over the cells of both blocks, of what a tally's cells have."""
+        return self._between(tally, of_cells, self._ends[0], self._ends[3])
+
+    def share(self, yes: _Floats) -> _Floats:
+        """Return a group's share of the votes around each score, of which it has `yes`."""
+        share = yes / np.where(self.yes > 0, self.yes, 1)
+        return np.clip(share, 0, 1)[self.place]
+
+    def _between(
+        self, tally: ScoreTally, of_cells: _Floats, first: _Cells, last: _Cells
+    ) -> _Floats:
+        before = np.concatenate([[0], np.cumsum(of_cells)])
+        begin, end = (np.searchsorted(tally.cells, cells) for cells in (first, last))
+        return np.asarray(before[end] - before[begin])
+
+
+def _blocks(fitted: CalibrationMap, scores: _Floats) -> _Floats:
+    """Return where the blocks below and above each score begin and end: (4, S)."""
+    x, y = fitted.x, fitted.y
+    between = np.concatenate([[-np.inf], (x[1:] + x[:-1]) / 2, [np.inf]])
+    below = np.clip(np.searchsorted(x, scores, side="right") - 1, 0, None)
+    above = np.clip(np.searchsorted(x, scores, side="left"), None, len(x) - 1)
+    ends = [
+        between[np.searchsorted(y, y[knot], side=side)]
+        for knot in (below, above)
+        for side in ("left", "right")
+    ]
+    return np.stack(ends)
