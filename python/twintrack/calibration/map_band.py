@@ -24,7 +24,6 @@ BandKind = Literal["pointwise", "simultaneous"]
 _GRID = 1001  # scores in [0, 1] at which a band is made, besides those asked for and the knots
 _KNOTS = 1000  # of more knots only so many
 _DRAWS = 2000  # of a simultaneous band
-_LEAST_FREEDOM = 0.1  # degrees of freedom: with fewer, one group has nearly all votes
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +85,10 @@ def band_of_groups(
     share of the votes around this score: in the isotonic blocks of the knots on both sides. This is
     the delete-one jackknife with the correction of small samples for leverage (Bell and McCaffrey
     2002): a plain one counts a group with a large share too much. n is Kish's effective number of
-    groups around this score. Where n - 1 is less than 0.1, and where one of the blocks has no rater
-    who says yes or none who says no, the groups alone say nothing. The map is monotone, however: at
-    every score the band goes down to the least upper limit of all higher scores, and up to the
-    greatest lower limit of all lower ones.
+    groups around this score; as it comes close to 1, the band comes to hold all of [0, 1]. Where one
+    of the blocks has no rater who says yes, or none who says no, the groups alone say nothing. The
+    map is monotone, however: at every score the upper limit is the least of those of higher scores,
+    the lower limit the greatest of those of lower scores.
 
     A simultaneous band takes, in place of :math:`(1 + level) / 2`, the probability of the normal
     distribution up to the quantile `level` of :math:`\max_s |\sum_c \xi_c \sqrt{1 - h_c}
@@ -143,7 +142,7 @@ def band_of_groups(
 
     freedom = spread.local_groups - 1
     of_all = fitted(everywhere)
-    known = spread.mixed & (freedom >= _LEAST_FREEDOM) & (of_all > CLIP) & (of_all < 1 - CLIP)
+    known = spread.mixed & (freedom > 0) & (of_all > CLIP) & (of_all < 1 - CLIP)
     reach = spread.quantile(known, level) if draws else (1 + level) / 2
     with np.errstate(over="ignore"):
         width = stdtrit(np.where(known, freedom, 1), reach) * spread.error
