@@ -129,10 +129,11 @@ class Cohort:
             self.calibrator.add_tally(tally, str(number))
         self.fit: TallyFit = self.calibrator.tally_fit
         self._cells = np.unique(np.concatenate([tally.cells for tally in tallies]))
-        sums = np.zeros((len(tallies), len(self._cells), tallies[0].rows()[1].shape[1]))
-        for of_case, tally in zip(sums, tallies, strict=True):
-            of_case[np.searchsorted(self._cells, tally.cells)] = tally.rows()[1]
-        self._sums = sums
+        self._raters = tallies[0].raters
+        self._sums = np.zeros((len(tallies), len(self._cells), 2 + self._raters))
+        for of_case, tally in zip(self._sums, tallies, strict=True):
+            cells, sums = tally.pooled_rows()
+            of_case[np.searchsorted(self._cells, cells)] = sums[:, : 2 + self._raters]
         self.votes = np.array([self.fit.yes(tally).sum() for tally in tallies])
 
     def __len__(self) -> int:
@@ -148,7 +149,8 @@ class Cohort:
         made = []
         for sums in np.tensordot(weights.astype(np.float64), self._sums, 1):
             some = np.flatnonzero(sums[:, 0])
-            drawn = ScoreTally.from_rows(self._cells[some], sums[some].astype(np.uint64))
+            rows = self._cells[some], sums[some].astype(np.uint64)
+            drawn = ScoreTally.of_rows(self._raters, {tuple(range(self._raters)): rows})
             made.append(self.fit(drawn)(SCORES))
         return np.stack(made)
 

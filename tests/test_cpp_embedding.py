@@ -195,7 +195,11 @@ BROKEN = {
         True,
     ),
     "score": (edited(fitted_on=[{"case": "0a", "score": 7}]), "fitted_on must be null or", True),
-    "patient": (edited(fitted_on=[{"case": "0a", "patient": 7}]), "fitted_on must be null or", True),
+    "patient": (
+        edited(fitted_on=[{"case": "0a", "patient": 7}]),
+        "fitted_on must be null or",
+        True,
+    ),
     "bins": (edited(bins=250), "bins ", False),
 }
 

@@ -356,3 +356,101 @@ def test_unequal_numbers_of_cases_are_refused():
         paired_bootstrap([1, 2, 3], [1, 2])
     with pytest.raises(TypeError):
         bootstrap([1.0, 2.0], resamples=10.5)
+
+
+# --- groups of cases ------------------------------------------------------------------------------
+
+
+def drawn_groups(values, groups, resamples, seed):
+    """Means over drawn groups, group by group and draw by draw, as a textbook has it."""
+    names = list(dict.fromkeys(groups))
+    rng = np.random.default_rng(seed)
+    means = []
+    for _ in range(resamples):
+        drawn = [names[k] for k in rng.integers(len(names), size=len(names))]
+        means.append(
+            np.mean([v for g in drawn for v, h in zip(values, groups, strict=True) if g == h])
+        )
+    return np.array(means)
+
+
+GROUPS = [*"abacabdddeffffg"]
+
+
+@pytest.mark.parametrize("level", [0.95, 0.5])
+def test_groups_are_drawn_whole(level):
+    values = skewed(3, len(GROUPS))
+    means = drawn_groups(values, GROUPS, 300, seed=5)
+    found = bootstrap(values, 300, 5, level, groups=GROUPS)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    np.testing.assert_allclose([found.low, found.high], np.quantile(means, tails), rtol=1e-12)
+    assert found.mean == pytest.approx(means.mean(), rel=1e-12)
+    assert found.observed == pytest.approx(values.mean(), rel=1e-12)  # all cases count the same
+    assert (found.cases, found.groups) == (15, 7)
+    paired = paired_bootstrap(values, values - 1 + skewed(4, 15), 300, 5, level, groups=GROUPS)
+    expected = drawn_groups(1 - skewed(4, 15), GROUPS, 300, seed=5)
+    np.testing.assert_allclose([paired.low, paired.high], np.quantile(expected, tails), rtol=1e-10)
+
+
+def test_bca_of_groups_has_the_acceleration_of_their_influence():
+    values = skewed(6, len(GROUPS))
+    found = bootstrap(values, 500, 1, method="bca", groups=GROUPS)
+    means = drawn_groups(values, GROUPS, 500, seed=1)
+    names = list(dict.fromkeys(GROUPS))
+    influence = np.array(
+        [
+            sum(v - values.mean() for v, g in zip(values, GROUPS, strict=True) if g == n)
+            for n in names
+        ]
+    )
+    acceleration = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
+    tied = np.isclose(means, values.mean(), rtol=1e-12)  # each group once: these count half
+    below = (means < values.mean()) & ~tied
+    bias = scipy.stats.norm.ppf((below + 0.5 * tied).mean())
+    shifted = bias + scipy.stats.norm.ppf([0.025, 0.975])
+    at = scipy.stats.norm.cdf(bias + shifted / (1 - acceleration * shifted))
+    np.testing.assert_allclose([found.low, found.high], np.quantile(means, at), rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_a_group_for_every_case_gives_the_very_numbers_without(method):
+    values = skewed(7, 12, 3)
+    values[4, 1] = np.nan
+    names = [f"patient {(5 * k) % 12}" for k in range(12)]
+    for groups in (names, range(12), np.arange(12)[::-1], [None] * 12, [np.nan] * 12):
+        assert bootstrap(values, 200, method=method, groups=groups) == bootstrap(
+            values, 200, method=method
+        )
+
+
+def test_groups_without_a_value_are_as_if_they_had_not_been_given():
+    values = skewed(8, 6)
+    groups = [*"abacbc"]
+    values[0] = np.nan  # then b comes first
+    kept = bootstrap(values[1:], 200, groups=groups[1:])
+    assert bootstrap(values, 200, groups=groups) == kept
+    values[[3, 5]] = np.nan
+    assert bootstrap(values, 200, groups=groups).groups == 2
+    values[2] = np.nan
+    alone = bootstrap(values, 200, groups=groups)
+    assert (alone.cases, alone.groups) == (2, 1)
+    assert alone.mean == alone.observed
+    assert np.isnan([alone.low, alone.high]).all()  # one patient says nothing about others
+
+
+def test_cases_of_one_patient_that_agree_are_one_observation():
+    """The reason for all this: copies of a case must not make an interval narrower."""
+    values = skewed(9, 10)
+    copies, groups = np.repeat(values, 7), np.repeat(np.arange(10), 7)
+    ours, single = bootstrap(copies, 400, groups=groups), bootstrap(values, 400)
+    np.testing.assert_allclose([ours.low, ours.high], [single.low, single.high], rtol=1e-12)
+    assert bootstrap(copies, 400).high - bootstrap(copies, 400).low < 0.6 * (ours.high - ours.low)
+
+
+def test_bad_groups_are_refused():
+    with pytest.raises(ValueError, match="groups has 2 entries for 3 cases"):
+        bootstrap([1.0, 2.0, 3.0], groups=["a", "b"])
+    with pytest.raises(ValueError, match="groups has 3 entries for 3 cases"):
+        bootstrap([1.0, 2.0, 3.0], groups="abc")
+    with pytest.raises(TypeError, match=r"groups\[0\] is \['a'\]; it must be a text or a number"):
+        bootstrap([1.0, 2.0, 3.0], groups=[["a"], "b", "c"])

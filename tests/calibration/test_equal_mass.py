@@ -16,7 +16,8 @@ def test_cuts_follow_the_rule_in_integers(seed):
     first = [int(np.argmax(after > k * after[-1] // bins)) for k in range(bins)]
     starts = np.unique(first)
     sums = np.stack([count, np.zeros_like(count), count // 2], axis=1).astype(np.uint64)
-    found = tt.ScoreTally.from_rows(np.arange(60, dtype=np.uint32), sums).equal_mass_bins(bins)
+    rows = np.arange(60, dtype=np.uint32), sums
+    found = tt.ScoreTally.of_rows(1, {(0,): rows}).equal_mass_bins(bins)
     np.testing.assert_array_equal(found.count, np.add.reduceat(count, starts))
     np.testing.assert_array_equal(found.votes[:, 0], np.add.reduceat(count // 2, starts))
     assert found.asked == bins

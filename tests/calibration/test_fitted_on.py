@@ -43,6 +43,62 @@ def test_cases_are_told_apart_by_name_and_score(name, score, kind):
     assert kind is None or "the map was fitted on" in NOTES[kind]
 
 
+VISITS = [
+    FittedCase.named("P_1", A, "P"),
+    FittedCase.named("Q", B),  # a patient of its own
+    FittedCase.named("R_1", None, "R"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "score", "patient", "kind"),
+    [
+        ("P_2", C, "P", "same_patient"),
+        ("P_2", None, "P", "same_patient"),
+        ("P", C, None, "same_patient"),  # a case without a patient is called as its patient is
+        ("Q_2", C, "Q", "same_patient"),
+        ("P_1", C, "P", "same_patient"),  # the name and another score, and known whose
+        ("P_1", C, "Z", "other_score"),
+        ("P_1", C, None, "other_score"),
+        ("Q", C, None, "other_score"),
+        ("P_1", A, "P", "same_case"),
+        ("x", A, "P", "same_score"),
+        ("R_1", C, "R", "same_name"),
+        ("P_2", C, None, None),
+        ("P_2", C, "p", None),
+    ],
+)
+def test_other_cases_of_a_patient_are_known(name, score, patient, kind):
+    found = find_overlap(VISITS, {name: score}, {name: patient})
+    assert found == ({} if kind is None else {kind: (name,)})
+
+
+def test_the_warning_names_other_cases_of_patients():
+    overlap = find_overlap(VISITS, {"P_2": C, "Q": C}, {"P_2": "P"})
+    assert told(overlap, 5) == (
+        "the map was fitted on cases of the patients of 1 of these 5 cases (P_2); on cases with "
+        "the names of 1 of these 5 cases and other scores, perhaps of the same patients (Q). "
+        "Figures on them are too good; evaluate on other cases"
+    )
+
+
+def test_patients_are_in_the_file_by_digest_where_there_are_any(tmp_path):
+    path = tmp_path / "c.json"
+    fitted = tt.Calibrator(bins=5).partial_fit(*voxels(0), case="1", group="Erika Mustermann")
+    fitted.partial_fit(*voxels(1), case="2").save(path)
+    assert "Mustermann" not in path.read_text()
+    assert tt.load_calibrator(path).fitted_on_ == fitted.fitted_on_
+    in_file = {one["case"]: one for one in json.loads(path.read_text())["fitted_on"]}
+    first, second = (FittedCase.named(name).case for name in "12")
+    assert in_file[first]["patient"] == FittedCase.named("Erika Mustermann").case
+    assert in_file[second] == {"case": second, "score": None}  # as before there were patients
+    content = json.loads(path.read_text())
+    content["fitted_on"][0]["patient"] = 7
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="fitted_on must be null or a list of objects"):
+        tt.load_calibrator(path)
+
+
 def test_a_name_is_the_same_however_its_letters_are_composed():
     composed, decomposed = "M\u00fcller", "Mu\u0308ller"
     assert FittedCase.named(composed) == FittedCase.named(decomposed)
@@ -140,6 +196,8 @@ def test_a_file_of_10000_cases_is_read_and_one_too_large_is_not_written(tmp_path
     assert path.stat().st_size < 1_000_000
     assert tt.load_calibrator(path).fitted_on_ == tuple(sorted(cases))
     monkeypatch.setattr("twintrack.calibration.calibrator_file.LARGEST_FILE", 10_000)
-    with pytest.raises(ValueError, match=r"d\.json: would take .* there are 10,000 cases"):
+    with pytest.raises(
+        ValueError, match=r"d\.json: would take .* there are 5 knots and 10,000 cases"
+    ):
         calibrator.save(tmp_path / "d.json")
     assert not (tmp_path / "d.json").exists()

@@ -238,9 +238,8 @@ def test_covers_as_often_as_it_says():
 
     def case():
         votes = rng.binomial(40, expit(logit(at) + rng.normal(0, 0.7)), (2, 3))
-        return tt.ScoreTally.from_rows(
-            cells, np.stack([[40] * 3, [0] * 3, *votes], axis=1).astype(np.uint64)
-        )
+        rows = cells, np.stack([[40] * 3, [0] * 3, *votes], axis=1).astype(np.uint64)
+        return tt.ScoreTally.of_rows(2, {(0, 1): rows})
 
     truth = expit(logit(at)[:, None] + rng.normal(0, 0.7, 200_000)).mean(axis=1)
     held = {"pointwise": [], "simultaneous": []}
@@ -293,6 +292,55 @@ def test_what_makes_no_band_is_refused():
         made.band([0.5, 1.5])
 
 
+def test_cases_weigh_in_the_band_as_in_the_map():
+    """A case of weight 2 is one that is there with twice as many voxels."""
+    cases = cohort()
+    scores, raters = [score for score, _ in cases], [list(marks) for _, marks in cases]
+    made = tt.Calibrator(bins=BINS).fit(scores, raters, case_weight=[1, 2] * 3)
+    doubled = fitted(cases)
+    for number in (1, 3, 5):
+        doubled.partial_fit(scores[number], raters[number], case=str(number))
+    assert made.band() == doubled.band() != fitted(cases).band()
+    alike = fitted(cases, case_weight="cases")
+    assert alike.band().effective_groups > fitted(cases).band().effective_groups
+
+
+def test_raters_who_did_not_look_have_no_say():
+    """Votes are shares of those who looked; a rater whom "single" follows has his own voxels."""
+    cases = cohort()
+    made, single, own = (
+        tt.Calibrator(target, bins=BINS, rater=2) for target in ("mhr", "single", "single")
+    )
+    for number, (score, raters) in enumerate(cases):
+        some = [*raters[:2], raters[2] if number % 3 else None]
+        for calibrator in (made, single):
+            calibrator.partial_fit(score, some, case=str(number))
+        if number % 3:
+            own.partial_fit(score, list(raters), case=str(number))
+    votes = [np.mean(raters[: 2 + (k % 3 > 0)].sum(axis=1)) for k, (_, raters) in enumerate(cases)]
+    assert made.band().effective_groups == pytest.approx(
+        np.sum(votes) ** 2 / np.sum(np.square(votes))
+    )
+    band = single.band()
+    np.testing.assert_array_equal(band.low, own.band().low)
+    np.testing.assert_array_equal(band.high, own.band().high)
+    assert (band.groups, own.band().groups) == (6, 4)
+
+
+@pytest.mark.parametrize("bins", ["auto", "cells"])
+def test_any_bins_and_bounds_have_a_band(bins):
+    """A floor holds for the map; the band still goes down to where patients may be."""
+    cases = cohort()
+    made = fitted(cases, bins=bins, floor=0.05, ceiling=0.9)
+    band, free = made.band(), fitted(cases, bins=bins).band()
+    assert np.all((band.low <= band.value) & (band.value <= band.high))
+    assert band.value.min() == 0.05
+    assert band.low.min() < 0.05
+    inside = (free.value > 0.15) & (free.value < 0.6)
+    np.testing.assert_allclose(band.low[inside], free.low[inside], atol=1e-9)
+    assert inside.any()
+
+
 def test_groups_are_gone_through_once_and_few_at_a_time():
     """Thousands of them fit in memory."""
     made = fitted(cohort(cases=20))
@@ -312,7 +360,7 @@ def test_groups_are_gone_through_once_and_few_at_a_time():
     def one_by_one():
         nonlocal most
         for tally in tallies:
-            yield Watched.from_rows(*tally.rows())
+            yield Watched.of_rows(tally.raters, tally.set_rows())
             most = max(most, len(alive))
 
     band = band_of_groups(made.map_, made.tally_fit, total, one_by_one(), len(tallies))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import twintrack as tt
+from twintrack.calibration.fitted_on import patients_among
 from twintrack.datasets import lidc
 
 pytest.importorskip("matplotlib")
@@ -37,6 +38,10 @@ def test_calibration_helps_and_everything_is_written(result):
     assert len(list((out / "volumes").glob("*_calibrated.nii.gz"))) == found.test_cases
     stored = tt.load_calibrator(out / "calibrators" / "mhr.json")
     assert stored.map_ == found.calibrators[MHR].map_
+    # Nodules of one patient are not independent: patients are drawn.
+    patients = {case.rpartition("_nodule-")[0] for case in found.comparison.cases}
+    assert found.comparison.independent == len(patients) < found.test_cases
+    assert patients_among(stored.fitted_on_) < found.fit_cases
     assert json.loads((out / "calibrators" / "mhr.json").read_text())["region"] == "box"
 
 

@@ -145,3 +145,33 @@ def test_figures_by_different_formulas_are_not_compared():
             ValueError, match=r"figures of tdsc are by .* editions .*\(a: 2, b: 1\)"
         ):
             compare_methods({"a": new, "b": older}, resamples=20)
+
+
+def test_patients_are_drawn_whole():
+    values = np.random.default_rng(0).random((2, 9))
+    patients = dict(zip((f"c{i}" for i in range(9)), "QPPRQSPTT", strict=True))
+    methods = {"a": one(values[0], patients=patients), "b": one(values[1])}  # b does not say
+    comparison = compare_methods(methods, resamples=200, seed=3)
+    groups = [patients[case] for case in comparison.cases]
+    alone = bootstrap(values[0], 200, 3, groups=groups)
+    difference = paired_bootstrap(values[0], values[1], 200, 3, groups=groups)
+    assert comparison.intervals.low[0, 0] == pytest.approx(alone.low, rel=1e-12)
+    assert comparison.differences.high[0, 0] == pytest.approx(difference.high, rel=1e-12)
+    assert comparison.intervals.groups.tolist() == [[5], [5]]
+    assert (comparison.independent, comparison.units) == (5, "9 cases of 5 patients")
+    plain = compare_methods({"a": one(values[0]), "b": one(values[1])}, resamples=200, seed=3)
+    assert (plain.patients, plain.units) == (None, "9 cases")
+    own = {case: case for case in patients}
+    named = compare_methods({"a": one(values[0], patients=own), "b": one(values[1])}, None, 200, 3)
+    assert named.intervals == plain.intervals
+
+
+def test_methods_agree_whose_the_cases_are():
+    cases, patients = ("x", "y"), {"x": "P", "y": "P"}
+    first = one([0.1, 0.2], cases, patients=patients)
+    second = one([0.1, 0.2], cases, patients={"x": "P", "y": "y"})
+    with pytest.raises(ValueError, match=r"case 'y': it is of different patients \(a: P, b: y\)"):
+        compare_methods({"a": first, "b": second}, resamples=20)
+    # A case that is not compared may be of whom it likes.
+    third = one([0.1], "x", patients={"x": "P"})
+    assert compare_methods({"a": first, "b": second, "c": third}, resamples=20).patients == ("P",)

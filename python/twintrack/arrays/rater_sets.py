@@ -123,9 +123,7 @@ def open_parts(
             )
     there = _present(raters)
     if there is None and ignore_label is None:
-        opened = open_case(score, raters, region)
-        everyone = tuple(range(len(opened.raters)))
-        return OpenParts(len(everyone), (Part(everyone, opened),))
+        return parts_of(open_case(score, raters, region))
     number = len(raters) if there is None else len(there)
     listed = list(raters) if there is None else there
     present = {k: rater for k, rater in enumerate(listed) if rater is not None}
@@ -149,6 +147,12 @@ def open_parts(
         for looked, where in divided
     ]
     return OpenParts(number, tuple(parts))
+
+
+def parts_of(case: OpenCase) -> OpenParts:
+    """Return a case whose raters are all there and looked at all voxels that count."""
+    everyone = tuple(range(len(case.raters)))
+    return OpenParts(len(everyone), (Part(everyone, case),))
 
 
 def marks_of(raters: Any, ignore_label: int | None = None) -> Any:

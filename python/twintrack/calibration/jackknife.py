@@ -16,6 +16,8 @@ from scipy.special import logit, ndtr
 from twintrack import _core
 from twintrack.arrays.by_value import ByValue
 from twintrack.calibration.calibration_map import CalibrationMap
+from twintrack.calibration.effective import effective_groups
+from twintrack.calibration.equal_mass import EVERY_CELL
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.calibration.tally_fit import TallyFit
 from twintrack.errors import InputError
@@ -107,28 +109,30 @@ def jackknife(
         # A map that is evaluated once is not worth its tables.
         return log_odds(np.interp(scores, made.x, made.y))
 
+    total = _narrow(fit.seen(total))
     fitted = fit(total)
     around, whole, voxels = _Around(fitted, fit, total, scores), of(fitted), total.voxels
-
     memory = threading.local()
 
     def leave_out(group: ScoreTally) -> tuple[float, _Floats, _Floats]:
         """Return a group's votes, those around each score, and what the map is without them."""
-        marked, its_voxels = fit.yes(group), group.voxels
+        own = fit.seen(group)
+        marked, its_voxels = fit.yes(own), own.voxels
         if its_voxels == voxels:
             raise InputError(
                 "only one case, or patient, has voxels in the region: a band needs two"
             )
         change = np.zeros(len(scores))
         if fit.target != "none" and its_voxels:
-            if not hasattr(memory, "scratch"):
-                memory.scratch = np.empty((2, *total.rows()[1].shape), np.uint64)
-            change = of(fit(total.without(group, memory.scratch))) - whole
-        return float(marked.sum()), around.sums(group, marked), change
+            if not hasattr(memory, "of_rest"):
+                memory.of_rest = {}
+            change = of(fit(total.minus(own, memory.of_rest))) - whole
+        return float(marked.sum()), around.sums(own, marked), change
 
     rng = np.random.default_rng(seed)
     squares, drawn = np.zeros(len(scores)), np.zeros((draws, len(scores)))
-    weights = _Kish(1), _Kish(len(around.yes))
+    weights: list[float] = []
+    weights_around = np.zeros_like(around.yes)
     chunk: list[_Floats] = []
 
     def draw() -> None:
@@ -137,8 +141,8 @@ def jackknife(
         chunk.clear()
 
     for votes, votes_around, change in _ahead(leave_out, groups):
-        weights[0].add(np.array([votes]))
-        weights[1].add(votes_around)
+        weights.append(votes)
+        weights_around += votes_around * votes_around
         change *= np.sqrt(1 - around.share(votes_around))
         squares += change * change
         chunk += [change] * (draws > 0)
@@ -146,13 +150,19 @@ def jackknife(
             draw()
     if chunk:
         draw()
+    local = around.yes**2 / np.where(weights_around > 0, weights_around, 1)
     return Spread(
-        np.sqrt(squares),
-        weights[1].number()[around.place],
-        around.mixed,
-        float(weights[0].number()[0]),
-        drawn,
+        np.sqrt(squares), local[around.place], around.mixed, effective_groups(weights), drawn
     )
+
+
+def _narrow(tally: ScoreTally) -> ScoreTally:
+    """Return a tally without numbers of votes, which a fit does not need."""
+    rows = {
+        raters: (cells, np.ascontiguousarray(sums[:, : 2 + len(raters)]))
+        for raters, (cells, sums) in tally.set_rows().items()
+    }
+    return ScoreTally.of_rows(tally.raters, rows)
 
 
 def _ahead(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
@@ -168,21 +178,6 @@ def _ahead(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
             yield waiting.popleft().result()
 
 
-class _Kish:
-    """Adds up weights, for the effective number of what has them: (Σw)² / Σw²."""
-
-    def __init__(self, size: int) -> None:
-        self._sum, self._squares = np.zeros(size), np.zeros(size)
-
-    def add(self, weight: _Floats) -> None:
-        self._sum += weight
-        self._squares += weight * weight
-
-    def number(self) -> _Floats:
-        some = self._squares > 0
-        return np.where(some, self._sum**2 / np.where(some, self._squares, 1), 0)
-
-
 class _Around:
     """The voxels around each score: those of the isotonic blocks of the knots on both sides.
 
@@ -193,7 +188,7 @@ class _Around:
     def __init__(
         self, fitted: CalibrationMap, fit: TallyFit, total: ScoreTally, scores: _Floats
     ) -> None:
-        means = total.equal_mass_bins(total.voxels).mean_score  # a bin for every cell
+        means = total.equal_mass_bins(EVERY_CELL).mean_score
         cells = np.append(total.cells, np.iinfo(np.uint32).max)
         ends = cells[np.searchsorted(means, _blocks(fitted, scores))]
         # Many scores have the same neighbours. Rows: begin and end of the lower and upper block.

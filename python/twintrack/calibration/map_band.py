@@ -47,8 +47,8 @@ class MapBand(ByValue):
     groups : int
         Number of groups; a case without a group is one.
     effective_groups : float
-        (Σw)² / Σw² of their votes w (Kish 1965): so many groups with equally many votes tell as
-        much. From 1 to `groups`; 0 if there are no votes.
+        By their votes (`effective.effective_groups`): so many groups with equally many votes tell
+        as much. From 1 to `groups`; 0 if there are no votes.
     """
 
     score: NDArray[np.float64]
@@ -85,10 +85,10 @@ def band_of_groups(
     share of the votes around this score: in the isotonic blocks of the knots on both sides. This is
     the delete-one jackknife with the correction of small samples for leverage (Bell and McCaffrey
     2002): a plain one counts a group with a large share too much. n is Kish's effective number of
-    groups around this score; as it comes close to 1, the band comes to hold all of [0, 1]. Where one
-    of the blocks has no rater who says yes, or none who says no, the groups alone say nothing. The
-    map is monotone, however: at every score the upper limit is the least of those of higher scores,
-    the lower limit the greatest of those of lower scores.
+    groups around this score; as it comes close to 1, the band comes to hold all of [0, 1]. Where
+    one of the blocks has no rater who says yes, or none who says no, the groups alone say nothing.
+    The map is monotone, however: at every score the upper limit is the least of those of higher
+    scores, the lower limit the greatest of those of lower scores.
 
     A simultaneous band takes, in place of :math:`(1 + level) / 2`, the probability of the normal
     distribution up to the quantile `level` of :math:`\max_s |\sum_c \xi_c \sqrt{1 - h_c}

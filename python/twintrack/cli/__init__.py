@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import os
 import signal
 import sys
@@ -43,7 +44,7 @@ COMMANDS = {
     "train": Command("Networks", "Train the members of an ensemble."),
     "predict": Command("Networks", "Run an ensemble and calibrate its score."),
     "merge": Command("Runs", "Join what parts of a run have finished."),
-    "info": Command("Runs", "Show versions, processor and GPU support."),
+    "info": Command("Runs", "Show versions, processor and GPU support, or a calibrator."),
 }
 
 
@@ -62,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if the command could not be carried out, 128 + signal if it was stopped by one.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a sign shows another
+        sys.stdout.reconfigure(errors="replace")
     before = {n: signal.signal(n, _interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         if arguments and arguments[0] in _available():

@@ -40,12 +40,13 @@ class PatientPattern:
         self._before, self._after = map(self._compile, text.split(_PATIENT))
 
     def _compile(self, part: str) -> re.Pattern[str]:
-        expression = ""
-        for piece in re.split(r"(\{[^}]*\}|\*)", part):
+        expression, literal = "", False
+        for piece in filter(None, re.split(r"(\{[^}]*\}|\*)", part)):
             number = re.fullmatch(r"\{k(?::0(\d)d)?\}", piece)
             if number:
-                # All of a number: no digit is left to what stands beside it.
-                expression += rf"(?<!\d)\d{{{number[1] or 1},}}(?!\d)"
+                # All of a number: no digit is left to what is not written beside it.
+                begins = "" if literal else r"(?<!\d)"
+                expression += rf"{begins}\d{{{number[1] or 1},}}"
             elif piece.startswith("{"):
                 raise InputError(
                     f"{piece} is not one of {_PATIENT}, {{k}} and {{k:02d}}",
@@ -54,6 +55,7 @@ class PatientPattern:
                 )
             else:
                 expression += "(?:.*)" if piece == "*" else re.escape(piece)
+            literal = piece[0] not in "{*"
         return re.compile(expression, re.DOTALL)
 
     def readings(self, case: str) -> list[str]:

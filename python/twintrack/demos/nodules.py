@@ -98,7 +98,7 @@ def run_demo(
     seed : int
         Of the split, the simulated scores and the resampling.
     resamples : int
-        Resamples of the test cases for the intervals.
+        Resamples of the test patients for the intervals.
     track : callable (work, nodules) -> iterable of the nodules
         Told what is worked on; shows the progress.
 
@@ -114,14 +114,14 @@ def run_demo(
     if len(fit_half) < 2 or len(test_half) < 2:
         raise InputError(f"{len(nodules)} nodules are too few to divide; at least 4 are needed")
 
-    tallies: dict[str, ScoreTally] = {}
+    tallies: dict[tuple[str, str], ScoreTally] = {}  # by case and patient
     for nodule in track("Fitting", fit_half):
         case = lidc.rasterise(nodule)
         score, raters = lidc.simulate_score(case, seed=seed)
-        tallies[case.case] = ScoreTally(len(raters)).update(score, raters).compact()
+        tally = ScoreTally(len(raters)).update(score, raters).compact()
+        tallies[case.case, case.patient] = tally
     # Every target is fitted from the same tallies: no voxel is read again.
-    patients = {nodule.case: nodule.patient for nodule in fit_half}
-    calibrators = {name: _fitted(target, tallies, patients) for name, target in METHODS.items()}
+    calibrators = {name: _fitted(target, tallies) for name, target in METHODS.items()}
 
     (out / "calibrators").mkdir(parents=True, exist_ok=True)
     (out / "volumes").mkdir(exist_ok=True)
@@ -165,6 +165,7 @@ class _Measured:
 
     def __init__(self) -> None:
         self._cases: list[str] = []
+        self._patients: dict[str, str] = {}
         self._metrics: list[CaseMetrics] = []
         self._examples: list[tuple[int, Example]] = []
         self.tally = CaseTally(lidc.READERS - 1)
@@ -185,6 +186,7 @@ class _Measured:
         assert found.calibration is not None  # noqa: S101 - evaluate always gives it
         self.tally += found.calibration
         self._cases.append(case.case)
+        self._patients[case.case] = case.patient
         self._metrics.append(replace(found, calibration=None))
 
     def offer_example(
@@ -220,6 +222,7 @@ class _Measured:
             reliability=Reliability(curve.count.astype(np.int64), curve.mean_score, curve.mhr),
             provenance={"protocol": "corrected", "calibrator": calibrator.provenance_},
             examples=[example for _, example in self._examples],
+            patients=self._patients,
         )
 
     def pooled(self) -> dict[str, float]:
@@ -232,10 +235,10 @@ class _Measured:
         }
 
 
-def _fitted(target: Target, tallies: dict[str, ScoreTally], patients: dict[str, str]) -> Calibrator:
+def _fitted(target: Target, tallies: dict[tuple[str, str], ScoreTally]) -> Calibrator:
     calibrator = Calibrator(target, region_rule="box")
-    for case, tally in tallies.items():
-        calibrator.add_tally(tally, case, group=patients[case])
+    for (case, patient), tally in tallies.items():
+        calibrator.add_tally(tally, case, group=patient)
     return calibrator
 
 

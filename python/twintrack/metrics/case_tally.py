@@ -15,6 +15,7 @@ from twintrack.arrays.backend import cuda_module
 from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.case import DeviceCase, OpenCase
+from twintrack.arrays.checks import as_numbers, dtype_name
 from twintrack.arrays.numbers import number_between, whole_number
 from twintrack.arrays.rater_sets import MOST_SETS, OpenParts, RaterSet, open_parts
 from twintrack.errors import InputError
@@ -139,6 +140,23 @@ class CaseTally:
             scored = blocks if case.score.flags.forc else None
         return CaseOverview(tuple((int(first), int(end)) for first, end in ranges), scored)
 
+    def add_rows(
+        self, raters: RaterSet, score: NDArray[Any], sums: NDArray[np.uint64]
+    ) -> CaseTally:
+        """Add voxels that were counted: those of each row have one score.
+
+        Parameters
+        ----------
+        raters
+            The set that looked, n of them.
+        score : (K,) float16, bfloat16, float32 or float64
+        sums : (K, 2 + 2n) uint64
+            Voxels; a column that is not read; voxels that each rater marked; voxels that exactly
+            1 … n raters marked. As `ScoreTally` has them.
+        """
+        self._of(raters).tally.add_counted(as_numbers(score), dtype_name(score.dtype), sums)
+        return self
+
     def by_set(self) -> Mapping[RaterSet, SetSums]:
         """Return the sums by the set of raters who looked, in the order of the sets."""
         return {raters: self._sets[raters] for raters in sorted(self._sets)}
@@ -236,7 +254,7 @@ class CaseTally:
                 members[row, list(raters)] = True
                 arrays[f"set_{row}"] = sums.sums
             arrays["sets"] = members
-        write_tally(Path(path), KIND, bins=self.bins, **arrays)
+        write_tally(Path(path), KIND, 2 if others else 1, bins=self.bins, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> CaseTally:
@@ -252,7 +270,7 @@ class CaseTally:
         from twintrack.volumes.tally_files import read_tally
 
         path = Path(path)
-        found = read_tally(path, KIND, ("bins", *PARTS), _LARGEST_FILE)
+        found = read_tally(path, KIND, ("bins", *PARTS), _LARGEST_FILE, 2)
         with naming(path):
             raters, bins = len(found["rater_scores"]), int(found["bins"])
             # Before a tally of this size is made: its arrays are there.

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from twintrack.arrays.bounds import told, with_roundings
 from twintrack.arrays.case import OpenCase, open_case
 from twintrack.arrays.numbers import number_between
-from twintrack.arrays.rater_sets import OpenParts, marks_of, open_parts
+from twintrack.arrays.rater_sets import OpenParts, marks_of, open_parts, parts_of
 from twintrack.metrics.case_tally import CaseOverview, CaseTally
 from twintrack.metrics.crps import crps_corrected, crps_official
 from twintrack.metrics.ece import expected_error_per_rater
@@ -106,11 +106,14 @@ def evaluate(
     voxel_volume = number_between(voxel_volume, "voxel_volume", 0)
 
     def work(bounded: Any) -> CaseMetrics:
-        opened = open_parts(bounded, raters, None, ignore_label)
-        case = open_case(bounded, marks_of(raters, ignore_label), region, vessels)
-        inside = None
-        if region is not None:
-            inside = open_parts(bounded, raters, region, ignore_label)
+        masks = marks_of(raters, ignore_label)
+        case = open_case(bounded, masks, region, vessels)
+        if masks is raters:  # everyone looked at all
+            opened = parts_of(replace(case, region=None))
+            inside = None if region is None else parts_of(case)
+        else:
+            opened = open_parts(bounded, raters, None, ignore_label)
+            inside = None if region is None else open_parts(bounded, raters, region, ignore_label)
         return _evaluated(case, opened, inside, voxel_volume, protocol)
 
     found, count = with_roundings(work, score)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from numpy.typing import ArrayLike
 
 from twintrack.calibration.calibrator import Calibrator
+from twintrack.calibration.case_weights import times
 from twintrack.calibration.map_band import BandKind, MapBand, band_of_groups
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.runs.engine import Outcome
@@ -44,22 +45,26 @@ def band_over_cases(
     ValueError
         As `Calibrator.band`.
     """
-    patients = tallies.groups()
+    patients, made_with = tallies.groups(), calibrator.made_with_
+    weights = tallies.weights(made_with["case_weight"])
     return band_of_groups(
         calibrator.map_,
         calibrator.tally_fit,
-        tallies.total(),
-        _each_patient(tallies, patients, progress or Progress()),
+        tallies.total(weights),
+        _each_patient(tallies, weights, patients, progress or Progress()),
         len(patients),
         scores,
         level=level,
         kind=kind,
-        seed=calibrator.made_with_["seed"],
+        seed=made_with["seed"],
     )
 
 
 def _each_patient(
-    tallies: StoredTallies, patients: Mapping[str, Sequence[str]], progress: Progress
+    tallies: StoredTallies,
+    weights: Mapping[str, int] | None,
+    patients: Mapping[str, Sequence[str]],
+    progress: Progress,
 ) -> Iterator[ScoreTally]:
     """Yield the sum of each patient's tallies; tell of them once it takes long."""
     waiting: list[Outcome] = []
@@ -67,7 +72,12 @@ def _each_patient(
     shown = False
     try:
         for patient, cases in patients.items():
-            tally = ScoreTally.of_all([tally for _, tally in tallies.of(cases)])
+            tally = ScoreTally.of_all(
+                [
+                    tally if weights is None else times(tally, weights[case])
+                    for case, tally in tallies.of(cases)
+                ]
+            )
             yield tally
             now = time.monotonic()
             waiting.append(Outcome(patient, "done", 0, now - last, tally.voxels))
