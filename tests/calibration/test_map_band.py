@@ -54,19 +54,21 @@ def plain_band(cases, scores, level=0.95):
     ]
     low, high = [], []
     for at, m in enumerate(whole):
-        marks, mixed = 0, True
+        yes, answers, mixed = 0, 0, True
         below = max(np.flatnonzero(x <= scores[at] + 1e-9), default=0)
         above = min(np.flatnonzero(x >= scores[at] - 1e-9), default=len(x) - 1)
         for block in {y[below], y[above]}:
             first, last = np.flatnonzero(y == block)[[0, -1]]
             begin = 0 if first == 0 else (x[first - 1] + x[first]) / 2
             end = 2 if last == len(x) - 1 else (x[last] + x[last + 1]) / 2
-            inside = [(begin <= score) & (score < end) for score, _ in cases]
-            marks += np.array(
-                [raters[:, i].sum() for i, (_, raters) in zip(inside, cases, strict=True)]
-            )
+            inside = [
+                raters[:, (begin <= score.astype(float)) & (score < end)] for score, raters in cases
+            ]
+            yes += np.array([some.sum() for some in inside])
+            answers += np.array([some.size for some in inside])
             mixed &= 0 < block < 1
-        share = marks / max(marks.sum(), 1)
+        rarer = yes if yes.sum() <= answers.sum() / 2 else answers - yes
+        share = rarer / max(rarer.sum(), 1)
         freedom = 1 / max(np.sum(share**2), 1e-9) - 1
         if not mixed:
             low.append(0)
@@ -106,12 +108,28 @@ def test_what_is_left_out_is_a_fit_to_the_others(target):
     found = jackknife(made.tally_fit, made._tallies().total(), tallies, np.array([0.5]))
     followed = [1] if target == "single" else [0, 1, 2]
     votes = np.array([raters[followed].sum() for _, raters in cases])
-    share = votes / votes.sum()
+    answers = np.array([len(followed) * len(score) for score, _ in cases])
+    rarer = votes if votes.sum() <= answers.sum() / 2 else answers - votes
+    share = rarer / rarer.sum()
     maps = [fitted(cases[:c] + cases[c + 1 :], target=target, rater=1, bins=1) for c in range(6)]
     change = [log_odds(m.transform([0.5]))[0] - log_odds(made.transform([0.5]))[0] for m in maps]
     assert found.error[0] == pytest.approx(np.sqrt(np.sum((1 - share) * np.square(change))))
-    assert found.effective_groups == pytest.approx(1 / np.sum(share**2))
-    assert found.local_groups[0] == pytest.approx(found.effective_groups)
+    assert found.local_groups[0] == pytest.approx(1 / np.sum(share**2))
+    assert found.effective_groups == pytest.approx(votes.sum() ** 2 / np.sum(votes**2))
+
+
+def test_yes_and_no_are_alike():
+    """Scores and answers turned round turn the band round: rare answers count the same."""
+    rng = np.random.default_rng(2)
+    cases = []
+    for voxels in (300, 500, 800, 400):
+        score = rng.integers(0, 65, voxels) / np.float32(64)
+        cases.append((score, rng.random((2, voxels)) < score ** rng.uniform(1, 3)))
+    at = np.linspace(0, 1, 65)
+    band = fitted(cases, bins="cells").band(at)
+    turned = fitted([(1 - score, ~marks) for score, marks in cases], bins="cells").band(1 - at)
+    np.testing.assert_allclose(turned.low, 1 - band.high, atol=1e-9)
+    np.testing.assert_allclose(turned.high, 1 - band.low, atol=1e-9)
 
 
 def test_effective_groups_by_hand():

@@ -46,7 +46,8 @@ class Spread(ByValue):
     error : (S,) float64
         Standard error of the map's log-odds.
     local_groups : (S,) float64
-        Effective number of groups by their votes around the score; 0 where there are no votes.
+        Effective number of groups by the rarer of the two answers around the score; 0 where only
+        one is given.
     mixed : (S,) bool
         Whether there are raters who said yes, and who said no, in the blocks on both sides.
     effective_groups : float
@@ -115,7 +116,7 @@ def jackknife(
     memory = threading.local()
 
     def leave_out(group: ScoreTally) -> tuple[float, _Floats, _Floats]:
-        """Return a group's votes, those around each score, and what the map is without them."""
+        """Return a group's votes, its rarer answers, and what is changed by leaving it out."""
         own = fit.seen(group)
         marked, its_voxels = fit.yes(own), own.voxels
         if its_voxels == voxels:
@@ -127,12 +128,12 @@ def jackknife(
             if not hasattr(memory, "of_rest"):
                 memory.of_rest = {}
             change = of(fit(total.minus(own, memory.of_rest))) - whole
-        return float(marked.sum()), around.sums(own, marked), change
+        return float(marked.sum()), around.rarer(own, marked), change
 
     rng = np.random.default_rng(seed)
     squares, drawn = np.zeros(len(scores)), np.zeros((draws, len(scores)))
     weights: list[float] = []
-    weights_around = np.zeros_like(around.yes)
+    squares_around = np.zeros_like(around.total)
     chunk: list[_Floats] = []
 
     def draw() -> None:
@@ -140,17 +141,17 @@ def jackknife(
         drawn += rng.standard_normal((draws, len(chunk))) @ np.stack(chunk)
         chunk.clear()
 
-    for votes, votes_around, change in _ahead(leave_out, groups):
+    for votes, rarer, change in _ahead(leave_out, groups):
         weights.append(votes)
-        weights_around += votes_around * votes_around
-        change *= np.sqrt(1 - around.share(votes_around))
+        squares_around += rarer * rarer
+        change *= np.sqrt(1 - around.share(rarer))
         squares += change * change
         chunk += [change] * (draws > 0)
         if len(chunk) == _CHUNK:
             draw()
     if chunk:
         draw()
-    local = around.yes**2 / np.where(weights_around > 0, weights_around, 1)
+    local = around.total**2 / np.where(squares_around > 0, squares_around, 1)
     return Spread(
         np.sqrt(squares), local[around.place], around.mixed, effective_groups(weights), drawn
     )
@@ -195,22 +196,36 @@ class _Around:
         self._ends, place = np.unique(ends, axis=1, return_inverse=True)
         self.place = place.ravel()
         marked = fit.yes(total)
-        self.yes = self.sums(total, marked)
+        # In each of the two blocks there is a yes, and a no.
         mixed = [
-            self._between(total, votes, *self._ends[block : block + 2]) > 0
-            for votes in (marked, total.counts - marked)
+            self._between(total, answers, *self._ends[block : block + 2]) > 0
+            for answers in (marked, total.counts - marked)
             for block in (0, 2)
         ]
         self.mixed = np.all(mixed, axis=0)[self.place]
+        yes, both = self._answers(total, marked)
+        self._yes_is_rarer = yes <= both - yes
+        self.total = self.rarer(total, marked)
 
-    def sums(self, tally: ScoreTally, of_cells: _Floats) -> _Floats:
-        """Return sums over the cells of both blocks, of what a tally's cells have."""
-        return self._between(tally, of_cells, self._ends[0], self._ends[3])
+    def rarer(self, tally: ScoreTally, marked: _Floats) -> _Floats:
+        """Return how often a tally has the rarer of the two answers; of its cells `marked` say yes.
 
-    def share(self, yes: _Floats) -> _Floats:
-        """Return a group's share of the votes around each score, of which it has `yes`."""
-        share = yes / np.where(self.yes > 0, self.yes, 1)
+        Which is the rarer around a score, the answers of all groups decide.
+        """
+        yes, both = self._answers(tally, marked)
+        return np.where(self._yes_is_rarer, yes, both - yes)
+
+    def share(self, rarer: _Floats) -> _Floats:
+        """Return a group's share of the rarer answers around each score, of which it has some."""
+        share = rarer / np.where(self.total > 0, self.total, 1)
         return np.clip(share, 0, 1)[self.place]
+
+    def _answers(self, tally: ScoreTally, marked: _Floats) -> tuple[_Floats, _Floats]:
+        first, last = self._ends[0], self._ends[3]
+        return (
+            self._between(tally, marked, first, last),
+            self._between(tally, tally.counts.astype(np.float64), first, last),
+        )
 
     def _between(
         self, tally: ScoreTally, of_cells: _Floats, first: _Cells, last: _Cells

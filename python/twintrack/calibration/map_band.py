@@ -82,13 +82,14 @@ def band_of_groups(
         \theta \pm t_{(1 + level) / 2}(n - 1) \cdot se, \qquad n = 1 / \sum_c h_c^2
 
     where :math:`\theta_{-c}` is of the map fitted without group c, and :math:`h_c` the group's
-    share of the votes around this score: in the isotonic blocks of the knots on both sides. This is
-    the delete-one jackknife with the correction of small samples for leverage (Bell and McCaffrey
-    2002): a plain one counts a group with a large share too much. n is Kish's effective number of
-    groups around this score; as it comes close to 1, the band comes to hold all of [0, 1]. Where
-    one of the blocks has no rater who says yes, or none who says no, the groups alone say nothing.
-    The map is monotone, however: at every score the upper limit is the least of those of higher
-    scores, the lower limit the greatest of those of lower scores.
+    share of the rarer of the two answers around this score: of the votes where most raters say no,
+    of the voxels without one where most say yes, in the isotonic blocks of the knots on both sides.
+    This is the delete-one jackknife with the correction of small samples for leverage (Bell and
+    McCaffrey 2002): a plain one counts a group with a large share too much. n is Kish's effective
+    number of groups around this score; as it comes close to 1, the band comes to hold all of
+    [0, 1]. Where one of the blocks has no rater who says yes, or none who says no, the groups alone
+    say nothing. The map is monotone, however: at every score the upper limit is the least of those
+    of higher scores, the lower limit the greatest of those of lower scores.
 
     A simultaneous band takes, in place of :math:`(1 + level) / 2`, the probability of the normal
     distribution up to the quantile `level` of :math:`\max_s |\sum_c \xi_c \sqrt{1 - h_c}
