@@ -12,11 +12,12 @@ has its own bias on the scale of log-odds; four raters answer. "over" is an over
 steps of 0.05 of log-odds.
 
 Coverage is the share of 14 scores at which the truth is in the band, in the mean over cohorts;
-"worst" is that of the score where it is least. "everywhere" is the share of cohorts where the truth
-is in the band at 201 scores and those 14 at once. The width is the mean over the 14 scores, its
-median over cohorts. Percentile and jackknife-t are the bands that one would otherwise take:
-quantiles of the maps of resampled cases, and delete-one jackknife on the scale of log-odds with
-n_eff - 1 degrees of freedom. The status is 1 if a pointwise band of ours covers less than 0.90.
+"worst" is that of the score where it is least. "everywhere" is the share of cohorts where it is in
+the band at those 14 and 201 equally spaced scores at once. The width is the mean over the
+14 scores, its median over cohorts. Percentile and jackknife-t are the bands that one would
+otherwise take: quantiles of the maps of resampled cases, and delete-one jackknife on the scale of
+log-odds with n_eff - 1 degrees of freedom. The status is 1 if a pointwise band of ours covers less
+than 0.90.
 """
 
 from __future__ import annotations
@@ -221,7 +222,7 @@ BANDS: dict[str, Callable[[Cohort, int, int], Limits]] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cohorts", type=measure.count, default=200, help="drawn of each size")
+    parser.add_argument("--cohorts", type=measure.count, default=120, help="drawn of each size")
     parser.add_argument("--groups", type=int, nargs="+", default=[10, 20, 40])
     parser.add_argument("--resamples", type=int, default=200, help="of the bootstrap bands")
     parser.add_argument("--lidc", action="store_true", help="also LIDC's patients")

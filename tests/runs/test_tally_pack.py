@@ -224,6 +224,18 @@ def test_band_over_stored_cases_leaves_out_patients(store):
     assert band == kept.band()
 
 
+def test_band_over_stored_cases_weighs_them_as_the_map_does(store, monkeypatch):
+    """A case of weight k is one that is there k times."""
+    tallies = read_tallies(store)[1]
+    weights = {case: k for k, case in enumerate(tallies.cases, start=1)}
+    kept = Calibrator(bins=12)
+    for case, tally in tallies:
+        for _ in range(weights[case]):
+            kept.add_tally(tally, case)
+    monkeypatch.setattr(stored_tallies.StoredTallies, "weights", lambda *_: weights)
+    assert band_over_cases(kept, tallies) == kept.band()
+
+
 def test_a_band_is_followed_when_it_takes_long(store, monkeypatch):
     tallies = read_tallies(store)[1]
     fitted = fit_tallies(Calibrator(bins=12), tallies, "roi")

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,6 +169,9 @@ def _narrow(tally: ScoreTally) -> ScoreTally:
 def _ahead(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
     """Do `work` on some items at a time, in threads, and yield what it returns in their order."""
     threads = _core.max_threads()
+    if threads == 1:
+        yield from map(work, items)
+        return
     waiting: deque[Future[_R]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for item in items:
@@ -224,13 +227,13 @@ class _Around:
         first, last = self._ends[0], self._ends[3]
         return (
             self._between(tally, marked, first, last),
-            self._between(tally, tally.counts.astype(np.float64), first, last),
+            self._between(tally, tally.counts, first, last),
         )
 
     def _between(
-        self, tally: ScoreTally, of_cells: _Floats, first: _Cells, last: _Cells
+        self, tally: ScoreTally, of_cells: NDArray[Any], first: _Cells, last: _Cells
     ) -> _Floats:
-        before = np.concatenate([[0], np.cumsum(of_cells)])
+        before = np.concatenate([[0], np.cumsum(of_cells, dtype=np.float64)])
         begin, end = (np.searchsorted(tally.cells, cells) for cells in (first, last))
         return np.asarray(before[end] - before[begin])
 

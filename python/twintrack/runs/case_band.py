@@ -72,12 +72,11 @@ def _each_patient(
     shown = False
     try:
         for patient, cases in patients.items():
-            tally = ScoreTally.of_all(
-                [
-                    tally if weights is None else times(tally, weights[case])
-                    for case, tally in tallies.of(cases)
-                ]
-            )
+            own = [
+                times(packed.tally(counts_votes=False), 1 if weights is None else weights[case])
+                for case, packed in tallies.of(cases).narrow()
+            ]
+            tally = ScoreTally.of_all(own)
             yield tally
             now = time.monotonic()
             waiting.append(Outcome(patient, "done", 0, now - last, tally.voxels))
