@@ -88,6 +88,7 @@ bench: $(VENV)/installed $(VENV)/test $(VENV)/bench ## every work of the targets
 bench-check: $(VENV)/installed $(VENV)/test $(VENV)/bench ## that the benchmarks run, small and once
 	$(PY) benchmarks/peers.py --small --repeats 1
 	$(PY) benchmarks/stream.py --voxels 1e6
+	$(PY) benchmarks/coverage.py --small
 	cd benchmarks && HOME=$(CURDIR)/build ../$(VENV)/bin/asv machine --yes > /dev/null
 	cd benchmarks && HOME=$(CURDIR)/build TWINTRACK_BENCH_SMALL=1 \
 	  ../$(VENV)/bin/asv run --quick --dry-run --show-stderr \

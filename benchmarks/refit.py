@@ -16,13 +16,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import measure
 import numpy as np
 
 from twintrack import Calibrator, ScoreTally
-from twintrack.runs.fit import KIND, band_over_cases, fit_tallies, leave_one_out, read_tallies
+from twintrack.calibration.map_band import BandKind
+from twintrack.runs.case_band import band_over_cases
+from twintrack.runs.fit import KIND, fit_tallies, leave_one_out, read_tallies
 from twintrack.runs.records import Entry
 from twintrack.runs.stamps import read_stamp
 from twintrack.runs.store import Store
@@ -63,7 +65,6 @@ def main() -> None:
     parser.add_argument("--cases", type=measure.count, default=10_000)
     parser.add_argument("--voxels", type=measure.count, default=30_000, help="of each case")
     parser.add_argument("--raters", type=int, default=5)
-    parser.add_argument("--resamples", type=int, default=1000, help="of the band over cases")
     parser.add_argument("--leave-out", type=int, default=200, help="cases to time, scaled to all")
     given = parser.parse_args()
     print(measure.machine(["twintrack", "numpy"]))
@@ -97,10 +98,11 @@ def main() -> None:
         timed("bins by 5-fold cross-validation", lambda: refit(bins="auto"))
         part = min(1.0, given.leave_out / given.cases)
         timed(f"leave one case out, {part:.0%} of the cases", leave_out)
-        timed(
-            f"band, {given.resamples} resamples of the cases",
-            lambda: band_over_cases(fitted, read_tallies(store)[1], resamples=given.resamples),
-        )
+        for kind in get_args(BandKind):
+            timed(
+                f"{kind} band, each case left out",
+                lambda kind=kind: band_over_cases(fitted, read_tallies(store)[1], kind=kind),
+            )
         if pack is not None:
             print(f"\nThe pack takes {pack.stat().st_size / 1e6:,.0f} MB.")
 

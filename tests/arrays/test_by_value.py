@@ -14,6 +14,8 @@ import twintrack as tt
 from twintrack import calibration, ensemble, metrics, statistics
 from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.case import open_case
+from twintrack.calibration.jackknife import jackknife
+from twintrack.calibration.tally_fit import TallyFit
 from twintrack.metrics.vascular import contact_degrees, invasion_distances
 
 
@@ -32,6 +34,12 @@ def fitted(seed):
     return calibrator
 
 
+def spread(calibrator):
+    groups = list(calibrator.tallies_.values())
+    total = tt.ScoreTally.of_all(groups)
+    return jackknife(calibrator.tally_fit, total, groups, np.array([0.2, 0.8]))
+
+
 def tally(seed):
     return tt.CaseTally(3).update(*case(seed)[:2])
 
@@ -45,7 +53,9 @@ RESULTS = {
     "ReliabilityCurve": lambda seed: tt.reliability_curve(*case(seed)[:2]),
     "ContactDegrees": lambda seed: contact_degrees(*case(seed)),
     "VascularInvasion": lambda seed: invasion_distances(contact_degrees(*case(seed))),
-    "MapBand": lambda seed: fitted(seed).bootstrap_band(resamples=3),
+    "MapBand": lambda seed: fitted(seed).band(),
+    "Spread": lambda seed: spread(fitted(seed)),
+    "TallyFit": lambda seed: TallyFit("single", 250, seed),
     "EqualMassBins": lambda seed: fitted(seed).bins_,
     "BinChoice": lambda seed: tt.Calibrator(bins="auto").merge(fitted_auto(seed)).bin_choice_,
     "BootstrapResult": lambda seed: tt.bootstrap([[seed, np.nan], [2.0, np.nan]], 20),

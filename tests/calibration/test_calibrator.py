@@ -198,7 +198,7 @@ def test_save_and_load(tmp_path):
         with pytest.raises(ValueError, match="loaded"):
             loaded.add_tally(fitted.tallies_["0"])
         with pytest.raises(ValueError, match="no tallies"):
-            loaded.bootstrap_band()
+            loaded.band()
         # Fitted again, it is no more what the file says.
         assert loaded.set_params(bins=30).fit(scores[:2], labels[:2]).provenance_["cases"] == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again.json", "c.json"]
@@ -263,58 +263,6 @@ def test_files_that_are_no_calibrators(tmp_path):
             tt.load_calibrator(tmp_path / "c.json")
     with pytest.raises(FileNotFoundError):
         tt.load_calibrator(tmp_path / "none.json")
-
-
-def test_band_holds_the_map_and_narrows_with_cases():
-    few = tt.Calibrator(bins=10).fit(*cohort(4))
-    many = tt.Calibrator(bins=10).fit(*cohort(24))
-    narrow, wide = (c.bootstrap_band(resamples=100) for c in (many, few))
-    assert np.mean((wide.low <= wide.value) & (wide.value <= wide.high)) > 0.95
-    assert np.mean(narrow.high - narrow.low) < 0.7 * np.mean(wide.high - wide.low)
-    again = few.bootstrap_band(resamples=100)
-    assert np.array_equal(again.low, wide.low)
-    assert not np.array_equal(few.bootstrap_band(resamples=100, seed=1).low, wide.low)
-    with pytest.raises(ValueError, match="at least two cases"):
-        tt.Calibrator().fit(*[part[0] for part in cohort(1)]).bootstrap_band()
-
-
-def test_band_of_the_identity_is_the_identity():
-    band = tt.Calibrator("none").fit(*cohort(3)).bootstrap_band(GRID, resamples=2)
-    assert np.array_equal(band.low, GRID)
-    assert np.array_equal(band.high, GRID)
-
-
-@pytest.mark.parametrize("level", [0.5, 0.95, 0.999999])
-def test_band_resamples_are_fits_to_the_drawn_cases(level):
-    scores, labels = cohort(3)
-    band = (
-        tt.Calibrator(bins=10)
-        .fit(scores, labels)
-        .bootstrap_band(GRID[::100], resamples=5, level=level)
-    )
-    rng = np.random.default_rng(0)
-    drawn = [rng.integers(3, size=3) for _ in range(5)]
-    maps = [
-        tt.Calibrator(bins=10)
-        .fit([scores[i] for i in d], [labels[i] for i in d])
-        .transform(GRID[::100])
-        for d in drawn
-    ]
-    low, high = np.quantile(maps, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    np.testing.assert_allclose(band.low, low, atol=1e-6)
-    np.testing.assert_allclose(band.high, high, atol=1e-6)
-
-
-def test_a_draw_of_cases_without_voxels_changes_no_score():
-    """Nothing is known then, so that no map may be made up: the score stays as it is."""
-    scores, labels = cohort(2)
-    nothing = np.zeros(scores[1].shape, bool)
-    made = tt.Calibrator(bins=10).fit(scores, labels, [None, nothing])
-    assert made.n_cases_ == 2
-    band = made.bootstrap_band(GRID[::100], resamples=40)
-    alone = tt.Calibrator(bins=10).fit(scores[:1], labels[:1]).transform(GRID[::100])
-    assert np.array_equal(band.low, np.minimum(alone, GRID[::100]))
-    assert np.array_equal(band.high, np.maximum(alone, GRID[::100]))
 
 
 @pytest.mark.parametrize(

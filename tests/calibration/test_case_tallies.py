@@ -95,7 +95,7 @@ def test_the_order_of_cases_decides_nothing(bins):
         calibrator = tt.Calibrator(bins=bins, folds=4)
         for k in order:
             calibrator.partial_fit(*given[k], case=names[k])
-        made.append((calibrator.map_, calibrator.bootstrap_band(resamples=5)))
+        made.append((calibrator.map_, calibrator.band()))
     for fitted, band in made[1:]:
         assert fitted == made[0][0]
         assert np.array_equal(band.low, made[0][1].low)
@@ -290,11 +290,11 @@ def test_sums_are_no_cases(name, bins):
     assert (calibrator.n_cases_, calibrator.n_voxels_) == (9, 3600)
     assert calibrator.tallies_ == {None: total(given)}
     with pytest.raises(ValueError, match=r"9 of 9 cases are there in sums.*twintrack fit --band"):
-        calibrator.bootstrap_band()
+        calibrator.band()
     calibrator.add_tally(given[0], "A")
     assert calibrator.tallies_ == {None: total(given), "A": given[0]}
     with pytest.raises(ValueError, match="9 of 10 cases are there in sums of several alone"):
-        calibrator.bootstrap_band()
+        calibrator.band()
 
 
 def test_unnamed_voxels_and_unnamed_sums_are_counted_apart():
@@ -303,7 +303,7 @@ def test_unnamed_voxels_and_unnamed_sums_are_counted_apart():
     assert calibrator.n_cases_ == 4
     assert calibrator.tallies_ == {None: total(given)}
     with pytest.raises(ValueError, match="3 of 4 cases"):
-        calibrator.bootstrap_band()
+        calibrator.band()
     assert calibrator.add_tally(given[0]).n_cases_ == 4  # more of the unnamed voxels
 
 
@@ -324,7 +324,7 @@ def test_merged_sums_stay_apart(bins):
     assert merged.tallies_ == {None: total(first + second)}
     assert merged.region_ == "roi"
     with pytest.raises(ValueError, match="18 of 18 cases"):
-        merged.bootstrap_band()
+        merged.band()
     if bins == "auto":
         sums = [total(some[fold::3]) for some in (first, second) for fold in range(3)]
         assert merged.bin_choice_ == choose_bins(sums, "mhr", 0, 3, 0)
@@ -381,4 +381,4 @@ def test_sums_of_a_refit_are_not_kept_as_cases():
     refitted = tt.Calibrator(bins=20).add_tally(total(given), region="roi", cases=4)
     assert refitted.tallies_ == {None: total(given)}
     with pytest.raises(ValueError, match="4 of 4 cases"):
-        refitted.bootstrap_band()
+        refitted.band()

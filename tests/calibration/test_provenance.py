@@ -64,7 +64,7 @@ def test_parameters_set_after_the_fit_do_not_change_what_is_said_of_it(make, tmp
     assert touched.provenance_ == untouched.provenance_
     assert (touched.region_, touched.n_bins_asked) == ("roi", 30)
     assert touched.made_with_ == untouched.made_with_ == untouched.get_params()
-    band, expected = (c.bootstrap_band(resamples=5) for c in (touched, untouched))
+    band, expected = (c.band() for c in (touched, untouched))
     np.testing.assert_array_equal(band.low, expected.low)
     np.testing.assert_array_equal(band.high, expected.high)
 

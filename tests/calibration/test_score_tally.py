@@ -332,3 +332,32 @@ def test_empty_tallies_have_no_bins():
         empty.equal_mass_bins(10)
     with pytest.raises(ValueError, match="bins is 0"):
         empty.equal_mass_bins(0)
+
+
+def test_what_was_added_can_be_taken_away():
+    """Exactly: also cells that only the part has, in fresh memory and in memory used again."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for voxels in (0, 50, 5000, 3000):
+        score = rng.random(voxels)
+        marks = rng.random(voxels) < score
+        some = tt.ScoreTally(2).update(score, [marks, marks])
+        parts.append(some.update(score[::2], [None, marks[::2]]))
+    total = tt.ScoreTally.of_all(parts)
+    memory = {}
+    for k, part in enumerate(parts):
+        rest = tt.ScoreTally.of_all(parts[:k] + parts[k + 1 :])
+        assert total - part == rest
+        assert total.minus(part, memory) == rest
+    assert total == tt.ScoreTally.of_all(parts)
+    assert (total - total).voxels == 0
+
+
+def test_what_is_no_part_is_not_taken_away():
+    def tally(score, *marks):
+        return tt.ScoreTally(len(marks)).update(np.array(score), [np.array([m]) for m in marks])
+
+    total = tally([0.5], 1, 0)
+    for other in (tally([0.25], 1, 0), tally([0.5], 0, 1), total + total):
+        with pytest.raises(tt.InputError, match="no part of this tally"):
+            _ = total - other

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from twintrack import load_calibrator
+from twintrack import MapBand, load_calibrator
+from twintrack.cli.map_band import tell_band
+from twintrack.cli.reporting import Report
 from twintrack.cohort import Case, read_manifest, write_manifest
+from twintrack.runs.case_band import band_over_cases
+from twintrack.runs.fit import read_tallies
 from twintrack.volumes import read_volume, write_volume
 
 
@@ -118,13 +123,34 @@ def test_left_out_cases_and_band(fit, pristine_cohort, tmp_path):
         assert (tmp_path / "loo2" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_seed_decides_the_draws_of_the_band_and_the_folds(fit, pristine_cohort, tmp_path):
-    source = ("-i", pristine_cohort / "manifest.csv", "--bins", "30")
-    bands = []
-    for seed in (0, 1, 1):
-        fit(*source, "--band", tmp_path / "band.csv", "--seed", seed)
-        bands.append((tmp_path / "band.csv").read_text())
-    assert bands[0] != bands[1] == bands[2]
+def test_band_is_told_with_what_it_rests_on(fit, pristine_cohort, tmp_path):
+    source = ("-i", pristine_cohort / "manifest.csv", "--bins", "30", "--band", tmp_path / "b.csv")
+    status, out, err, output = fit(*source)
+    assert status == 0
+    assert "Band of the map, pointwise: 95% at each score by itself" in out
+    found = re.search(r"^patients +6\nn_eff +([\d.]+), as the votes", out, re.MULTILINE)
+    tallies = read_tallies(tmp_path / "c.tallies")[1]
+    band = band_over_cases(load_calibrator(output), tallies)
+    assert found[1] == f"{band.effective_groups:.1f}"
+    assert "next to nothing" not in err
+    np.testing.assert_array_equal(
+        np.loadtxt(tmp_path / "b.csv", delimiter=",", skiprows=1),
+        np.stack([band.score, band.value, band.low, band.high], axis=1),
+    )
+
+
+@pytest.mark.parametrize(("effective", "warned"), [(1.2, True), (1.8, False)])
+def test_a_band_of_hardly_more_than_one_patient_is_warned_of(capsys, effective, warned):
+    some = np.zeros(2)
+    band = MapBand(some, some, some, some + 1, 0.95, "pointwise", 40, effective)
+    tell_band(Report(), band, Path("band.csv"))
+    out, err = capsys.readouterr()
+    assert re.search(rf"^n_eff +{effective},", out, re.MULTILINE)
+    assert (f"n_eff is {effective}: nearly all votes are of one patient" in err) is warned
+
+
+def test_seed_decides_the_folds(fit, pristine_cohort, tmp_path):
+    fit("-i", pristine_cohort / "manifest.csv")
     scores = []
     for seed in (0, 1, 1):
         chosen = ("--tallies", tmp_path / "c.tallies", "--bins", "auto", "--folds", 2)

@@ -20,7 +20,7 @@ def result(tmp_path_factory):
     from twintrack.demos.nodules import run_demo
 
     out = tmp_path_factory.mktemp("demo")
-    return out, run_demo(out, limit=16, resamples=50, band_resamples=10)
+    return out, run_demo(out, limit=16, resamples=50)
 
 
 def test_calibration_helps_and_everything_is_written(result):
@@ -65,6 +65,6 @@ def test_two_runs_are_the_same(result, tmp_path):
     from twintrack.demos.nodules import run_demo
 
     out, _ = result
-    run_demo(tmp_path, limit=16, resamples=50, band_resamples=10)
+    run_demo(tmp_path, limit=16, resamples=50)
     for file in ("report.html", "table2.csv", "calibrators/mhr.json", "figures/map.svg"):
         assert (tmp_path / file).read_bytes() == (out / file).read_bytes()

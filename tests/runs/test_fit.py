@@ -104,22 +104,22 @@ def test_band_over_cases_needs_them_kept(cases, store):
     _, tallies = read_tallies(store)
     kept = fit_tallies(Calibrator(bins=20), tallies, "roi", keep=True)
     assert set(kept.tallies_) == {case.name for case in cases}
-    assert kept.bootstrap_band(resamples=20).low.shape == (1001,)
+    assert kept.band().low.shape == (1001,)
 
 
-def test_folds_are_not_resampled_as_cases(cases, store):
+def test_folds_are_not_left_out_as_cases(cases, store):
     calibrator = Calibrator(bins="auto", folds=3)
     fit_cohort(cases, calibrator, TallyJob("roi"), store)
     assert (list(calibrator.tallies_), calibrator.n_cases_) == ([None], 6)
     with pytest.raises(ValueError, match=r"6 of 6 cases are there in sums .*band_over_cases"):
-        calibrator.bootstrap_band()
+        calibrator.band()
     other = Calibrator(bins="auto", folds=3)
     fit_cohort(cases[:4], other, TallyJob("roi"), store / "other")
     assert other.merge(calibrator).n_cases_ == 10
     # A fold for each case: they are there one by one.
     alone = fit_tallies(Calibrator(bins="auto", folds=6), read_tallies(store)[1], "roi")
     assert set(alone.tallies_) == {case.name for case in cases}
-    assert alone.bootstrap_band(resamples=5).level == 0.95
+    assert alone.band().level == 0.95
 
 
 @pytest.mark.parametrize(

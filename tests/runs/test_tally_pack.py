@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 
@@ -21,6 +22,7 @@ from twintrack.runs.fit import (
     read_tallies,
     tally_cohort,
 )
+from twintrack.runs.progress import Lines
 from twintrack.runs.records import Entry
 from twintrack.runs.store import Store
 from twintrack.runs.tally_pack import NAME, TallyPack, write_pack
@@ -201,38 +203,50 @@ def test_cases_of_other_raters_are_refused_by_name(store):
         fit_tallies(Calibrator(), read_tallies(store)[1], "roi")
 
 
-@pytest.mark.parametrize("target", ["mhr", "single", "hard"])
-def test_band_over_stored_cases_is_that_of_the_calibrator(store, target):
-    kept = Calibrator(target, bins=12, rater=2)
+@pytest.mark.parametrize("kind", ["pointwise", "simultaneous"])
+@pytest.mark.parametrize("target", ["mhr", "single", "hard", "none"])
+def test_band_over_stored_cases_is_that_of_the_calibrator(store, target, kind):
+    kept = Calibrator(target, bins=12, rater=2, seed=3)
     tallies = read_tallies(store)[1]
     fit_tallies(kept, tallies, "roi", keep=True)
-    expected = kept.bootstrap_band(resamples=40, seed=3)
-    exact = band_over_cases(kept, tallies, resamples=40, seed=3, groups=1 << 20)
-    for name in ("score", "value", "low", "high"):
-        np.testing.assert_allclose(getattr(exact, name), getattr(expected, name), atol=1e-4)
-    # Groups: a sixteenth of a bin; the band moves by little beside its width.
-    rough = band_over_cases(kept, tallies, resamples=40, seed=3, groups=16 * 12)
-    width = np.mean(expected.high - expected.low)
-    assert np.mean(np.abs(rough.low - expected.low)) < 0.15 * width
-    assert np.mean(np.abs(rough.high - expected.high)) < 0.15 * width
+    at = np.array([0.9, 0.003, 0.5])
+    assert band_over_cases(kept, tallies, kind=kind) == kept.band(kind=kind)
+    assert band_over_cases(kept, tallies, at, 0.8, kind) == kept.band(at, 0.8, kind)
 
 
-def test_band_does_not_depend_on_how_many_cases_are_read_at_a_time(store, monkeypatch):
+def test_band_over_stored_cases_leaves_out_patients(store):
+    tallies = read_tallies(store)[1]
+    patients = {case: f"patient {k // 2}" for k, case in enumerate(tallies.cases)}
+    tallies._known = {case: (None, patient) for case, patient in patients.items()}
+    kept = fit_tallies(Calibrator(bins=12), tallies, "roi", keep=True)
+    band = band_over_cases(kept, tallies)
+    assert band.groups == len(set(patients.values())) < len(tallies)
+    assert band == kept.band()
+
+
+def test_band_over_stored_cases_weighs_them_as_the_map_does(store, monkeypatch):
+    """A case of weight k is one that is there k times."""
+    tallies = read_tallies(store)[1]
+    weights = {case: k for k, case in enumerate(tallies.cases, start=1)}
+    kept = Calibrator(bins=12)
+    for case, tally in tallies:
+        for _ in range(weights[case]):
+            kept.add_tally(tally, case)
+    monkeypatch.setattr(stored_tallies.StoredTallies, "weights", lambda *_: weights)
+    assert band_over_cases(kept, tallies) == kept.band()
+
+
+def test_a_band_is_followed_when_it_takes_long(store, monkeypatch):
     tallies = read_tallies(store)[1]
     fitted = fit_tallies(Calibrator(bins=12), tallies, "roi")
-    whole = band_over_cases(fitted, tallies, resamples=30)
-    for chunk in (1, 4, 6):
-        monkeypatch.setattr(case_band, "_CHUNK", chunk)
-        band = band_over_cases(fitted, tallies, resamples=30)
-        np.testing.assert_array_equal([band.low, band.high], [whole.low, whole.high])
-
-
-def test_band_of_the_identity_is_the_identity(store):
-    _, tallies = read_tallies(store)
-    fitted = fit_tallies(Calibrator("none", bins=12), tallies, "roi")
-    band = band_over_cases(fitted, tallies, resamples=2)
-    assert np.array_equal(band.low, band.score)
-    assert np.array_equal(band.high, band.score)
+    quick, slow = io.StringIO(), io.StringIO()
+    band = band_over_cases(fitted, tallies, progress=Lines(quick))
+    assert quick.getvalue() == ""
+    monkeypatch.setattr(case_band, "_PATIENCE", 0.0)
+    assert band_over_cases(fitted, tallies, progress=Lines(slow)) == band
+    first, *_, last = slow.getvalue().splitlines()
+    assert first.startswith(f"Band: {len(tallies)} cases")
+    assert last.startswith(f"Band: {len(tallies)}/{len(tallies)} cases in")
 
 
 def test_band_needs_two_cases(store):

@@ -52,5 +52,5 @@ class Cases:
         self.auto.add_tally(self.first, "again")
         _ = self.auto.map_
 
-    def time_bootstrap_band(self) -> None:
-        self.calibrator.bootstrap_band(resamples=20)
+    def time_band(self) -> None:
+        self.calibrator.band()

@@ -96,8 +96,9 @@ inline TallyRows tally_rows(const TallyArrays& cells, const SumArrays& sums, std
   if (cells.ndim() != 1 || sums.ndim() != 2 || sums.shape(0) != cells.shape(0) || raters < 1 ||
       static_cast<std::size_t>(sums.shape(1)) < TallyColumns::first_exactly(raters))
     throw std::invalid_argument("cells and sums are not the rows of a tally");
+  const std::uint32_t* cell = cells.data();
   for (py::ssize_t i = 0; i < cells.shape(0); ++i)
-    if (cells.at(i) >= grid::cells || (i > 0 && cells.at(i) < cells.at(i - 1)))
+    if (cell[i] >= grid::cells || (i > 0 && cell[i] < cell[i - 1]))
       throw std::invalid_argument("cells are not ascending cells of the score grid");
   return {cells.data(), sums.data(), static_cast<std::size_t>(cells.shape(0)),
           static_cast<std::size_t>(sums.shape(1)), raters};

@@ -7,7 +7,12 @@ void register_equal_mass(py::module_& module) {
   module.def(
       "equal_mass_bins",
       [](const TallyArrays& cells, const SumArrays& sums, std::size_t raters, std::uint64_t bins) {
-        EqualMassBins made = equal_mass_bins(tally_rows(cells, sums, raters), bins);
+        const TallyRows rows = tally_rows(cells, sums, raters);
+        EqualMassBins made;
+        {
+          const py::gil_scoped_release release;  // the caller holds the arrays
+          made = equal_mass_bins(rows, bins);
+        }
         const auto count = static_cast<py::ssize_t>(made.count.size());
         return py::make_tuple(
             to_numpy(std::move(made.count), {count}), to_numpy(std::move(made.mean_score), {count}),

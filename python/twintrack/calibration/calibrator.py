@@ -20,11 +20,13 @@ from twintrack.calibration.case_gatherer import CaseGatherer
 from twintrack.calibration.case_tallies import CaseTallies
 from twintrack.calibration.equal_mass import Bins, EqualMassBins, bins_asked
 from twintrack.calibration.fitted_on import FittedCase
-from twintrack.calibration.map_band import MapBand, maps_of_tallies, resampled_band
+from twintrack.calibration.map_band import BandKind, MapBand, band_of_groups
 from twintrack.calibration.map_cases import map_cases
 from twintrack.calibration.map_facts import MapFacts
 from twintrack.calibration.map_fit import IDENTITY
 from twintrack.calibration.map_making import make_map
+from twintrack.calibration.score_tally import ScoreTally
+from twintrack.calibration.tally_fit import TallyFit
 from twintrack.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ class Calibrator(CaseGatherer):
     folds : int
         Folds of the cross-validation of ``bins="auto"``.
     seed : int
-        Seed of the split into folds.
+        Seed of the split into folds, and of a simultaneous band.
     floor, ceiling : float or "auto"
         Bounds of the map, in [0, 1]: 0 and 1 as in the paper. ``"auto"`` is where half a vote per
         effective case brings the end blocks of the isotonic fit (`map_bounds.auto_bounds`): no
@@ -261,38 +263,47 @@ class Calibrator(CaseGatherer):
             self._fit_map(cases)
         return self
 
-    def bootstrap_band(
+    def band(
         self,
         scores: ArrayLike | None = None,
-        *,
-        resamples: int = 1000,
         level: float = 0.95,
-        seed: int = 0,
+        kind: BandKind = "pointwise",
     ) -> MapBand:
-        """Return the pointwise band of the map over resampled patients, from the tallies alone.
+        """Return the band of the map over groups of cases (patients), from the tallies alone.
+
+        Each group is left out in turn (`band_of_groups`); nothing is drawn but the multipliers of a
+        simultaneous band, from the calibrator's `seed`.
 
         Parameters
         ----------
         scores : (S,) floats in [0, 1], optional
             Where to evaluate; 1001 equally spaced scores by default.
-        resamples : int
-            Number of times the cases are drawn with replacement and the map is fitted again.
         level : float
-            Share of the resampled maps that the band holds at each score.
-        seed : int
+            Probability, between 0 and 1, that the map of all patients there are is in the band.
+        kind : {"pointwise", "simultaneous"}
+            Whether it is so at each score by itself, or at all scores in [0, 1] at once.
 
         Raises
         ------
         ValueError
-            There are fewer than two cases, or some are there in sums of several alone, which cannot
-            be drawn one by one: `twintrack.runs.case_band.band_over_cases` reads them from a store.
+            There are fewer than two groups with voxels, or some cases are there in sums of several
+            groups alone, which cannot be left out one by one:
+            `twintrack.runs.case_band.band_over_cases` reads them from a store.
         """
         with self._lock:
-            cases, fitted, made_with = self._tallies().each_group(), self.map_, self.made_with_
-            maps = maps_of_tallies(
-                cases, self.n_bins_asked, made_with["target"], made_with["rater"]
-            )
-        return resampled_band(fitted, len(cases), maps, scores, resamples, level, seed)
+            fitted, fit, made_with = self.map_, self.tally_fit, self.made_with_
+            groups = self._tallies().weighted(made_with["case_weight"]).each_group()
+        total = ScoreTally.of_all(groups)
+        seed, number = made_with["seed"], len(groups)
+        return band_of_groups(
+            fitted, fit, total, groups, number, scores, level=level, kind=kind, seed=seed
+        )
+
+    @property
+    def tally_fit(self) -> TallyFit:
+        """How the map was made, but for its bounds, to make maps of some of the cases."""
+        made_with = self.made_with_
+        return TallyFit(made_with["target"], self.n_bins_asked, int(made_with["rater"]))
 
     def finish(self, facts: bool = True) -> Calibrator:
         """Make the map now rather than when it is first asked for, or without its `facts_`.

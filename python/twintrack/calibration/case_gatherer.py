@@ -80,7 +80,7 @@ class CaseGatherer(CalibratorParameters):
             case.
         group : str, optional
             The patient, where one has several cases: they belong together when patients are
-            resampled (`bootstrap_band`) or held out (``bins="auto"``). By default a case is a
+            left out (`band`) or held out (``bins="auto"``). By default a case is a
             patient of its own, called as the case is.
         weight : float
             By which the case's voxels are multiplied, as in `fit`.
@@ -130,7 +130,7 @@ class CaseGatherer(CalibratorParameters):
             Which voxels it counted ("roi", "box", …): recorded with the map.
         cases : int
             Number of cases whose sum it is. If there are several, they are held out together
-            (``bins="auto"``), and there is no `bootstrap_band` unless they are of one group; a name
+            (``bins="auto"``), and there is no `band` unless they are of one group; a name
             must be new.
         group : str, optional
             The patient, see `partial_fit`; of a sum, the one whose cases they all are.

@@ -231,7 +231,7 @@ class CaseTallies:
         mixed = [cases for key, cases in held._sums.items() if key not in held._groups]
         if mixed:
             raise InputError(
-                f"a band draws single cases, but {sum(mixed)} of {held.cases} cases "
+                f"a band leaves out single cases, but {sum(mixed)} of {held.cases} cases "
                 "are there in sums of several alone: use `twintrack fit --band` or "
                 "twintrack.runs.case_band.band_over_cases, which read stored tallies, or add each "
                 "case by name"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,32 +132,3 @@ def bins_of_sets(sets: Mapping[RaterSet, Rows], raters: int, bins: int) -> Equal
         responses=np.ascontiguousarray(responses[:, 0]),
         answers=answers,
     )
-
-
-def bins_of_groups(
-    count: NDArray[Any],
-    mean_score: NDArray[np.float64],
-    votes: NDArray[Any],
-    bins: int,
-    answers: int = 1,
-) -> EqualMassBins:
-    """Return the bins of groups of voxels whose mean scores are known, cut by the same rule.
-
-    Parameters
-    ----------
-    count, mean_score : (G,) whole numbers, (G,) float64
-        Voxels of each group, and their mean score; ascending.
-    votes : (K, G) whole numbers
-        Votes of each group; every row up to `answers` for each voxel, which then counts as many.
-    bins : int
-    """
-    # As cells without residuals: a cut does not ask how far apart scores are.
-    cells = np.arange(len(count), dtype=np.uint32)
-    sums = np.stack([answers * count, np.zeros_like(count), *votes], axis=1).astype(np.uint64)
-    made = bins_of_cells((cells, sums), len(votes), bins)
-    # The first group of each bin: the first that reaches beyond what lies before the bin.
-    before = np.cumsum(made.count) - made.count
-    starts = np.searchsorted(np.cumsum(sums[:, 0]), before, side="right")
-    weights = count.astype(np.float64)
-    mean = np.add.reduceat(weights * mean_score, starts) / np.add.reduceat(weights, starts)
-    return EqualMassBins(made.count, mean, made.votes, bins)

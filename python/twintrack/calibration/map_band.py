@@ -1,38 +1,54 @@
-"""Band of a calibration map over resampled cases."""
+"""Band of a calibration map: how far the map may be from that of all patients there are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, stdtrit
 
 from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.host import real_numbers
 from twintrack.arrays.numbers import number_between, whole_number
 from twintrack.calibration.calibration_map import CalibrationMap
-from twintrack.calibration.map_fit import IDENTITY, Target, fit_map
+from twintrack.calibration.jackknife import CLIP, jackknife, log_odds
 from twintrack.calibration.score_tally import ScoreTally
+from twintrack.calibration.tally_fit import TallyFit
 from twintrack.errors import InputError
+
+BandKind = Literal["pointwise", "simultaneous"]
+
+_GRID = 1001  # scores in [0, 1] at which a band is made, besides those asked for and the knots
+_KNOTS = 1000  # of more knots only so many
+_DRAWS = 2000  # of a simultaneous band
 
 
 @dataclass(frozen=True, eq=False)
 class MapBand(ByValue):
-    """Pointwise band of a map.
+    """Band of a map over groups of cases (patients).
+
+    Both limits are non-decreasing, lie in [0, 1] and hold the map between them.
 
     Attributes
     ----------
     score : (S,) float64
-        Where the maps were evaluated.
+        Where the map was evaluated.
     value : (S,) float64
-        The map fitted to all cases.
+        The map fitted to all groups.
     low, high : (S,) float64
-        Quantiles of the resampled maps.
+        Limits of the map of all patients there are.
     level : float
-        Share of the resampled maps between `low` and `high` at each score.
-    resamples : int
+        With which probability it is between the limits: at each score by itself ("pointwise"), or
+        at all scores at once ("simultaneous").
+    kind : {"pointwise", "simultaneous"}
+    groups : int
+        Number of groups; a case without a group is one.
+    effective_groups : float
+        By their votes (`effective.effective_groups`): so many groups with equally many votes tell
+        as much. From 1 to `groups`; 0 if there are no votes.
     """
 
     score: NDArray[np.float64]
@@ -40,63 +56,104 @@ class MapBand(ByValue):
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     level: float
-    resamples: int
+    kind: BandKind
+    groups: int
+    effective_groups: float
 
 
-MapsOfDraws: TypeAlias = Callable[[NDArray[np.int64]], Iterator[CalibrationMap]]
-"""From how often each case occurs in each draw, (draws, cases), to the draws' maps."""
-
-
-def resampled_band(
+def band_of_groups(
     fitted: CalibrationMap,
-    cases: int,
-    maps: MapsOfDraws,
-    scores: ArrayLike | None,
-    resamples: int,
-    level: float,
-    seed: int,
+    fit: TallyFit,
+    total: ScoreTally,
+    groups: Iterable[ScoreTally],
+    number: int,
+    scores: ArrayLike | None = None,
+    *,
+    level: float = 0.95,
+    kind: BandKind = "pointwise",
+    seed: int = 0,
 ) -> MapBand:
-    """Fit the map to `resamples` draws of the cases with replacement.
+    r"""Return the band of a map from the tallies of groups, by leaving out each of them.
 
-    Cases are the independent units: voxels of one case are not. `Calibrator.bootstrap_band`
-    describes the parameters; the same seed draws the same cases, whoever makes the maps.
+    On the log-odds scale, :math:`\theta = \log(m / (1 - m))` with m clipped at 1e-5, at each score:
+
+    .. math::
+        se^2 = \sum_c (1 - h_c) (\theta_{-c} - \theta)^2, \qquad
+        \theta \pm t_{(1 + level) / 2}(n - 1) \cdot se, \qquad n = 1 / \sum_c h_c^2
+
+    where :math:`\theta_{-c}` is of the map fitted without group c, and :math:`h_c` the group's
+    share of the rarer of the two answers around this score: of the votes where most raters say no,
+    of the voxels without one where most say yes, in the isotonic blocks of the knots on both sides.
+    This is the delete-one jackknife with the correction of small samples for leverage (Bell and
+    McCaffrey 2002): a plain one counts a group with a large share too much. n is Kish's effective
+    number of groups around this score; as it comes close to 1, the band comes to hold all of
+    [0, 1]. Where one of the blocks has no rater who says yes, or none who says no, the groups alone
+    say nothing. The map is monotone, however: at every score the upper limit is the least of those
+    of higher scores, the lower limit the greatest of those of lower scores.
+
+    A simultaneous band takes, in place of :math:`(1 + level) / 2`, the probability of the normal
+    distribution up to the quantile `level` of :math:`\max_s |\sum_c \xi_c \sqrt{1 - h_c}
+    (\theta_{-c} - \theta)| / se`, with :math:`\xi_c` standard normal (a multiplier bootstrap of
+    sup-t; Montiel Olea and Plagborg-Møller 2019).
+
+    Parameters
+    ----------
+    fitted
+        The map that the band is of.
+    fit
+        How it was made; each group is left out of a map made so.
+    total
+        The sum of all groups.
+    groups
+        The groups' tallies, gone through once; one is in memory at a time.
+    number
+        How many there are.
+    scores, level, kind
+        As in `Calibrator.band`.
+    seed
+        Of a simultaneous band.
+
+    Raises
+    ------
+    ValueError
+        There are fewer than two groups, or one alone has voxels; or scores, level or kind make no
+        sense.
     """
-    if cases < 2:
+    if number < 2:
         raise InputError(
-            f"a band over cases needs at least two cases, here {cases}; name the cases in "
-            "partial_fit"
+            f"a band over cases needs at least two cases, here {number}; name the cases in "
+            "partial_fit (those of one patient count as one)"
         )
-    resamples, level = whole_number(resamples, "resamples", 2), number_between(level, "level", 0, 1)
-    rng = np.random.default_rng(whole_number(seed, "seed", 0))
-    at = np.linspace(0, 1, 1001) if scores is None else real_numbers(scores, "scores")
-    times = np.empty((resamples, cases), np.int64)
-    for draw in times:
-        draw[:] = np.bincount(rng.integers(cases, size=cases), minlength=cases)
-    drawn = np.stack([made(at) for made in maps(times)])
-    tail = (1 - level) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    return MapBand(at, fitted(at), low, high, level, resamples)
+    level = number_between(level, "level", 0, 1)
+    if kind not in get_args(BandKind):
+        raise InputError(
+            f"it must be one of {', '.join(get_args(BandKind))}", argument="kind", value=kind
+        )
+    seed = whole_number(seed, "seed", 0) if kind == "simultaneous" else 0
+    at = np.linspace(0, 1, _GRID) if scores is None else real_numbers(scores, "scores")
+    value = fitted(at)
+    # Each score's limits are those of its neighbours too, so all bands are made at many scores.
+    knots = fitted.x[:: 1 + len(fitted.x) // _KNOTS]
+    everywhere = np.unique(np.concatenate([np.linspace(0, 1, _GRID), knots, at.ravel()]))
+    draws = 0 if kind == "pointwise" else _DRAWS
+    spread = jackknife(fit, total, groups, everywhere, draws, seed)
+    found = MapBand(at, value, value, value, level, kind, number, spread.effective_groups)
+    if fit.target == "none":  # the identity, whoever the patients are
+        return found
 
-
-def maps_of_tallies(
-    tallies: Sequence[ScoreTally], bins: int, target: Target, rater: int
-) -> MapsOfDraws:
-    """Make the maps of draws from cases' tallies, each exactly what a fit to its cases would give.
-
-    For every draw the tallies are added up cell by cell: exact for some hundreds of cases, slow for
-    thousands, for which `twintrack.runs.case_band` groups the cells first.
-    """
-
-    def maps(times: NDArray[np.int64]) -> Iterator[CalibrationMap]:
-        # The union of the cells, and where each case's rows go in it: sums are plain array sums.
-        cells = np.unique(np.concatenate([tally.cells for tally in tallies]))
-        places = [np.searchsorted(cells, tally.cells) for tally in tallies]
-        for draw in times:
-            sums = np.zeros((len(cells), tallies[0].raters + 2), np.uint64)
-            for case in np.flatnonzero(draw).tolist():
-                sums[places[case]] += np.uint64(draw[case]) * tallies[case].rows()[1]
-            drawn = ScoreTally.from_rows(cells, sums)
-            empty = drawn.voxels == 0
-            yield IDENTITY if empty else fit_map(drawn.equal_mass_bins(bins), target, rater)
-
-    return maps
+    freedom = spread.local_groups - 1
+    of_all = fitted(everywhere)
+    known = spread.mixed & (freedom > 0) & (of_all > CLIP) & (of_all < 1 - CLIP)
+    reach = spread.quantile(known, level) if draws else (1 + level) / 2
+    with np.errstate(over="ignore"):
+        width = stdtrit(np.where(known, freedom, 1), reach) * spread.error
+    width = np.where(spread.error > 0, width, 0)  # not NaN where the quantile is infinite
+    theta = log_odds(of_all)
+    low, high = expit(theta - width), expit(theta + width)
+    # What is beyond the clip is not told apart from 0 and 1.
+    low = np.where(known & (low > CLIP), low, 0)
+    high = np.where(known & (high < 1 - CLIP), high, 1)
+    low = np.minimum(np.maximum.accumulate(low), of_all)
+    high = np.maximum(np.minimum.accumulate(high[::-1])[::-1], of_all)
+    place = np.searchsorted(everywhere, at)
+    return MapBand(at, value, low[place], high[place], level, kind, number, spread.effective_groups)

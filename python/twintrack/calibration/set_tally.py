@@ -92,15 +92,29 @@ class SetTally:
             self._dense = None
             self._on_devices.clear()
 
-    def minus(self, rows: Rows) -> SetTally:
-        """Return this without rows that were added to it."""
+    def minus(self, rows: Rows, memory: NDArray[np.uint64] | None = None) -> SetTally:
+        """Return this without rows that were added to it, in `memory` (2, K, C) if that is given.
+
+        InputError if they were not.
+        """
         cells, sums = self.rows()
         less_cells, less = rows
         columns = min(sums.shape[1], less.shape[1])
-        rest = sums[:, :columns].copy()
-        rest[np.searchsorted(cells, less_cells)] -= less[:, :columns]
-        left = rest[:, 0] > 0
-        return SetTally(self.raters, (cells[left], rest[left]))
+        first, second = (None, None) if memory is None else memory[:, :, :columns]
+        # The row to be taken from each row: one of zeros where there is none.
+        taken = np.full(_core.GRID_CELLS, len(less))
+        taken[less_cells] = np.arange(len(less))
+        taken = taken[cells]
+        more = np.concatenate([less[:, :columns], np.zeros((1, columns), np.uint64)])
+        rest = more.take(taken, axis=0, out=first, mode="clip")
+        np.subtract(sums[:, :columns], rest, out=rest)
+        if np.count_nonzero(taken < len(less)) < len(less) or np.any(rest > sums[:, :columns]):
+            raise InputError("the tally to take away is no part of this tally")
+        left = np.flatnonzero(rest[:, 0])
+        if len(left) == len(cells):
+            return SetTally(self.raters, (cells, rest))
+        out = None if second is None else second[: len(left)]
+        return SetTally(self.raters, (cells[left], rest.take(left, axis=0, out=out, mode="clip")))
 
     def _dense_table(self) -> _core.ScoreTally:
         if self._dense is None:

@@ -12,13 +12,13 @@ import typer
 from twintrack.cli import options
 from twintrack.cli.calibrators import TARGETS, calibrator_rows, map_warnings, show_choice
 from twintrack.cli.extras import require_for_cases
+from twintrack.cli.map_band import tell_band, write_band
 from twintrack.cli.reporting import Report
 from twintrack.cli.running import RUNNING, Running
 from twintrack.errors import InputError
 
 if TYPE_CHECKING:
     from twintrack.calibration.calibrator import Calibrator
-    from twintrack.calibration.map_band import MapBand
     from twintrack.cohort import Case
     from twintrack.runs.records import Failure
     from twintrack.runs.stored_tallies import StoredTallies
@@ -49,7 +49,7 @@ class Map:
     folds
         Folds of --bins auto.
     seed
-        Seed of --bins auto and --band.
+        Seed of --bins auto.
     region
         Which voxels count: inside the roi mask, inside the box around all annotations (grown by 20
         voxels), or all. By default roi if every case has a mask, else box. With all on whole CTs
@@ -59,7 +59,7 @@ class Map:
     leave_one_out
         Also write to this folder, for every case, CASE.json fitted to all cases of other patients.
     band
-        Also write to this CSV file the map with its 95% band over resampled patients.
+        Also write to this CSV file the map with its pointwise 95% band over patients.
     """
 
     panel: ClassVar[str] = "Map"
@@ -198,6 +198,7 @@ def fit(
         region = _fit_tallies(calibrator, asked, tallies, files)
     else:
         raise InputError("give either -i (a cohort) or --tallies (the store of an earlier fit)")
+    band = None
     # The calibrator comes last: where it is, everything is that was asked for with it.
     if asked.leave_one_out is not None or asked.band is not None:
         _, found = _tallies(store, region, files)
@@ -206,9 +207,12 @@ def fit(
             for case, fitted in runs.leave_one_out(calibrator, found, region):
                 fitted.save(asked.leave_one_out / f"{case}.json")
         if asked.band is not None:
-            _write_band(asked.band, band_over_cases(calibrator, found, seed=asked.seed))
+            band = band_over_cases(calibrator, found, progress=report.progress)
+            write_band(asked.band, band)
     calibrator.save(output)
     _tell(report, calibrator, output, failures)
+    if band is not None and asked.band is not None:
+        tell_band(report, band, asked.band)
     raise typer.Exit(1 if failures else 0)
 
 
@@ -366,14 +370,6 @@ def _warn_of_marks(report: Report, marked_outside: Mapping[str, int]) -> None:
             f"raters mark voxels outside of what the score covers in {len(named)} cases; they do "
             f"not count: {', '.join(named[:3])}{', …' * (len(named) > 3)}"
         )
-
-
-def _write_band(path: Path, band: MapBand) -> None:
-    from twintrack.files import csv_text, write_text
-
-    columns = (band.score, band.value, band.low, band.high)
-    rows = ([repr(float(value)) for value in row] for row in zip(*columns, strict=True))
-    write_text(path, csv_text(["score", "map", "low", "high"], rows))
 
 
 _TOLD = ("target", "raters", "cases", "voxels", "region", "bins", "bounds", "facts")

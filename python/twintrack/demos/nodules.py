@@ -82,7 +82,6 @@ def run_demo(
     limit: int | None = None,
     seed: int = 0,
     resamples: int = 5000,
-    band_resamples: int = 200,
     track: Track = lambda _work, nodules: nodules,
 ) -> DemoResult:
     """Fit on half of the patients, measure on the other half, and write everything down.
@@ -100,8 +99,6 @@ def run_demo(
         Of the split, the simulated scores and the resampling.
     resamples : int
         Resamples of the test patients for the intervals.
-    band_resamples : int
-        Resamples of the patients fitted for the bands of the maps.
     track : callable (work, nodules) -> iterable of the nodules
         Told what is worked on; shows the progress.
 
@@ -143,7 +140,7 @@ def run_demo(
             write_volume(out / "volumes" / f"{case.case}_{kind}.nii.gz", values, case.affine)
         measured[MHR].offer_example(case, score, raters, calibrated[MHR])
 
-    band = calibrators[MHR].bootstrap_band(resamples=band_resamples, seed=seed)
+    band = calibrators[MHR].band()
     comparison = build_report(
         {name: measured[name].results(calibrators[name]) for name in METHODS},
         out,

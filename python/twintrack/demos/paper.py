@@ -134,7 +134,7 @@ def run_demo_full(
         results[name] = _evaluate(out / "results" / target, test, calibrators[name], name)
     told("writing the report")
     results[MHR] = replace(results[MHR], examples=_examples(test, calibrators[MHR]))
-    band = calibrators[MHR].bootstrap_band(resamples=200, seed=seed)
+    band = calibrators[MHR].band()
     return build_report(
         results,
         out / "report",

@@ -26,7 +26,7 @@ class MapPlot:
     score, value : (K,) float64
         Its knots, ascending in score.
     band : (score, low, high), each (S,) float64, or None
-        Pointwise bootstrap band.
+        Band over cases or patients (`MapBand`).
     bins : (mean score, voxels), each (B,), or None
         The bins that the map was fitted to, ascending in score.
     """

@@ -1,121 +1,91 @@
-"""Band of a map over resampled cases, for thousands of stored tallies.
-
-`Calibrator.bootstrap_band` adds up the drawn cases' tallies cell by cell, which is exact and takes
-minutes for 10,000 cases. Here the cells are first joined into groups of neighbours that hold equal
-shares of all voxels, and all draws are one matrix product.
-"""
+"""Band of a map over the patients of stored tallies, thousands of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.calibrator import Calibrator
-from twintrack.calibration.equal_mass import bins_of_groups
-from twintrack.calibration.map_band import MapBand, resampled_band
-from twintrack.calibration.map_fit import IDENTITY, Target, fit_map
+from twintrack.calibration.case_weights import times
+from twintrack.calibration.map_band import BandKind, MapBand, band_of_groups
 from twintrack.calibration.score_tally import ScoreTally
+from twintrack.runs.engine import Outcome
+from twintrack.runs.progress import Progress
 from twintrack.runs.stored_tallies import StoredTallies
-from twintrack.runs.tally_pack import PackedTally
 
-_CHUNK = 256  # cases in memory at a time
+_PATIENCE = 2.0  # seconds before there is a bar
 
 
 def band_over_cases(
     calibrator: Calibrator,
     tallies: StoredTallies,
     scores: ArrayLike | None = None,
-    *,
-    resamples: int = 1000,
     level: float = 0.95,
-    seed: int = 0,
-    groups: int = 4096,
+    kind: BandKind = "pointwise",
+    *,
+    progress: Progress | None = None,
 ) -> MapBand:
-    """Return the pointwise band of a fitted map over resampled cases.
+    """Return the band of a fitted map, exactly that of `Calibrator.band` with the same cases.
 
     Parameters
     ----------
     calibrator
         Fitted; its map, target and number of bins are used.
     tallies
-        What `read_tallies` gives; gone through twice.
-    scores, resamples, level, seed
-        As in `Calibrator.bootstrap_band`; the same seed draws the same cases.
-    groups
-        A cut between bins falls between groups, so a bin's mass is right to 2 / groups of all
-        voxels; inside a group all draws have the mean score of all cases. With no more cells than
-        groups the band is that of `Calibrator.bootstrap_band` but for scores inside a cell.
+        What `read_tallies` gives. A patient is in memory at a time, besides the sum of all.
+    scores, level, kind
+        As in `Calibrator.band`.
+    progress
+        Told of the patients if they take more than two seconds.
 
     Raises
     ------
     ValueError
-        There are fewer than two cases, or resamples or level make no sense.
+        As `Calibrator.band`.
     """
-    made_with, bins = calibrator.made_with_, calibrator.n_bins_asked
-    fitted_to, rater = made_with["target"], made_with["rater"]
-    # The votes of all raters together, out of N for each voxel, are those of one.
-    target: Target = "single" if fitted_to == "mhr" else fitted_to
-    answers = calibrator.n_raters_ if fitted_to == "mhr" else 1
-
-    def maps(times: NDArray[np.int64]) -> Iterator[CalibrationMap]:
-        group_of, mean_score = _groups(tallies.total(), groups)
-        sums = _drawn_sums(tallies, times, group_of, fitted_to, rater)
-        for count, *votes in sums.reshape(len(times), -1, len(mean_score)):
-            if not count.any():
-                yield IDENTITY
-                continue
-            made = bins_of_groups(count, mean_score, np.stack(votes), bins, answers)
-            yield fit_map(made, target, 0)
-
-    return resampled_band(calibrator.map_, len(tallies), maps, scores, resamples, level, seed)
+    patients, made_with = tallies.groups(), calibrator.made_with_
+    weights = tallies.weights(made_with["case_weight"])
+    return band_of_groups(
+        calibrator.map_,
+        calibrator.tally_fit,
+        tallies.total(weights),
+        _each_patient(tallies, weights, patients, progress or Progress()),
+        len(patients),
+        scores,
+        level=level,
+        kind=kind,
+        seed=made_with["seed"],
+    )
 
 
-def _groups(total: ScoreTally, groups: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return the group of every cell of the grid, and the mean score of every group."""
-    cells = total.equal_mass_bins(total.voxels)  # a bin for every cell
-    before = np.cumsum(cells.count) - cells.count
-    share = before.astype(np.float64) * min(groups, len(cells)) / total.voxels
-    if len(cells) <= groups:
-        share = np.arange(len(cells), dtype=np.float64)
-    group = np.unique(share.astype(np.intp), return_inverse=True)[1]
-    group_of = np.zeros(total.dense().shape[1], np.intp)
-    group_of[total.cells] = group
-    weights = cells.count.astype(np.float64)
-    mean = np.bincount(group, weights * cells.mean_score) / np.bincount(group, weights)
-    return group_of, mean
-
-
-def _drawn_sums(
+def _each_patient(
     tallies: StoredTallies,
-    times: NDArray[np.int64],
-    group_of: NDArray[np.intp],
-    target: Target,
-    rater: int,
-) -> NDArray[np.float64]:
-    """Return a row of sums for every draw: counts by group, then votes by group."""
-    # Integers below 2^53, so the products are exact.
-    drawn = times.astype(np.float64)
-    sums = np.zeros(())
-    rows: list[NDArray[np.float64]] = []
-    for number, (_, narrow) in enumerate(tallies.narrow(), start=1):
-        group = group_of[narrow.index()]
-        made = group_of.max() + 1
-        columns = _columns(narrow, target, rater)
-        rows.append(np.concatenate([np.bincount(group, c, minlength=made) for c in columns]))
-        if len(rows) == _CHUNK or number == len(tallies):
-            sums = sums + drawn[:, number - len(rows) : number] @ np.stack(rows)
-            rows = []
-    return sums
-
-
-def _columns(narrow: PackedTally, target: str, rater: int) -> list[NDArray[np.float64]]:
-    """Return counts, and the votes that the target asks for: of all raters together for "mhr"."""
-    count, _, *votes = narrow.columns
-    if target == "mhr":
-        votes = [np.asarray(np.sum(votes, axis=0, dtype=np.float64))]
-    elif target == "single":
-        votes = [votes[rater]]
-    return [column.astype(np.float64) for column in (count, *votes)]
+    weights: Mapping[str, int] | None,
+    patients: Mapping[str, Sequence[str]],
+    progress: Progress,
+) -> Iterator[ScoreTally]:
+    """Yield the sum of each patient's tallies; tell of them once it takes long."""
+    waiting: list[Outcome] = []
+    begin = last = time.monotonic()
+    shown = False
+    try:
+        for patient, cases in patients.items():
+            own = [
+                times(packed.tally(counts_votes=False), 1 if weights is None else weights[case])
+                for case, packed in tallies.of(cases).narrow()
+            ]
+            tally = ScoreTally.of_all(own)
+            yield tally
+            now = time.monotonic()
+            waiting.append(Outcome(patient, "done", 0, now - last, tally.voxels))
+            last = now
+            if not shown and now - begin > _PATIENCE:
+                shown = True
+                progress.start("Band", len(patients), 0)
+            while shown and waiting:
+                progress.case(waiting.pop(0))
+    finally:
+        if shown:
+            progress.stop()

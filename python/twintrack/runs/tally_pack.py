@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, TypeAlias
 
@@ -139,9 +139,15 @@ class PackedTally:
             ),
         )
 
-    def tally(self) -> ScoreTally:
-        """Return the tally itself."""
-        rows = {raters: packed.rows() for raters, packed in self.sets.items()}
+    def tally(self, counts_votes: bool = True) -> ScoreTally:
+        """Return the tally itself, or one without the voxels with exactly k votes."""
+        sets = self.sets
+        if not counts_votes:
+            sets = {
+                raters: replace(packed, columns=packed.columns[: 2 + len(raters)])
+                for raters, packed in sets.items()
+            }
+        rows = {raters: packed.rows() for raters, packed in sets.items()}
         return ScoreTally.of_rows(self.raters, rows, self.regions, self.score_types)
 
 

@@ -1,0 +1,61 @@
+"""TallyFit: a calibrator's way from a tally to a map, for maps of some of the cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.calibration.calibration_map import CalibrationMap
+from twintrack.calibration.map_fit import IDENTITY, Target, fit_map
+from twintrack.calibration.score_tally import ScoreTally
+
+
+@dataclass(frozen=True)
+class TallyFit:
+    """How a map is made of a tally, with the parameters of a fitted `Calibrator`.
+
+    Floor and ceiling are left out: where they are reached they are no finding about the patients.
+
+    Attributes
+    ----------
+    target : {"mhr", "single", "hard", "none"}
+    bins : int
+        Number of equal-mass bins asked for, or chosen, as `ScoreTally.equal_mass_bins` takes it.
+    rater : int
+        Which rater "single" follows, 0-based.
+    """
+
+    target: Target
+    bins: int
+    rater: int
+
+    def seen(self, tally: ScoreTally) -> ScoreTally:
+        """Return the voxels that count: of "single" those that the rater looked at."""
+        return tally.seen_by(self.rater) if self.target == "single" else tally
+
+    def __call__(self, tally: ScoreTally) -> CalibrationMap:
+        """Return the map of some of the voxels that count."""
+        if self.target == "none":
+            return IDENTITY
+        return fit_map(tally.equal_mass_bins(self.bins), self.target, self.rater)
+
+    def yes(self, tally: ScoreTally) -> NDArray[np.float64]:
+        """Return how many of the raters whom the map follows marked the voxels of each cell.
+
+        Returns
+        -------
+        (K,) float64
+            In the order of ``tally.cells``: votes divided by the number of these raters who looked,
+            so from 0 to ``tally.counts``.
+        """
+        cells = tally.cells
+        yes = np.zeros(len(cells))
+        for raters, (own, sums) in tally.set_rows().items():
+            votes = list(sums[:, 2 : 2 + len(raters)].T)  # column by column: rows are short
+            if self.target == "single":
+                votes = [votes[raters.index(self.rater)]]
+            place = slice(None) if len(own) == len(cells) else np.searchsorted(cells, own)
+            yes[place] += sum(votes) / np.float64(len(votes))
+        return yes
