@@ -22,7 +22,8 @@ import measure
 import numpy as np
 
 from twintrack import Calibrator, ScoreTally
-from twintrack.runs.fit import KIND, band_over_cases, fit_tallies, leave_one_out, read_tallies
+from twintrack.runs.case_band import band_over_cases
+from twintrack.runs.fit import KIND, fit_tallies, leave_one_out, read_tallies
 from twintrack.runs.records import Entry
 from twintrack.runs.stamps import read_stamp
 from twintrack.runs.store import Store
