@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -142,6 +143,8 @@ def test_facts_come_and_go_with_the_map():
     calibrator.partial_fit(*like_a_ct(1), case="B")
     assert calibrator.facts_.warnings == ()
     calibrator.partial_fit(*like_a_ct(2), case="C")
+    assert pickle.loads(pickle.dumps(calibrator)).facts_ == calibrator.facts_
+    calibrator.partial_fit(*like_a_ct(3), case="D")
     assert calibrator.finish(facts=False).facts_ is None
     assert calibrator.provenance_["facts"] is None
     assert tt.Calibrator("none").fit(score, labels).facts_ is None

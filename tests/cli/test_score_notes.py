@@ -39,8 +39,8 @@ def test_notes_are_warnings_and_stand_in_the_results(twintrack, folders, tmp_pat
     told = "the segmentation case1.nii.gz contradicts the class probabilities in 1 voxel: "
     model = tmp_path / "c.json"
     for arguments in (
-        ("fit", "-i", cases, "-p", scores, "-o", model, "--bins", 20),
-        ("fit", "-i", cases, "-p", scores, "-o", model, "--bins", 20),  # from the store
+        ("fit", "-i", cases, "-p", scores, "-o", model, "--bins", "cells"),
+        ("fit", "-i", cases, "-p", scores, "-o", model, "--bins", "cells"),  # from the store
         ("apply", "-i", scores, "-m", model, "-o", tmp_path / "applied"),
         ("apply", "-i", scores, "-m", model, "-o", tmp_path / "applied"),
     ):

@@ -24,7 +24,7 @@ from twintrack.calibration.map_band import BandKind, MapBand, band_of_groups
 from twintrack.calibration.map_cases import map_cases
 from twintrack.calibration.map_facts import MapFacts
 from twintrack.calibration.map_fit import IDENTITY
-from twintrack.calibration.map_making import make_map
+from twintrack.calibration.map_making import MadeMap, make_map
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.calibration.tally_fit import TallyFit
 from twintrack.errors import InputError
@@ -137,6 +137,7 @@ class Calibrator(CaseGatherer):
     n_bins_: int
     fitted_on_: tuple[FittedCase, ...] | None
     # What the map was made with, and what is said of it: they come and go with it.
+    _made: MadeMap  # until its facts are asked for
     _made_with: dict[str, Any]
     _provenance: dict[str, Any]
 
@@ -154,6 +155,9 @@ class Calibrator(CaseGatherer):
                             "voxels; call refine"
                         )
                     self._fit_map()
+                if name == "facts_" and "_made" in self.__dict__:
+                    self.facts_ = self._made.facts()
+                    del self._made
                 if name in self.__dict__:  # made here, or by another thread meanwhile
                     return self.__dict__[name]
             if not self.__sklearn_is_fitted__():
@@ -306,13 +310,16 @@ class Calibrator(CaseGatherer):
         return TallyFit(made_with["target"], self.n_bins_asked, int(made_with["rater"]))
 
     def finish(self, facts: bool = True) -> Calibrator:
-        """Make the map now rather than when it is first asked for, or without its `facts_`.
+        """Make the map now rather than when it is first asked for; without facts if wanted.
 
-        The facts take about 20 ms, which counts where hundreds of maps are fitted.
+        Facts are looked at when they are first asked for or saved; they take 10 to 20 ms.
         """
         with self._lock:
             if "map_" not in self.__dict__:
-                self._fit_map(facts=facts)
+                self._fit_map()
+                if not facts:
+                    self.__dict__.pop("_made", None)
+                    self.facts_ = None
         return self
 
     @property
@@ -410,7 +417,10 @@ class Calibrator(CaseGatherer):
         """What the calibrator file says of the map, knots aside."""
         with self._lock:
             _ = self.map_
-            return copy.deepcopy(self._provenance)
+            said = copy.deepcopy(self._provenance)
+            if said.get("facts") is None and self.facts_ is not None:
+                said["facts"] = self.facts_.to_dict()
+            return said
 
     @property
     def made_with_(self) -> dict[str, Any]:
@@ -438,9 +448,7 @@ class Calibrator(CaseGatherer):
         for name in Calibrator.__annotations__:
             self.__dict__.pop(name, None)
 
-    def _fit_map(
-        self, cases: Iterable[tuple[Any, Any, Any]] | None = None, facts: bool = True
-    ) -> None:
+    def _fit_map(self, cases: Iterable[tuple[Any, Any, Any]] | None = None) -> None:
         held = self._tallies().copy()  # other threads may add to what it is a copy of
         self.check_parameters()  # they may have been set since the voxels were added
         self._check_raters(held.raters)
@@ -454,17 +462,17 @@ class Calibrator(CaseGatherer):
             )
         total = gathered.total()
         self.n_raters_, self.n_cases_, self.n_voxels_ = held.raters, held.cases, held.voxels
-        self.facts_, self.floor_, self.ceiling_ = None, 0.0, 1.0
         if self.target == "none":
-            self.fitted_on_, self.n_bins_ = None, 0
+            self.fitted_on_, self.n_bins_, self.facts_ = None, 0, None
+            self.floor_, self.ceiling_ = 0.0, 1.0
             self._set_map(IDENTITY)
             return
         self.fitted_on_ = gathered.fitted_on
-        made = make_map(self, gathered, total, cases, facts)
+        made = self._made = make_map(self, gathered, total, cases)
         if made.choice is not None:
             self.bin_choice_ = made.choice
         self.bins_, self.n_bins_ = made.bins, len(made.bins)
-        self.facts_, self.floor_, self.ceiling_ = made.facts, made.floor, made.ceiling
+        self.floor_, self.ceiling_ = made.floor, made.ceiling
         self._set_map(made.fitted)
 
     def _set_map(self, fitted: CalibrationMap, said: Mapping[str, Any] | None = None) -> None:

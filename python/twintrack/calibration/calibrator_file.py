@@ -102,7 +102,6 @@ def describe(calibrator: Calibrator) -> dict[str, Any]:
             "ceiling": calibrator.ceiling_,
             "auto": [name for name, value in asked.items() if value == "auto"],
         }
-    facts = calibrator.facts_
     return {
         "target": calibrator.target,
         "rater": int(calibrator.rater) if calibrator.target == "single" else None,
@@ -113,7 +112,7 @@ def describe(calibrator: Calibrator) -> dict[str, Any]:
         "bins": bins,
         "cross_validation": choice,
         "bounds": bounds,
-        "facts": None if facts is None else facts.to_dict(),
+        "facts": None,  # they are looked at when they are asked for
         "ensemble": None if calibrator.ensemble is None else dict(calibrator.ensemble),
         "versions": {"twintrack": __version__, "numpy": np.__version__},
     }

@@ -22,24 +22,26 @@ def fit_map(bins: EqualMassBins, target: Target, rater: int) -> CalibrationMap:
 
     For the target "single" the bins are those of the voxels that the rater looked at.
     """
-    if target == "none":
-        return IDENTITY
+    return IDENTITY if target == "none" else CalibrationMap(*fitted_knots(bins, target, rater))
+
+
+def fitted_knots(
+    bins: EqualMassBins, target: Target, rater: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the knots of `fit_map`, for a target that is fitted."""
     if bins.responses is not None and target == "mhr":
         # Answers of all raters together are those of one, who answers so often at each voxel.
         answered = bins.count * np.uint64(bins.answers)
-        return CalibrationMap(
-            *_core.fitted_knots(
-                answered, bins.mean_score, bins.responses[:, np.newaxis], "single", 0
-            )
-        )
+        votes = bins.responses[:, np.newaxis]
+        return _core.fitted_knots(answered, bins.mean_score, votes, "single", 0)
     if bins.looked is not None and target == "hard":
         return _hard_of_those_who_looked(bins, bins.looked)
-    return CalibrationMap(
-        *_core.fitted_knots(bins.count, bins.mean_score, bins.votes, target, rater)
-    )
+    return _core.fitted_knots(bins.count, bins.mean_score, bins.votes, target, rater)
 
 
-def _hard_of_those_who_looked(bins: EqualMassBins, looked: NDArray[np.uint64]) -> CalibrationMap:
+def _hard_of_those_who_looked(
+    bins: EqualMassBins, looked: NDArray[np.uint64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Average the raters' own fits; where a rater did not look his fit goes on linearly."""
     rising = np.r_[True, bins.mean_score[1:] > np.maximum.accumulate(bins.mean_score)[:-1]]
     starts = np.flatnonzero(rising)
@@ -52,4 +54,4 @@ def _hard_of_those_who_looked(bins: EqualMassBins, looked: NDArray[np.uint64]) -
         fit = _core.isotonic(votes[own, rater] / seen[own, rater], seen[own, rater])
         fits.append(np.interp(at, at[own], fit))
     mean = np.mean(fits, axis=0)
-    return CalibrationMap(at, np.clip(np.maximum.accumulate(mean), 0, 1))
+    return at, np.clip(np.maximum.accumulate(mean), 0, 1)

@@ -13,7 +13,7 @@ from twintrack.calibration.cut_refinement import refined_bins
 from twintrack.calibration.equal_mass import EVERY_CELL, Bins, EqualMassBins, bins_asked
 from twintrack.calibration.map_bounds import auto_bounds, bounded
 from twintrack.calibration.map_facts import MapFacts, map_facts
-from twintrack.calibration.map_fit import fit_map
+from twintrack.calibration.map_fit import Target, fit_map
 from twintrack.calibration.parameters import CalibratorParameters
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.errors import InputError
@@ -21,14 +21,29 @@ from twintrack.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class MadeMap:
-    """A map and how it came about; `choice` and `facts` are None where they were not asked for."""
+    """A map and how it came about; `choice` is None where the number of bins was given."""
 
     fitted: CalibrationMap
+    unbounded: CalibrationMap
     bins: EqualMassBins
     choice: BinChoice | None
     floor: float
     ceiling: float
-    facts: MapFacts | None
+    total: ScoreTally
+    target: Target
+    rater: int
+
+    def facts(self) -> MapFacts:
+        """Return the facts of the map, which take as long as a few fits from a tally."""
+        return map_facts(
+            self.fitted,
+            self.unbounded,
+            self.bins,
+            self.total.equal_mass_bins(EVERY_CELL),
+            self.target,
+            self.rater,
+            self.choice is not None,
+        )
 
 
 def make_map(
@@ -36,7 +51,6 @@ def make_map(
     gathered: CaseTallies,
     total: ScoreTally,
     cases: Iterable[tuple[Any, Any, Any]] | None = None,
-    facts: bool = True,
 ) -> MadeMap:
     """Fit a map as the parameters ask for.
 
@@ -48,8 +62,6 @@ def make_map(
         The tallies, and their sum, which has voxels.
     cases
         The voxels, where cuts are to be placed exactly.
-    facts
-        Look at the facts of the map.
     """
     target, rater = asked.target, asked.rater
     if target == "single":
@@ -74,9 +86,6 @@ def make_map(
         ceiling = max(high, 0.0 if floor == "auto" else floor) if ceiling == "auto" else ceiling
         floor = min(low, ceiling) if floor == "auto" else floor
     fitted = bounded(unbounded, float(floor), float(ceiling))
-    found = None
-    if facts:
-        cells = total.equal_mass_bins(EVERY_CELL)
-        by_choice = choice is not None
-        found = map_facts(fitted, unbounded, bins, cells, target, rater, by_choice)
-    return MadeMap(fitted, bins, choice, float(floor), float(ceiling), found)
+    return MadeMap(
+        fitted, unbounded, bins, choice, float(floor), float(ceiling), total, target, rater
+    )

@@ -110,12 +110,13 @@ def phantom(
         report.progress.stop()
     other = _beside(output)
     draw = ["phantom", "-o", other, "--first", first + cases, *_given(context)]
+    fit = ["fit", "-i", manifest, "-o", "calibrator.json", *(["--bins", "auto"] * (cases > 1))]
     evaluate = ["evaluate", "-i", other / manifest.name, "-m", "calibrator.json", "-o", "results"]
     report.result(
         f"{cases} synthetic cases",
         [
             ("manifest", manifest),
-            ("to fit", _command("fit", "-i", manifest, "-o", "calibrator.json")),
+            ("to fit", _command(*fit)),
             ("other patients", _command(*draw)),
             ("to evaluate", _command(*evaluate)),
         ],
