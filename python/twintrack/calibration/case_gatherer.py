@@ -108,6 +108,7 @@ class CaseGatherer(CalibratorParameters):
         region: str | None = None,
         cases: int = 1,
         group: str | None = None,
+        record: bool = True,
     ) -> Self:
         """Add a tally made elsewhere, as `partial_fit` adds voxels.
 
@@ -124,6 +125,9 @@ class CaseGatherer(CalibratorParameters):
             must be new.
         group : str, optional
             The patient, see `partial_fit`; of a sum, the one whose cases they all are.
+        record : bool
+            Record the name of the case for `fitted_on_`. False where `record_cases` has done so, by
+            the name that the case has elsewhere.
         """
         self.check_parameters()
         self._check_raters(tally.raters)
@@ -132,7 +136,7 @@ class CaseGatherer(CalibratorParameters):
             raise InputError("needs the name of the case, too (case)", argument="group")
         with self._adding() as gathered:
             gathered.add_tally(tally, case, cases, region, group)
-            if case is not None and cases == 1:
+            if record and case is not None and cases == 1:
                 gathered.record_cases([FittedCase.named(case, None, group)])
         return self
 

@@ -30,7 +30,8 @@ class CaseTallies:
         self._sums: dict[Key, int] = {}  # those of several cases, and of how many
         self._regions: set[str] = set()
         self._groups: dict[Key, str] = {}  # of the cases that have one
-        self._fitted_on: dict[str, FittedCase] = {}  # by the digest of the name
+        # By the digest of the name and by score: two hospitals may call cases alike.
+        self._fitted_on: dict[str, dict[str | None, FittedCase]] = {}
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -57,18 +58,22 @@ class CaseTallies:
     def fitted_on(self) -> tuple[FittedCase, ...] | None:
         """Digests of the cases that were recorded, sorted; None if none was."""
         with self._lock:
-            return tuple(sorted(self._fitted_on.values())) or None
+            return (
+                tuple(sorted(c for same in self._fitted_on.values() for c in same.values())) or None
+            )
 
     def record_cases(self, cases: Iterable[FittedCase]) -> None:
-        """Record which cases the voxels and tallies are of, with the score's file where known."""
+        """Record which cases the voxels and tallies are of, with the score's file where known.
+
+        What is said of a name without a score is said of the case of that name.
+        """
         with self._lock:
             for case in cases:
-                known = self._fitted_on.get(case.case, case)
-                self._fitted_on[case.case] = FittedCase(
-                    case.case,
-                    known.score if case.score is None else case.score,
-                    known.patient if case.patient is None else case.patient,
-                )
+                same = self._fitted_on.setdefault(case.case, {})
+                unscored = same.pop(None, case)
+                for score in {case.score} if case.score is not None else set(same) or {None}:
+                    known = same.get(score, unscored)
+                    same[score] = FittedCase(case.case, score, case.patient or known.patient)
 
     def add_voxels(
         self, opened: OpenCase, case: str | None, rule: str, group: str | None = None
@@ -251,7 +256,7 @@ class CaseTallies:
             copied._sums = dict(self._sums)
             copied._groups = dict(self._groups)
             copied._regions = set(self._regions)
-            copied._fitted_on = dict(self._fitted_on)
+            copied._fitted_on = {name: dict(same) for name, same in self._fitted_on.items()}
         copied._tallies = {key: tally.copy() for key, tally in held.items()}
         return copied
 
