@@ -62,7 +62,7 @@ def voxel_by_voxel() -> Iterator[tuple[str, str]]:
 def case_sums(*case: Any) -> NDArray[np.uint64]:
     """All sums of a CaseTally of one case."""
     tally = CaseTally(len(case[1])).update(*case)
-    sums: NDArray[np.uint64] = tally._tally.__getstate__()[2]
+    sums: NDArray[np.uint64] = tally.by_set()[tuple(range(tally.raters))].sums
     return sums
 
 

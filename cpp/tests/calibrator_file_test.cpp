@@ -30,8 +30,11 @@ const std::string good = R"({
  "cases": 3,
  "voxels": 123456789012,
  "region": "b\u00f6x \ud83d\ude00",
- "bins": {"asked": "auto", "made": 5, "largest_share": 0.1, "exact": false},
+ "bins": {"asked": "auto", "made": 5, "largest_share": 0.1, "exact": false,
+  "rule": "cells"},
  "cross_validation": {"folds": 5, "scores": {"10": 1.5e-3}},
+ "bounds": {"floor": 1e-5, "ceiling": 1.0, "auto": ["floor"]},
+ "facts": {"top": 1.0, "log_score": null, "line": "\u2581\u2588", "warnings": ["few bins"]},
  "ensemble": {"average": "logits", "tumour": [1, 2]},
  "versions": {"twintrack": "0.1.0"},
  "fitted_on": [{"case": "0a", "score": "1f-20", "patient": "2b"}, {"case": "9c", "score": null}]
@@ -115,7 +118,7 @@ void what_is_no_calibrator_is_refused() {
 void what_is_not_json_is_refused() {
   for (std::size_t length = 0; length + 2 < good.size(); length += 7)
     refused(good.substr(0, length), "not a JSON file");
-  refused(good + "x", "something follows the end: line 20, column 1");
+  refused(good + "x", "something follows the end: line 23, column 1");
   for (const std::string number : {"NaN", "Infinity", "-", "+1", "01", "1.", ".5", "1e", "0x1",
                                    "1_0", "--1", "1e999", "1e-999"})
     refused(changed("0.25", number), "not a JSON file");

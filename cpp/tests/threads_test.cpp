@@ -86,7 +86,7 @@ void threads_inside_a_call() {
   const CaseView view = sample.view();
   const ScoreTally serial = tallied(view, 1);
   check(tallied(view, threads).sums() == serial.sums(), "a tally depends on the threads");
-  const OccurringRows rows(serial.sums(), serial.columns());
+  const OccurringRows rows(serial.sums(), serial.raters());
   check(refined(view, rows, threads) == refined(view, rows, 1), "refined cuts depend on threads");
   const CalibrationMap map({0.1, 0.4, 0.9}, {0.0, 0.2, 0.7});
   check(same_bits(mapped(map, view, threads), mapped(map, view, 1)), "a map depends on threads");

@@ -54,6 +54,7 @@ class CaseTally(metaclass=_Bound):
     def update_and_overview(
         self, score: NDArray[Any], raters: Sequence[NDArray[Any]]
     ) -> tuple[list[tuple[int, int]], NDArray[np.uint8]]: ...
+    def add_counted(self, score: NDArray[Any], element: str, sums: NDArray[np.uint64]) -> None: ...
     @property
     def votes(self) -> NDArray[np.uint64]: ...
     @property
@@ -71,13 +72,15 @@ class CaseTally(metaclass=_Bound):
 # --- bind_equal_mass.cpp --------------------------------------------------------------------------
 
 def equal_mass_bins(
-    cells: NDArray[np.uint32], sums: NDArray[np.uint64], bins: int
+    cells: NDArray[np.uint32], sums: NDArray[np.uint64], raters: int, bins: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.float64], NDArray[np.uint64]]: ...
 
 # --- bind_cut_refinement.cpp ----------------------------------------------------------------------
 
 class CutRefinement(metaclass=_Bound):
-    def __init__(self, cells: NDArray[np.uint32], sums: NDArray[np.uint64], bins: int) -> None: ...
+    def __init__(
+        self, cells: NDArray[np.uint32], sums: NDArray[np.uint64], raters: int, bins: int
+    ) -> None: ...
     @property
     def done(self) -> bool: ...
     def update(

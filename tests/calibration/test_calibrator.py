@@ -236,6 +236,10 @@ def deep(levels):
         ({"bins": {"asked": "auto"}}, "bins.asked is 'auto'; it must be a number"),
         ({"bins": {"made": "all"}}, "bins.made is 'all'; it must be a whole number"),
         ({"bins": {"exact": 1}}, "bins.exact is 1; it must be true or false"),
+        ({"bins": {"rule": 7}}, "bins.rule is 7; it must be a text"),
+        ({"bounds": {"floor": -1}}, "bounds.floor is -1; it must be a number from 0 to 1"),
+        ({"bounds": {"auto": ["roof"]}}, "bounds.auto"),
+        ({"facts": {"top": 0.5}}, "facts must be null or the facts of the map"),
         ({"ensemble": [3]}, "ensemble must be null or an object"),
         ({"versions": deep(500)}, "it is nested too deeply"),
         ({"fitted_on": {}}, "fitted_on must be null or a list of objects with case and score"),
@@ -259,70 +263,6 @@ def test_files_that_are_no_calibrators(tmp_path):
             tt.load_calibrator(tmp_path / "c.json")
     with pytest.raises(FileNotFoundError):
         tt.load_calibrator(tmp_path / "none.json")
-
-
-def test_auto_bins_are_chosen_by_cross_validation():
-    scores, labels = cohort(5)
-    fitted = tt.Calibrator(bins="auto", seed=1).fit(scores, labels)
-    choice = fitted.bin_choice_
-    assert choice.scores[choice.bins] == min(choice.scores.values())
-    assert fitted.bins_.asked == choice.bins
-    # The score of one M by hand: leave one case out, map the held-out voxels, compare with labels.
-    by_hand = 0.0
-    for held in range(5):
-        rest = [i for i in range(5) if i != held]
-        part = tt.Calibrator(bins=50).fit([scores[i] for i in rest], [labels[i] for i in rest])
-        m = part.transform(scores[held].astype(np.float64))
-        by_hand += np.mean([(m - rater) ** 2 for rater in labels[held]]) / 5
-    assert choice.scores[50] == pytest.approx(by_hand, rel=1e-5)
-    assert tt.Calibrator(bins="auto", seed=1).fit(scores, labels).map_ == fitted.map_
-    with pytest.raises(ValueError, match="at least two cases"):
-        tt.Calibrator(bins="auto").fit(scores[0], labels[0])
-
-
-def test_of_several_numbers_of_bins_with_one_score_the_least_is_chosen():
-    rng = np.random.default_rng(0)
-    scores = [rng.choice([0.125, 0.5, 0.75], 3000).astype(np.float32) for _ in range(3)]
-    labels = [[rng.random(score.size) < score**2] for score in scores]
-    choice = tt.Calibrator(bins="auto").fit(scores, labels).bin_choice_
-    assert len(set(choice.scores.values())) == 1  # three scores make three bins, however many are
-    assert choice.bins == min(choice.scores)
-
-
-@pytest.mark.parametrize(("target", "rater"), [("mhr", 0), ("single", 2), ("hard", 0)])
-def test_folds_and_their_scores_by_hand(target, rater):
-    """Every target has its own maps and answers; cases without voxels say nothing."""
-    scores, labels = cohort(6, dtype=np.float16)  # of which every cell holds a single value
-    labels = [[first, second, first | third] for first, second, third in labels]
-    regions = [None] * 5 + [np.zeros(scores[5].shape, bool)]
-    parameters = {"target": target, "rater": rater}
-    fitted = tt.Calibrator(bins="auto", folds=3, seed=7, **parameters).fit(scores, labels, regions)
-    order = np.random.default_rng(7).permutation(6)
-    loss = voxels = 0
-    for fold in range(3):
-        held = set(order[fold::3])
-        rest = [k for k in range(6) if k not in held]
-        part = tt.Calibrator(bins=50, **parameters)
-        part.fit(*([of[k] for k in rest] for of in (scores, labels, regions)))
-        for case in held - {5}:
-            m = part.transform(scores[case].astype(np.float64))
-            answers = labels[case] if target != "single" else [labels[case][rater]]
-            loss += sum(np.mean([(m - answer) ** 2 for answer in answers], axis=0).ravel())
-            voxels += m.size
-    assert fitted.bin_choice_.scores[50] == pytest.approx(loss / voxels, rel=1e-9)
-    assert fitted.bin_choice_.folds == 3
-
-
-def test_more_folds_than_cases_leave_one_out():
-    scores, labels = cohort(3)
-    five, three = (tt.Calibrator(bins="auto", folds=k).fit(scores, labels) for k in (5, 3))
-    assert five.bin_choice_ == three.bin_choice_
-    assert five.bin_choice_.folds == 3
-    # One of two cases without voxels: its fold has nothing to be scored on, the other no map.
-    with pytest.raises(ValueError, match="only one case has voxels in the region"):
-        tt.Calibrator(bins="auto").fit(
-            scores[:2], labels[:2], [None, np.zeros(scores[1].shape, bool)]
-        )
 
 
 def test_band_holds_the_map_and_narrows_with_cases():

@@ -197,7 +197,9 @@ def test_a_file_of_10000_cases_is_read_and_one_too_large_is_not_written(tmp_path
     assert path.stat().st_size < 1_000_000
     assert tt.load_calibrator(path).fitted_on_ == tuple(sorted(cases))
     monkeypatch.setattr("twintrack.calibration.calibrator_file.LARGEST_FILE", 10_000)
-    with pytest.raises(ValueError, match=r"d\.json: would take .* there are 10,000 cases"):
+    with pytest.raises(
+        ValueError, match=r"d\.json: would take .* there are 5 knots and 10,000 cases"
+    ):
         calibrator.save(tmp_path / "d.json")
     assert not (tmp_path / "d.json").exists()
 

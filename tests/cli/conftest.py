@@ -19,3 +19,12 @@ def twintrack(capfd, monkeypatch):
 
     yield run
     reporting._tell.update(tracebacks=False, json=False)
+
+
+@pytest.fixture
+def fit(twintrack, tmp_path):
+    def fit(*arguments, name="c.json"):
+        output = tmp_path / name
+        return (*twintrack("fit", "-o", output, *arguments), output)
+
+    return fit

@@ -4,6 +4,7 @@ import pytest
 from folders import touch
 
 from twintrack.cohort import find_scores, read_folders
+from twintrack.cohort.case import missing_raters
 
 
 def test_curvas_layout_with_an_nnunet_prediction_folder(tmp_path):
@@ -64,19 +65,20 @@ def test_scores_of_every_format(tmp_path):
     }
 
 
-def test_missing_rater_is_named_with_its_case(tmp_path):
+def test_a_case_need_not_have_all_raters(tmp_path):
     touch(tmp_path / "in", *(f"{case}/annotation_{k}.nii.gz" for case in "abc" for k in (1, 2, 3)))
     touch(tmp_path / "out", "a.npz", "b.npz", "c.npz")
     (tmp_path / "in/b/annotation_2.nii.gz").unlink()
-    with pytest.raises(
-        ValueError, match=r"'b': it does not have 2 of the raters 1, 2, 3.*--use-raters 1,3"
-    ):
-        read_folders(tmp_path / "in", tmp_path / "out")
+    cases = read_folders(tmp_path / "in", tmp_path / "out")
+    assert [[k + 1 for k in case.annotations] for case in cases] == [[1, 2, 3], [1, 3], [1, 2, 3]]
+    assert missing_raters(cases) == {1: ["b"]}
     # The same number of raters is not the same raters.
     for case in "ac":
         (tmp_path / f"in/{case}/annotation_3.nii.gz").unlink()
-    with pytest.raises(ValueError, match=r"'a'.*3"):
-        read_folders(tmp_path / "in", tmp_path / "out")
+    cases = read_folders(tmp_path / "in", tmp_path / "out")
+    assert missing_raters(cases) == {1: ["b"], 2: ["a", "c"]}
+    with pytest.raises(ValueError, match="'b': it has none of the raters 2; .*--without b"):
+        read_folders(tmp_path / "in", tmp_path / "out", use_raters=[2])
 
 
 def test_out_of_fold_predictions_are_one_cohort(tmp_path):
@@ -130,10 +132,8 @@ def test_predictions_without_annotations_are_left_out_on_request(tmp_path):
     touch(tmp_path / "out", *(f"{case}.npz" for case in "abcde"))
     told: list[list[str]] = []
     everything = (tmp_path / "in", tmp_path / "out")
-    with pytest.raises(
-        ValueError, match="'c': it does not have 2 of the raters 1, 2"
-    ):  # not the same as none
-        read_folders(*everything, left_out=told.append)
+    found = read_folders(*everything, left_out=told.append)
+    assert [len(case.annotations) for case in found] == [2, 1, 2]  # some raters is not none
     assert told == [["a", "e"]]
 
     def all_but_c(names: list[str]) -> list[str]:
@@ -189,7 +189,7 @@ def test_raters_are_chosen_by_their_place_among_all(tmp_path, pattern, called):
             select=lambda _: list(only),
             use_raters=numbers or None,
         )
-        return [[file.name for file in case.raters] for case in found]
+        return [[file.name for file in case.annotations.values()] for case in found]
 
     def of(*raters: str, only: str = "abc") -> list[list[str]]:
         names = [files.replace("{case}", case).rpartition("/")[2] for case in only]
@@ -199,8 +199,10 @@ def test_raters_are_chosen_by_their_place_among_all(tmp_path, pattern, called):
     assert read(3, only="b") == of(called[2], only="b")
     assert read(only="ac") == of(*called, only="ac")
     assert read(only="b") == of(called[0], called[2], only="b")
-    with pytest.raises(ValueError, match=rf"'b': it does not have {called[1]}") as caught:
-        read(1, 2)
-    assert "--use-raters 1, or leave out this case with --without b" in str(caught.value)
+    assert read(1, 2) == [
+        *of(*called[:2], only="a"),
+        *of(called[0], only="b"),
+        *of(*called[:2], only="c"),
+    ]
     with pytest.raises(ValueError, match=rf"use_raters is 4.*3 \({called[2]}\)"):
         read(4)

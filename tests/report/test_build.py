@@ -164,6 +164,20 @@ def test_examples_of_the_reference_are_shown_by_default(tiny, example, tmp_path)
         assert (tmp_path / "figures" / "qualitative.png").read_bytes() == drawn
 
 
+def test_what_a_fit_noted_of_its_map_is_in_the_report(tiny, tmp_path):
+    warning = "250 bins may be too few: <b> & more"
+    made_of = {"target": "mhr", "facts": {"top": 0.91, "line": "▁▂█", "warnings": [warning]}}
+    tiny["MHR"] = replace(tiny["MHR"], provenance={"calibrator": made_of})
+    build_report(tiny, tmp_path, resamples=50)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "MHR: 250 bins may be too few: &lt;b&gt; &amp; more." in page
+    assert "▁▂█" in page
+    for damaged in ({"facts": None}, {"facts": {"warnings": 3}}, {"facts": {"warnings": [3]}}, 7):
+        tiny["MHR"] = replace(tiny["MHR"], provenance={"calibrator": damaged})
+        build_report(tiny, tmp_path, resamples=50)
+        assert "too few" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_few_cases_are_cautioned(tiny, tmp_path):
     few = {
         name: MethodResults(r.cases[:4], {"tdsc": r.values["tdsc"][:4]}) for name, r in tiny.items()

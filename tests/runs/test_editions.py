@@ -81,7 +81,7 @@ def answers_of(name, folder):
         product = job.compute(job.read(case))
         figures = {
             **product.result["figures"],
-            "tally": digest(product.tally._tally.__getstate__()[2]),
+            "tally": digest(product.tally.by_set()[tuple(range(product.tally.raters))].sums),
         }
         for kind, columns in KINDS.items():
             for column in columns:

@@ -91,15 +91,16 @@ inline CaseArrays case_of(const py::array& score, const std::vector<py::array>& 
 using TallyArrays = py::array_t<std::uint32_t, py::array::c_style>;
 using SumArrays = py::array_t<std::uint64_t, py::array::c_style>;
 
-/// Rows of a tally, checked; they live as long as the arrays.
-inline TallyRows tally_rows(const TallyArrays& cells, const SumArrays& sums) {
-  if (cells.ndim() != 1 || sums.ndim() != 2 || sums.shape(0) != cells.shape(0) || sums.shape(1) < 3)
+/// Rows of a tally of so many raters, checked; they live as long as the arrays.
+inline TallyRows tally_rows(const TallyArrays& cells, const SumArrays& sums, std::size_t raters) {
+  if (cells.ndim() != 1 || sums.ndim() != 2 || sums.shape(0) != cells.shape(0) || raters < 1 ||
+      static_cast<std::size_t>(sums.shape(1)) < TallyColumns::first_exactly(raters))
     throw std::invalid_argument("cells and sums are not the rows of a tally");
   for (py::ssize_t i = 0; i < cells.shape(0); ++i)
     if (cells.at(i) >= grid::cells || (i > 0 && cells.at(i) < cells.at(i - 1)))
       throw std::invalid_argument("cells are not ascending cells of the score grid");
   return {cells.data(), sums.data(), static_cast<std::size_t>(cells.shape(0)),
-          static_cast<std::size_t>(sums.shape(1))};
+          static_cast<std::size_t>(sums.shape(1)), raters};
 }
 
 /// A vector as a NumPy array of the given shape that owns it; no copy.

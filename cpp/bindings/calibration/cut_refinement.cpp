@@ -5,10 +5,11 @@ namespace twintrack::bindings {
 
 void register_cut_refinement(py::module_& module) {
   py::class_<CutRefinement>(module, "CutRefinement")
-      .def(py::init([](const TallyArrays& cells, const SumArrays& sums, std::uint64_t bins) {
-             return std::make_unique<CutRefinement>(tally_rows(cells, sums), bins);
+      .def(py::init([](const TallyArrays& cells, const SumArrays& sums, std::size_t raters,
+                       std::uint64_t bins) {
+             return std::make_unique<CutRefinement>(tally_rows(cells, sums, raters), bins);
            }),
-           py::arg("cells"), py::arg("sums"), py::arg("bins"))
+           py::arg("cells"), py::arg("sums"), py::arg("raters"), py::arg("bins"))
       .def_property_readonly("done", &CutRefinement::done)
       .def(
           "update",

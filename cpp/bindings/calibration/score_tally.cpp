@@ -21,7 +21,7 @@ void register_score_tally(py::module_& module) {
           py::arg("score"), py::arg("raters"), py::arg("region") = py::none())
       .def("rows",
            [](const ScoreTally& tally) {
-             OccurringRows found(tally.sums(), tally.columns());
+             OccurringRows found(tally.sums(), tally.raters());
              const auto rows = static_cast<py::ssize_t>(found.cells.size());
              const auto columns = static_cast<py::ssize_t>(found.columns);
              return py::make_tuple(to_numpy(std::move(found.cells), {rows}),
@@ -30,13 +30,16 @@ void register_score_tally(py::module_& module) {
       .def(
           "add_rows",
           [](ScoreTally& tally, const TallyArrays& cells, const SumArrays& sums) {
-            const TallyRows rows = tally_rows(cells, sums);
-            if (rows.columns != tally.columns())
+            const TallyRows rows = tally_rows(cells, sums, tally.raters());
+            // Rows of tallies of earlier versions end with the votes.
+            if (rows.columns != tally.columns() &&
+                rows.columns != TallyColumns::first_exactly(tally.raters()))
               throw std::invalid_argument("rows do not fit a tally of " +
                                           std::to_string(tally.raters()) + " raters");
-            for (std::size_t i = 0; i < rows.rows; ++i)
-              for (std::size_t k = 0; k < rows.columns; ++k)
-                tally.sums()[rows.cell[i] * rows.columns + k] += rows.sums[i * rows.columns + k];
+            for (std::size_t i = 0; i < rows.rows; ++i) {
+              std::uint64_t* to = tally.sums().data() + rows.cell[i] * tally.columns();
+              for (std::size_t k = 0; k < rows.columns; ++k) to[k] += rows.row(i)[k];
+            }
           },
           py::arg("cells"), py::arg("sums"))
       .def("__iadd__", [](ScoreTally& tally, const ScoreTally& other) -> ScoreTally& {

@@ -1,5 +1,6 @@
 #include "twintrack/metrics/case_tally.hpp"
 #include "bindings/arrays/numpy_arrays.hpp"
+#include "twintrack/metrics/counted_scores.hpp"
 
 namespace twintrack::bindings {
 
@@ -72,6 +73,25 @@ void register_case_tally(py::module_& module) {
             return py::make_tuple(marked, to_numpy(std::move(overview.scored), {blocks}));
           },
           py::arg("score"), py::arg("raters"))
+      .def(
+          "add_counted",
+          [](CaseTally& tally, const py::array& score, const std::string& type,
+             const py::array_t<std::uint64_t, py::array::c_style>& sums) {
+            if (score.ndim() != 1 || sums.ndim() != 2 || sums.shape(0) != score.shape(0))
+              throw std::invalid_argument("score and sums do not have as many rows");
+            const CountedScores rows{sums.data(), static_cast<std::size_t>(sums.shape(0)),
+                                     static_cast<std::size_t>(sums.shape(1))};
+            if (type == "float64") {
+              const py::array_t<double, py::array::c_style | py::array::forcecast> values(score);
+              return add_counted(tally, values.data(), Element::float64, rows);
+            }
+            const Element element = type == "float16"    ? Element::float16
+                                    : type == "bfloat16" ? Element::bfloat16
+                                                         : Element::float32;
+            const py::array_t<float, py::array::c_style | py::array::forcecast> values(score);
+            add_counted(tally, values.data(), element, rows);
+          },
+          py::arg("score"), py::arg("element"), py::arg("sums"))
       .def_property_readonly("votes",
                              [](const CaseTally& tally) {
                                const CaseSums& sums = tally.sums();

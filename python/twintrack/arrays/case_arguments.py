@@ -311,7 +311,8 @@ def shape_of(value: Any) -> Shape | None:
     if isinstance(value, (int, float)):
         return ()
     if isinstance(value, (list, tuple)):
-        shapes = {shape_of(entry) for entry in value}
+        # None is a rater that a case does not have.
+        shapes = {shape_of(entry) for entry in value if entry is not None}
         if not shapes:
             return (0,)
         inner = shapes.pop()

@@ -13,16 +13,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.case_arguments import naming_case, read_cases, read_groups
-from twintrack.calibration.bin_choice import BinChoice, choose_bins
+from twintrack.arrays.rater_sets import open_parts
+from twintrack.calibration.bin_choice import BinChoice
 from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.case_gatherer import CaseGatherer
 from twintrack.calibration.case_tallies import CaseTallies
-from twintrack.calibration.cut_refinement import refined_bins
-from twintrack.calibration.equal_mass import EqualMassBins
+from twintrack.calibration.equal_mass import Bins, EqualMassBins, bins_asked
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.map_band import MapBand, maps_of_tallies, resampled_band
 from twintrack.calibration.map_cases import map_cases
-from twintrack.calibration.map_fit import IDENTITY, fit_map
+from twintrack.calibration.map_facts import MapFacts
+from twintrack.calibration.map_fit import IDENTITY
+from twintrack.calibration.map_making import make_map
 from twintrack.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,9 +52,12 @@ class Calibrator(CaseGatherer):
         - ``"single"``: the answer of one rater.
         - ``"hard"``: one map per rater's binary answers, averaged.
         - ``"none"``: nothing; the map is the identity.
-    bins : int or "auto"
+    bins : int, "auto" or "cells"
         Number M of equal-mass bins. ``"auto"`` chooses M by K-fold cross-validation over the
-        patients (`groups`), and over the sums of several cases that `add_tally` was given.
+        patients (`groups`), and over the sums of several cases that `add_tally` was given: the
+        fewest bins that are not worse than the best by more than a standard error (`BinChoice`).
+        ``"cells"`` is the limit of many bins: isotonic regression on the tally's grid, a bin for
+        every cell that occurs.
     rater : int
         Which rater ``"single"`` follows, 0-based.
     exact : bool
@@ -63,6 +68,13 @@ class Calibrator(CaseGatherer):
         Folds of the cross-validation of ``bins="auto"``.
     seed : int
         Seed of the split into folds.
+    floor, ceiling : float or "auto"
+        Bounds of the map, in [0, 1]: 0 and 1 as in the paper. ``"auto"`` is where half a vote per
+        effective case brings the end blocks of the isotonic fit (`map_bounds.auto_bounds`): no
+        voxel is then sent to a certain 0 or 1 because none of a few cases said otherwise.
+    case_weight : {"voxels", "cases"}
+        "voxels": every voxel counts the same; "cases": every patient does, whatever the size. The
+        weights are rounded to whole numbers, to better than 1% (`case_weights`).
     region_rule : str, optional
         Which voxels the caller lets count ("roi", "box", …): recorded with the map. By default
         "mask" if regions are given and "all" otherwise.
@@ -80,6 +92,11 @@ class Calibrator(CaseGatherer):
     n_raters_, n_cases_, n_voxels_, n_bins_ : int
     bin_choice_ : BinChoice
         Score of every M tried, if ``bins="auto"``.
+    facts_ : MapFacts or None
+        What the map can reach, and warnings where its bins have misled it; of a loaded calibrator
+        as its file has them, None for ``target="none"``.
+    floor_, ceiling_ : float
+        The bounds, as numbers.
     fitted_on_ : tuple of FittedCase, or None
         Digests of the cases that have a name and of their scores, sorted, by which an evaluation
         tells that it is on them; None if no case has a name, and for ``target="none"``.
@@ -109,6 +126,9 @@ class Calibrator(CaseGatherer):
     map_: CalibrationMap
     bins_: EqualMassBins
     bin_choice_: BinChoice
+    facts_: MapFacts | None
+    floor_: float
+    ceiling_: float
     n_raters_: int
     n_cases_: int
     n_voxels_: int
@@ -148,6 +168,8 @@ class Calibrator(CaseGatherer):
         *,
         stacked: bool | None = None,
         groups: Sequence[Any] | None = None,
+        case_weight: Sequence[float] | None = None,
+        ignore_label: int | None = None,
     ) -> Calibrator:
         """Fit the map.
 
@@ -157,7 +179,9 @@ class Calibrator(CaseGatherer):
             Probabilities in [0, 1]: float16, bfloat16, float32 or float64. Lists of numbers serve
             as arrays: one list of numbers is one case.
         raters : (N, *shape) array or list of N arrays of one case, or a list of these, one per case
-            Labels 0 and 1 in any dtype. The first axis counts raters: ``[mask]`` is one rater.
+            Labels 0 and 1 in any dtype. The first axis counts raters: ``[mask]`` is one rater. None
+            in a list is a rater that the case does not have; what a NumPy masked array masks, the
+            rater did not look at.
         region : array (*shape) of one case, or a list of these, optional
             Voxels that count: False and True, or 0 and one other value. All by default.
         stacked : bool, optional
@@ -167,6 +191,10 @@ class Calibrator(CaseGatherer):
         groups : sequence with one entry per case, optional
             The patient of each case, text or a whole number: patients are held out and resampled
             as a whole, as by scikit-learn's ``groups``. By default each case is a patient.
+        case_weight : sequence with one number per case, optional
+            By which the case's voxels are multiplied: 2 counts them twice, 0 leaves them out.
+        ignore_label : int, optional
+            Value of annotations at voxels that the rater did not look at, such as 255.
 
         Raises
         ------
@@ -179,6 +207,7 @@ class Calibrator(CaseGatherer):
         self.check_parameters()
         cases = read_cases(score, raters, region, stacked)
         patients = read_groups(groups, len(cases))
+        weights = _case_weights(case_weight, len(cases))
         with self._lock:
             before = dict(self.__dict__)
             self._forget_map()
@@ -186,7 +215,8 @@ class Calibrator(CaseGatherer):
             try:
                 for index, case in enumerate(cases):
                     with naming_case(index, len(cases)):
-                        add = functools.partial(self._add_arrays, str(index), patients[index])
+                        named = (str(index), patients[index], weights[index])
+                        add = functools.partial(self._add_arrays, *named, ignore_label)
                         warn_of(with_roundings(add, *case)[1])
                 self._fit_map(cases if self.exact else None)
             except BaseException:
@@ -231,30 +261,6 @@ class Calibrator(CaseGatherer):
             self._fit_map(cases)
         return self
 
-    def merge(self, other: Calibrator) -> Calibrator:
-        """Add everything that another, unfinished or finished, Calibrator has seen.
-
-        Raises
-        ------
-        ValueError
-            If a case name occurs in both, or raters or parameters differ (those of the next map
-            here from those that the other's map was made with, or is going to be); nothing is added
-            then.
-        """
-        if other is self:
-            raise InputError("a Calibrator merged with itself would count every voxel twice")
-        if "_cases" not in other.__dict__:
-            raise InputError("the other Calibrator holds no tallies to merge")
-        mine = self.get_params()
-        theirs = other.made_with_ if "map_" in other.__dict__ else other.get_params()
-        differing = [name for name in mine if mine[name] != theirs[name]]
-        if differing:
-            name = differing[0]
-            raise InputError(f"{name} is {mine[name]!r} here but {theirs[name]!r} in the other")
-        with self._adding() as gathered:
-            gathered.merge(other._cases)
-        return self
-
     def bootstrap_band(
         self,
         scores: ArrayLike | None = None,
@@ -288,14 +294,29 @@ class Calibrator(CaseGatherer):
             )
         return resampled_band(fitted, len(cases), maps, scores, resamples, level, seed)
 
+    def finish(self, facts: bool = True) -> Calibrator:
+        """Make the map now rather than when it is first asked for, or without its `facts_`.
+
+        The facts take about 20 ms, which counts where hundreds of maps are fitted.
+        """
+        with self._lock:
+            if "map_" not in self.__dict__:
+                self._fit_map(facts=facts)
+        return self
+
+    @property
+    def bins_used(self) -> Bins:
+        """Number of bins asked for, or what cross-validation has chosen: a number or "cells"."""
+        made_with = self.made_with_ if "map_" in self.__dict__ else self.get_params()
+        bins = made_with["bins"]
+        if bins == "auto":  # the identity needs none
+            bins = 1 if made_with["target"] == "none" else self.bin_choice_.bins
+        return "cells" if bins == "cells" else int(bins)
+
     @property
     def n_bins_asked(self) -> int:
-        """Number of bins asked for, or chosen by cross-validation."""
-        made_with = self.made_with_ if "map_" in self.__dict__ else self.get_params()
-        if made_with["bins"] != "auto":
-            return int(made_with["bins"])
-        # The identity needs none.
-        return 1 if made_with["target"] == "none" else self.bin_choice_.bins
+        """`bins_used` as `ScoreTally.equal_mass_bins` takes it: "cells" is a huge number."""
+        return bins_asked(self.bins_used)
 
     # --- applying -----------------------------------------------------------------------------
 
@@ -396,6 +417,9 @@ class Calibrator(CaseGatherer):
         self.n_cases_ = provenance["cases"]
         self.n_voxels_ = provenance["voxels"]
         self.n_bins_ = (provenance.get("bins") or {}).get("made", 0)
+        bounds, facts = provenance.get("bounds") or {}, provenance.get("facts")
+        self.floor_, self.ceiling_ = bounds.get("floor", 0.0), bounds.get("ceiling", 1.0)
+        self.facts_ = None if facts is None else MapFacts.from_dict(facts)
 
     # --- inside -------------------------------------------------------------------------------
 
@@ -403,31 +427,34 @@ class Calibrator(CaseGatherer):
         for name in Calibrator.__annotations__:
             self.__dict__.pop(name, None)
 
-    def _fit_map(self, cases: Iterable[tuple[Any, Any, Any]] | None = None) -> None:
-        gathered = self._tallies().copy()  # other threads may add to what it is a copy of
-        total = gathered.total()
+    def _fit_map(
+        self, cases: Iterable[tuple[Any, Any, Any]] | None = None, facts: bool = True
+    ) -> None:
+        held = self._tallies().copy()  # other threads may add to what it is a copy of
         self.check_parameters()  # they may have been set since the voxels were added
-        self._check_raters(total.raters)
-        if total.voxels == 0:
+        self._check_raters(held.raters)
+        if held.voxels == 0:
             raise InputError("no voxel lies in the region: there is nothing to fit")
-        self.n_raters_ = total.raters
-        self.n_cases_ = gathered.cases
-        self.n_voxels_ = total.voxels
-        self.fitted_on_ = None if self.target == "none" else gathered.fitted_on
+        gathered = held.weighted(self.case_weight)
+        if cases is not None and gathered.is_weighted:
+            raise InputError(
+                "exact=True reads voxels again, which weigh the same there: leave it out, or the "
+                "weights of cases"
+            )
+        total = gathered.total()
+        self.n_raters_, self.n_cases_, self.n_voxels_ = held.raters, held.cases, held.voxels
+        self.facts_, self.floor_, self.ceiling_ = None, 0.0, 1.0
         if self.target == "none":
-            self.n_bins_ = 0
+            self.fitted_on_, self.n_bins_ = None, 0
             self._set_map(IDENTITY)
             return
-        if self.bins == "auto":
-            self.bin_choice_ = choose_bins(
-                gathered.each_part(), self.target, self.rater, int(self.folds), int(self.seed)
-            )
-        if cases is None:
-            self.bins_ = total.equal_mass_bins(self.n_bins_asked)
-        else:
-            self.bins_ = refined_bins(total, self.n_bins_asked, cases)
-        self.n_bins_ = len(self.bins_)
-        self._set_map(fit_map(self.bins_, self.target, self.rater))
+        self.fitted_on_ = gathered.fitted_on
+        made = make_map(self, gathered, total, cases, facts)
+        if made.choice is not None:
+            self.bin_choice_ = made.choice
+        self.bins_, self.n_bins_ = made.bins, len(made.bins)
+        self.facts_, self.floor_, self.ceiling_ = made.facts, made.floor, made.ceiling
+        self._set_map(made.fitted)
 
     def _set_map(self, fitted: CalibrationMap, said: Mapping[str, Any] | None = None) -> None:
         """Keep the map with what is said of it: what is set from now on holds for the next."""
@@ -438,3 +465,29 @@ class Calibrator(CaseGatherer):
         self.map_ = fitted
         self.X_thresholds_ = fitted.x
         self.y_thresholds_ = fitted.y
+
+    def _add_arrays(
+        self,
+        case: str,
+        group: str | None,
+        weight: float,
+        ignore_label: int | None,
+        score: Any,
+        raters: Any,
+        region: Any,
+    ) -> None:
+        opened = open_parts(score, raters, region, ignore_label)
+        self._add(self._cases, opened, case, region is not None, group, weight)
+
+
+def _case_weights(weights: Sequence[float] | None, cases: int) -> list[float]:
+    """Return the weight of each case; what cannot be weights is told by `whole_weights`."""
+    if weights is None:
+        return [1.0] * cases
+    if isinstance(weights, (str, bytes)) or len(weights) != cases:
+        raise InputError(
+            f"must have a number for each of {cases} cases; 'cases' and 'voxels' are given to "
+            "Calibrator",
+            argument="case_weight",
+        )
+    return [float(weight) for weight in weights]

@@ -12,15 +12,22 @@ Version 1 of the format::
     voxels            number of voxels
     region            which voxels counted: "all", "mask", "roi", "box"
     bins              {"asked": M, "made": B, "largest_share": voxels of the largest bin / voxels,
-                       "exact": bool} or null
-    cross_validation  {"folds": K, "scores": {"M": score}} or null
+                       "exact": bool, "rule": "equal mass" | "cells"} or null; with "cells", a bin
+                       for every cell, M is B, so that earlier versions read the file
+    cross_validation  {"folds": K, "chosen": M, "best": M, "scores": {"M": score},
+                       "standard_errors": {"M": error}, "zero_votes": {"M": share}} or null
+    bounds            {"floor": f, "ceiling": c, "auto": those of the two that were chosen} or null
+    facts             what `MapFacts` has, or null
     ensemble          how the score was made, or null
     versions          {"twintrack": ..., "numpy": ...}
     fitted_on         [{"case": ..., "score": ..., "patient": ...}, ...], sorted, or null: the
                       cases that the map was fitted on, by digests of name, score and patient
                       (`FittedCase`), as far as they are known. "score" may be null, and "patient"
                       is absent where a case is a patient of its own; further fields are passed
-                      over. Absent in files of earlier versions.
+                      over.
+
+Files of earlier versions lack "fitted_on", "bounds", "facts", "rule" and all of "cross_validation"
+but "folds" and "scores".
 
 Numbers are written so that they are read back to the same bits. A file may have 16 MiB: a case
 takes about 80 bytes, with a patient 115, and a knot about 50, so that there is room for 10,000
@@ -62,7 +69,8 @@ def write_calibrator(calibrator: Calibrator, path: Path) -> None:
     if len(text) >= LARGEST_FILE:  # all of it is ASCII
         raise InputError(
             f"would take {len(text):,} bytes, but a calibrator file may have "
-            f"{LARGEST_FILE:,}: there are {len(cases or ()):,} cases with a name",
+            f"{LARGEST_FILE:,}: there are {len(fitted.x):,} knots and {len(cases or ()):,} cases "
+            "with a name; fewer bins make fewer knots, and cases without a name are not listed",
             file=path,
         )
     write_text(path, text + "\n")
@@ -81,11 +89,20 @@ def describe(calibrator: Calibrator) -> dict[str, Any]:
             "made": len(made),
             "largest_share": float(made.count.max()) / calibrator.n_voxels_,
             "exact": calibrator.exact,
+            "rule": "cells" if calibrator.bins_used == "cells" else "equal mass",
         }
     choice = None
     if calibrator.target != "none" and calibrator.bins == "auto":
-        tried = calibrator.bin_choice_
-        choice = {"folds": tried.folds, "scores": {str(m): s for m, s in tried.scores.items()}}
+        choice = calibrator.bin_choice_.to_dict()
+    bounds = None
+    asked = {"floor": calibrator.floor, "ceiling": calibrator.ceiling}
+    if asked != {"floor": 0.0, "ceiling": 1.0}:
+        bounds = {
+            "floor": calibrator.floor_,
+            "ceiling": calibrator.ceiling_,
+            "auto": [name for name, value in asked.items() if value == "auto"],
+        }
+    facts = calibrator.facts_
     return {
         "target": calibrator.target,
         "rater": int(calibrator.rater) if calibrator.target == "single" else None,
@@ -95,6 +112,8 @@ def describe(calibrator: Calibrator) -> dict[str, Any]:
         "region": calibrator.region_,
         "bins": bins,
         "cross_validation": choice,
+        "bounds": bounds,
+        "facts": None if facts is None else facts.to_dict(),
         "ensemble": None if calibrator.ensemble is None else dict(calibrator.ensemble),
         "versions": {"twintrack": __version__, "numpy": np.__version__},
     }
@@ -111,7 +130,7 @@ def read_calibrator(path: str | Path) -> Calibrator:
         If the file is no calibrator, is damaged, or has a newer format; names file and field.
     """
     from twintrack.calibration.calibrator import Calibrator
-    from twintrack.calibration.records import Bins, CalibratorRecord, Version
+    from twintrack.calibration.records import Bins, Bounds, CalibratorRecord, Version
 
     path = Path(path)
     content = read_record(path, object, LARGEST_FILE)
@@ -129,12 +148,14 @@ def read_calibrator(path: str | Path) -> Calibrator:
         fitted = CalibrationMap(record.knots.x, record.knots.y)
     except ValueError as error:
         raise InputError(f"its knots are broken: {error}", file=path) from error
-    bins = record.bins or Bins()
+    bins, bounds = record.bins or Bins(), record.bounds or Bounds()
     calibrator = Calibrator(
         record.target,
-        bins=bins.asked,
+        bins="cells" if bins.rule == "cells" else bins.asked,
         rater=record.rater or 0,
         exact=bins.exact,
+        floor="auto" if "floor" in bounds.auto else bounds.floor,
+        ceiling="auto" if "ceiling" in bounds.auto else bounds.ceiling,
         region_rule=record.region,
         ensemble=record.ensemble,
     )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
 from twintrack.arrays.bounds import warn_of, with_roundings
-from twintrack.arrays.case import OpenCase, open_case
 from twintrack.arrays.case_arguments import group_name
+from twintrack.arrays.rater_sets import OpenParts, open_parts
 from twintrack.calibration.case_tallies import CaseTallies
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.parameters import CalibratorParameters
@@ -57,10 +57,13 @@ class CaseGatherer(CalibratorParameters):
     def partial_fit(
         self,
         score: ArrayLike,
-        raters: ArrayLike,
+        raters: ArrayLike | Sequence[ArrayLike | None],
         region: ArrayLike | None = None,
         case: str | None = None,
         group: str | None = None,
+        *,
+        weight: float = 1.0,
+        ignore_label: int | None = None,
     ) -> Self:
         """Add the voxels of a case, or of a part of one; memory does not grow with their number.
 
@@ -79,6 +82,10 @@ class CaseGatherer(CalibratorParameters):
             The patient, where one has several cases: they belong together when patients are
             resampled (`bootstrap_band`) or held out (``bins="auto"``). By default a case is a
             patient of its own, called as the case is.
+        weight : float
+            By which the case's voxels are multiplied, as in `fit`.
+        ignore_label : int, optional
+            As in `fit`.
 
         Raises
         ------
@@ -91,9 +98,9 @@ class CaseGatherer(CalibratorParameters):
             raise InputError("needs the name of the case, too (case)", argument="group")
 
         def add(bounded: Any) -> None:
-            opened = open_case(bounded, raters, region)
+            opened = open_parts(bounded, raters, region, ignore_label)
             with self._adding() as cases:
-                self._add(cases, opened, case, group)
+                self._add(cases, opened, case, region is not None, group, weight)
                 if case is not None:
                     cases.record_cases([FittedCase.named(case, None, group)])
 
@@ -108,6 +115,9 @@ class CaseGatherer(CalibratorParameters):
         region: str | None = None,
         cases: int = 1,
         group: str | None = None,
+        effective: float | None = None,
+        weight: float = 1.0,
+        voxels: int | None = None,
         record: bool = True,
     ) -> Self:
         """Add a tally made elsewhere, as `partial_fit` adds voxels.
@@ -125,6 +135,13 @@ class CaseGatherer(CalibratorParameters):
             must be new.
         group : str, optional
             The patient, see `partial_fit`; of a sum, the one whose cases they all are.
+        effective : float, optional
+            Effective number of patients of a sum (`effective_groups`), for ``floor="auto"``; by
+            default `cases`, which is the most that it can be.
+        weight : float
+            By which the case's voxels are multiplied, as in `fit`.
+        voxels : int, optional
+            Says of a sum that its cases are weighted already, and how many voxels they have.
         record : bool
             Record the name of the case for `fitted_on_`. False where `record_cases` has done so, by
             the name that the case has elsewhere.
@@ -135,7 +152,8 @@ class CaseGatherer(CalibratorParameters):
         if group is not None and case is None and cases == 1:
             raise InputError("needs the name of the case, too (case)", argument="group")
         with self._adding() as gathered:
-            gathered.add_tally(tally, case, cases, region, group)
+            self._check_same_raters(gathered, tally.raters)
+            gathered.add_tally(tally, case, cases, region, group, effective, weight, voxels)
             if record and case is not None and cases == 1:
                 gathered.record_cases([FittedCase.named(case, None, group)])
         return self
@@ -150,6 +168,30 @@ class CaseGatherer(CalibratorParameters):
             gathered.record_cases(cases)
         return self
 
+    def merge(self, other: CaseGatherer) -> Self:
+        """Add everything that another, unfinished or finished, Calibrator has seen.
+
+        Raises
+        ------
+        ValueError
+            If a case name occurs in both, or raters or parameters differ (those of the next map
+            here from those that the other's map was made with, or is going to be); nothing is added
+            then.
+        """
+        if other is self:
+            raise InputError("a Calibrator merged with itself would count every voxel twice")
+        if "_cases" not in other.__dict__:
+            raise InputError("the other Calibrator holds no tallies to merge")
+        mine = self.get_params()
+        theirs = other.made_with_ if "map_" in other.__dict__ else other.get_params()
+        differing = [name for name in mine if mine[name] != theirs[name]]
+        if differing:
+            name = differing[0]
+            raise InputError(f"{name} is {mine[name]!r} here but {theirs[name]!r} in the other")
+        with self._adding() as gathered:
+            gathered.merge(other._cases)
+        return self
+
     @property
     def tallies_(self) -> dict[str | None, ScoreTally]:
         """Copy of the tally of each case, by name.
@@ -162,6 +204,16 @@ class CaseGatherer(CalibratorParameters):
     def _check_raters(self, raters: int) -> None:
         if self.target == "single" and not 0 <= self.rater < raters:
             raise InputError(f"rater is {self.rater} but there are {raters} raters, counted from 0")
+
+    def _check_same_raters(self, gathered: CaseTallies, raters: int) -> None:
+        """Refuse another number of raters than before where it matters who is who."""
+        known = gathered.raters
+        if self.target in ("single", "hard") and known and known != raters:
+            raise InputError(
+                f"it has {raters} raters but the cases before it have {known}, and the target "
+                f"{self.target!r} follows each by his number: pass None for a rater that a case "
+                "does not have"
+            )
 
     @contextmanager
     def _adding(self) -> Iterator[CaseTallies]:
@@ -179,6 +231,11 @@ class CaseGatherer(CalibratorParameters):
             if self._cases is cases:  # a fit in another thread begins anew
                 self._forget_map()
 
+    @property
+    def made_with_(self) -> dict[str, Any]:
+        """Parameters that the map was made with, by name."""
+        raise NotImplementedError
+
     def _forget_map(self) -> None:
         raise NotImplementedError
 
@@ -187,14 +244,16 @@ class CaseGatherer(CalibratorParameters):
             raise InputError("this Calibrator holds no tallies: it is not fitted or was loaded")
         return self._cases
 
-    def _add_arrays(
-        self, case: str, group: str | None, score: Any, raters: Any, region: Any
-    ) -> None:
-        self._add(self._cases, open_case(score, raters, region), case, group)
-
     def _add(
-        self, cases: CaseTallies, opened: OpenCase, case: str | None, group: str | None
+        self,
+        cases: CaseTallies,
+        opened: OpenParts,
+        case: str | None,
+        with_region: bool,
+        group: str | None = None,
+        weight: float = 1.0,
     ) -> None:
-        self._check_raters(len(opened.raters))
-        rule = self.region_rule or ("all" if opened.region is None else "mask")
-        cases.add_voxels(opened, case, rule, group)
+        self._check_raters(opened.number)
+        self._check_same_raters(cases, opened.number)
+        rule = self.region_rule or ("mask" if with_region else "all")
+        cases.add_voxels(opened, case, rule, group, weight)

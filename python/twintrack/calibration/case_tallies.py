@@ -6,8 +6,15 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from twintrack.arrays.case import OpenCase
 from twintrack.arrays.numbers import whole_number
+from twintrack.arrays.rater_sets import OpenParts
+from twintrack.calibration.case_weights import (
+    Load,
+    equal_weights,
+    times,
+    whole_weights,
+)
+from twintrack.calibration.effective import effective_groups
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.errors import InputError
@@ -28,8 +35,12 @@ class CaseTallies:
     def __init__(self) -> None:
         self._tallies: dict[Key, ScoreTally] = {}
         self._sums: dict[Key, int] = {}  # those of several cases, and of how many
+        self._effective: dict[Key, float] = {}  # effective number of cases of sums, where known
         self._regions: set[str] = set()
         self._groups: dict[Key, str] = {}  # of the cases that have one
+        self._weights: dict[Key, float] = {}  # 1 where there is none
+        self._times_weights = False  # whether the tallies are multiplied by them
+        self._voxels: dict[Key, int] = {}  # of sums whose cases are weighted already
         # By the digest of the name and by score: two hospitals may call cases alike.
         self._fitted_on: dict[str, dict[str | None, FittedCase]] = {}
         self._lock = threading.RLock()
@@ -46,7 +57,22 @@ class CaseTallies:
     @property
     def voxels(self) -> int:
         """Number of voxels."""
-        return sum(tally.voxels for tally in self.tallies())
+        with self._lock:
+            return sum(self._voxels.get(key, tally.voxels) for key, tally in self._tallies.items())
+
+    @property
+    def raters(self) -> int:
+        """Number of raters: the most of any case."""
+        return max((tally.raters for tally in self.tallies()), default=0)
+
+    @property
+    def effective(self) -> float:
+        """Effective number of cases by their votes (`effective_groups`)."""
+        with self._lock:
+            held = {key: tally.copy() for key, tally in self._tallies.items()}
+            within = [max(self._effective.get(key, self._sums.get(key, 1)), 1) for key in held]
+        votes = [tally.response for tally in held.values()]
+        return effective_groups(votes, within)
 
     @property
     def regions(self) -> frozenset[str]:
@@ -76,24 +102,28 @@ class CaseTallies:
                     same[score] = FittedCase(case.case, score, case.patient or known.patient)
 
     def add_voxels(
-        self, opened: OpenCase, case: str | None, rule: str, group: str | None = None
+        self,
+        opened: OpenParts,
+        case: str | None,
+        rule: str,
+        group: str | None = None,
+        weight: float = 1.0,
     ) -> None:
         """Tally voxels of a case; nothing is changed if one of them is invalid.
 
-        Raises as `ScoreTally.update`, and ValueError for another number of raters or another group
-        than before.
+        Raises as `ScoreTally.update`, and ValueError for another group or weight than before.
         """
-        raters = len(opened.raters)
         with self._lock:
-            self._check_raters(raters)
             self._check_group(case, group)
+            self._check_weight(case, weight)
             tally = self._tallies.get(case)
         if tally is None:
-            tally = ScoreTally(raters)
-        tally.add_case(opened)
+            tally = ScoreTally(opened.number)
+        tally.add_parts(opened, rule)
         with self._lock:
-            self._check_raters(raters)
             self._set_group(case, group)
+            self._check_weight(case, weight)
+            self._weights[case] = weight
             held = self._tallies.setdefault(case, tally)
             self._regions.add(rule)
         if held is not tally:  # another thread began the case meanwhile
@@ -108,21 +138,24 @@ class CaseTallies:
         cases: int = 1,
         rule: str | None = None,
         group: str | None = None,
+        effective: float | None = None,
+        weight: float = 1.0,
+        voxels: int | None = None,
     ) -> None:
         """Add the tally of a case, or of a part of one, or the sum of several `cases`.
 
-        A sum with a `group` is of cases of that group alone.
+        A sum with a `group` is of cases of that group alone. `effective` is the effective number of
+        patients of a sum; by default all its cases count the same. `weight` is that of the case;
+        `voxels` says of a sum that its cases are weighted already, and how many voxels they have.
 
         Raises
         ------
         ValueError
-            Its number of raters is not that of the others, a case is of another group than before,
-            or a sum has a name that is taken.
+            A case is of another group or weight than before, or a sum has a name that is taken.
         """
         cases = whole_number(cases, "cases", 1)
         own = tally.copy()
         with self._lock:
-            self._check_raters(own.raters)
             key: Key = case
             if cases > 1:
                 if case is None:
@@ -133,7 +166,13 @@ class CaseTallies:
                         "its own, or none"
                     )
                 self._sums[key] = cases
+                if effective is not None:
+                    self._effective[key] = effective
             self._set_group(key, group)
+            self._check_weight(key, weight)
+            self._weights[key] = weight
+            if voxels is not None:
+                self._voxels[key] = voxels
             held = self._tallies.setdefault(key, own)
             if rule is not None:
                 self._regions.add(rule)
@@ -154,8 +193,17 @@ class CaseTallies:
                     raise InputError(f"{what} {key!r} is in both calibrators")
             for key, tally in theirs._tallies.items():
                 name = None if isinstance(key, int) else key
-                group = theirs._groups.get(key)
-                self.add_tally(tally, name, theirs._sums.get(key, 1), group=group)
+                cases, group = theirs._sums.get(key, 1), theirs._groups.get(key)
+                known = theirs._effective.get(key)
+                self.add_tally(
+                    tally,
+                    name,
+                    cases,
+                    group=group,
+                    effective=known,
+                    weight=theirs._weights.get(key, 1.0),
+                    voxels=theirs._voxels.get(key),
+                )
             self._regions |= theirs._regions
             self.record_cases(theirs.fitted_on or ())
 
@@ -226,6 +274,51 @@ class CaseTallies:
 
         return sorted(self._tallies, key=place)
 
+    @property
+    def is_weighted(self) -> bool:
+        """Whether voxels count differently."""
+        return bool(self._voxels) or self._times_weights
+
+    def weighted(self, rule: str) -> CaseTallies:
+        """Return the tallies in which voxels count as the weights say (`case_weights`).
+
+        Parameters
+        ----------
+        rule : {"voxels", "cases"}
+            "cases": all groups count the same, times their cases' weights.
+
+        Raises
+        ------
+        ValueError
+            As `whole_weights`; or cases are to count the same and are there in sums of several.
+        """
+        held = self.copy()
+        if rule == "voxels" and all(weight == 1 for weight in held._weights.values()):
+            return held
+        keys = [key for key in held._ordered() if key not in held._voxels]
+        weights = [held._weights.get(key, 1.0) for key in keys]
+        if rule == "cases":
+            if any(key in held._sums and key not in held._groups for key in keys):
+                raise InputError(
+                    "case_weight='cases' needs each case, but some are there in sums of several "
+                    "alone: add each case by name"
+                )
+            sizes: dict[Key, int] = {}
+            for key in keys:
+                group = held._groups.get(key, key)
+                sizes[group] = sizes.get(group, 0) + held._tallies[key].voxels
+            of_group = dict(zip(sizes, equal_weights(list(sizes.values())), strict=True))
+            weights = [
+                weight * of_group[held._groups.get(key, key)]
+                for key, weight in zip(keys, weights, strict=True)
+            ]
+        held._times_weights = True
+        if keys:
+            loads = [Load.of(held._tallies[key]) for key in keys]
+            for key, weight in zip(keys, whole_weights(weights, loads), strict=True):
+                held._tallies[key] = times(held._tallies[key], weight)
+        return held
+
     def by_case(self) -> dict[str | None, ScoreTally]:
         """Return copies of the cases' tallies by name; under None the sum of all that are no case.
 
@@ -255,6 +348,9 @@ class CaseTallies:
             held = dict(self._tallies)
             copied._sums = dict(self._sums)
             copied._groups = dict(self._groups)
+            copied._weights = dict(self._weights)
+            copied._voxels = dict(self._voxels)
+            copied._effective = dict(self._effective)
             copied._regions = set(self._regions)
             copied._fitted_on = {name: dict(same) for name, same in self._fitted_on.items()}
         copied._tallies = {key: tally.copy() for key, tally in held.items()}
@@ -271,6 +367,11 @@ class CaseTallies:
         self.__init__()  # type: ignore[misc]
         self.__dict__.update(state)
 
+    def _check_weight(self, key: Key, weight: float) -> None:
+        known = self._weights.get(key, weight)
+        if known != weight:
+            raise InputError(f"its weight is {weight} here, and was {known} before", case=key)
+
     def _check_group(self, key: Key, group: str | None) -> None:
         known = self._groups.get(key)
         if None not in (group, known) and group != known:
@@ -283,8 +384,3 @@ class CaseTallies:
         self._check_group(key, group)
         if group is not None:
             self._groups[key] = group
-
-    def _check_raters(self, raters: int) -> None:
-        known = next(iter(self._tallies.values()), None)
-        if known is not None and known.raters != raters:
-            raise InputError(f"it has {raters} raters but the cases before it have {known.raters}")

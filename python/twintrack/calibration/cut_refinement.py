@@ -13,6 +13,7 @@ from twintrack.arrays.bounds import with_roundings
 from twintrack.arrays.case import open_case
 from twintrack.calibration.equal_mass import EqualMassBins, bins_of_cells
 from twintrack.calibration.score_tally import ScoreTally
+from twintrack.errors import InputError
 
 
 def refined_bins(
@@ -37,13 +38,22 @@ def refined_bins(
     ------
     RuntimeError
         If the voxels are not those of the tally.
+    ValueError
+        Not all raters looked at all voxels: there is no second pass for sets of raters.
     """
-    refinement = _core.CutRefinement(*tally.rows(), bins)
+    sets = tally.by_set()
+    everyone = tuple(range(tally.raters))
+    if set(sets) != {everyone}:
+        raise InputError(
+            "exact cuts need voxels that all raters looked at: leave out exact=True (--exact), "
+            "which changes nothing for 16-bit scores, or use raters who looked at all"
+        )
+    refinement = _core.CutRefinement(*sets[everyone].rows(), tally.raters, bins)
     while not refinement.done:
         for score, *rest in cases:
             with_roundings(functools.partial(_update, refinement), score, *rest)
         refinement.advance()
-    return bins_of_cells(refinement.rows(), bins)
+    return bins_of_cells(refinement.rows(), tally.raters, bins)
 
 
 def _update(refinement: _core.CutRefinement, score: Any, raters: Any, region: Any) -> None:

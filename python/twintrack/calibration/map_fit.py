@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from twintrack import _core
 from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.equal_mass import EqualMassBins
@@ -15,9 +18,38 @@ IDENTITY = CalibrationMap([0.0, 1.0], [0.0, 1.0])
 
 
 def fit_map(bins: EqualMassBins, target: Target, rater: int) -> CalibrationMap:
-    """Return the map through (mean score, isotonic fit) of each bin; `Calibrator` says how."""
+    """Return the map through (mean score, isotonic fit) of each bin; `Calibrator` says how.
+
+    For the target "single" the bins are those of the voxels that the rater looked at.
+    """
     if target == "none":
         return IDENTITY
+    if bins.responses is not None and target == "mhr":
+        # Answers of all raters together are those of one, who answers so often at each voxel.
+        answered = bins.count * np.uint64(bins.answers)
+        return CalibrationMap(
+            *_core.fitted_knots(
+                answered, bins.mean_score, bins.responses[:, np.newaxis], "single", 0
+            )
+        )
+    if bins.looked is not None and target == "hard":
+        return _hard_of_those_who_looked(bins, bins.looked)
     return CalibrationMap(
         *_core.fitted_knots(bins.count, bins.mean_score, bins.votes, target, rater)
     )
+
+
+def _hard_of_those_who_looked(bins: EqualMassBins, looked: NDArray[np.uint64]) -> CalibrationMap:
+    """Average the raters' own fits; where a rater did not look his fit goes on linearly."""
+    rising = np.r_[True, bins.mean_score[1:] > np.maximum.accumulate(bins.mean_score)[:-1]]
+    starts = np.flatnonzero(rising)
+    at = bins.mean_score[starts]
+    seen = np.add.reduceat(looked, starts).astype(np.float64)
+    votes = np.add.reduceat(bins.votes, starts)
+    fits = []
+    for rater in np.flatnonzero(seen.any(axis=0)):
+        own = seen[:, rater] > 0
+        fit = _core.isotonic(votes[own, rater] / seen[own, rater], seen[own, rater])
+        fits.append(np.interp(at, at[own], fit))
+    mean = np.mean(fits, axis=0)
+    return CalibrationMap(at, np.clip(np.maximum.accumulate(mean), 0, 1))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from twintrack.arrays.numbers import whole_number
+from twintrack.calibration.map_bounds import Bound
 from twintrack.calibration.map_fit import TARGETS, Target
 from twintrack.errors import InputError
 
@@ -21,14 +22,22 @@ class CalibratorParameters:
     """Parameters of a `Calibrator`, which describes them."""
 
     target: Target = "mhr"
-    bins: int | Literal["auto"] = 250
+    bins: int | Literal["auto", "cells"] = 250
     rater: int = 0
     _: KW_ONLY
     exact: bool = False
     folds: int = 5
     seed: int = 0
+    floor: Bound = 0.0
+    ceiling: Bound = 1.0
+    case_weight: Literal["voxels", "cases"] = "voxels"
     region_rule: str | None = None
     ensemble: Mapping[str, Any] | None = None
+
+    @property
+    def asks_cases(self) -> bool:
+        """Whether a fit needs to know the cases, not their sum alone."""
+        return self.case_weight == "cases" or "auto" in (self.bins, self.floor, self.ceiling)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 - no nested parts
         """Return the parameters by name."""
@@ -65,11 +74,13 @@ class CalibratorParameters:
                 f"ensemble is {self.ensemble!r}; it must be a mapping such as "
                 "{'average': 'logits'}"
             )
-        if self.bins != "auto" and not (
+        if self.bins not in ("auto", "cells") and not (
             isinstance(self.bins, (int, np.integer)) and self.bins >= 1
         ):
             raise InputError(
-                "it must be a positive whole number or 'auto'", argument="bins", value=self.bins
+                "it must be a positive whole number, 'auto' or 'cells'",
+                argument="bins",
+                value=self.bins,
             )
         if self.target == "single" and not isinstance(self.rater, (int, np.integer)):
             raise InputError(
@@ -81,4 +92,38 @@ class CalibratorParameters:
         if self.bins == "auto" and self.exact:
             raise InputError(
                 "bins='auto' chooses from tallies alone; give a number with exact=True"
+            )
+        if self.bins == "cells" and self.exact:
+            raise InputError(
+                "bins='cells' has no cuts that exact=True could place; give a number of bins"
+            )
+        if self.case_weight not in ("voxels", "cases"):
+            raise InputError(
+                "it must be 'voxels' or 'cases'; numbers are given to fit, one per case",
+                argument="case_weight",
+                value=self.case_weight,
+            )
+        self._check_bounds()
+
+    def _check_bounds(self) -> None:
+        bounds: dict[str, Any] = {"floor": self.floor, "ceiling": self.ceiling}
+        numbers = {}
+        for name, value in bounds.items():
+            if isinstance(value, str) and value == "auto":
+                continue
+            if not (isinstance(value, (float, int, np.floating, np.integer)) and 0 <= value <= 1):
+                raise InputError(
+                    "it must be a number from 0 to 1, or 'auto'", argument=name, value=value
+                )
+            numbers[name] = float(value)
+        if len(numbers) == 2 and not numbers["floor"] < numbers["ceiling"]:
+            raise InputError(
+                f"it must be less than the ceiling, {self.ceiling}",
+                argument="floor",
+                value=self.floor,
+            )
+        if self.target == "none" and numbers != {"floor": 0.0, "ceiling": 1.0}:
+            raise InputError(
+                "floor and ceiling bound a map that is fitted; target='none' is the identity: "
+                "leave them out"
             )

@@ -5,7 +5,7 @@ Imported where files are read and nowhere else: msgspec may be missing where arr
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from msgspec import Meta, Struct
 
@@ -55,6 +55,32 @@ class Bins(Struct):
     asked: Annotated[int, Meta(ge=1, description="be a number of at least 1")] = 250
     made: _Count = 0
     exact: Annotated[bool, Meta(description="be true or false")] = False
+    rule: Annotated[str, Meta(description="be a text")] = "equal mass"
+
+
+_Probability = Annotated[float, Meta(ge=0, le=1, description="be a number from 0 to 1")]
+
+
+class Bounds(Struct):
+    """Floor and ceiling of the map, and which of them were chosen by the fit."""
+
+    floor: _Probability = 0.0
+    ceiling: _Probability = 1.0
+    auto: tuple[Literal["floor", "ceiling"], ...] = ()
+
+
+class Facts(Struct):
+    """What `MapFacts.to_dict` gives."""
+
+    top: _Probability
+    last_bin_votes: float
+    knots_above: _Count
+    off_cells: float
+    votes: _Count
+    votes_at_zero: _Count
+    log_score: float | None
+    line: str
+    warnings: tuple[str, ...]
 
 
 class CalibratorRecord(Struct):
@@ -68,5 +94,7 @@ class CalibratorRecord(Struct):
     rater: Annotated[_Count | None, Meta(description="be null or the number of a rater")] = None
     region: Annotated[str | None, Meta(description="be null or a text")] = None
     bins: Bins | None = None
+    bounds: Bounds | None = None
+    facts: Annotated[Facts | None, Meta(description="be null or the facts of the map")] = None
     ensemble: Annotated[dict[str, Any] | None, Meta(description="be null or an object")] = None
     fitted_on: FittedCases = None

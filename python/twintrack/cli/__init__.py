@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import os
 import signal
 import sys
@@ -44,7 +45,7 @@ COMMANDS = {
     "predict": Command("Networks", "Run an ensemble and calibrate its score."),
     "share": Command("Runs", "Copy tallies without names, to be sent to another site."),
     "merge": Command("Runs", "Join what parts of a run have finished."),
-    "info": Command("Runs", "Show versions, processor and GPU support."),
+    "info": Command("Runs", "Show versions, processor and GPU support, or a calibrator."),
 }
 
 
@@ -63,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if the command could not be carried out, 128 + signal if it was stopped by one.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a sign shows another
+        sys.stdout.reconfigure(errors="replace")
     before = {n: signal.signal(n, _interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         if arguments and arguments[0] in _available():

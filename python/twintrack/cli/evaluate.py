@@ -141,11 +141,13 @@ def evaluate(
         calibrator=None if model is None else read_calibrator(model),
         tumour=options.classes(files.tumour),
         label=files.labels,
+        ignore_label=files.ignore_label,
         use_raters=files.numbers_of_raters,
         ignore_header=files.ignore_header,
         **asdict(measuring),
     )
     cohort = files.read(source)
+    options.warn_of_missing_raters(report, cohort)
     cases = run.part_of(cohort)
     require_for_cases(cases, job)
     _check_examples(showing, cohort, cases)

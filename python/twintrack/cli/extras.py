@@ -49,6 +49,6 @@ def require_for(names: Iterable[Path | str]) -> None:
 def require_for_cases(cases: Iterable[Case], job: Job[Any]) -> None:
     """Import what reads the files that a job reads of the cases. Raises as `require`."""
     for case in cases:
-        known = (case.score, *case.raters, case.vessels, case.roi)
+        known = (case.score, *case.annotations.values(), case.vessels, case.roi)
         if any(str(path).lower().endswith(_BY_SIMPLEITK) for path in known):
             require_for(job.files(case).values())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 
 from twintrack.cli import options
+from twintrack.cli.calibrators import TARGETS, calibrator_rows, map_warnings, show_choice
 from twintrack.cli.extras import require_for_cases
 from twintrack.cli.reporting import Report
 from twintrack.cli.running import RUNNING, Running
@@ -37,7 +38,12 @@ class Map:
     rater
         The rater that --target single follows: 1 is rater_1.
     bins
-        Number of equal-mass bins, or auto: chosen by cross-validation over the patients.
+        Number of equal-mass bins; auto: the fewest that cross-validation over the patients finds to
+        be as good as the best; cells: without bins, the limit of many.
+    floor
+        Least value of the map, from 0; auto: half a vote per effective case in the lowest block.
+    ceiling
+        Largest value of the map, up to 1; auto: likewise in the highest block.
     exact
         Read the voxels twice and place the cuts between bins exactly. Needless for 16-bit scores.
     folds
@@ -61,6 +67,8 @@ class Map:
     target: Target = "mhr"
     rater: Annotated[int, typer.Option(min=1)] = 1
     bins: str = "250"
+    floor: str = "0"
+    ceiling: str = "1"
     exact: bool = False
     folds: Annotated[int, typer.Option(min=2)] = 5
     seed: Annotated[int, typer.Option(min=0)] = 0
@@ -87,6 +95,8 @@ class Map:
         calibrator = Calibrator(
             self.target,
             bins=_bins(self.bins),
+            floor=_bound(self.floor, "--floor"),
+            ceiling=_bound(self.ceiling, "--ceiling"),
             rater=rater,
             exact=self.exact,
             folds=self.folds,
@@ -266,6 +276,7 @@ def _fit_cohort(
         )
 
     cohort = files.read(source, left_out)
+    options.warn_of_missing_raters(report, cohort)
     region = asked.region or runs.default_region(cohort)
     asked.check_number(_patients(cohort))
     if asked.target == "single" and cohort and int(calibrator.rater) >= len(cohort[0].raters):
@@ -279,6 +290,7 @@ def _fit_cohort(
         files.ignore_header,
         files.labels,
         files.numbers_of_raters,
+        files.ignore_label,
     )
     require_for_cases(cases, job)
     if run.dry_run:
@@ -313,12 +325,21 @@ def _patients(cases: Sequence[Case]) -> int:
 
 
 def _bins(text: str) -> Any:
-    if text == "auto":
-        return "auto"
+    if text in ("auto", "cells"):
+        return text
     try:
         return int(text)
     except ValueError:
-        raise InputError("it must be a number or auto", argument="--bins", value=text) from None
+        raise InputError(
+            "it must be a number, auto or cells", argument="--bins", value=text
+        ) from None
+
+
+def _bound(text: str, option: str) -> Any:
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise InputError("it must be a number or auto", argument=option, value=text) from None
 
 
 def _check_apart(files: Mapping[str, Path | None], others: Mapping[str, Path | None]) -> None:
@@ -350,73 +371,30 @@ def _write_band(path: Path, band: MapBand) -> None:
     write_text(path, csv_text(["score", "map", "low", "high"], rows))
 
 
+_TOLD = ("target", "raters", "cases", "voxels", "region", "bins", "bounds", "facts")
+
+
 def _tell(
     report: Report, calibrator: Calibrator, output: Path, failures: Sequence[Failure]
 ) -> None:
     from twintrack.calibration.fitted_on import patients_among
 
     made_of = calibrator.provenance_
-    bins, patients = made_of["bins"], patients_among(calibrator.fitted_on_ or ())
-    rows = [
-        (
-            "cases",
-            f"{made_of['cases']:,}"
-            + (f" of {patients:,} patients" if patients is not None else "")
-            + (f" ({len(failures)} broken)" if failures else ""),
-        ),
-        ("raters", made_of["raters"]),
-        ("voxels", f"{made_of['voxels']:,} {_REGIONS.get(made_of['region'], '')}"),
-    ]
-    if bins is not None:
-        rows += [
-            ("bins", f"{bins['made']} of {bins['asked']} asked for"),
-            ("largest bin", f"{bins['largest_share']:.2%} of the voxels"),
-        ]
-    x, y = calibrator.X_thresholds_, calibrator.y_thresholds_
-    rows += [
-        ("knots", len(x)),
-        ("map", f"{x[0]:.4g} → {y[0]:.4g}  …  {x[-1]:.4g} → {y[-1]:.4g}"),
-        ("written to", output),
-    ]
+    rows, patients = calibrator_rows(calibrator), patients_among(calibrator.fitted_on_ or ())
+    if patients is not None:
+        rows["cases"] += f" of {patients:,} patients"
+    if failures:
+        rows["cases"] += f" ({len(failures)} broken)"
     report.result(
-        f"Calibrator for {_TARGETS[made_of['target']]}",
-        rows,
+        f"Calibrator for {TARGETS[made_of['target']]}",
+        [*rows.items(), ("written to", output)],
         output=str(output),
-        knots=len(x),
+        knots=len(calibrator.X_thresholds_),
         failed=len(failures),
-        **{
-            name: made_of[name]
-            for name in ("target", "raters", "cases", "voxels", "region", "bins")
-        },
+        **{name: made_of[name] for name in _TOLD},
     )
     choice = made_of["cross_validation"]
     if choice is not None:
-        best = min(choice["scores"].values())
-        report.table(
-            f"Bins by {choice['folds']}-fold cross-validation",
-            ("bins", "Brier score", "above the best"),
-            [
-                (bins, f"{score:.6f}", f"{score - best:.2e}" if score > best else "best")
-                for bins, score in choice["scores"].items()
-            ],
-            **choice,
-        )
-    if bins is not None and bins["largest_share"] > 0.5:
-        report.warn(
-            f"one bin holds {bins['largest_share']:.0%} of the voxels, for their scores are equal "
-            "or nearly so; a smaller region (--region) leaves more bins to the tumour"
-        )
-
-
-_TARGETS = {
-    "mhr": "the mean human response",
-    "single": "one rater",
-    "hard": "hard labels, averaged over raters",
-    "none": "nothing (the identity)",
-}
-
-_REGIONS = {
-    "roi": "inside the roi masks",
-    "box": "inside the boxes around all annotations, grown by 20 voxels",
-    "all": "in all",
-}
+        show_choice(report, choice)
+    for warning in map_warnings(calibrator):
+        report.warn(warning)

@@ -1,4 +1,4 @@
-"""``twintrack info``: what this installation is and what it can use."""
+"""``twintrack info``: what this installation is and what it can use, or what a calibrator is."""
 
 from __future__ import annotations
 
@@ -7,23 +7,35 @@ import importlib.util
 import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from twintrack.cli.calibrators import TARGETS, calibrator_rows, map_warnings, show_choice
 from twintrack.cli.extras import EXTRAS
+from twintrack.cli.reporting import Report
 
 _PACKAGES = ("numpy", "scipy", "nibabel", "isal", "msgspec")
 
 
-def info(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Show versions, processor and GPU support; worth adding to a bug report.
+def info(
+    calibrator: Annotated[Path | None, typer.Option("-m")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Show versions, processor and GPU support, for a bug report; or what a calibrator is.
 
     Parameters
     ----------
+    calibrator
+        Calibrator file to show instead: what it was fitted to, its map, and warnings about its
+        bins. Files of earlier versions do not have all of it.
     as_json
         As one JSON object.
     """
+    if calibrator is not None:
+        _show_calibrator(calibrator, as_json)
+        return
     from twintrack import _core
     from twintrack.arrays.backend import forced_backend
     from twintrack.arrays.limits import available_cores, available_memory
@@ -65,6 +77,23 @@ def info(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
         found = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
         hint = f"pip install 'twintrack[{extra}]'" if missing else ""
         print(f"  {extra}: " + ("; ".join(text for text in (found, hint) if text)))
+
+
+def _show_calibrator(file: Path, as_json: bool) -> None:
+    from twintrack.calibration.calibrator import Calibrator
+
+    fitted = Calibrator.load(file)
+    made_of = fitted.provenance_
+    if as_json:
+        print(json.dumps({"knots": len(fitted.X_thresholds_), **made_of}, indent=1))
+        return
+    report = Report()
+    title = f"Calibrator for {TARGETS[made_of['target']]}"
+    report.result(title, [*calibrator_rows(fitted).items(), ("read from", file)])
+    if made_of.get("cross_validation") is not None:
+        show_choice(report, made_of["cross_validation"])
+    for warning in map_warnings(fitted):
+        report.warn(warning)
 
 
 def _version(package: str) -> str:

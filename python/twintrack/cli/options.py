@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -99,6 +99,9 @@ class CohortFiles:
     label
         Labels of the annotation files that are the tumour, such as 2 or 2,3; of Slicer's .seg.nrrd
         files names of segments, too. By default the files hold 0 and 1 alone.
+    ignore_label
+        Value of annotation files at voxels that the rater did not look at, such as 255: they count
+        for the other raters alone.
     use_raters
         Numbers of the raters that count, such as 1,2,4: 1 is rater_1, or the first that --raters
         finds. By default all.
@@ -124,6 +127,7 @@ class CohortFiles:
     without: list[str] | None = None
     tumour: Tumour = "1"
     label: str | None = None
+    ignore_label: int | None = None
     ignore_header: bool = False
 
     @property
@@ -277,6 +281,24 @@ def lengths(text: str, option: str) -> tuple[float, float, float]:
             "it needs three lengths in mm: 100,50,15", argument=option, value=text
         ) from None
     return a, b, c
+
+
+def warn_of_missing_raters(report: Report, cohort: Sequence[Case]) -> None:
+    """Tell which raters some cases do not have: a file with another name looks the same."""
+    from twintrack.cohort.case import missing_raters
+
+    for number, without in missing_raters(cohort).items():
+        have = [case for case in cohort if number in case.annotations]
+        if len(have) < len(without):
+            named = ", ".join(f"{case.name}: {case.annotations[number].name}" for case in have[:3])
+            told = f"is in {len(have)} of {len(cohort)} cases alone"
+        else:
+            named = ", ".join(without[:3]) + ", …" * (len(without) > 3)
+            told = f"is missing in {len(without)} of {len(cohort)} cases"
+        report.warn(
+            f"rater {number + 1} {told}{f' ({named})' if named else ''}; the response of a voxel "
+            "is that of the raters who looked"
+        )
 
 
 def write_evaluation(report: Report, found: Evaluation, output: Path, method: str) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twintrack.cohort.case import Case
 from twintrack.cohort.region import RegionRule, open_mask
 from twintrack.errors import InputError
 from twintrack.volumes import Volume
-from twintrack.volumes.annotation import labels_found, open_annotation
+from twintrack.volumes.annotation import UNSEEN, labels_found, open_annotation
 from twintrack.volumes.geometry import ghost
 from twintrack.volumes.grid import (
     Box,
@@ -37,6 +38,8 @@ class AlignedCase:
         Shape and geometry of the grid; its array has no values.
     score, raters, vessels, region
         On the grid, 0 where the file has no voxel; None where there is none.
+    unseen
+        Value of annotations where a rater did not look; None if all raters looked everywhere.
     part
         The box of the grid that the score covers; None if it covers all of it.
     beyond
@@ -51,12 +54,13 @@ class AlignedCase:
     case: Case
     place: Volume
     score: VolumeSlabs
-    raters: list[VolumeSlabs]
+    raters: list[VolumeSlabs | None]
     vessels: VolumeSlabs | None
     region: VolumeSlabs | None
     part: Box | None
     beyond: list[tuple[VolumeSlabs, VolumeSlabs]]
     notes: list[str]
+    unseen: int | None
     voxel_volumes: Mapping[str, float]
     _first: tuple[int, int, int]
     _placements: Mapping[str, Placement]
@@ -71,21 +75,28 @@ class AlignedCase:
             return error
         x, y, z = (a + b for a, b in zip(error.voxel, self._first, strict=True))
         error = error.replaced(voxel=placement.own_voxel((x, y, z + plane)))
-        rater = next((k for k in range(len(self.raters)) if error.argument == f"raters[{k}]"), None)
-        if rater is None:
-            return error
-        there = labels_found(self.case.raters[rater])
-        return error.replaced(
-            advice=f"the file holds {there}: name the tumour's with --label (in Python label=)"
-        )
+        for k, path in self.case.annotations.items():
+            if error.argument == f"raters[{k}]":
+                return error.replaced(
+                    advice=f"the file holds {labels_found(path)}: name the tumour's with --label, "
+                    "and that of voxels that the rater did not look at with --ignore-label (in "
+                    "Python label= and ignore_label=)"
+                )
+        return error
 
     def marked_beyond(self, planes: int) -> int:
         """Return how many voxels raters mark outside of the grid, over all of them; reads them."""
 
         def marked(volume: VolumeSlabs) -> int:
-            return sum(int(np.count_nonzero(slab)) for slab in volume.slabs(planes))
+            return sum(marks(slab, self.unseen) for slab in volume.slabs(planes))
 
         return sum(marked(own) - marked(placed) for own, placed in self.beyond)
+
+
+def marks(annotation: NDArray[Any], unseen: int | None) -> int:
+    """Return how many voxels of an annotation are marked."""
+    marked = int(np.count_nonzero(annotation))
+    return marked if unseen is None else marked - int(np.count_nonzero(annotation == unseen))
 
 
 def align_case(
@@ -96,6 +107,7 @@ def align_case(
     tumour: Sequence[int] = (1,),
     label: Sequence[str] = (),
     vessels: bool = False,
+    ignore_label: int | None = None,
 ) -> AlignedCase:
     """Open the files of a case and bring them together on the grid of its score.
 
@@ -120,6 +132,8 @@ def align_case(
         Labels of annotations that are the tumour; see `open_annotation`.
     vessels
         Whether to open the vessels, if there are any.
+    ignore_label
+        Value of annotations at voxels that the rater did not look at.
 
     Raises
     ------
@@ -132,9 +146,9 @@ def align_case(
             "choose the rule 'box' or 'all'",
             case=case.name,
         )
-    raters = {f"raters[{k}]": path for k, path in enumerate(case.raters)}
+    raters = {f"raters[{k}]": path for k, path in case.annotations.items()}
     opened = {"score": open_score(case.score, tumour)}
-    opened |= {name: open_annotation(path, label) for name, path in raters.items()}
+    opened |= {name: open_annotation(path, label, ignore_label) for name, path in raters.items()}
     if vessels and case.vessels is not None:
         opened["vessels"] = open_label_map(case.vessels)
     if region_rule == "roi" and case.roi is not None:
@@ -156,7 +170,7 @@ def align_case(
         case,
         place,
         placed["score"],
-        [placed[name] for name in raters],
+        [placed.get(f"raters[{k}]") for k in range(len(case.raters))],
         placed.get("vessels"),
         placed.get("region"),
         None if common_box([score]) == whole else score.box_in(first),
@@ -164,6 +178,7 @@ def align_case(
         []
         if ignore_header
         else _notes({opened[name].place: p for name, p in found.items()}, score),
+        UNSEEN if label and ignore_label is not None else ignore_label,
         {str(place): place.voxel_volume for place in places if place.affine is not None},
         first,
         found,

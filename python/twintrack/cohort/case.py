@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,7 +25,8 @@ class Case:
     score
         Tumour probability.
     raters
-        One annotation per rater, in the same order in every case.
+        One annotation per rater, in the same order in every case; None for a rater that this case
+        does not have.
     vessels
         Label map of the vessels, or None.
     roi
@@ -37,10 +38,15 @@ class Case:
 
     name: str
     score: Path
-    raters: tuple[Path, ...]
+    raters: tuple[Path | None, ...]
     vessels: Path | None = None
     roi: Path | None = None
     patient: str | None = None
+
+    @property
+    def annotations(self) -> dict[int, Path]:
+        """The annotations that there are, by the number of the rater from 0."""
+        return {k: path for k, path in enumerate(self.raters) if path is not None}
 
 
 def check_name(name: str, file: Path | str, place: str = "") -> str:
@@ -98,45 +104,16 @@ def choose_raters(everyone: Sequence[str], numbers: Sequence[int] | None) -> lis
     return [everyone[number - 1] for number in sorted(numbers)]
 
 
-def check_same_raters(
-    raters: Mapping[str, Collection[str]],
-    wanted: Sequence[str],
-    everyone: Sequence[str],
-    places: Mapping[str, str] | None = None,
-    file: Path | None = None,
-) -> None:
-    """Raise if a case lacks a rater.
+def missing_raters(cases: Sequence[Case]) -> dict[int, list[str]]:
+    """Return number of a rater from 0 to the cases that do not have him; others are absent."""
+    numbers = range(max((len(case.raters) for case in cases), default=0))
+    lacking = {k: [case.name for case in cases if k not in case.annotations] for k in numbers}
+    return {k: names for k, names in lacking.items() if names}
 
-    Parameters
-    ----------
-    raters
-        Case to the raters that it has.
-    wanted
-        Those that every case has to have.
-    everyone
-        All raters, in the order in which ``--use-raters`` counts them.
-    places, file
-        Case to where in a file it lacks one.
-    """
-    lacking = [case for case, present in raters.items() if not set(wanted) <= set(present)]
-    if not lacking:
-        return
-    case = lacking[0]
-    absent = [rater for rater in wanted if rater not in raters[case]]
-    shared = set(wanted).intersection(*raters.values())
-    numbers = [str(k) for k, rater in enumerate(everyone, 1) if rater in shared]
-    ways = [f"use those that every case has with --use-raters {','.join(numbers)}"] * bool(shared)
-    names = " ".join(f"--without {shlex.quote(glob.escape(name))}" for name in lacking[:3])
-    ways.append(f"leave out {'this case' if len(lacking) == 1 else 'such cases'} with {names}")
-    more = f" (and {len(lacking) - 3} more)" if len(lacking) > 3 else ""
-    raise InputError(
-        f"{(places or {}).get(case, '')}it does not have {', '.join(absent)} of the raters "
-        f"{', '.join(wanted)}; there are no statistics with missing raters yet, so all cases need "
-        "the same",
-        case=case,
-        file=file,
-        advice=", or ".join(ways) + more,
-    )
+
+def left_out(case: str) -> str:
+    """Return the option that leaves out a case, as a shell and a pattern take its name."""
+    return f"--without {shlex.quote(glob.escape(case))}"
 
 
 def not_found(places: list[str], advice: str = "") -> FileNotFoundError:

@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from twintrack.cohort.case import Case, check_same_raters, choose_raters, not_found
+from twintrack.cohort.case import Case, choose_raters, not_found
+from twintrack.cohort.case import left_out as left_out_by
 from twintrack.cohort.names import clash, composed, escaped, names_in, skeleton
 from twintrack.cohort.patients import with_patients
 from twintrack.cohort.patterns import (
@@ -67,7 +68,7 @@ def read_folders(
         such a prediction is an error.
     use_raters
         Numbers of the raters that count, from 1 in the order of the raters of all predictions. None
-        is all of them.
+        is all of them. A case need not have all of them, but one.
     group
         Where the name of a case has its patient, such as ``"{patient}_visit-*"``
         (`PatientPattern`). By default each case is a patient of its own.
@@ -78,9 +79,9 @@ def read_folders(
         One of the folders does not exist, or a prediction has no annotations; with `left_out`, if
         none has any.
     ValueError
-        No predictions, or in-sample ones (see `find_scores`), a rater missing in one case,
-        several files where one is meant, a file that may be of another case, two files whose
-        names are spellings of one, or a name that does not fit `group`.
+        No predictions, or in-sample ones (see `find_scores`), a case without a rater that
+        counts, several files where one is meant, a file that may be of another case, two files
+        whose names are spellings of one, or a name that does not fit `group`.
     """
     cases_dir = Path(cases_dir)
     if isinstance(predictions_dir, (str, os.PathLike)):
@@ -125,7 +126,13 @@ def read_folders(
     present = {name: list(map(_called, files)) for name, files in found_raters.items()}
     if use_raters is None:  # those of other cases do not matter
         wanted = [rater for rater in everyone if any(rater in had for had in present.values())]
-    check_same_raters(present, wanted, everyone)
+    without = [name for name, had in present.items() if not set(had) & set(wanted)]
+    if without:
+        raise InputError(
+            f"it has none of the raters {', '.join(wanted)}; leave it out with "
+            f"{left_out_by(without[0])}",
+            case=without[0],
+        )
     called = {one.texts for files in found_raters.values() for one in files}
 
     @functools.cache
@@ -145,11 +152,14 @@ def read_folders(
         return {name: found[name][0].path for name in scores if found[name]}
 
     found_vessels, found_rois = find_one(vessels), find_one(roi)
+    by_rater = {
+        name: {_called(one): one.path for one in files} for name, files in found_raters.items()
+    }
     cases = [
         Case(
             name,
             score,
-            tuple(one.path for one in found_raters[name] if _called(one) in wanted),
+            tuple(by_rater[name].get(rater) for rater in wanted),
             found_vessels.get(name),
             found_rois.get(name),
         )

@@ -33,7 +33,8 @@ class LoadedCase:
     score
         Tumour probability with its geometry; floating point. 0 outside `part`.
     raters
-        One annotation per rater, in the dtype of its file.
+        One annotation per rater, in the dtype of its file; None for a rater that the case does not
+        have. `aligned.unseen` is the value where a rater did not look.
     region
         Boolean mask of the voxels that count; None for all of them.
     vessels
@@ -44,7 +45,7 @@ class LoadedCase:
 
     case: Case
     score: Volume
-    raters: list[NDArray[Any]]
+    raters: list[NDArray[Any] | None]
     region: NDArray[np.bool_] | None
     vessels: NDArray[np.uint8] | None
     aligned: AlignedCase
@@ -53,6 +54,13 @@ class LoadedCase:
     def part(self) -> tuple[slice, slice, slice] | None:
         """The box that the file of the score covers; None if it covers all of the grid."""
         return self.aligned.part
+
+    @property
+    def masks(self) -> list[NDArray[Any]]:
+        """What each rater that the case has marked: not 0 there, 0 where he did not look."""
+        unseen = self.aligned.unseen
+        present = [rater for rater in self.raters if rater is not None]
+        return present if unseen is None else [r * (r != unseen) for r in present]
 
     def voxel_volume(self) -> float:
         """Return the mm³ of a voxel.
@@ -87,6 +95,7 @@ def load_case(
     ignore_header: bool = False,
     tumour: Sequence[int] = (1,),
     label: Sequence[str] = (),
+    ignore_label: int | None = None,
 ) -> LoadedCase:
     """Read the files of a case and bring them together on one grid; see `align_case`.
 
@@ -95,7 +104,7 @@ def load_case(
 
     Parameters
     ----------
-    case, ignore_header, tumour, label
+    case, ignore_header, tumour, label, ignore_label
         As in `align_case`.
     region_rule
         Which voxels count: "roi" (the mask of the case), "box" (`annotated_box`) or "all".
@@ -111,17 +120,18 @@ def load_case(
         raise InputError(
             f"choose one of {get_args(RegionRule)}", argument="region_rule", value=region_rule
         )
-    opened = align_case(case, "all", region_rule, ignore_header, tumour, label, vessels=True)
+    opened = align_case(case, "all", region_rule, ignore_header, tumour, label, True, ignore_label)
     optional = [volume for volume in (opened.vessels, opened.region) if volume is not None]
-    loaded = _read_all([opened.score, *opened.raters, *optional])
-    score, arrays = loaded[0], [volume.array for volume in loaded[1 : 1 + len(opened.raters)]]
+    present = {k: rater for k, rater in enumerate(opened.raters) if rater is not None}
+    loaded = _read_all([opened.score, *present.values(), *optional])
+    score, arrays = loaded[0], [volume.array for volume in loaded[1 : 1 + len(present)]]
     region: NDArray[np.bool_] | None = None
     if opened.region is not None:
         region = loaded[-1].array
         require_marked(bool(region.any()), opened.region.place)
     elif region_rule == "box":
         try:
-            box = annotated_box(arrays)
+            box = annotated_box(arrays, unseen=opened.unseen)
         except ValueError as error:
             raise InputError.of(error, case=case.name) from error
         # numpy.zeros takes no memory for the pages outside the box.
@@ -129,7 +139,9 @@ def load_case(
         region = np.zeros(score.array.shape, np.bool_, order)
         region[box] = True
     vessels = None if opened.vessels is None else loaded[1 + len(arrays)].array
-    return LoadedCase(case, score, arrays, region, vessels, opened)
+    by_rater = dict(zip(present, arrays, strict=True))
+    raters = [by_rater.get(k) for k in range(len(opened.raters))]
+    return LoadedCase(case, score, raters, region, vessels, opened)
 
 
 def mask_on_grid(path: Path, grid: Volume, ignore_header: bool = False) -> NDArray[np.bool_]:

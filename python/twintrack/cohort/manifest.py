@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from twintrack.cohort.case import Case, check_name, check_same_raters, choose_raters, not_found
+from twintrack.cohort.case import Case, check_name, choose_raters, left_out, not_found
 from twintrack.cohort.names import as_on_disk, composed, look_alike_of, names_in
 from twintrack.cohort.patients import with_patients
 from twintrack.errors import InputError
@@ -28,9 +28,9 @@ def read_manifest(
     The first row names the columns: ``case``, ``score``, ``rater_1`` … ``rater_N`` and, if wanted,
     ``vessels``, ``roi`` and ``patient`` (see `Case`), in any order. Every further row is a case.
     Paths are relative to the manifest's folder or absolute; their spelling of Unicode (NFC or NFD)
-    does not matter, and names of cases and patients are NFC. All cases need all raters;
-    ``vessels``, ``roi`` and ``patient`` may be empty. The file is UTF-8 with commas; a byte order
-    mark and any line ends are accepted.
+    does not matter, and names of cases and patients are NFC. ``vessels``, ``roi`` and ``patient``
+    may be empty; so may a rater, whom the case then does not have, but not all of them. The file is
+    UTF-8 with commas; a byte order mark and any line ends are accepted.
 
     Parameters
     ----------
@@ -49,9 +49,9 @@ def read_manifest(
     FileNotFoundError
         The manifest, or a file named in it; the message names row and column.
     ValueError
-        No cases, unknown, repeated or missing columns, a repeated or unusable case name, a rater
-        missing in a case, one file given for two raters, the same files for two cases; the message
-        names row and column. Or `group` does not fit (`with_patients`).
+        No cases, unknown, repeated or missing columns, a repeated or unusable case name, a
+        case without a rater, one file given for two raters, the same files for two cases; the
+        message names row and column. Or `group` does not fit (`with_patients`).
     """
     path = Path(path)
     columns, rows = read_table(path)
@@ -68,8 +68,6 @@ def read_manifest(
     names = functools.cache(names_in)
     chosen = set(select(list(dict.fromkeys(composed(row["case"]) for row in rows.values()))))
     cases: dict[str, Case] = {}
-    raters: dict[str, list[str]] = {}
-    places: dict[str, str] = {}
     seen: dict[Case, str] = {}
     missing: list[str] = []
     for number, row in rows.items():
@@ -92,11 +90,16 @@ def read_manifest(
             for column, file in files.items()
             if not is_file(file)
         ]
-        raters[name] = [column for column in rater_columns if column in files]
-        empty = ", ".join(repr(column) for column in rater_columns if column not in files)
-        places[name] = f"{place}, column {empty} is empty: "
-        annotations = tuple(files[column] for column in raters[name])
-        if len(set(annotations)) < len(annotations):
+        annotations = tuple(files.get(column) for column in rater_columns)
+        there = [annotation for annotation in annotations if annotation is not None]
+        if annotations and not there:
+            raise InputError(
+                f"{place}: it has no rater in {', '.join(rater_columns)}; name an annotation, or "
+                f"leave out this case with {left_out(name)}",
+                case=name,
+                file=path,
+            )
+        if len(set(there)) < len(there):
             raise InputError(f"{place}: case {name!r} has the same file for two raters", file=path)
         patient = composed(row.get("patient", "")) or None
         case = Case(
@@ -108,7 +111,6 @@ def read_manifest(
                 f"{place}: case {name!r} has the same files as case {same!r}", file=path
             )
         cases[name] = case
-    check_same_raters(raters, rater_columns, everyone, places, path)
     if missing:
         raise not_found(missing)
     return with_patients(list(cases.values()), group)
@@ -123,7 +125,7 @@ def write_manifest(path: str | os.PathLike[str], cases: Iterable[Case]) -> None:
     Raises
     ------
     ValueError
-        No cases, a repeated case name, or cases with different numbers of raters.
+        No cases, or a repeated case name.
     OSError
         Writing failed; an existing manifest is unharmed.
     """
@@ -133,7 +135,6 @@ def write_manifest(path: str | os.PathLike[str], cases: Iterable[Case]) -> None:
     if not cases:
         raise InputError("no cases to write", file=path)
     raters = [f"rater_{k + 1}" for k in range(max(len(case.raters) for case in cases))]
-    check_same_raters({case.name: raters[: len(case.raters)] for case in cases}, raters, raters)
     if len({composed(case.name) for case in cases}) < len(cases):
         raise InputError("two cases have the same name", file=path)
 
@@ -147,7 +148,9 @@ def write_manifest(path: str | os.PathLike[str], cases: Iterable[Case]) -> None:
     rows = [
         [
             check_name(case.name, path),
-            *map(cell, (case.score, *case.raters, case.vessels, case.roi)),
+            cell(case.score),
+            *(cell(case.annotations.get(k)) for k in range(len(raters))),
+            *map(cell, (case.vessels, case.roi)),
             *([case.patient or ""] if several else []),
         ]
         for case in cases

@@ -20,7 +20,7 @@ BOX_MARGIN = 20  # voxels
 
 
 def annotated_box(
-    raters: Sequence[NDArray[Any]], margin: int = BOX_MARGIN
+    raters: Sequence[NDArray[Any]], margin: int = BOX_MARGIN, *, unseen: int | None = None
 ) -> tuple[slice, slice, slice]:
     """Return the box in which the benchmark measures calibration.
 
@@ -35,6 +35,8 @@ def annotated_box(
         Annotations of one shape (x, y, z); whatever is not 0 is marked.
     margin
         In voxels.
+    unseen
+        Value of voxels that a rater did not look at: they are not marked.
 
     Raises
     ------
@@ -49,7 +51,8 @@ def annotated_box(
         if rater.shape != shape:
             raise InputError(f"rater {number} has shape {rater.shape}, rater 1 has {shape}")
         slow, middle, fast = sorted(range(3), key=lambda axis: -abs(rater.strides[axis]))
-        for index, slab in enumerate(rater.transpose(slow, middle, fast)):
+        for index, plane in enumerate(rater.transpose(slow, middle, fast)):
+            slab = plane if unseen is None else (plane != 0) & (plane != unseen)
             if slab.any():
                 marked[slow][index] = True
                 marked[middle] |= slab.any(axis=1)

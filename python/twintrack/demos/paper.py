@@ -260,7 +260,7 @@ def _examples(cases: Sequence[Case], calibrator: Calibrator, count: int = 3) -> 
     found = []
     for case in cases:
         loaded = load_case(case, "all")
-        raters = np.stack(loaded.raters)
+        raters = np.stack(loaded.masks)
         votes = raters.sum(axis=0)
         marked = int(np.count_nonzero(votes))
         if not marked:
@@ -270,14 +270,14 @@ def _examples(cases: Sequence[Case], calibrator: Calibrator, count: int = 3) -> 
     examples = []
     for _, case in sorted(found, key=lambda entry: (entry[0], entry[1].name))[:count]:
         loaded = load_case(case, "all")
-        image = read_volume(case.raters[0].with_name("image.nii.gz"))
+        image = read_volume(case.annotations[0].with_name("image.nii.gz"))
         score = np.asarray(loaded.score.array, np.float32)
         assert case.roi is not None  # noqa: S101 - they were predicted with their regions
         calibrated = score.copy()
         calibrate_score(calibrator, calibrated, read_volume(case.roi).array)
         examples.append(
             cut_example(
-                case.name, score, loaded.raters, calibrated, image.array, loaded.score.affine
+                case.name, score, loaded.masks, calibrated, image.array, loaded.score.affine
             )
         )
     return examples

@@ -36,20 +36,27 @@ class Murphy(NamedTuple):
 def brier(tally: CaseTally, rater: int | None = None) -> float:
     """Return the mean of (p - MHR)², or of (p - y)² for one rater's answers y (Brier 1950).
 
-    NaN without voxels. The tally may be the sum of several cases'.
+    NaN without voxels. The tally may be the sum of several cases'. The MHR is that of the raters
+    who looked at a voxel; of one rater the voxels are those that he looked at.
     """
-    voxels = tally.voxels
+    voxels, squared_score, cross, squared_answer = 0, 0.0, 0.0, 0.0
+    for raters, sums in tally.by_set().items():
+        if rater is not None and rater not in raters:
+            continue  # voxels that he did not look at
+        voxels += int(sums.votes.sum())
+        squared_score += sums.squared_scores
+        if rater is None:
+            mhr = np.arange(len(raters) + 1) / len(raters)
+            cross += float(sums.rater_scores.sum()) / len(raters)
+            squared_answer += float(sums.votes.sum(axis=0) @ (mhr * mhr))
+        else:
+            own = raters.index(rater)
+            cross += float(sums.rater_scores[own])
+            squared_answer += float(sums.rater_voxels[own])
     if voxels == 0:
         return float("nan")
-    if rater is None:
-        mhr = np.arange(tally.raters + 1) / tally.raters
-        cross = float(tally.rater_scores.sum()) / tally.raters
-        squared_answer = float(tally.votes.sum(axis=0) @ (mhr * mhr))
-    else:
-        cross = float(tally.rater_scores[rater])
-        squared_answer = float(tally.rater_voxels[rater])
     # The three are close where scores and answers are: what is left may round below 0.
-    return max(0.0, (tally.squared_scores - 2 * cross + squared_answer) / voxels)
+    return max(0.0, (squared_score - 2 * cross + squared_answer) / voxels)
 
 
 def murphy(bins: Bins, rater: int | None = None) -> Murphy:
@@ -59,15 +66,17 @@ def murphy(bins: Bins, rater: int | None = None) -> Murphy:
     the bin, or the share of it that the rater marked. NaN without voxels. The bins may be those of
     several cases' summed tallies.
     """
-    voxels = bins.count.sum()
+    count = bins.count if rater is None else bins.count_of[:, rater]
+    total = bins.total if rater is None else bins.total_of[:, rater]
+    voxels = count.sum()
     if voxels == 0:
         return Murphy(np.nan, np.nan, np.nan)
-    filled = bins.count > 0
-    share = bins.count[filled] / voxels
+    filled = count > 0
+    share = count[filled] / voxels
     rate = (bins.mhr if rater is None else bins.rates[:, rater])[filled]
     base = float(share @ rate)
     return Murphy(
-        float(share @ (bins.mean[filled] - rate) ** 2),
+        float(share @ (total[filled] / count[filled] - rate) ** 2),
         float(share @ (rate - base) ** 2),
         base * (1 - base),
     )

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from twintrack.arrays.bounds import told, with_roundings
 from twintrack.arrays.case import OpenCase, open_case
 from twintrack.arrays.numbers import number_between
+from twintrack.arrays.rater_sets import OpenParts, marks_of, open_parts, parts_of
 from twintrack.metrics.case_tally import CaseOverview, CaseTally
 from twintrack.metrics.crps import crps_corrected, crps_official
 from twintrack.metrics.ece import expected_error_per_rater
 from twintrack.metrics.figures import Figures, Protocol, check_protocol
 from twintrack.metrics.numpy_sum import numpy_sum
-from twintrack.metrics.vascular import degrees_of_case, invasion_distances
+from twintrack.metrics.vascular import VESSELS, degrees_of_case, invasion_distances
 
 MARGIN = 20  # voxels around the annotations that calibration errors look at
 
@@ -50,11 +53,13 @@ class CaseMetrics(Figures):
 
 def evaluate(
     score: ArrayLike,
-    raters: ArrayLike | Sequence[ArrayLike],
+    raters: ArrayLike | Sequence[ArrayLike | None],
     vessels: ArrayLike | None = None,
     voxel_volume: float = 1.0,
     protocol: Protocol = "official",
     region: ArrayLike | None = None,
+    *,
+    ignore_label: int | None = None,
 ) -> CaseMetrics:
     """Evaluate a case as the CURVAS–PDACVI benchmark does.
 
@@ -63,6 +68,8 @@ def evaluate(
     score : array (X, Y, Z) of probabilities in [0, 1]
         float16, bfloat16, float32 or float64.
     raters : array (N, X, Y, Z) or sequence of N arrays of 0 and 1, any N ≥ 1
+        None in a list is a rater that this case does not have; what a NumPy masked array masks, the
+        rater did not look at.
     vessels : integer array (X, Y, Z), optional
         Label map: PORTA 1, SMV 2, AORTA 3, CELIAC TRUNK 4, SMA 5.
     voxel_volume : float
@@ -77,6 +84,8 @@ def evaluate(
     region : array (X, Y, Z), False and True or 0 and one other value in any dtype, optional
         Voxels that calibration errors and Brier score look at. By default the annotated box, the
         bounding box of all raters' marks with 20 voxels around it, as in the protocol.
+    ignore_label : int, optional
+        Value of annotations at voxels that the rater did not look at, such as 255.
 
     Raises
     ------
@@ -85,27 +94,51 @@ def evaluate(
 
     Notes
     -----
+    Where raters are missing or did not look, the MHR of a voxel is votes / raters who looked, and a
+    rater's calibration error is over what he saw. CRPS and vascular invasion compare whole
+    annotations: they are NaN where a rater looked at a part of the case alone. `notes` says so.
+
     Arrays in CUDA memory are evaluated there; sums come back. Only the official CRPS of float32
     scores needs a copy of them in host memory: its predicted volume is NumPy's sum with NumPy's
     roundings.
     """
     check_protocol(protocol)
     voxel_volume = number_between(voxel_volume, "voxel_volume", 0)
-    found, count = with_roundings(
-        lambda bounded: _evaluated(
-            open_case(bounded, raters, region, vessels), voxel_volume, protocol
-        ),
-        score,
-    )
+
+    def work(bounded: Any) -> CaseMetrics:
+        masks = marks_of(raters, ignore_label)
+        case = open_case(bounded, masks, region, vessels)
+        if masks is raters:  # everyone looked at all
+            opened = parts_of(replace(case, region=None))
+            inside = None if region is None else parts_of(case)
+        else:
+            opened = open_parts(bounded, raters, None, ignore_label)
+            inside = None if region is None else open_parts(bounded, raters, region, ignore_label)
+        return _evaluated(case, opened, inside, voxel_volume, protocol)
+
+    found, count = with_roundings(work, score)
     return replace(found, notes=(*found.notes, told(count))) if count else found
 
 
-def _evaluated(case: OpenCase, voxel_volume: float, protocol: Protocol) -> CaseMetrics:
-    whole = CaseTally(len(case.raters))
-    overview = whole.add_and_overview(case)
-    notes: list[str] = []
+def _evaluated(
+    case: OpenCase,
+    opened: OpenParts,
+    inside: OpenParts | None,
+    voxel_volume: float,
+    protocol: Protocol,
+) -> CaseMetrics:
+    """Measure a case: its masks, and its voxels by who looked, all of them and in the region."""
+    whole = CaseTally(opened.number)
+    if opened.partly or opened.missing:
+        whole.add_parts(opened)
+        overview = CaseTally(len(case.raters)).add_and_overview(case)
+    else:
+        overview = whole.add_and_overview(case)
+    notes = _of_looks(opened)
 
-    calibration, official = _calibration_tallies(case, whole, overview, protocol, notes)
+    calibration, official = _calibration_tallies(
+        case, opened, inside, whole, overview, protocol, notes
+    )
     # What of the figures is of the whole case, and what of the voxels that calibration looks at.
     of_whole = whole.figures(protocol, voxel_volume=voxel_volume)
     found = of_whole if calibration is whole else calibration.figures(protocol)
@@ -118,12 +151,18 @@ def _evaluated(case: OpenCase, voxel_volume: float, protocol: Protocol) -> CaseM
                 "official: voxels with a confidence of exactly 1 have a bin of their own; "
                 "corrected puts them into the last"
             )
-        crps = _official_crps(case, overview, whole, voxel_volume, notes)
+    volumes = np.delete(of_whole.rater_volumes, opened.missing)
+    if opened.partly:
+        crps = math.nan
+    elif protocol == "official":
+        crps = _official_crps(case, overview, whole, voxel_volume, volumes, notes)
     else:
-        crps = crps_corrected(of_whole.predicted_volume, of_whole.rater_volumes)
+        crps = crps_corrected(of_whole.predicted_volume, volumes)
 
     invasion: dict[str, float] = {}
-    if case.vessels is not None:
+    if case.vessels is not None and opened.partly:
+        invasion = dict.fromkeys(VESSELS, math.nan)
+    elif case.vessels is not None:
         measured = invasion_distances(degrees_of_case(case), protocol)
         invasion = measured.distance
         notes.extend(measured.notes)
@@ -145,8 +184,27 @@ def _evaluated(case: OpenCase, voxel_volume: float, protocol: Protocol) -> CaseM
     )
 
 
+def _of_looks(opened: OpenParts) -> list[str]:
+    """Return what there is to say of raters that are missing or did not look everywhere."""
+    notes = []
+    if opened.missing:
+        names = ", ".join(str(k + 1) for k in opened.missing)
+        notes.append(
+            f"of {opened.number} raters {names} looked at nothing: the figures are of the others"
+        )
+    if opened.partly:
+        notes.append(
+            "a rater did not look at all voxels: the MHR is votes / raters who looked, and a "
+            "rater's calibration error is over what he saw, which the official evaluator does not "
+            "know; CRPS and vascular invasion are undefined"
+        )
+    return notes
+
+
 def _calibration_tallies(
     case: OpenCase,
+    opened: OpenParts,
+    inside: OpenParts | None,
     whole: CaseTally,
     overview: CaseOverview,
     protocol: Protocol,
@@ -157,8 +215,8 @@ def _calibration_tallies(
     The second is another in the rare case that the official box is not the clamped one.
     """
     nothing = CaseTally(whole.raters)
-    if case.region is not None:
-        tally = CaseTally(whole.raters).add_case(case)
+    if inside is not None:
+        tally = CaseTally(whole.raters).add_parts(inside)
         if tally.voxels == 0:
             notes.append("no voxel to measure calibration on: calibration errors are undefined")
         return tally, tally
@@ -182,11 +240,11 @@ def _calibration_tallies(
     ):
         tally = whole  # a second look would find the same
     else:
-        tally = CaseTally(whole.raters).add_case(case.cropped(clamped))
+        tally = CaseTally(whole.raters).add_parts(opened.cropped(clamped))
     if protocol == "corrected" or box == clamped:
         return tally, tally
     # A start below 0 counts from the end for the official evaluator: its box is usually empty.
-    official = CaseTally(whole.raters).add_case(case.cropped(box))
+    official = CaseTally(whole.raters).add_parts(opened.cropped(box))
     axis = next(axis for axis, part in enumerate(box) if part.start < 0)
     notes.append(
         f"official: annotations lie within {MARGIN} voxels of the low border of axis "
@@ -203,6 +261,7 @@ def _official_crps(
     overview: CaseOverview,
     whole: CaseTally,
     voxel_volume: float,
+    volumes: NDArray[np.float64],
     notes: list[str],
 ) -> float:
     exact = whole.predicted_voxels
@@ -212,7 +271,6 @@ def _official_crps(
             f"official: the predicted volume is summed in {case.score.dtype}, which gives "
             f"{voxels:.7g} voxels instead of {exact:.7g}"
         )
-    volumes = whole.rater_voxels.astype(np.float64) * voxel_volume
     if np.ptp(volumes) == 0:
         notes.append("official: CRPS is 0 for any prediction, since all raters agree on volume")
     elif abs(voxels * voxel_volume - volumes.mean()) > 3 * volumes.std():

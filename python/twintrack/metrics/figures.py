@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from twintrack.arrays.by_value import ByValue
 from twintrack.errors import InputError
 from twintrack.metrics.brier import Murphy, brier, murphy
-from twintrack.metrics.ece import average_error, expected_error, expected_error_per_rater
+from twintrack.metrics.ece import (
+    average_error,
+    expected_error,
+    expected_error_per_rater,
+    mean_of_raters,
+)
 from twintrack.metrics.tdsc import tdsc
 
 if TYPE_CHECKING:
@@ -41,6 +46,7 @@ class Figures(ByValue):
     ece : float
         Top-label calibration error, mean over raters, in [0, 1]; less is better, as of all errors.
     ece_per_rater : (N,) float64
+        Over the voxels that a rater looked at; NaN for one who looked at none.
     ece_probability : float
         Calibration error of the tumour probability per rater, averaged (paper, Appendix B).
     ece_mhr : float
@@ -54,7 +60,7 @@ class Figures(ByValue):
     predicted_volume : float
         Sum of the scores × voxel volume.
     rater_volumes : (N,) float64
-        Voxels that each rater marked × voxel volume.
+        Voxels that each rater marked × voxel volume; NaN for one who looked at none.
     """
 
     tdsc: float
@@ -87,17 +93,20 @@ def figures_of(tally: CaseTally, protocol: Protocol, voxel_volume: float = 1.0) 
         confidence if protocol == "official" else confidence.closed()
     )
     score = tally.score_bins.closed()
+    volumes = tally.rater_voxels.astype(np.float64) * voxel_volume
+    if tally.voxels:
+        volumes[tally.looked_voxels == 0] = np.nan
     return Figures(
-        tdsc=tdsc(tally.votes),
-        ece=float(per_rater.mean()),
+        tdsc=tdsc(sums.votes for sums in tally.by_set().values()),
+        ece=mean_of_raters(per_rater),
         ece_per_rater=per_rater,
-        ece_probability=float(expected_error_per_rater(score).mean()),
+        ece_probability=mean_of_raters(expected_error_per_rater(score)),
         ece_mhr=expected_error(score),
         ace=average_error(score),
         brier=brier(tally),
         murphy=murphy(score),
         predicted_volume=tally.predicted_voxels * voxel_volume,
-        rater_volumes=tally.rater_voxels.astype(np.float64) * voxel_volume,
+        rater_volumes=volumes,
     )
 
 

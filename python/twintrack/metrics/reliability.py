@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.by_value import ByValue
-from twintrack.arrays.case import open_case
+from twintrack.arrays.rater_sets import open_parts
 from twintrack.metrics.case_tally import BINS, CaseTally
 
 
@@ -37,7 +38,12 @@ class ReliabilityCurve(ByValue):
 
 
 def reliability_curve(
-    score: ArrayLike, raters: ArrayLike, bins: int = BINS, region: ArrayLike | None = None
+    score: ArrayLike,
+    raters: ArrayLike | Sequence[ArrayLike | None],
+    bins: int = BINS,
+    region: ArrayLike | None = None,
+    *,
+    ignore_label: int | None = None,
 ) -> ReliabilityCurve:
     """Return the reliability curve of a case (paper, Figure 2; Appendix A's formulation).
 
@@ -48,11 +54,13 @@ def reliability_curve(
     bins : int
     region : array (*shape), False and True or 0 and one other value in any dtype, optional
         Voxels that count; all by default.
+    ignore_label : int, optional
+        Value of annotations at voxels that the rater did not look at.
     """
 
     def tally(bounded: Any) -> CaseTally:
-        case = open_case(bounded, raters, region)
-        return CaseTally(len(case.raters), bins).add_case(case)
+        opened = open_parts(bounded, raters, region, ignore_label)
+        return CaseTally(opened.number, bins).add_parts(opened)
 
     tallied, count = with_roundings(tally, score)
     warn_of(count)

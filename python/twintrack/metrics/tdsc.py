@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +15,7 @@ THRESHOLDS: NDArray[np.float64] = np.asarray(_core.DICE_THRESHOLDS, np.float64)
 SMOOTHING = 1e-6
 
 
-def tdsc(votes: NDArray[np.uint64]) -> float:
+def tdsc(votes: Iterable[NDArray[np.uint64]]) -> float:
     """Return the mean over thresholds t of the Dice score of [p > t] and [MHR > t].
 
     2 |A ∩ G| / (|A| + |G| + 1e-6), and 1 where both are empty; t = 0.1, 0.24, 0.38, 0.52, 0.66, 0.8
@@ -21,15 +23,18 @@ def tdsc(votes: NDArray[np.uint64]) -> float:
 
     Parameters
     ----------
-    votes : (7, N + 1) uint64
-        Voxels by number of thresholds that the score exceeds and number of votes.
+    votes : for each set of raters an array (7, N + 1) uint64, where N is their number
+        Voxels that these raters looked at, by number of thresholds that the score exceeds and
+        number of votes. The MHR of a voxel is out of its own N.
     """
-    mhr = np.arange(votes.shape[1]) / np.float64(votes.shape[1] - 1)
+    tables = [
+        (table, np.arange(table.shape[1]) / np.float64(table.shape[1] - 1)) for table in votes
+    ]
     scores = []
     for exceeded, threshold in enumerate(THRESHOLDS, start=1):
-        predicted = int(votes[exceeded:].sum())
-        marked = int(votes[:, mhr > threshold].sum())
-        both = int(votes[exceeded:, mhr > threshold].sum())
+        predicted = sum(int(table[exceeded:].sum()) for table, _ in tables)
+        marked = sum(int(table[:, mhr > threshold].sum()) for table, mhr in tables)
+        both = sum(int(table[exceeded:, mhr > threshold].sum()) for table, mhr in tables)
         empty = predicted == 0 and marked == 0
         scores.append(1.0 if empty else 2 * both / (predicted + marked + SMOOTHING))
     return float(np.mean(scores))

@@ -204,7 +204,7 @@ def case_example(
         _, found = place_together([loaded.score, volume], ignore_header)
         background = copied_to_box(volume.array, found, (0, 0, 0), loaded.score.array.shape)
     score = loaded.score
-    return cut_example(name, score.array, loaded.raters, calibrated, background, score.affine)
+    return cut_example(name, score.array, loaded.masks, calibrated, background, score.affine)
 
 
 def typical_case(rater_volumes: Mapping[str, float]) -> str | None:

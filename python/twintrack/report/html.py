@@ -96,7 +96,7 @@ def render(
         comparison=comparison,
         warnings=comparison.warnings(),
         findings=_findings(comparison),
-        cautions=_cautions(comparison),
+        cautions=_cautions(comparison) + _map_warnings(methods),
         means=mean_table(comparison, benchmark),
         intervals=interval_table(comparison, benchmark),
         further=interval_table(comparison, further) if further else None,
@@ -165,6 +165,18 @@ def _cautions(comparison: Comparison) -> list[str]:
         if overlap is None
     ]
     return cautions
+
+
+def _map_warnings(methods: Mapping[str, MethodResults]) -> list[str]:
+    """Return what the fits have noted of the methods' maps, as far as it is text."""
+    told = []
+    for name, results in methods.items():
+        found: Any = results.provenance
+        for key in ("calibrator", "facts", "warnings"):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        if isinstance(found, (list, tuple)):
+            told += [f"{name}: {text}." for text in found if isinstance(text, str)]
+    return told
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from twintrack.arrays.bounds import set_roundings, told
 from twintrack.calibration.calibrator import Calibrator
 from twintrack.calibration.fitted_on import NOTES, FittedCase, Overlap, find_overlap
 from twintrack.cohort import Case, LoadedCase, RegionRule, load_case
+from twintrack.cohort.aligned import marks
 from twintrack.cohort.loading import mask_on_grid
 from twintrack.cohort.score_records import (
     calibrate_score,
@@ -28,6 +29,8 @@ from twintrack.cohort.score_records import (
 )
 from twintrack.errors import InputError
 from twintrack.metrics import CaseMetrics, CaseTally, curve_of
+from twintrack.metrics.ece import mean_of_raters
+from twintrack.metrics.figures import Protocol
 from twintrack.metrics.staple import staple_dice
 from twintrack.metrics.vascular import VESSELS
 from twintrack.runs.apply import calibrator_content
@@ -81,9 +84,11 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         As in `load_case`.
     use_raters
         Numbers of the raters that the cases have, where these are some of a cohort's; recorded.
+    ignore_label
+        As in `load_case`.
     """
 
-    protocol: Literal["official", "corrected"] = "official"
+    protocol: Protocol = "official"
     calibrator: Calibrator | None = None
     region: RegionRule = "box"
     millimetres: bool = False
@@ -92,6 +97,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
     ignore_header: bool = False
     label: tuple[str, ...] = ()
     use_raters: tuple[int, ...] | None = None
+    ignore_label: int | None = None
 
     kind = KIND
 
@@ -108,6 +114,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
             "ignore_header": self.ignore_header,
             **({"label": list(self.label)} if self.label else {}),
             **({"use_raters": list(self.use_raters)} if self.use_raters else {}),
+            **({} if self.ignore_label is None else {"ignore_label": self.ignore_label}),
             "calibrator": None if calibrator is None else calibrator_content(calibrator),
             "editions": editions_of_figures(self.staple),
         }
@@ -129,7 +136,9 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
             check_score(self.calibrator, case.score, self.tumour)
         # The protocol's box is not quite `annotated_box`: it is left to `evaluate`.
         rule: RegionRule = "roi" if self.region == "roi" else "all"
-        loaded = load_case(case, rule, self.ignore_header, self.tumour, self.label)
+        loaded = load_case(
+            case, rule, self.ignore_header, self.tumour, self.label, self.ignore_label
+        )
         if self.calibrator is not None:  # without one, `evaluate` sees to it and notes it
             loaded = _within_bounds(loaded)
         if self.millimetres:
@@ -166,10 +175,11 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
             loaded.voxel_volume() if self.millimetres else 1.0,
             self.protocol,
             region,
+            ignore_label=loaded.aligned.unseen,
         )
         figures = _figures(found)
         if self.staple:
-            figures["dice_staple"] = staple_dice(score, loaded.raters, self.protocol)
+            figures["dice_staple"] = _staple(score, loaded, self.protocol)
         stored = {
             name: float(figures[name]) if math.isfinite(figures[name]) else None
             for name in FIGURES
@@ -200,8 +210,9 @@ def _notes(loaded: LoadedCase) -> list[str]:
     if loaded.part is None:
         return notes
     outside = sum(
-        int(np.count_nonzero(rater)) - int(np.count_nonzero(rater[loaded.part]))
+        marks(rater, loaded.aligned.unseen) - marks(rater[loaded.part], loaded.aligned.unseen)
         for rater in loaded.raters
+        if rater is not None
     )
     if outside:
         notes.append(
@@ -211,6 +222,15 @@ def _notes(loaded: LoadedCase) -> list[str]:
     return notes
 
 
+def _staple(score: NDArray[Any], loaded: LoadedCase, protocol: Protocol) -> float:
+    """Return the Dice against the consensus of the raters that there are; NaN if one skipped."""
+    raters = [rater for rater in loaded.raters if rater is not None]
+    unseen = loaded.aligned.unseen
+    if unseen is not None and any((rater == unseen).any() for rater in raters):
+        return math.nan
+    return staple_dice(score, raters, protocol)
+
+
 def _figures(found: CaseMetrics) -> dict[str, float]:
     """Return the figures of a case by column; absent are those that it does not have."""
     names = {field.name for field in fields(found)}.intersection(FIGURES)
@@ -218,7 +238,7 @@ def _figures(found: CaseMetrics) -> dict[str, float]:
         **{name: getattr(found, name) for name in names},
         **{f"vi_{vessel}": value for vessel, value in found.vascular_invasion.items()},
         **found.murphy._asdict(),
-        "rater_volume": float(np.mean(found.rater_volumes)),
+        "rater_volume": mean_of_raters(found.rater_volumes),
     }
 
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from twintrack import _core
 from twintrack.calibration.bin_choice import deal
 from twintrack.calibration.calibrator import Calibrator
+from twintrack.calibration.effective import effective_groups
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.cohort import Case, RegionRule
@@ -53,6 +55,8 @@ class TallyJob(Job[StreamedCase]):
         As in `align_case`.
     use_raters
         Numbers of the raters that the cases have, where these are some of a cohort's; recorded.
+    ignore_label
+        As in `align_case`.
     """
 
     region: RegionRule
@@ -60,6 +64,7 @@ class TallyJob(Job[StreamedCase]):
     ignore_header: bool = False
     label: tuple[str, ...] = ()
     use_raters: tuple[int, ...] | None = None
+    ignore_label: int | None = None
 
     kind = KIND
 
@@ -73,6 +78,7 @@ class TallyJob(Job[StreamedCase]):
             "grid_cells": _core.GRID_CELLS,
             **({"label": list(self.label)} if self.label else {}),
             **({"use_raters": list(self.use_raters)} if self.use_raters else {}),
+            **({} if self.ignore_label is None else {"ignore_label": self.ignore_label}),
             **edition("score_tally"),
         }
 
@@ -90,13 +96,20 @@ class TallyJob(Job[StreamedCase]):
 
     def read(self, case: Case) -> StreamedCase:
         """Open the files, to be gone through in slabs."""
-        return open_case(case, self.region, self.ignore_header, self.tumour, self.label)
+        return open_case(
+            case, self.region, self.ignore_header, self.tumour, self.label, self.ignore_label
+        )
 
     def compute(self, loaded: StreamedCase) -> Product:
         """Tally."""
         ensemble = ensemble_of_score(loaded.case.score, self.tumour)
         tally = ScoreTally(len(loaded.case.raters))
-        loaded.for_each(lambda slab: tally.update(slab.score, slab.raters, slab.region))
+        unseen = loaded.aligned.unseen
+        loaded.for_each(
+            lambda slab: tally.update(
+                slab.score, slab.raters, slab.region, ignore_label=unseen, rule=self.region
+            )
+        )
         counted = tally.compact().voxels
         result = {"voxels_in_region": counted, "ensemble": ensemble}
         if loaded.aligned.beyond:
@@ -200,7 +213,7 @@ def fit_cohort(
     calibrator.set_params(ensemble=join_ensembles(ensembles(entries), calibrator.ensemble))
     broken = {failure.case for failure in failures}
     whole = [case for case in cases if case.name not in broken]
-    if calibrator.bins == "auto":
+    if calibrator.asks_cases and calibrator.target != "none":
         opened = Store(store, job.kind, job.options)
         tallies = StoredTallies(opened, [case.name for case in whole], entries)
         fit_tallies(calibrator, tallies, job.region)
@@ -212,8 +225,8 @@ def fit_cohort(
             for entry in entries
         )
         calibrator.add_tally(total, region=job.region, cases=len(whole))
-        if calibrator.exact and calibrator.target != "none":
-            calibrator.refine(_Voxels(whole, job, settings))
+    if calibrator.exact and calibrator.target != "none":
+        calibrator.refine(_Voxels(whole, job, settings))
     return outcomes
 
 
@@ -271,21 +284,27 @@ def fit_tallies(
     if calibrator.bins == "auto" and len(groups) > 1:
         dealt = deal(len(groups), int(calibrator.folds), int(calibrator.seed))
         parts = [tallies.of([case for k in fold for case in groups[k]]) for fold in dealt]
+    bounded = "auto" in (calibrator.floor, calibrator.ceiling)
+    weights = tallies.weights(calibrator.case_weight)
     for part in parts:
         alone = part.cases[0] if len(part) == 1 else None
         among = list(part.groups())
-        whose = patients[alone] if alone else among[0] if len(among) == 1 else None
         calibrator.add_tally(
-            part.total(), alone, region=region, cases=len(part), group=whose, record=False
+            part.total(weights),
+            alone,
+            region=region,
+            cases=len(part),
+            group=patients[alone] if alone else among[0] if len(among) == 1 else None,
+            effective=effective_groups(part.responses(weights)) if bounded else None,
+            voxels=None if weights is None else part.voxels(),
+            record=False,
         )
     return _fitted(calibrator)
 
 
-def _fitted(calibrator: Calibrator) -> Calibrator:
+def _fitted(calibrator: Calibrator, facts: bool = True) -> Calibrator:
     """Return the calibrator with its map: what cannot be fitted is told now."""
-    if not calibrator.exact:
-        _ = calibrator.map_
-    return calibrator
+    return calibrator if calibrator.exact else calibrator.finish(facts)
 
 
 def leave_one_out(
@@ -297,7 +316,7 @@ def leave_one_out(
     ----------
     calibrator
         Fitted; the parameters of its map are taken over, and its number of bins where it was
-        chosen.
+        chosen. The facts of its map hold for these maps too, which have none of their own.
     tallies
         What `read_tallies` gives. A case is in memory at a time. The cases of a patient come one
         after the other.
@@ -312,19 +331,24 @@ def leave_one_out(
     groups = tallies.groups()
     if len(groups) < 2:
         raise InputError(f"leaving one patient out needs at least two, here {len(groups)}")
-    dense, everyone = tallies.dense(), tallies.fitted_cases()
-    parameters = {**calibrator.made_with_, "bins": calibrator.n_bins_asked, "exact": False}
-    for group in groups.values():
-        rest = dense.copy()
-        for _, tally in tallies.of(group):
-            cells, sums = tally.rows()
-            rest[:, cells] -= sums.T
+    parameters = {**calibrator.made_with_, "bins": calibrator.bins_used, "exact": False}
+    weights = tallies.weights(parameters["case_weight"])
+    total, everyone = tallies.total(weights), tallies.fitted_cases()
+    bounded = "auto" in (parameters["floor"], parameters["ceiling"])
+    responses = tallies.responses(weights) if bounded else []
+    for number, group in enumerate(groups.values()):
+        own = tallies.of(group)
         fitted = Calibrator(**parameters)
         fitted.record_cases(known for case, known in everyone.items() if case not in group)
-        others = len(everyone) - len(group)
-        fitted.add_tally(ScoreTally.from_dense(rest), region=region, cases=others)
+        fitted.add_tally(
+            total - own.total(weights),
+            region=region,
+            cases=len(everyone) - len(group),
+            effective=effective_groups(np.delete(responses, number)) if bounded else None,
+            voxels=None if weights is None else tallies.voxels() - own.voxels(),
+        )
         for case in group:
-            yield case, _fitted(fitted)
+            yield case, _fitted(fitted, facts=False)
 
 
 def read_tallies(
@@ -406,6 +430,8 @@ class _Voxels:
                 if isinstance(found, Outcome):
                     progress.case(found)
                 else:
-                    yield found.score, found.raters, found.region
+                    # None is missing: exact cuts are refused where one is.
+                    raters = [rater for rater in found.raters if rater is not None]
+                    yield found.score, raters, found.region
         finally:
             progress.stop()

@@ -17,7 +17,7 @@ def case_files(case: Case, *, vessels: bool, roi: bool) -> dict[str, Path]:
     record of how the score was made.
     """
     files = {"score": case.score}
-    files.update({f"rater_{k + 1}": path for k, path in enumerate(case.raters)})
+    files.update({f"rater_{k + 1}": path for k, path in case.annotations.items()})
     if vessels and case.vessels is not None:
         files["vessels"] = case.vessels
     if roi and case.roi is not None:

@@ -19,7 +19,7 @@ from twintrack.runs.tally_pack import PackedTally
 KIND = "score-tally"
 
 # Options that say how files of a site are read, and not what was counted: these may differ.
-_OF_FILES = ("label", "use_raters", "ignore_header")
+_OF_FILES = ("label", "ignore_label", "use_raters", "ignore_header")
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class PooledTallies(StoredTallies):
                 known[place.called(case)] = Known(said.fitted, patient)
         self._known = known
         self._pack = None  # each store has its own
+        self._loads = {}
         self.cases = sorted(known)
 
     def entry(self, case: str) -> Entry:

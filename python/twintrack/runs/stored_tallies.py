@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from twintrack import _core
+from twintrack.calibration.case_weights import Load, equal_weights, whole_weights
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.cohort.patients import patients_of
@@ -20,7 +18,14 @@ from twintrack.errors import InputError
 from twintrack.runs.fitted_cases import score_digest
 from twintrack.runs.records import Entry
 from twintrack.runs.store import Store
-from twintrack.runs.tally_pack import NAME, PackedTally, Stamp, TallyPack, write_pack
+from twintrack.runs.tally_pack import (
+    NAME,
+    DenseSums,
+    PackedTally,
+    Stamp,
+    TallyPack,
+    write_pack,
+)
 
 # Fewer tallies than this are read from their own files in a second.
 _WORTH_PACKING = 32
@@ -52,6 +57,7 @@ class StoredTallies:
         self.cases: list[str] = sorted(cases)
         self._store = store
         self._known = None if entries is None else _known(entries)
+        self._loads: dict[str, Load] = {}  # as far as they were asked for
         self._pack: TallyPack | None = None
         with contextlib.suppress(OSError, ValueError):  # none, or to be written again
             self._pack = TallyPack(store.folder / NAME)
@@ -145,45 +151,48 @@ class StoredTallies:
             write_pack(self._store.folder / NAME, everything())
             self._pack = TallyPack(self._store.folder / NAME)
 
-    def dense(self) -> NDArray[np.uint64]:
-        """Return the sum of all tallies as dense sums (2 + N, GRID_CELLS): count, residuals, votes.
+    def total(self, weights: Mapping[str, int] | None = None) -> ScoreTally:
+        """Return the sum of all tallies, of the most raters that one has.
+
+        Parameters
+        ----------
+        weights
+            Whole number by which the voxels of each case count.
 
         Raises
         ------
         ValueError
-            There is no tally, the numbers of raters differ, or one is damaged; names the case.
+            There is no tally, or one is damaged; names the case.
         """
         if not self.cases:
             raise InputError("there are no cases to fit")
-        almost = self._from_total()
+        almost = self._from_total() if weights is None else None
         if almost is not None:
-            return almost
-        first = self._narrow(self.cases[0])
-        shape = (len(first.columns), _core.GRID_CELLS)
+            return almost.tally()
 
-        def add_up(cases: Sequence[str]) -> NDArray[np.uint64]:
-            sums = np.zeros(shape, np.uint64)
+        def add_up(cases: Sequence[str]) -> dict[int, DenseSums]:
+            sums: dict[int, DenseSums] = {}
             for case in cases:
                 narrow = self._narrow(case)
-                if len(narrow.columns) != shape[0]:
-                    raise InputError(
-                        f"it has {narrow.raters} raters but the cases before it have "
-                        f"{first.raters}",
-                        case=case,
-                    )
-                narrow.add_to(sums)
+                own = sums.setdefault(narrow.raters, DenseSums(narrow.raters))
+                own.add(narrow, 1 if weights is None else weights[case])
             return sums
 
         # NumPy adds without the lock of the interpreter.
         threads = max(1, min(_core.max_threads(), len(self.cases) // 16))
         parts = [self.cases[k::threads] for k in range(threads)]
         with ThreadPoolExecutor(threads) as pool:
-            total, *others = pool.map(add_up, parts)
-        for other in others:
-            total += other
-        return total
+            found = list(pool.map(add_up, parts))
+        total: dict[int, DenseSums] = {}
+        for part in found:
+            for raters, sums in part.items():
+                if raters in total:
+                    total[raters].merge(sums)
+                else:
+                    total[raters] = sums
+        return ScoreTally.of_all([sums.tally() for sums in total.values()])
 
-    def _from_total(self) -> NDArray[np.uint64] | None:
+    def _from_total(self) -> DenseSums | None:
         """Return the pack's total less what is not asked for, if that is the shorter way."""
         if self._pack is None:
             return None
@@ -197,17 +206,48 @@ class StoredTallies:
             total = self._pack.total()
             if total is None:
                 return None
-            sums = np.zeros((len(total.columns), _core.GRID_CELLS), np.uint64)
-            total.add_to(sums)
+            sums = DenseSums(total.raters)
+            sums.add(total)
             for case in left_out:
-                self._pack.read(case).take_from(sums)
+                sums.add(self._pack.read(case), -1)
         except ValueError:
             return None
         return sums
 
-    def total(self) -> ScoreTally:
-        """Return the sum of all tallies; raises as `dense`."""
-        return ScoreTally.from_dense(self.dense())
+    def voxels(self) -> int:
+        """Return the number of voxels of all tallies."""
+        return sum(load.voxels for load in self._all_loads().values())
+
+    def responses(self, weights: Mapping[str, int] | None = None) -> list[float]:
+        """Return for each of `groups` what its raters mark on average, in voxels."""
+        loads = self._all_loads()
+        return [
+            sum(loads[case].response * (1 if weights is None else weights[case]) for case in cases)
+            for cases in self.groups().values()
+        ]
+
+    def weights(self, rule: str) -> dict[str, int] | None:
+        """Return the whole number by which the voxels of each case count; None if all are 1.
+
+        `rule` is that of `Calibrator` (case_weight).
+        """
+        if rule == "voxels":
+            return None
+        loads, groups = self._all_loads(), self.groups()
+        sizes = [sum(loads[case].voxels for case in cases) for cases in groups.values()]
+        weighed = {
+            case: weight
+            for cases, weight in zip(groups.values(), equal_weights(sizes), strict=True)
+            for case in cases
+        }
+        whole = whole_weights([*weighed.values()], [loads[case] for case in weighed])
+        return dict(zip(weighed, whole, strict=True))
+
+    def _all_loads(self) -> dict[str, Load]:
+        for case, packed in self.narrow() if set(self.cases) - set(self._loads) else ():
+            if case not in self._loads:
+                self._loads[case] = packed.load()
+        return {case: self._loads[case] for case in self.cases}
 
     def narrow(self) -> Iterator[tuple[str, PackedTally]]:
         """Yield case and sums, as narrow as they are stored."""
@@ -218,8 +258,7 @@ class StoredTallies:
         packed = self._packed(case)
         if packed is not None:
             return packed
-        cells, sums = self._from_file(case).rows()
-        return PackedTally(0, cells, list(sums.T))
+        return PackedTally.of(self._from_file(case))
 
     def _packed(self, case: str) -> PackedTally | None:
         if self._pack is None or not self._is_packed(case):

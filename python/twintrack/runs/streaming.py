@@ -27,10 +27,10 @@ SLAB_VOXELS = 1 << 20  # of each file: work for all cores, and about the size of
 
 @dataclass(frozen=True)
 class Slab:
-    """Consecutive planes of a case: arrays (x, y, planes)."""
+    """Consecutive planes of a case: arrays (x, y, planes); None for a rater that it lacks."""
 
     score: NDArray[Any]
-    raters: list[NDArray[Any]]
+    raters: list[NDArray[Any] | None]
     region: NDArray[np.bool_] | None
 
 
@@ -92,7 +92,8 @@ class StreamedCase:
         """Yield the slabs of the case, from its first plane to its last; raises as `for_each`."""
         planes, mask = planes_of(self.place), self.aligned.region
         box = self._box(planes) if self.region_rule == "box" else None
-        volumes = [self.aligned.score, *self.aligned.raters, *([] if mask is None else [mask])]
+        present = [rater for rater in self.aligned.raters if rater is not None]
+        volumes = [self.aligned.score, *present, *([] if mask is None else [mask])]
         parts = [volume.slabs(planes) for volume in volumes]
         marked = False
         for first in range(0, self.place.array.shape[2], planes):
@@ -104,7 +105,9 @@ class StreamedCase:
             elif box is not None:
                 region = np.zeros(score.shape, np.bool_, "F")
                 _inside(region, first, box)[...] = True
-            yield Slab(score, raters, region)
+            own = iter(raters)
+            everyone = [None if rater is None else next(own) for rater in self.aligned.raters]
+            yield Slab(score, everyone, region)
         for part in parts:
             next(part, None)  # reads on to the checksums
         if mask is not None:
@@ -113,10 +116,10 @@ class StreamedCase:
     def _box(self, planes: int) -> Box:
         """Return `annotated_box` of the raters, which are read for it."""
         found = []
-        for volume in self.aligned.raters:
+        for volume in filter(None, self.aligned.raters):
             for first, slab in with_first_planes(volume.slabs(planes)):
                 with contextlib.suppress(ValueError):  # nothing is marked here
-                    x, y, z = annotated_box([slab], margin=0)
+                    x, y, z = annotated_box([slab], 0, unseen=self.aligned.unseen)
                     found.append((x, y, slice(z.start + first, z.stop + first)))
         if not found:
             where = f" where {self.place} lies" if self.aligned.beyond else ""
@@ -137,6 +140,7 @@ def open_case(
     ignore_header: bool,
     tumour: Sequence[int],
     label: Sequence[str] = (),
+    ignore_label: int | None = None,
 ) -> StreamedCase:
     """Open the files of a case on the grid of its score; vessels are left out.
 
@@ -145,7 +149,9 @@ def open_case(
     FileNotFoundError, ValueError, OSError
         As `align_case`.
     """
-    aligned = align_case(case, "score", region_rule, ignore_header, tumour, label)
+    aligned = align_case(
+        case, "score", region_rule, ignore_header, tumour, label, ignore_label=ignore_label
+    )
     return StreamedCase(aligned, region_rule)
 
 

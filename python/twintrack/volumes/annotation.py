@@ -20,8 +20,14 @@ from twintrack.volumes.slabs import VolumeSlabs, open_slabs
 _MOST_NAMED = 20  # labels in a message
 
 
-def open_annotation(path: Path, label: Sequence[str] = ()) -> VolumeSlabs:
-    """Open an annotation, as booleans where labels are chosen and else as it is stored.
+UNSEEN = 255
+"""What `open_annotation` gives where a rater did not look, if labels are chosen."""
+
+
+def open_annotation(
+    path: Path, label: Sequence[str] = (), ignore_label: int | None = None
+) -> VolumeSlabs:
+    """Open an annotation, as 0 and 1 where labels are chosen and else as it is stored.
 
     Parameters
     ----------
@@ -30,6 +36,9 @@ def open_annotation(path: Path, label: Sequence[str] = ()) -> VolumeSlabs:
     label
         Values that are the tumour, as "2"; of the segments of a ``.seg.nrrd`` file also names.
         Without one the file has to hold 0 and 1, which is checked where it is used.
+    ignore_label
+        Value of voxels that the rater did not look at. They have it still if no label is chosen,
+        else they are `UNSEEN`.
 
     Raises
     ------
@@ -41,7 +50,17 @@ def open_annotation(path: Path, label: Sequence[str] = ()) -> VolumeSlabs:
     if segments(path):
         return _segments(path, label)
     values = [_value(text, path) for text in label]
-    return open_slabs(path, ()).changed(lambda slabs: _chosen(slabs, values), np.dtype(np.bool_))
+    if ignore_label is None:
+        return open_slabs(path, ()).changed(
+            lambda slabs: _chosen(slabs, values), np.dtype(np.bool_)
+        )
+
+    def marked(slabs: Iterable[NDArray[Any]]) -> Iterator[NDArray[np.uint8]]:
+        for slab in slabs:
+            (chosen,) = _chosen([slab], values)
+            yield np.where(slab == ignore_label, np.uint8(UNSEEN), chosen)
+
+    return open_slabs(path, ()).changed(marked, np.dtype(np.uint8))
 
 
 def labels_found(path: Path) -> str:

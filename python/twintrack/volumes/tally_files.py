@@ -13,20 +13,18 @@ from twintrack.errors import InputError
 from twintrack.files import naming, replacing
 from twintrack.volumes.numpy_files import read_arrays
 
-FORMAT_VERSION = 1
 
-
-def write_tally(path: Path, kind: str, **arrays: Any) -> None:
+def write_tally(path: Path, kind: str, version: int = 1, **arrays: Any) -> None:
     """Write the arrays of a tally of a kind, such as "case tally", whole or not at all."""
     with replacing(path) as temporary, temporary.open("wb") as file:
-        head: dict[str, Any] = {"format": _format(kind), "format_version": FORMAT_VERSION}
+        head: dict[str, Any] = {"format": _format(kind), "format_version": version}
         np.savez_compressed(file, **head, **arrays)
 
 
 def read_tally(
-    path: Path, kind: str, names: Sequence[str], largest: int
+    path: Path, kind: str, names: Sequence[str], largest: int, newest: int = 1
 ) -> dict[str, NDArray[Any]]:
-    """Read the named arrays of a tally of a kind, `largest` bytes at most.
+    """Read the arrays of a tally of a kind, `largest` bytes at most, of versions up to `newest`.
 
     Raises
     ------
@@ -43,9 +41,9 @@ def read_tally(
         if missing:
             raise InputError(f"it is a damaged {kind}: {', '.join(missing)} missing")
         version = int(found["format_version"])
-        if version > FORMAT_VERSION:
+        if version > newest:
             raise InputError(
-                f"it has format version {version}, this TwinTrack reads up to {FORMAT_VERSION}: "
+                f"it has format version {version}, this TwinTrack reads up to {newest}: "
                 "update TwinTrack"
             )
     return found

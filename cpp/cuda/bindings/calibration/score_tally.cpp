@@ -30,7 +30,7 @@ void register_score_tally(py::module_& module) {
           // Every update has waited for its stream, so any will do.
           sums = tally.take(cudaStreamPerThread);
         }
-        const OccurringRows rows(sums, tally.columns());
+        const OccurringRows rows(sums, tally.raters());
         // As _core.ScoreTally.rows.
         return py::make_tuple(
             py::array_t<std::uint32_t>(static_cast<py::ssize_t>(rows.cells.size()),

@@ -29,6 +29,19 @@ TWINTRACK_INLINE void pack_labels(const std::uint8_t* const* labels, int n,
   }
 }
 
+// votes[i] += the labels of voxel i, by one loop as above.
+template <std::size_t Count>
+TWINTRACK_INLINE void add_labels(const std::uint8_t* const* labels, int n,
+                                 std::uint8_t* __restrict votes) {
+  const std::uint8_t* label[Count];
+  for (std::size_t k = 0; k < Count; ++k) label[k] = labels[k];
+  for (int i = 0; i < n; ++i) {
+    std::uint8_t sum = votes[i];
+    for (std::size_t k = 0; k < Count; ++k) sum = static_cast<std::uint8_t>(sum + label[k][i]);
+    votes[i] = sum;
+  }
+}
+
 }  // namespace detail
 
 TWINTRACK_ENTRY void pack_votes(const std::uint8_t* const* labels, std::size_t raters,
@@ -52,6 +65,16 @@ TWINTRACK_ENTRY void pack_votes(const std::uint8_t* const* labels, std::size_t r
       default:
         return detail::pack_labels<7>(labels, n, pattern);
     }
+  });
+}
+
+TWINTRACK_ENTRY void count_votes(const std::uint8_t* const* labels, std::size_t raters, int n,
+                                 std::uint8_t* __restrict votes) {
+  with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
+    for (int i = 0; i < n; ++i) votes[i] = 0;
+    std::size_t k = 0;
+    for (; k + 4 <= raters; k += 4) detail::add_labels<4>(labels + k, n, votes);
+    for (; k < raters; ++k) detail::add_labels<1>(labels + k, n, votes);
   });
 }
 

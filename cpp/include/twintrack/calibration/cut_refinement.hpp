@@ -2,10 +2,10 @@
 //
 // A ScoreTally knows which grid cell a cut falls in, but not between which scores of the cell. A
 // refinement pass counts the voxels of those cells once more, each divided into `parts` ranges of
-// score, and keeps for every range what a tally keeps, and its least and greatest score. A range
-// that holds a single score is a block of ties and is left alone; one that holds several and a cut
-// is divided again in the next pass. Scores of 32 bits are done after one pass (two below 2^-24),
-// float64 scores usually after two.
+// score, and keeps for every range count, residuals and votes, and its least and greatest score. A
+// range that holds a single score is a block of ties and is left alone; one that holds several and
+// a cut is divided again in the next pass. Scores of 32 bits are done after one pass (two below
+// 2^-24), float64 scores usually after two.
 //
 // Memory: 4096 × (4 + N) × 8 bytes for each cut that lies inside a cell, 74 MB for 250 bins and
 // five raters at most, whatever the number of voxels. All counters are integers shared by the
@@ -34,14 +34,14 @@ class CutRefinement {
   static constexpr std::uint64_t parts = std::uint64_t{1} << part_bits;
 
   /// Starts from the rows of the finished tally of all voxels.
-  CutRefinement(const TallyRows& tally, std::uint64_t bins) : raters_(tally.raters()), bins_(bins) {
+  CutRefinement(const TallyRows& tally, std::uint64_t bins) : raters_(tally.raters), bins_(bins) {
     if (bins == 0) throw InputError("bins", "is 0; at least one bin is needed");
     for (std::size_t row = 0; row < tally.rows; ++row) {
       if (tally.count(row) == 0) continue;
       const std::uint64_t* sums = tally.row(row);
       pieces_.push_back(
           {tally.cell[row], lowest_key(tally.cell[row]), highest_key(tally.cell[row]), {}});
-      pieces_.back().sums.assign(sums, sums + tally.columns);
+      pieces_.back().sums.assign(sums, sums + columns());
       voxels_ += tally.count(row);
     }
     plan();
@@ -72,7 +72,7 @@ class CutRefinement {
     plan();
   }
 
-  /// The cells and sums of the refined rows, as equal_mass_bins takes them.
+  /// The cells and sums of the refined rows, up to the votes, as equal_mass_bins takes them.
   std::vector<std::uint32_t> cells() const {
     std::vector<std::uint32_t> all;
     for (const Piece& piece : pieces_) all.push_back(piece.cell);
@@ -83,7 +83,7 @@ class CutRefinement {
     for (const Piece& piece : pieces_) all.insert(all.end(), piece.sums.begin(), piece.sums.end());
     return all;
   }
-  std::size_t columns() const { return raters_ + TallyColumns::first_vote; }
+  std::size_t columns() const { return TallyColumns::first_vote + raters_; }
 
  private:
   // Scores from `low` to `high`, as keys, in one grid cell.

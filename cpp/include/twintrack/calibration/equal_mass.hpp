@@ -83,16 +83,19 @@ inline EqualMassBins equal_mass_bins(const TallyRows& tally, std::uint64_t bins)
   std::vector<std::size_t> starts;
   std::uint64_t before = 0;
   std::uint64_t k = 0;  // the next cut; cut 0 opens the first bin
+  // With as many bins as voxels, or more, there is a cut before every row: none need be counted.
+  const bool every_row = bins >= voxels;
   for (std::size_t row = 0; row < tally.rows; ++row) {
     const std::uint64_t after = before + tally.count(row);
-    bool cut = false;
-    for (; k < bins && cut_position(k, voxels, bins) < after; ++k) cut = true;
+    bool cut = every_row && tally.count(row) > 0;
+    if (!every_row)
+      for (; k < bins && cut_position(k, voxels, bins) < after; ++k) cut = true;
     if (cut) starts.push_back(row);
     before = after;
   }
 
   EqualMassBins result;
-  const std::size_t raters = tally.raters();
+  const std::size_t raters = tally.raters;
   for (std::size_t bin = 0; bin < starts.size(); ++bin) {
     const std::size_t last = bin + 1 < starts.size() ? starts[bin + 1] : tally.rows;
     std::uint64_t count = 0;

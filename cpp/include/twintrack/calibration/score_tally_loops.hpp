@@ -28,13 +28,21 @@ struct ScoreRoom {
   typename VoxelBlocks<Real>::Buffers buffers;
   ScorePositions at;
   alignas(64) std::array<std::uint8_t, block_voxels> pattern;
+  alignas(64) std::array<std::uint8_t, block_voxels> votes;
 };
 
 template <class Real>
 TWINTRACK_INLINE void count_block(const ScoreRoom<Real>& room, int count, ScoreCounter& counter) {
   const std::uint32_t* cell = room.at.cell.data();
-  const std::uint32_t* residual = room.at.residual.data();
+  const std::uint32_t* residual = room.at.residual();
   const std::uint8_t* pattern = room.pattern.data();
+  const ScoreEntry* voxels = counter.voxels();
+  ScoreEntry* entries = counter.entries();
+  const std::uint64_t full = counter.full();
+  const auto add = [&](int j) TWINTRACK_INLINE_LAMBDA {
+    const std::uint64_t votes = add_voxel(entries[cell[j]], voxels[pattern[j]], residual + j);
+    if ((~votes & full) == 0) counter.spill(cell[j]);
+  };
   constexpr int run_length = 32;
   int i = 0;
   for (; i + run_length <= count; i += run_length) {
@@ -45,13 +53,25 @@ TWINTRACK_INLINE void count_block(const ScoreRoom<Real>& room, int count, ScoreC
       residuals += residual[j];
     }
     if (differs == 0) {
-      counter.add_run(cell[i], marks_of[pattern[i]], residuals, run_length);
+      counter.add_run(cell[i], voxels[pattern[i]], residuals, run_length);
     } else {
-      for (int j = i; j < i + run_length; ++j)
-        counter.add_one(cell[j], marks_of[pattern[j]], residual[j]);
+      for (int j = i; j < i + run_length; ++j) add(j);
     }
   }
-  for (; i < count; ++i) counter.add_one(cell[i], marks_of[pattern[i]], residual[i]);
+  for (; i < count; ++i) add(i);
+}
+
+// Counts those voxels of a block that two raters or more marked, by how many did.
+template <class Real>
+TWINTRACK_INLINE void count_agreement(const ScoreRoom<Real>& room, int count,
+                                      ScoreCounter& counter) {
+  const std::uint32_t* cell = room.at.cell.data();
+  const std::uint8_t* votes = room.votes.data();
+  std::uint8_t most = 0;
+  for (int i = 0; i < count; ++i) most = std::max(most, votes[i]);
+  if (most < 2) return;
+  for (int i = 0; i < count; ++i)
+    if (votes[i] >= 2) counter.add_exactly(cell[i], votes[i]);
 }
 
 // Counts ranks [first, last). False if a voxel was invalid.
@@ -75,6 +95,9 @@ bool count_range(const VoxelBlocks<Real>& blocks, std::int64_t first, std::int64
       room.at.locate(block.score, block.count);
       pack_votes(block.raters, blocks.raters(), group, block.count, room.pattern.data());
       count_block(room, block.count, counter);
+      if (!counter.asks_for_votes()) continue;
+      count_votes(block.raters, blocks.raters(), block.count, room.votes.data());
+      count_agreement(room, block.count, counter);
     }
   });
   return valid;
@@ -82,12 +105,13 @@ bool count_range(const VoxelBlocks<Real>& blocks, std::int64_t first, std::int64
 
 // Counts all voxels of a case into `counters`, to which it adds some if there are too few.
 template <class Real>
-void count_scores(const VoxelBlocks<Real>& blocks, std::size_t columns, int threads,
+void count_scores(const VoxelBlocks<Real>& blocks, int threads,
                   std::vector<std::unique_ptr<ScoreCounter>>& counters) {
   std::vector<std::unique_ptr<ScoreRoom<Real>>> rooms;
   for (int thread = 0; thread < team_size(threads, blocks.tasks()); ++thread) {
     rooms.push_back(std::make_unique<ScoreRoom<Real>>(blocks));
-    if (counters.size() < rooms.size()) counters.push_back(std::make_unique<ScoreCounter>(columns));
+    if (counters.size() < rooms.size())
+      counters.push_back(std::make_unique<ScoreCounter>(blocks.raters()));
   }
   for (std::size_t group = 0; group < vote_groups(blocks.raters()); ++group) {
     for (auto& counter : counters) counter->start_group(group);
@@ -106,7 +130,7 @@ TWINTRACK_ENTRY void ScoreTally::update(const CaseView& view, int threads) {
   require_raters(view, raters_);
   try {
     visit_real(view.score.element, [&](auto real) {
-      detail::count_scores(VoxelBlocks<decltype(real)>(view), columns(), threads, counters_);
+      detail::count_scores(VoxelBlocks<decltype(real)>(view), threads, counters_);
     });
   } catch (...) {
     for (auto& counter : counters_) counter->discard();

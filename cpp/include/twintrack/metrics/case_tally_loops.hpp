@@ -169,15 +169,6 @@ TWINTRACK_ENTRY void count_piece(CaseWorker& worker, CaseTable& table, const std
   with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA { count_located(worker, table, key, n); });
 }
 
-TWINTRACK_INLINE void count_votes(const std::uint8_t* const* labels, std::size_t raters, int n,
-                                  std::uint8_t* __restrict votes) {
-  for (int i = 0; i < n; ++i) votes[i] = 0;
-  for (std::size_t k = 0; k < raters; ++k) {
-    const std::uint8_t* label = labels[k];
-    for (int i = 0; i < n; ++i) votes[i] = static_cast<std::uint8_t>(votes[i] + label[i]);
-  }
-}
-
 // Counts ranks [first, last), at most a task's. False if a voxel was invalid. `scored` has a byte
 // for each block, 0 before, or is null; it is given where marked voxels are to be found too.
 template <class Real>

@@ -1,0 +1,82 @@
+"""From gathered tallies to a map, with all that is to be told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from twintrack.calibration.bin_choice import BinChoice, choose_bins
+from twintrack.calibration.calibration_map import CalibrationMap
+from twintrack.calibration.case_tallies import CaseTallies
+from twintrack.calibration.cut_refinement import refined_bins
+from twintrack.calibration.equal_mass import EVERY_CELL, Bins, EqualMassBins, bins_asked
+from twintrack.calibration.map_bounds import auto_bounds, bounded
+from twintrack.calibration.map_facts import MapFacts, map_facts
+from twintrack.calibration.map_fit import fit_map
+from twintrack.calibration.parameters import CalibratorParameters
+from twintrack.calibration.score_tally import ScoreTally
+from twintrack.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class MadeMap:
+    """A map and how it came about; `choice` and `facts` are None where they were not asked for."""
+
+    fitted: CalibrationMap
+    bins: EqualMassBins
+    choice: BinChoice | None
+    floor: float
+    ceiling: float
+    facts: MapFacts | None
+
+
+def make_map(
+    asked: CalibratorParameters,
+    gathered: CaseTallies,
+    total: ScoreTally,
+    cases: Iterable[tuple[Any, Any, Any]] | None = None,
+    facts: bool = True,
+) -> MadeMap:
+    """Fit a map as the parameters ask for.
+
+    Parameters
+    ----------
+    asked
+        Parameters that are checked; of any target but "none".
+    gathered, total
+        The tallies, and their sum, which has voxels.
+    cases
+        The voxels, where cuts are to be placed exactly.
+    facts
+        Look at the facts of the map.
+    """
+    target, rater = asked.target, asked.rater
+    if target == "single":
+        total = total.seen_by(rater)
+        if total.voxels == 0:
+            raise InputError("he looked at no voxel", argument="rater", value=rater)
+    choice = None
+    number: Bins
+    if asked.bins == "auto":
+        choice = choose_bins(gathered.each_part(), target, rater, int(asked.folds), int(asked.seed))
+        number = choice.bins
+    else:
+        number = asked.bins
+    if cases is None:
+        bins = total.equal_mass_bins(bins_asked(number))
+    else:
+        bins = refined_bins(total, bins_asked(number), cases)
+    unbounded = fit_map(bins, target, rater)
+    floor, ceiling = asked.floor, asked.ceiling
+    if "auto" in (floor, ceiling):
+        low, high = auto_bounds(bins, target, rater, gathered.effective)
+        ceiling = max(high, 0.0 if floor == "auto" else floor) if ceiling == "auto" else ceiling
+        floor = min(low, ceiling) if floor == "auto" else floor
+    fitted = bounded(unbounded, float(floor), float(ceiling))
+    found = None
+    if facts:
+        cells = total.equal_mass_bins(EVERY_CELL)
+        by_choice = choice is not None
+        found = map_facts(fitted, unbounded, bins, cells, target, rater, by_choice)
+    return MadeMap(fitted, bins, choice, float(floor), float(ceiling), found)

@@ -1,0 +1,209 @@
+"""`evaluate_tally`: the figures of any map, from the tally of the scores alone.
+
+A `ScoreTally` knows for every cell of its score grid how many voxels there are, how many of them
+each rater marked, and how many exactly k raters marked. A map turns the voxels of a cell into as
+many voxels of one calibrated score, and these are all that a `CaseTally` counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twintrack.arrays.checks import as_numbers
+from twintrack.arrays.numbers import number_between
+from twintrack.arrays.rater_sets import RaterSet
+from twintrack.errors import InputError
+from twintrack.metrics import figures as figures_of_tally
+from twintrack.metrics.case_tally import CaseTally
+from twintrack.metrics.crps import crps_corrected, crps_official
+from twintrack.metrics.figures import Figures, check_protocol
+
+WHOLE = ("tdsc", "crps", "predicted_volume")
+"""Figures of the whole case: they need the voxels outside of the box, too."""
+
+BOXED = ("ece", "ece_per_rater")
+"""Figures that the benchmark measures in the annotated box."""
+
+
+class CountedScores(Protocol):
+    """What is asked of a `ScoreTally`."""
+
+    @property
+    def raters(self) -> int:
+        """Number of raters."""
+
+    @property
+    def regions(self) -> frozenset[str]:
+        """Which voxels were counted."""
+
+    @property
+    def score_types(self) -> frozenset[str]:
+        """Dtypes of the scores."""
+
+    def cell_rows(self) -> Mapping[RaterSet, tuple[NDArray[np.float64], NDArray[np.uint64]]]:
+        """Return, by set of raters, mean scores of cells and their sums."""
+
+
+@dataclass(frozen=True, eq=False)
+class TallyMetrics(Figures):
+    """Figures of a map on the voxels of a tally.
+
+    Attributes
+    ----------
+    crps : float
+        Of the volume, taking the tally as one case; in the unit of `voxel_volume`.
+    log_score : float
+        Mean of -(MHR ln m + (1 - MHR) ln(1 - m)); infinite where the map is 0 at voxels with votes,
+        or 1 at voxels that a rater did not mark. Less is better (Good 1952).
+    notes : tuple of str
+        Figures that the region of the tally cannot give, which are NaN, and why.
+    """
+
+    crps: float
+    log_score: float
+    notes: tuple[str, ...] = ()
+
+
+def evaluate_tally(
+    tally: CountedScores,
+    map: Callable[[Any], Any] | None = None,  # noqa: A002 - what it is
+    *,
+    protocol: figures_of_tally.Protocol = "official",
+    voxel_volume: float = 1.0,
+    region: str | None = None,
+    figures: Sequence[str] = (),
+) -> TallyMetrics:
+    """Evaluate a map from a tally of the scores, without their voxels.
+
+    Parameters
+    ----------
+    tally : ScoreTally
+        Of a case; the sum of several is taken as one case.
+    map : CalibrationMap or Calibrator, optional
+        None leaves the scores as they are.
+    protocol : {"official", "corrected"}
+        As in `evaluate`. The official predicted volume is the exact sum here, not NumPy's.
+    voxel_volume : float
+        Volumes and CRPS are in voxels by default; give mm³ per voxel to have them in mm³.
+    region : str, optional
+        Which voxels the tally counted, for tallies that do not say: "all", "box", "roi" or "mask".
+    figures : sequence of str
+        Names of figures that have to be there, such as ``["tdsc"]``. By default those that the
+        region cannot give are NaN, and noted.
+
+    Returns
+    -------
+    TallyMetrics
+        TDSC, CRPS and predicted volume are of the whole case and need a tally of all voxels. The
+        ECE is the benchmark's in the annotated box alone: of all voxels it is NaN. All others are
+        those of the voxels of the tally.
+
+    Raises
+    ------
+    ValueError
+        The tally is of an earlier version, without counts of voxels by number of votes; the region
+        cannot give one of `figures`; or an argument makes no sense.
+
+    Notes
+    -----
+    Against a pass over the voxels there is no difference for 16-bit scores, which have a cell of
+    their own each. Scores of 32 and 64 bits are taken at the mean of their cell, which is at most
+    1/2048 of the distance to the nearer of 0 and 1 wide: the map is off by its slope times that,
+    and a voxel whose score lies in the cell of a threshold may fall on its other side.
+    """
+    check_protocol(protocol)
+    voxel_volume = number_between(voxel_volume, "voxel_volume", 0)
+    refused = _refused(_region_of(tally, region))
+    known = {field.name for field in fields(TallyMetrics)} - {"notes"}
+    for name in figures:
+        if name not in known:
+            raise InputError(
+                f"it must be one of {', '.join(sorted(known))}", argument="figures", value=name
+            )
+        if name in refused:
+            raise InputError(refused[name], argument="figures", value=name)
+
+    dtype = next(iter(tally.score_types)) if len(tally.score_types) == 1 else "float32"
+    counted = CaseTally(tally.raters)
+    log_score = 0.0
+    for raters, (scores, sums) in tally.cell_rows().items():
+        typed = _as_type(scores, dtype)
+        mapped = typed if map is None else getattr(map, "map_", map)(typed)
+        counted.add_rows(raters, mapped, sums)
+        log_score += _log_loss(as_numbers(mapped), sums, len(raters))
+    found = counted.figures(protocol, voxel_volume=voxel_volume)
+    crps = math.nan
+    volumes = found.rater_volumes[~np.isnan(found.rater_volumes)]
+    if counted.voxels and len(set(counted.looked_voxels[counted.looked_voxels > 0].tolist())) == 1:
+        integral = crps_official if protocol == "official" else crps_corrected
+        crps = integral(found.predicted_volume, volumes)
+    elif counted.voxels:
+        refused.setdefault("crps", "a rater did not look at all voxels")
+    lacking: dict[str, Any] = {name: math.nan for name in refused if name != "crps"}
+    for name in ("ece_per_rater", "rater_volumes"):
+        if name in lacking:
+            lacking[name] = np.full(tally.raters, math.nan)
+    reasons: dict[str, list[str]] = {}
+    for name, why in refused.items():
+        reasons.setdefault(why, []).append(name)
+    return TallyMetrics(
+        **vars(replace(found, **lacking)),
+        crps=math.nan if "crps" in refused else crps,
+        log_score=log_score / counted.voxels if counted.voxels else math.nan,
+        notes=tuple(f"{', '.join(names)}: {why}" for why, names in reasons.items()),
+    )
+
+
+def _region_of(tally: CountedScores, stated: str | None) -> str | None:
+    """Return the region of a tally; None if it is not known, or not one."""
+    known = tally.regions
+    if stated is not None and known not in (frozenset(), frozenset([stated])):
+        raise InputError(
+            f"the tally counted the region {'+'.join(sorted(known))}; leave it out",
+            argument="region",
+            value=stated,
+        )
+    if stated not in (None, "all", "box", "roi", "mask"):
+        raise InputError("it must be one of all, box, roi, mask", argument="region", value=stated)
+    return stated or (next(iter(known)) if len(known) == 1 else None)
+
+
+def _refused(region: str | None) -> dict[str, str]:
+    """Return what a region cannot give, and why."""
+    if region == "all":
+        why = "of all voxels the ECE is not the benchmark's, which looks at the annotated box"
+        return dict.fromkeys(BOXED, f"{why}: tally with the region box")
+    counted = {
+        None: "it is not known which voxels the tally counted",
+        "box": "the tally counted the voxels in the annotated box",
+        "roi": "the tally counted the voxels in the roi mask",
+        "mask": "the tally counted the voxels of a region",
+    }[region]
+    # The box holds all marks, but not all scores.
+    names = WHOLE if region == "box" else (*WHOLE, "rater_volumes")
+    return dict.fromkeys(names, f"{counted}, and all voxels are needed: tally with the region all")
+
+
+def _as_type(scores: NDArray[np.float64], dtype: str) -> NDArray[Any]:
+    if dtype != "bfloat16":
+        return scores.astype(dtype)
+    bits = scores.astype(np.float32).view(np.uint32) >> 16
+    return bits.astype(np.uint16).view("V2")
+
+
+def _log_loss(mapped: NDArray[Any], sums: NDArray[np.uint64], raters: int) -> float:
+    """Return the sum over voxels of -(MHR ln m + (1 - MHR) ln(1 - m)), 0 ln 0 being 0."""
+    m = mapped.astype(np.float64)
+    marked = sums[:, 2 : 2 + raters].sum(axis=1) / np.float64(raters)
+    unmarked = sums[:, 0] - marked
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = np.where(marked > 0, marked * np.log(m), 0) + np.where(
+            unmarked > 0, unmarked * np.log1p(-m), 0
+        )
+    return -float(gain.sum())
