@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import twintrack as tt
+from twintrack.calibration.case_tallies import CaseTallies
 from twintrack.calibration.fitted_on import (
     NOTES,
     FittedCase,
@@ -201,3 +202,32 @@ def test_a_file_of_10000_cases_is_read_and_one_too_large_is_not_written(tmp_path
     ):
         calibrator.save(tmp_path / "d.json")
     assert not (tmp_path / "d.json").exists()
+
+
+@given(st.permutations([0, 1, 2, 3]))
+def test_cases_that_are_called_alike_are_told_apart_by_their_scores(order):
+    """Two hospitals have a case "A"; what is said of the name alone is said of both."""
+    said = [
+        FittedCase.named("A", A),
+        FittedCase.named("A", B, "P"),
+        FittedCase.named("A", None, "Q"),
+        FittedCase.named("B"),
+    ]
+    cases = CaseTallies()
+    cases.record_cases(said[k] for k in order)
+    found = cases.fitted_on
+    assert {(one.case, one.score) for one in found} == {
+        (said[0].case, A), (said[0].case, B), (said[3].case, None)
+    }  # fmt: skip
+    later = cases.copy()
+    later.record_cases([FittedCase.named("B", C), FittedCase.named("A", D)])
+    assert cases.fitted_on == found
+    assert len(later.fitted_on) == 4
+
+
+def test_the_patient_of_a_name_is_kept_when_its_score_becomes_known():
+    said = [FittedCase.named("A", None, "P"), FittedCase.named("A", A)]
+    for order in (said, said[::-1]):
+        cases = CaseTallies()
+        cases.record_cases(order)
+        assert cases.fitted_on == (FittedCase.named("A", A, "P"),)

@@ -118,6 +118,7 @@ class CaseGatherer(CalibratorParameters):
         effective: float | None = None,
         weight: float = 1.0,
         voxels: int | None = None,
+        record: bool = True,
     ) -> Self:
         """Add a tally made elsewhere, as `partial_fit` adds voxels.
 
@@ -141,6 +142,9 @@ class CaseGatherer(CalibratorParameters):
             By which the case's voxels are multiplied, as in `fit`.
         voxels : int, optional
             Says of a sum that its cases are weighted already, and how many voxels they have.
+        record : bool
+            Record the name of the case for `fitted_on_`. False where `record_cases` has done so, by
+            the name that the case has elsewhere.
         """
         self.check_parameters()
         self._check_raters(tally.raters)
@@ -150,15 +154,8 @@ class CaseGatherer(CalibratorParameters):
         with self._adding() as gathered:
             self._check_same_raters(gathered, tally.raters)
             gathered.add_tally(tally, case, cases, region, group, effective, weight, voxels)
-            if case is not None and cases == 1:
+            if record and case is not None and cases == 1:
                 gathered.record_cases([FittedCase.named(case, None, group)])
-        return self
-
-    def add_cases(self, cases: CaseTallies) -> Self:
-        """Add what was gathered elsewhere; raises as `CaseTallies.merge`."""
-        self.check_parameters()
-        with self._adding() as gathered:
-            gathered.merge(cases)
         return self
 
     def record_cases(self, cases: Iterable[FittedCase]) -> Self:

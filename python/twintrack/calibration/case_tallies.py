@@ -352,7 +352,7 @@ class CaseTallies:
             copied._voxels = dict(self._voxels)
             copied._effective = dict(self._effective)
             copied._regions = set(self._regions)
-            copied._fitted_on = dict(self._fitted_on)
+            copied._fitted_on = {name: dict(same) for name, same in self._fitted_on.items()}
         copied._tallies = {key: tally.copy() for key, tally in held.items()}
         return copied
 

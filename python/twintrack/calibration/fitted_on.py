@@ -66,6 +66,10 @@ class FittedCase(NamedTuple):
         """Return the case of this name, and of the patient of that name."""
         return cls(_digest(name), score, None if patient is None else _digest(patient))
 
+    def of(self, patient: str) -> FittedCase:
+        """Return the case as one of the patient of this name."""
+        return self._replace(patient=_digest(patient))
+
     @property
     def of_patient(self) -> str:
         """Digest of whose case it is: a case without a patient is a patient called as the case."""

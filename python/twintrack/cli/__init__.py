@@ -43,6 +43,7 @@ COMMANDS = {
     "prepare": Command("Networks", "Make nnU-Net training data with regions."),
     "train": Command("Networks", "Train the members of an ensemble."),
     "predict": Command("Networks", "Run an ensemble and calibrate its score."),
+    "share": Command("Runs", "Copy tallies without names, to be sent to another site."),
     "merge": Command("Runs", "Join what parts of a run have finished."),
     "info": Command("Runs", "Show versions, processor and GPU support, or a calibrator."),
 }

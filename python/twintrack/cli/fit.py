@@ -142,7 +142,7 @@ class FitRunning(Running):
 def fit(
     output: Annotated[Path, typer.Option("-o", "--output")],
     source: Annotated[Path | None, typer.Option("-i")] = None,
-    tallies: Path | None = None,
+    tallies: Annotated[list[str] | None, typer.Option(metavar="[NAME=]FOLDER")] = None,
     *,
     asked: Map,
     files: options.CohortFiles,
@@ -164,8 +164,9 @@ def fit(
         there are masks), or a folder with the annotations of each case, which needs -p; predictions
         without annotations are left out.
     tallies
-        Instead of -i: the store of an earlier fit. No voxel is read again, so other targets, bins
-        and subsets of the cases take moments.
+        Instead of -i: the store of an earlier fit, here or at another site. No voxel is read again,
+        so other targets, bins and subsets of the cases take moments. May be repeated: the cases of
+        all stores are fitted together. With a name, its cases are told apart as NAME/CASE.
     """
     from twintrack.files import check_file_place, check_folder_place
     from twintrack.runs import fit as runs
@@ -175,8 +176,8 @@ def fit(
     for file in (output, asked.band):
         if file is not None:
             check_file_place(file)
-    store = tallies or run.store or output.with_name(f"{output.stem}.tallies")
-    for folder in (asked.leave_one_out, store if tallies is None else run.store):
+    store = run.store or output.with_name(f"{output.stem}.tallies")
+    for folder in (asked.leave_one_out, run.store if tallies else store):
         if folder is not None:
             check_folder_place(folder)
     _check_apart(
@@ -184,28 +185,32 @@ def fit(
         {
             "-i": source,
             "--leave-one-out": asked.leave_one_out,
-            "--store": store if tallies is None else run.store,
+            "--store": run.store if tallies else store,
         },
     )
     calibrator = asked.calibrator(files.numbers_of_raters)
     failures: list[Failure] = []
-    if source is not None and tallies is None:
+    found: StoredTallies | None = None
+    if source is not None and not tallies:
         tallied = _fit_cohort(report, calibrator, asked, source, files, run, store, output)
         if tallied is None:
             return
         region, failures = tallied
-    elif tallies is not None and source is None:
-        region = _fit_tallies(calibrator, asked, tallies, files)
+    elif tallies and source is None:
+        region, found = _fit_tallies(report, calibrator, asked, tallies, files)
     else:
         raise InputError("give either -i (a cohort) or --tallies (the store of an earlier fit)")
     band = None
     # The calibrator comes last: where it is, everything is that was asked for with it.
     if asked.leave_one_out is not None or asked.band is not None:
-        _, found = _tallies(store, region, files)
+        if found is None:
+            only, without = files.only or (), files.without or ()
+            _, found = runs.read_tallies(store, region=region, only=only, without=without)
         if asked.leave_one_out is not None:
-            asked.leave_one_out.mkdir(parents=True, exist_ok=True)
             for case, fitted in runs.leave_one_out(calibrator, found, region):
-                fitted.save(asked.leave_one_out / f"{case}.json")
+                place = asked.leave_one_out / f"{case}.json"
+                place.parent.mkdir(parents=True, exist_ok=True)  # of a store with a name, its own
+                fitted.save(place)
         if asked.band is not None:
             band = band_over_cases(calibrator, found, progress=report.progress)
             write_band(asked.band, band)
@@ -216,25 +221,15 @@ def fit(
     raise typer.Exit(1 if failures else 0)
 
 
-def _tallies(
-    store: Path, region: str | None, files: options.CohortFiles
-) -> tuple[Mapping[str, Any], StoredTallies]:
-    """Return what `read_tallies` finds in a store of the cases that are asked for."""
-    from twintrack.runs.fit import read_tallies
-
-    return read_tallies(
-        store,
-        region=region,
-        only=files.only or (),
-        without=files.without or (),
-        group=files.group,
-    )
-
-
 def _fit_tallies(
-    calibrator: Calibrator, asked: Map, store: Path, files: options.CohortFiles
-) -> str:
-    """Fit to stored tallies, and return which voxels they counted."""
+    report: Report,
+    calibrator: Calibrator,
+    asked: Map,
+    stores: Sequence[str],
+    files: options.CohortFiles,
+) -> tuple[str, StoredTallies]:
+    """Fit to stored tallies; return which voxels they counted, and them."""
+    from twintrack.cli.pooling import places, read_pool
     from twintrack.cohort.score_records import join_ensembles
     from twintrack.runs import fit as runs
 
@@ -245,13 +240,13 @@ def _fit_tallies(
             "--use-raters chooses annotation files, which --tallies does not read: give the cohort "
             "(-i)"
         )
-    made_with, found = _tallies(store, asked.region, files)
+    made_with, found, _ = read_pool(report, places(stores), asked.region, files)
     asked.check_number(len(found.groups()))
     known = [("of the tallies", made_with["ensemble"] or {})]
     calibrator.set_params(ensemble=join_ensembles(known, calibrator.ensemble))
     region: str = made_with["region"]
     runs.fit_tallies(calibrator, found, region)
-    return region
+    return region, found
 
 
 def _fit_cohort(

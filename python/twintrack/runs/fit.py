@@ -19,10 +19,10 @@ from twintrack.calibration.effective import effective_groups
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.cohort import Case, RegionRule
-from twintrack.cohort.case import choose_cases
 from twintrack.cohort.score_records import ensemble_of_score, join_ensembles
 from twintrack.errors import InputError
 from twintrack.files import split_suffix
+from twintrack.runs import pooled_tallies
 from twintrack.runs.editions import edition
 from twintrack.runs.engine import (
     Outcome,
@@ -34,12 +34,13 @@ from twintrack.runs.fitted_cases import score_digest
 from twintrack.runs.inputs import case_files, size_of
 from twintrack.runs.job import Job, Product
 from twintrack.runs.memory import case_bytes
-from twintrack.runs.records import Entry, Failure
-from twintrack.runs.store import Store, open_stores
+from twintrack.runs.pooled_tallies import Place, ensembles, pool_tallies
+from twintrack.runs.records import Failure
+from twintrack.runs.store import Store
 from twintrack.runs.stored_tallies import StoredTallies
 from twintrack.runs.streaming import SLAB_VOXELS, Slab, StreamedCase, open_case
 
-KIND = "score-tally"
+KIND = pooled_tallies.KIND
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def fit_cohort(
     failures = failures_of(outcomes)
     check_failures(failures, len(cases), skip_broken)
     entries = [outcome.entry for outcome in outcomes if outcome.entry is not None]
-    calibrator.set_params(ensemble=join_ensembles(_ensembles(entries), calibrator.ensemble))
+    calibrator.set_params(ensemble=join_ensembles(ensembles(entries), calibrator.ensemble))
     broken = {failure.case for failure in failures}
     whole = [case for case in cases if case.name not in broken]
     if calibrator.asks_cases and calibrator.target != "none":
@@ -276,7 +277,7 @@ def fit_tallies(
     patients = tallies.patients()
     if keep:
         for case, tally in tallies:
-            calibrator.add_tally(tally, case, region=region, group=patients[case])
+            calibrator.add_tally(tally, case, region=region, group=patients[case], record=False)
         return _fitted(calibrator)
     parts = [tallies]
     groups = list(tallies.groups().values())
@@ -296,6 +297,7 @@ def fit_tallies(
             group=patients[alone] if alone else among[0] if len(among) == 1 else None,
             effective=effective_groups(part.responses(weights)) if bounded else None,
             voxels=None if weights is None else part.voxels(),
+            record=False,
         )
     return _fitted(calibrator)
 
@@ -386,30 +388,8 @@ def read_tallies(
         finished, a pattern fits no case, a tally is damaged, or `group` does not fit; names the
         file.
     """
-    sets = open_stores(store, KIND)
-    stores = [one for one in sets if region in (None, one.options.get("region"))]
-    if len(stores) != 1:
-        regions = sorted({str(one.options.get("region")) for one in sets})
-        raise InputError(
-            f"holds {len(stores) or 'no'} sets of tallies"
-            + (f" for --region {region}" if region else "")
-            + f"; there are tallies of {', '.join(regions)}"
-            + ("; name one of their folders" if len(stores) > 1 else ""),
-            file=store,
-        )
-    opened = stores[0]
-    cases = choose_cases(opened.complete()[0], only, without, store)
-    entries = [entry for case in cases if (entry := opened.find(case)) is not None]
-    tallies = StoredTallies(opened, cases, entries)
-    tallies.pack()
-    if group is not None:
-        tallies = tallies.with_patients(group)
-    return {**opened.options, "ensemble": join_ensembles(_ensembles(entries))}, tallies
-
-
-def _ensembles(entries: Iterable[Entry]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    # Tallies of earlier versions do not say.
-    return ((entry.case, entry.result.get("ensemble", {})) for entry in entries)
+    found = pool_tallies([Place(store)], region=region, only=only, without=without, group=group)
+    return found.options, found.tallies
 
 
 def _told(cases: Iterable[Case], tumour: Sequence[int]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -30,13 +30,14 @@ def score_digest(stamps: Mapping[str, FileStamp]) -> str | None:
         different scores can be equal. Files that only tell of a score (``dataset.json`` and the
         like) do not count: they may come and go.
     """
-    roles = _roles_of_voxels(stamps)
+    roles = roles_of_voxels(stamps)
     if roles == [_SCORE] and _is_header(stamps[_SCORE].name):
         return None
     return "+".join(f"{stamps[role].digest}-{stamps[role].size}" for role in roles) or None
 
 
-def _roles_of_voxels(files: Mapping[str, FileStamp] | Mapping[str, Path]) -> list[str]:
+def roles_of_voxels(files: Mapping[str, FileStamp] | Mapping[str, Path]) -> list[str]:
+    """Return the roles of the files that a case's score is in, in the order of its digest."""
     score = files.get(_SCORE)
     if score is None:
         return []
@@ -87,7 +88,7 @@ def find_among(
 
     def digest(case: Case) -> str | None:
         found = files(case)
-        roles = _roles_of_voxels(found)
+        roles = roles_of_voxels(found)
         return score_digest({role: stamp(case, role, found[role]) for role in roles})
 
     if not fitted_on:

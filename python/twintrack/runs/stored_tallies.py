@@ -7,6 +7,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from twintrack import _core
 from twintrack.calibration.case_weights import Load, equal_weights, whole_weights
@@ -28,6 +29,13 @@ from twintrack.runs.tally_pack import (
 
 # Fewer tallies than this are read from their own files in a second.
 _WORTH_PACKING = 32
+
+
+class Known(NamedTuple):
+    """What records say of a case: digests for the file of a map, and the name of its patient."""
+
+    fitted: FittedCase
+    patient: str | None
 
 
 class StoredTallies:
@@ -86,12 +94,15 @@ class StoredTallies:
         """
         found = patients_of(self.cases, pattern, self.patients())
         some = copy.copy(self)
-        some._known = {case: (score, found[case]) for case, (score, _) in self._of_cases()}
+        some._known = {
+            case: Known(known.fitted.of(found[case]), found[case])
+            for case, known in self._of_cases()
+        }
         return some
 
     def patients(self) -> dict[str, str | None]:
         """Return the patient of each case; None for one that is a patient of its own."""
-        return {case: patient for case, (_, patient) in self._of_cases()}
+        return {case: known.patient for case, known in self._of_cases()}
 
     def groups(self) -> dict[str, list[str]]:
         """Return the cases of each patient, the units that are independent.
@@ -106,13 +117,21 @@ class StoredTallies:
 
     def fitted_cases(self) -> dict[str, FittedCase]:
         """Return by name what a map that is fitted to the tallies keeps of the cases."""
-        return {case: FittedCase.named(case, *known) for case, known in self._of_cases()}
+        return {case: known.fitted for case, known in self._of_cases()}
 
-    def _of_cases(self) -> Iterator[tuple[str, tuple[str | None, str | None]]]:
-        """Yield each case with the digest of its score and its patient."""
+    def entry(self, case: str) -> Entry:
+        """Return the record of a case; raises as `Store.tallied`."""
+        return self._store.tallied(case)
+
+    def known(self) -> dict[str, Known]:
+        """Return what the records say of each case."""
+        return dict(self._of_cases())
+
+    def _of_cases(self) -> Iterator[tuple[str, Known]]:
         if self._known is None:
             self._known = _known(filter(None, map(self._store.find, self.cases)))
-        return ((case, self._known.get(case, (None, None))) for case in self.cases)
+        for case in self.cases:
+            yield case, self._known.get(case, Known(FittedCase.named(case), None))
 
     def pack(self) -> None:
         """Write the pack again if many tallies are not in it; nothing happens if it cannot be."""
@@ -267,5 +286,9 @@ class StoredTallies:
         return None if len(found) < 4 else (found[0], found[1], found[2], found[3])
 
 
-def _known(entries: Iterable[Entry]) -> dict[str, tuple[str | None, str | None]]:
-    return {entry.case: (score_digest(entry.inputs), entry.patient) for entry in entries}
+def _known(entries: Iterable[Entry]) -> dict[str, Known]:
+    def known(entry: Entry) -> Known:
+        score, patient = score_digest(entry.inputs), entry.patient
+        return Known(FittedCase.named(entry.case, score, patient), patient)
+
+    return {entry.case: known(entry) for entry in entries}
