@@ -6,22 +6,21 @@ import copy
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.case_arguments import naming_case, read_cases, read_groups
-from twintrack.arrays.rater_sets import open_parts
 from twintrack.calibration.bin_choice import BinChoice
 from twintrack.calibration.calibration_map import CalibrationMap
-from twintrack.calibration.case_gatherer import CaseGatherer
+from twintrack.calibration.case_gatherer import CaseGatherer, case_weights
 from twintrack.calibration.case_tallies import CaseTallies
 from twintrack.calibration.equal_mass import Bins, EqualMassBins, bins_asked
 from twintrack.calibration.fitted_on import FittedCase
+from twintrack.calibration.map_applier import MapApplier
 from twintrack.calibration.map_band import BandKind, MapBand, band_of_groups
-from twintrack.calibration.map_cases import map_cases
 from twintrack.calibration.map_facts import MapFacts
 from twintrack.calibration.map_fit import IDENTITY
 from twintrack.calibration.map_making import MadeMap, make_map
@@ -29,16 +28,11 @@ from twintrack.calibration.score_tally import ScoreTally
 from twintrack.calibration.tally_fit import TallyFit
 from twintrack.errors import InputError
 
-if TYPE_CHECKING:
-    import torch
-
-    from twintrack.arrays.libraries import Array
-
 # Of a calibrator file, but not provenance.
 FILE_FIELDS = ("format", "format_version", "knots", "fitted_on")
 
 
-class Calibrator(CaseGatherer):
+class Calibrator(CaseGatherer, MapApplier):
     """Calibrates segmentation scores to the response of several expert raters.
 
     Voxels are sorted by score into equal-mass bins; isotonic regression, weighted by the bins'
@@ -213,7 +207,7 @@ class Calibrator(CaseGatherer):
         self.check_parameters()
         cases = read_cases(score, raters, region, stacked)
         patients = read_groups(groups, len(cases))
-        weights = _case_weights(case_weight, len(cases))
+        weights = case_weights(case_weight, len(cases))
         with self._lock:
             before = dict(self.__dict__)
             self._forget_map()
@@ -336,44 +330,6 @@ class Calibrator(CaseGatherer):
         """`bins_used` as `ScoreTally.equal_mass_bins` takes it: "cells" is a huge number."""
         return bins_asked(self.bins_used)
 
-    # --- applying -----------------------------------------------------------------------------
-
-    @overload
-    def transform(self, score: Array, out: Array | None = None) -> Array: ...
-    @overload
-    def transform(self, score: Sequence[float], out: None = None) -> NDArray[Any]: ...
-    @overload
-    def transform(
-        self, score: Sequence[Array], out: Sequence[Array] | None = None
-    ) -> list[Array]: ...
-    @overload
-    def transform(self, score: Sequence[Sequence[Any]], out: None = None) -> list[NDArray[Any]]: ...
-    def transform(self, score: Any, out: Any = None) -> Any:
-        """Calibrate scores: of an array, or of a list with one array per case, as `fit` takes them.
-
-        Parameters
-        ----------
-        score : array of any shape, or a list of such arrays
-            As `CalibrationMap.__call__` takes them. An array may be a stack of cases, which are
-            mapped alike. One list of numbers is one array.
-        out : array, or a list of as many arrays, optional
-            Where to write, of the score's shape and dtype; may be `score` itself.
-
-        Returns
-        -------
-        `out` or a new array like the score; for a list a list of these.
-
-        Raises
-        ------
-        ValueError, TypeError
-            As `CalibrationMap.__call__`; in a list with the number of the case, and before anything
-            is written to `out` (for which its scores are read twice). Also if an array of `out`
-            shares memory with another case's.
-        """
-        return map_cases(self.map_, score, out)
-
-    predict = transform
-
     def fit_transform(
         self,
         score: ArrayLike | Sequence[ArrayLike],
@@ -382,14 +338,20 @@ class Calibrator(CaseGatherer):
         *,
         stacked: bool | None = None,
         groups: Sequence[Any] | None = None,
+        case_weight: Sequence[float] | None = None,
+        ignore_label: int | None = None,
     ) -> Any:
         """Fit and return the calibrated scores; arguments as in `fit`."""
-        fitted: Any = self.fit(score, raters, region, stacked=stacked, groups=groups)
+        fitted: Any = self.fit(
+            score,
+            raters,
+            region,
+            stacked=stacked,
+            groups=groups,
+            case_weight=case_weight,
+            ignore_label=ignore_label,
+        )
         return fitted.transform(score)
-
-    def torch_module(self) -> torch.nn.Module:
-        """Return the map as a torch module; see `CalibrationMap.torch_module`."""
-        return self.map_.torch_module()
 
     def save(self, path: str | Path) -> None:
         """Write map and provenance to a JSON file; `twintrack.load_calibrator` reads it."""
@@ -484,29 +446,3 @@ class Calibrator(CaseGatherer):
         self.map_ = fitted
         self.X_thresholds_ = fitted.x
         self.y_thresholds_ = fitted.y
-
-    def _add_arrays(
-        self,
-        case: str,
-        group: str | None,
-        weight: float,
-        ignore_label: int | None,
-        score: Any,
-        raters: Any,
-        region: Any,
-    ) -> None:
-        opened = open_parts(score, raters, region, ignore_label)
-        self._add(self._cases, opened, case, region is not None, group, weight)
-
-
-def _case_weights(weights: Sequence[float] | None, cases: int) -> list[float]:
-    """Return the weight of each case; what cannot be weights is told by `whole_weights`."""
-    if weights is None:
-        return [1.0] * cases
-    if isinstance(weights, (str, bytes)) or len(weights) != cases:
-        raise InputError(
-            f"must have a number for each of {cases} cases; 'cases' and 'voxels' are given to "
-            "Calibrator",
-            argument="case_weight",
-        )
-    return [float(weight) for weight in weights]

@@ -257,3 +257,29 @@ class CaseGatherer(CalibratorParameters):
         self._check_same_raters(cases, opened.number)
         rule = self.region_rule or ("mask" if with_region else "all")
         cases.add_voxels(opened, case, rule, group, weight)
+
+    def _add_arrays(
+        self,
+        case: str,
+        group: str | None,
+        weight: float,
+        ignore_label: int | None,
+        score: Any,
+        raters: Any,
+        region: Any,
+    ) -> None:
+        opened = open_parts(score, raters, region, ignore_label)
+        self._add(self._cases, opened, case, region is not None, group, weight)
+
+
+def case_weights(weights: Sequence[float] | None, cases: int) -> list[float]:
+    """Return the weight of each case; what cannot be weights is told by `whole_weights`."""
+    if weights is None:
+        return [1.0] * cases
+    if isinstance(weights, (str, bytes)) or len(weights) != cases:
+        raise InputError(
+            f"must have a number for each of {cases} cases; 'cases' and 'voxels' are given to "
+            "Calibrator",
+            argument="case_weight",
+        )
+    return [float(weight) for weight in weights]

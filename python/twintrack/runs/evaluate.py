@@ -224,11 +224,10 @@ def _notes(loaded: LoadedCase) -> list[str]:
 
 def _staple(score: NDArray[Any], loaded: LoadedCase, protocol: Protocol) -> float:
     """Return the Dice against the consensus of the raters that there are; NaN if one skipped."""
-    raters = [rater for rater in loaded.raters if rater is not None]
     unseen = loaded.aligned.unseen
-    if unseen is not None and any((rater == unseen).any() for rater in raters):
+    if unseen is not None and any(r is not None and (r == unseen).any() for r in loaded.raters):
         return math.nan
-    return staple_dice(score, raters, protocol)
+    return staple_dice(score, loaded.masks, protocol)
 
 
 def _figures(found: CaseMetrics) -> dict[str, float]:
