@@ -13,7 +13,14 @@ from twintrack.ensemble import (
     export_score,
 )
 from twintrack.errors import InputError
-from twintrack.metrics import CaseMetrics, CaseTally, evaluate, reliability_curve
+from twintrack.metrics import (
+    CaseMetrics,
+    CaseTally,
+    TallyMetrics,
+    evaluate,
+    evaluate_tally,
+    reliability_curve,
+)
 from twintrack.statistics import bootstrap, paired_bootstrap
 from twintrack.version import __version__
 
@@ -27,11 +34,13 @@ __all__ = [
     "InputError",
     "MapBand",
     "ScoreTally",
+    "TallyMetrics",
     "__version__",
     "bootstrap",
     "ensemble_record",
     "ensemble_score",
     "evaluate",
+    "evaluate_tally",
     "export_score",
     "isotonic",
     "load_calibrator",

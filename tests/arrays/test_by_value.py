@@ -14,6 +14,7 @@ import twintrack as tt
 from twintrack import calibration, ensemble, metrics, statistics
 from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.case import open_case
+from twintrack.calibration.case_weights import Load
 from twintrack.calibration.jackknife import jackknife
 from twintrack.calibration.tally_fit import TallyFit
 from twintrack.metrics.vascular import contact_degrees, invasion_distances
@@ -63,6 +64,9 @@ RESULTS = {
     "CalibrationMap": lambda seed: fitted(seed).map_,
     "ScoreTally": lambda seed: tt.ScoreTally(3).update(*case(seed)[:2]),
     "CaseTally": tally,
+    "TallyMetrics": lambda seed: tt.evaluate_tally(RESULTS["ScoreTally"](seed)),
+    "MapFacts": lambda seed: fitted(seed).facts_,
+    "Load": lambda seed: Load.of(RESULTS["ScoreTally"](seed)),
     "FittedCase": lambda seed: fitted(seed).fitted_on_[0] if seed else fitted(seed).fitted_on_[1],
     "ExportGeometry": lambda seed: tt.ExportGeometry(
         (1, 1, 1 + seed), ((0, 1),) * 3, (1, 1, 1), (1, 1, 1)
@@ -106,7 +110,7 @@ def test_no_class_that_holds_arrays_is_left_out():
     holding = {c for c, fields in classes() if any("NDArray" in str(f) for f in fields.values())}
     assert len(holding) >= 8
     assert all(issubclass(c, ByValue) for c in holding)
-    assert {c.__name__ for c, _ in classes()} <= {*RESULTS, "CalibratorParameters"}
+    assert {c.__name__ for c, _ in classes()} <= {*RESULTS, "CalibratorParameters", "MadeMap"}
 
 
 def test_a_field_that_differs_makes_the_difference():

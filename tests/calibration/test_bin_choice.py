@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import twintrack as tt
+from twintrack import _core
 from twintrack.calibration import calibrator_file
 from twintrack.calibration.bin_choice import choose_bins
 from twintrack.calibration.equal_mass import EVERY_CELL
@@ -182,9 +183,9 @@ def test_cells_are_the_limit_of_many_bins():
 
 def test_a_bin_for_every_cell_takes_no_time_that_grows_with_voxels():
     """As many cuts as there are voxels are not counted one by one."""
-    tally = tt.ScoreTally.from_rows(
-        np.array([3, 70_000], np.uint32), np.array([[1 << 39, 0, 0], [1 << 39, 0, 1]], np.uint64)
-    )
+    cells = np.array([3, 70_000], np.uint32)
+    sums = np.array([[1 << 39, 0, 0, 0], [1 << 39, 0, 1, 1]], np.uint64)
+    tally = tt.ScoreTally.of_rows(1, {(0,): (cells, sums)})
     assert tally.equal_mass_bins(EVERY_CELL).count.tolist() == [1 << 39, 1 << 39]
     assert tally.equal_mass_bins(1 << 40).count.tolist() == [1 << 39, 1 << 39]
 
@@ -232,11 +233,12 @@ def test_a_file_of_too_many_knots_says_so(tmp_path, monkeypatch):
 
 def test_a_map_of_all_cells_fits_into_a_file(tmp_path):
     """Every cell a knot, the most there can be: values of 17 digits."""
-    cells = np.arange(tt.ScoreTally(1).dense().shape[1], dtype=np.uint32)
+    cells = np.arange(_core.GRID_CELLS, dtype=np.uint32)
     counts = np.full(len(cells), 1_000_003, np.uint64)
     marked = np.linspace(0, 1_000_003, len(cells)).astype(np.uint64)
-    sums = np.stack([counts, np.zeros_like(counts), marked], axis=1)
-    made = tt.Calibrator(bins="cells").add_tally(tt.ScoreTally.from_rows(cells, sums))
+    sums = np.stack([counts, np.zeros_like(counts), marked, marked], axis=1)
+    tally = tt.ScoreTally.of_rows(1, {(0,): (cells, sums)})
+    made = tt.Calibrator(bins="cells").add_tally(tally)
     assert len(made.X_thresholds_) > 100_000
     made.save(tmp_path / "c.json")
     assert (tmp_path / "c.json").stat().st_size < calibrator_file.LARGEST_FILE / 2

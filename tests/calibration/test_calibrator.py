@@ -322,7 +322,7 @@ def test_bad_cohorts_are_named():
     with pytest.raises(ValueError, match="empty list"):
         tt.Calibrator().fit([], [])
     with pytest.raises(ValueError, match="case 1: it has 2 raters but the cases before it have 3"):
-        tt.Calibrator().fit(scores, [labels[0], labels[1][:2], labels[2]])
+        tt.Calibrator("hard").fit(scores, [labels[0], labels[1][:2], labels[2]])
     scores[2][3, 4, 5] = np.nan
     with pytest.raises(ValueError, match=r"case 2: score\[3, 4, 5\] is nan"):
         tt.Calibrator().fit(scores, labels)

@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 import twintrack as tt
-from twintrack.arrays.case import open_case
+from twintrack.arrays.rater_sets import open_parts
 from twintrack.calibration.bin_choice import choose_bins
 from twintrack.calibration.case_tallies import CaseTallies
 
@@ -164,16 +164,16 @@ def test_cases_are_tallied_in_parallel():
     met = threading.Barrier(2)
 
     cases = CaseTallies()
-    update = tt.ScoreTally.add_case
+    update = tt.ScoreTally.add_parts
 
     def meeting(tally, *arguments):
         met.wait(timeout=20)
         return update(tally, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tt.ScoreTally, "add_case", meeting)
+        patch.setattr(tt.ScoreTally, "add_parts", meeting)
         at_once(
-            lambda item: cases.add_voxels(open_case(*item[1]), item[0], "all"),
+            lambda item: cases.add_voxels(open_parts(*item[1]), item[0], "all"),
             list(zip("AB", parts(2), strict=True)),
         )
     assert cases.cases == 2
@@ -183,7 +183,7 @@ def test_what_could_not_be_added_leaves_no_case():
     (score, raters), (other, others) = parts(2)
     broken = score.copy()
     broken[3] = np.nan
-    calibrator = tt.Calibrator(bins=5).partial_fit(score, raters, case="A")
+    calibrator = tt.Calibrator("hard", bins=5).partial_fit(score, raters, case="A")
     before = calibrator.map_
     for case in ("A", "B", None):
         with pytest.raises(ValueError, match=r"score\[3\] is nan"):
@@ -197,34 +197,27 @@ def test_what_could_not_be_added_leaves_no_case():
     assert calibrator.partial_fit(other, others, case="B").n_cases_ == 2
 
 
-def test_other_raters_meanwhile_are_refused(monkeypatch):
-    """Two threads begin a calibrator with cases of different numbers of raters."""
-    score, raters = parts(1)[0]
-    cases, update = CaseTallies(), tt.ScoreTally.add_case
-
-    def meanwhile(tally, *arguments):
-        monkeypatch.setattr(tt.ScoreTally, "add_case", update)
-        cases.add_voxels(open_case(score, raters[:2]), "B", "all")
-        return update(tally, *arguments)
-
-    monkeypatch.setattr(tt.ScoreTally, "add_case", meanwhile)
-    with pytest.raises(ValueError, match="it has 3 raters but the cases before it have 2"):
-        cases.add_voxels(open_case(score, raters), "A", "all")
-    assert list(cases.by_case()) == ["B"]
+def test_cases_of_fewer_raters_count_with_those_of_more():
+    """Whoever they are: the response of a voxel is out of the raters that its case has."""
+    (score, raters), (other, others) = parts(2)
+    one = tt.Calibrator(bins=5).fit([score, other], [raters, others[:2]])
+    named = tt.Calibrator(bins=5).fit([score, other], [raters, [*others[:2], None]])
+    assert one.n_raters_ == named.n_raters_ == 3
+    assert one.map_ == named.map_
 
 
 def test_a_fit_meanwhile_begins_anew(monkeypatch):
     """What was begun before it does not come into it, and its exact cuts stay."""
     (score, raters), (other, others) = parts(2)
     calibrator = tt.Calibrator(bins=5, exact=True).partial_fit(score, raters, case="A")
-    update = tt.ScoreTally.add_case
+    update = tt.ScoreTally.add_parts
 
     def meanwhile(tally, *arguments):
-        monkeypatch.setattr(tt.ScoreTally, "add_case", update)
+        monkeypatch.setattr(tt.ScoreTally, "add_parts", update)
         calibrator.fit(other, others)
         return update(tally, *arguments)
 
-    monkeypatch.setattr(tt.ScoreTally, "add_case", meanwhile)
+    monkeypatch.setattr(tt.ScoreTally, "add_parts", meanwhile)
     calibrator.partial_fit(score, raters, case="B")
     assert calibrator.map_ == tt.Calibrator(bins=5, exact=True).fit(other, others).map_
     assert list(calibrator.tallies_) == ["0"]

@@ -218,10 +218,10 @@ def test_bins_of_wider_scores_are_cut_at_cells_and_their_sums_are_exact(dtype):
 
 def test_cuts_between_more_voxels_than_anybody_has():
     """Position k V / M must not overflow on the way."""
-    sums = np.zeros((4, 3), np.uint64)
+    sums = np.zeros((4, 4), np.uint64)
     sums[:, 0] = 2**60
-    sums[:, 2] = np.arange(4) * 2**58
-    whole = tt.ScoreTally.from_rows(np.arange(4, dtype=np.uint32) * 5000, sums)
+    sums[:, 2] = sums[:, 3] = np.arange(4) * 2**58
+    whole = tt.ScoreTally.of_rows(1, {(0,): (np.arange(4, dtype=np.uint32) * 5000, sums)})
     for bins in (4, 8, 100, 2000):
         made = whole.equal_mass_bins(bins)
         assert made.count.tolist() == [2**60] * 4

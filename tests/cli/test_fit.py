@@ -297,7 +297,7 @@ def test_bad_input_gets_one_line_and_status_2_before_any_case_is_read(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_rater_is_named(fit, cohort):
+def test_missing_file_of_a_rater_is_named_and_a_missing_rater_told(fit, cohort):
     manifest = cohort / "manifest.csv"
     lost = cohort / "cases" / "PHANTOM_00002" / "annotation_2.nii.gz"
     lost.unlink()
@@ -306,8 +306,9 @@ def test_missing_rater_is_named(fit, cohort):
     assert err.startswith("twintrack: 1 missing:")
     assert str(lost) in err
     status, _, err, _ = fit("-i", cohort / "cases", "-p", cohort / "predictions")
-    assert status == 2
-    assert "case 'PHANTOM_00002': it does not have 2 of the raters 1, 2, 3;" in err
+    assert status == 0
+    assert "rater 2 is missing in 1 of" in err
+    assert "(PHANTOM_00002)" in err
 
 
 def out_of_fold(cohort: Path, folder: Path) -> tuple[Path, Path]:

@@ -181,9 +181,12 @@ def test_a_case_without_a_rater_can_be_left_out_or_the_rater(twintrack, cohort, 
     manifest.write_text("\n".join([text[0], ",".join(files), *text[2:]]) + "\n")
     given = (command, "-i", manifest, "-o", tmp_path / "out")
     status, _, err = twintrack(*given)
+    assert status == 0
+    assert "rater 2 is missing in 1 of 6 cases (PHANTOM_00000)" in err
+    status, _, err = twintrack(*given, "--use-raters", "2", "--force")
     assert status == 2
-    assert "--use-raters 1,3, or leave out this case with --without PHANTOM_00000" in err
-    assert twintrack(*given, "--without", "PHANTOM_00000")[0] == 0
+    assert "leave out this case with --without PHANTOM_00000" in err
+    assert twintrack(*given, "--force", "--without", "PHANTOM_00000")[0] == 0
     assert twintrack(*given, "--only", "*1", "--force")[0] == 0
     assert twintrack(*given, "--use-raters", "1,3", "--force")[0] == 0
     model = tmp_path / "c.json"

@@ -368,7 +368,7 @@ def test_saved_and_pickled_tallies_come_back_and_can_be_added_to(tmp_path, bins)
     ("change", "message"),
     [
         ({"format": np.array("twintrack-score-tally")}, "not a case tally"),
-        ({"format_version": np.array(2)}, "update TwinTrack"),
+        ({"format_version": np.array(3)}, "update TwinTrack"),
         ({"bins": np.array(2**40)}, "score_bins"),
         ({"bins": np.array([1, 2])}, ""),
         ({"squares": None}, "squares missing"),

@@ -152,7 +152,7 @@ def test_stored_tally_is_read_back_and_a_broken_one_refused(cases, tmp_path):
         parts = dict(stored)
     for broken in (
         {**parts, "format": np.array("other")},
-        {**parts, "format_version": np.array(2)},
+        {**parts, "format_version": np.array(3)},
         {**parts, "votes": parts["votes"][:-1]},
         {**parts, "score_bins": parts["confidence_bins"], "confidence_bins": parts["score_bins"]},
         {name: part for name, part in parts.items() if name != "squares"},

@@ -242,7 +242,7 @@ def test_tally_of_another_case_is_not_taken_for_that_of_its_record(cases, store)
     "changed",
     [
         *({"region": "box"}, {"tumour": (2,)}, {"tumour": (1, 2)}, {"ignore_header": True}),
-        *({"label": ("2",)}, {"use_raters": (1, 2)}),
+        *({"label": ("2",)}, {"use_raters": (1, 2)}, {"ignore_label": 255}),
     ],
 )
 def test_everything_that_decides_a_tally_is_in_its_options(changed):
@@ -250,7 +250,7 @@ def test_everything_that_decides_a_tally_is_in_its_options(changed):
     plain = TallyJob("roi")
     assert dataclasses.replace(plain, **changed).options != plain.options
     assert plain.options["grid_cells"] == _core.GRID_CELLS
-    asked = dataclasses.replace(plain, label=("2",), use_raters=(1, 2))
+    asked = dataclasses.replace(plain, label=("2",), use_raters=(1, 2), ignore_label=255)
     assert {field.name for field in dataclasses.fields(plain)} <= set(asked.options)
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twintrack import Calibrator, ScoreTally
+from twintrack.calibration.fitted_on import FittedCase
 from twintrack.cohort import read_manifest
 from twintrack.runs import case_band, stored_tallies
 from twintrack.runs.case_band import band_over_cases
@@ -25,7 +26,8 @@ from twintrack.runs.fit import (
 from twintrack.runs.progress import Lines
 from twintrack.runs.records import Entry
 from twintrack.runs.store import Store
-from twintrack.runs.tally_pack import NAME, TallyPack, write_pack
+from twintrack.runs.stored_tallies import Known
+from twintrack.runs.tally_pack import NAME, DenseSums, TallyPack, write_pack
 from twintrack.volumes import read_score, write_volume
 
 STAMP = (1, 2, 3, 4)
@@ -47,22 +49,25 @@ def test_packed_tallies_are_the_tallies(tmp_path_factory, cases):
     for case, one in made.items():
         packed = pack.read(case)
         assert packed.tally() == one
-        sums = np.zeros((one.raters + 2, stored_tallies._core.GRID_CELLS), np.uint64)
-        packed.add_to(sums)
-        assert ScoreTally.from_dense(sums) == one
+        assert (packed.raters, packed.regions) == (one.raters, ["all"])
+        dense = DenseSums(one.raters)
+        dense.add(packed)
+        assert dense.tally() == one
+        dense.add(packed, 2)
+        assert dense.tally() == ScoreTally.of_all([one, one, one])
 
 
 @pytest.mark.parametrize("bits", [8, 16, 32])
 @pytest.mark.parametrize("gap", [1, 5000])
 def test_sums_at_the_limit_of_a_type_are_kept(tmp_path, bits, gap):
     """One more than a type holds would come back as 0: voxels, or votes, would be lost."""
-    sums = np.zeros((3, 4), np.uint64)
+    sums = np.zeros((3, 6), np.uint64)
     sums[:, 0] = np.array([-1, 0, 1]) + 2**bits
     for rater, by in enumerate((1, 0)):  # the largest votes fit just so, or not any more
         sums[:, 2 + rater] = sums[:, 0] - np.uint64(by)
     cells = np.arange(3, dtype=np.uint32) * gap + 7
     for rows in (slice(1), slice(2), slice(3)):
-        one = ScoreTally.from_rows(cells[rows], sums[rows])
+        one = ScoreTally.of_rows(2, {(0, 1): (cells[rows], sums[rows])})
         write_pack(tmp_path / NAME, [("A", STAMP, one)])
         assert TallyPack(tmp_path / NAME).read("A").tally() == one
 
@@ -72,7 +77,7 @@ def test_every_cell_occupied_is_stored_without_cells(tmp_path):
     full = ScoreTally(1).update(score, [score > 0.5])
     write_pack(tmp_path / NAME, [("A", STAMP, full)])
     packed = TallyPack(tmp_path / NAME).read("A")
-    assert packed.cells is None
+    assert packed.sets[0,].cells is None
     assert packed.tally() == full
 
 
@@ -189,7 +194,7 @@ def test_a_pack_that_cannot_be_read_or_written_costs_nothing_but_time(store, mon
     assert dict(read_tallies(store)[1]) == expected
 
 
-def test_cases_of_other_raters_are_refused_by_name(store):
+def test_cases_of_fewer_raters_are_fitted_with_the_others(store):
     tallies = read_tallies(store)[1]
     case = tallies.cases[3]
     entry = tallies._store.find(case)
@@ -199,8 +204,10 @@ def test_cases_of_other_raters_are_refused_by_name(store):
         outputs = {"tally": opened.stamp_staged(place.name, place)}
         changed = type(entry)(case, entry.inputs, entry.voxels, entry.result, outputs)
         opened.save(changed, {opened.staged(place.name): place})
-    with pytest.raises(ValueError, match=rf"case '{case}': it has 2 raters"):
-        fit_tallies(Calibrator(), read_tallies(store)[1], "roi")
+    tallies = read_tallies(store)[1]
+    fitted = fit_tallies(Calibrator(bins=12), tallies, "roi")
+    assert fitted.n_raters_ == 3
+    assert fitted.map_ == fit_tallies(Calibrator(bins=12), tallies, "roi", keep=True).map_
 
 
 @pytest.mark.parametrize("kind", ["pointwise", "simultaneous"])
@@ -217,7 +224,9 @@ def test_band_over_stored_cases_is_that_of_the_calibrator(store, target, kind):
 def test_band_over_stored_cases_leaves_out_patients(store):
     tallies = read_tallies(store)[1]
     patients = {case: f"patient {k // 2}" for k, case in enumerate(tallies.cases)}
-    tallies._known = {case: (None, patient) for case, patient in patients.items()}
+    tallies._known = {
+        case: Known(FittedCase.named(case), patient) for case, patient in patients.items()
+    }
     kept = fit_tallies(Calibrator(bins=12), tallies, "roi", keep=True)
     band = band_over_cases(kept, tallies)
     assert band.groups == len(set(patients.values())) < len(tallies)

@@ -11,7 +11,6 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logit, ndtr
 
 from twintrack import _core
 from twintrack.arrays.by_value import ByValue
@@ -34,6 +33,8 @@ _CHUNK = 64  # groups whose changes are held at a time
 
 def log_odds(value: _Floats) -> _Floats:
     """Return log(m / (1 - m)) of a map's values, clipped at 1e-5 and 1 - 1e-5."""
+    from scipy.special import logit  # SciPy takes its time to be imported
+
     return np.asarray(logit(np.clip(value, CLIP, 1 - CLIP)))
 
 
@@ -67,6 +68,8 @@ class Spread(ByValue):
 
         At none of the scores `where`, in standard errors, and to neither side.
         """
+        from scipy.special import ndtr
+
         where = where & (self.error > 0)
         if not where.any():
             return (1 + level) / 2

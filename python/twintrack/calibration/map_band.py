@@ -8,7 +8,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, stdtrit
 
 from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.host import real_numbers
@@ -119,6 +118,8 @@ def band_of_groups(
         There are fewer than two groups, or one alone has voxels; or scores, level or kind make no
         sense.
     """
+    from scipy.special import expit, stdtrit  # SciPy takes its time to be imported
+
     if number < 2:
         raise InputError(
             f"a band over cases needs at least two cases, here {number}; name the cases in "

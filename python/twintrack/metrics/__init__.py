@@ -7,6 +7,7 @@ from twintrack.metrics.evaluation import CaseMetrics, evaluate
 from twintrack.metrics.figures import Figures
 from twintrack.metrics.regions import near_tumour, scored
 from twintrack.metrics.reliability import ReliabilityCurve, curve_of, reliability_curve
+from twintrack.metrics.tally_evaluation import TallyMetrics, evaluate_tally
 
 __all__ = [
     "Bins",
@@ -15,8 +16,10 @@ __all__ = [
     "Figures",
     "Murphy",
     "ReliabilityCurve",
+    "TallyMetrics",
     "curve_of",
     "evaluate",
+    "evaluate_tally",
     "near_tumour",
     "reliability_curve",
     "scored",
