@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -282,4 +283,11 @@ def case_weights(weights: Sequence[float] | None, cases: int) -> list[float]:
             "Calibrator",
             argument="case_weight",
         )
+    for number, weight in enumerate(weights):
+        if not 0 <= weight < math.inf:
+            raise InputError(
+                "it must be a finite number, 0 or more",
+                argument=f"case_weight[{number}]",
+                value=weight,
+            )
     return [float(weight) for weight in weights]
