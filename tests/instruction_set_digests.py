@@ -51,7 +51,7 @@ def voxel_by_voxel() -> Iterator[tuple[str, str]]:
         for step in (1, 2):  # contiguous, strided
             name = f"{np.dtype(dtype).name} step {step}"
             some = score[::step], [rater[::step] for rater in raters], region[::step]
-            yield f"tally {name}", digest(*ScoreTally(9).update(*some).rows())
+            yield f"tally {name}", digest(*ScoreTally(9).update(*some).pooled_rows())
             yield f"map {name}", digest(CalibrationMap(*knots)(some[0]))
             yield f"case tally {name}", digest(case_sums(*some))
             yield f"case tally without region {name}", digest(case_sums(*some[:2]))
