@@ -91,8 +91,11 @@ def test_cases_count_the_same_whatever_their_size():
 @pytest.mark.parametrize("weights", [[-1, 1], [np.nan, 1], [0, 0], [1e-30, 1], [1]])
 def test_weights_that_cannot_be(weights):
     score = [np.full(10, 0.5, np.float32)] * 2
-    with pytest.raises(InputError, match="case_weight"):
+    with pytest.raises(InputError, match="case.weight"):
         tt.Calibrator().fit(score, [[np.ones(10)]] * 2, case_weight=weights)
+    if not 0 <= weights[0] <= 1:  # of a case alone, before it is tallied
+        with pytest.raises(InputError, match="case weight is"):
+            tt.Calibrator().partial_fit(score[0], [np.ones(10)], case="A", weight=weights[0])
 
 
 def test_whole_weights_keep_within_64_bits():

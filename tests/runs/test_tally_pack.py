@@ -208,6 +208,9 @@ def test_cases_of_fewer_raters_are_fitted_with_the_others(store):
     fitted = fit_tallies(Calibrator(bins=12), tallies, "roi")
     assert fitted.n_raters_ == 3
     assert fitted.map_ == fit_tallies(Calibrator(bins=12), tallies, "roi", keep=True).map_
+    for target in ("single", "hard"):  # who would be rater 2 of those two?
+        with pytest.raises(ValueError, match="cases have 2 or 3 raters"):
+            fit_tallies(Calibrator(target), tallies, "roi")
 
 
 @pytest.mark.parametrize("kind", ["pointwise", "simultaneous"])

@@ -58,7 +58,7 @@ class Part(NamedTuple):
             yield
         except InputError as error:
             numbers = {f"raters[{own}]": k for own, k in enumerate(self.raters)}
-            if error.argument not in numbers or numbers[error.argument] is None:
+            if error.argument not in numbers:
                 raise
             raise error.replaced(argument=f"raters[{numbers[error.argument]}]") from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -274,7 +273,7 @@ class CaseGatherer(CalibratorParameters):
 
 
 def case_weights(weights: Sequence[float] | None, cases: int) -> list[float]:
-    """Return the weight of each case; what cannot be weights is told by `whole_weights`."""
+    """Return the weight of each case; that each can be one `CaseTallies` sees to."""
     if weights is None:
         return [1.0] * cases
     if isinstance(weights, (str, bytes)) or len(weights) != cases:
@@ -283,11 +282,4 @@ def case_weights(weights: Sequence[float] | None, cases: int) -> list[float]:
             "Calibrator",
             argument="case_weight",
         )
-    for number, weight in enumerate(weights):
-        if not 0 <= weight < math.inf:
-            raise InputError(
-                "it must be a finite number, 0 or more",
-                argument=f"case_weight[{number}]",
-                value=weight,
-            )
     return [float(weight) for weight in weights]

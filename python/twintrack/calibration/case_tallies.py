@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -368,6 +369,10 @@ class CaseTallies:
         self.__dict__.update(state)
 
     def _check_weight(self, key: Key, weight: float) -> None:
+        if not 0 <= weight < math.inf:
+            raise InputError(
+                "it must be a finite number, 0 or more", argument="case weight", value=weight
+            )
         known = self._weights.get(key, weight)
         if known != weight:
             raise InputError(f"its weight is {weight} here, and was {known} before", case=key)

@@ -63,23 +63,15 @@ def whole_weights(weights: Sequence[float], loads: Sequence[Load]) -> list[int]:
     Parameters
     ----------
     weights
-        Of each case, 0 or more; 0 leaves it out.
+        Of each case, finite and 0 or more; 0 leaves it out.
     loads
         Of its tally.
 
     Raises
     ------
     ValueError
-        A weight is negative or not finite, all are 0, or they differ by so much that the smallest
-        cannot be told from 0.
+        All are 0, or they differ by so much that the smallest cannot be told from 0.
     """
-    for number, weight in enumerate(weights):
-        if not (math.isfinite(weight) and weight >= 0):
-            raise InputError(
-                "it must be a finite number, 0 or more",
-                argument=f"case_weight[{number}]",
-                value=weight,
-            )
     mass = math.fsum(w * load.voxels for w, load in zip(weights, loads, strict=True))
     rest = math.fsum(w * load.residual for w, load in zip(weights, loads, strict=True))
     if mass == 0:

@@ -261,14 +261,7 @@ class ScoreTally:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ScoreTally):
             return NotImplemented
-        mine, theirs = (
-            {
-                raters: rows
-                for raters, tally in one.by_set().items()
-                if len((rows := tally.rows())[0])
-            }
-            for one in (self, other)
-        )
+        mine, theirs = self.set_rows(), other.set_rows()
         return (
             self.raters == other.raters
             and mine.keys() == theirs.keys()

@@ -271,7 +271,7 @@ def fit_tallies(
     Raises
     ------
     InputError
-        There is no tally, or the numbers of raters differ; names the case.
+        There is no tally, or the numbers of raters differ and the target follows each rater.
     """
     calibrator.record_cases(tallies.fitted_cases().values())
     patients = tallies.patients()
@@ -290,7 +290,7 @@ def fit_tallies(
         alone = part.cases[0] if len(part) == 1 else None
         among = list(part.groups())
         calibrator.add_tally(
-            part.total(weights),
+            part.total(weights, same_raters=calibrator.target in ("single", "hard")),
             alone,
             region=region,
             cases=len(part),

@@ -151,18 +151,22 @@ class StoredTallies:
             write_pack(self._store.folder / NAME, everything())
             self._pack = TallyPack(self._store.folder / NAME)
 
-    def total(self, weights: Mapping[str, int] | None = None) -> ScoreTally:
+    def total(
+        self, weights: Mapping[str, int] | None = None, *, same_raters: bool = False
+    ) -> ScoreTally:
         """Return the sum of all tallies, of the most raters that one has.
 
         Parameters
         ----------
         weights
             Whole number by which the voxels of each case count.
+        same_raters
+            Refuse cases of different numbers of raters: for targets that follow each by his number.
 
         Raises
         ------
         ValueError
-            There is no tally, or one is damaged; names the case.
+            There is no tally, one is damaged, or numbers of raters differ that may not.
         """
         if not self.cases:
             raise InputError("there are no cases to fit")
@@ -190,6 +194,12 @@ class StoredTallies:
                     total[raters].merge(sums)
                 else:
                     total[raters] = sums
+        if same_raters and len(total) > 1:
+            raise InputError(
+                f"cases have {' or '.join(map(str, sorted(total)))} raters, and the target follows "
+                "each rater by his number; fit the mean human response (--target mhr), or choose "
+                "cases of the same raters"
+            )
         return ScoreTally.of_all([sums.tally() for sums in total.values()])
 
     def _from_total(self) -> DenseSums | None:
