@@ -162,3 +162,18 @@ def test_a_loaded_calibrator_says_what_its_file_says(tmp_path):
     with pytest.raises(ValueError, match="no tallies"):
         loaded.refine([(np.zeros(1), [np.zeros(1)], None)])
     assert saved(loaded, tmp_path / "again.json") == before  # the map is still there
+
+
+def test_how_cases_were_weighed_is_in_the_file(tmp_path):
+    scores, labels = cohort()
+    assert "case_weight" not in fitted().provenance_  # the bytes of files of before
+    alike = fitted(case_weight="cases")
+    assert alike.provenance_["case_weight"] == "cases"
+    alike.save(tmp_path / "alike.json")
+    loaded = tt.load_calibrator(tmp_path / "alike.json")
+    assert (loaded.case_weight, loaded.provenance_["case_weight"]) == ("cases", "cases")
+    numbers = tt.Calibrator(bins=30).fit(scores, labels, case_weight=[1, 2, 3, 4])
+    numbers.save(tmp_path / "numbers.json")
+    loaded = tt.load_calibrator(tmp_path / "numbers.json")
+    assert (loaded.case_weight, loaded.provenance_["case_weight"]) == ("voxels", "numbers")
+    assert numbers.set_params(bins=9).provenance_["case_weight"] == "numbers"

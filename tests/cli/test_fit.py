@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from twintrack import MapBand, load_calibrator
+from twintrack import Calibrator, MapBand, ScoreTally, load_calibrator
 from twintrack.cli.map_band import tell_band
 from twintrack.cli.reporting import Report
 from twintrack.cohort import Case, read_manifest, write_manifest
@@ -27,6 +28,26 @@ def test_manifest(fit, pristine_cohort):
     assert "of 250 asked for" in out
     assert f"{made_of['voxels']:,} inside the roi masks" in out
     assert "6/6 cases" in err
+
+
+def test_patients_of_equal_weight(fit, pristine_cohort, tmp_path):
+    manifest = tmp_path / "patients.csv"
+    visits = read_manifest(pristine_cohort / "manifest.csv")
+    patients = ["P", "P", "P", "P", "Q", "Q"]
+    write_manifest(manifest, [replace(c, patient=p) for c, p in zip(visits, patients, strict=True)])
+    status, out, _, output = fit("-i", manifest, "--case-weight", "cases")
+    assert status == 0
+    assert "every patient counts the same" in out
+    made = load_calibrator(output)
+    tallies = dict(read_tallies(output.with_name("c.tallies"))[1])
+    want = Calibrator(case_weight="cases")
+    for (case, tally), patient in zip(tallies.items(), patients, strict=True):
+        want.add_tally(tally, case, group=patient)
+    assert made.map_ == want.map_
+    assert made.map_ != Calibrator().add_tally(ScoreTally.of_all([*tallies.values()])).map_
+    again = fit("--tallies", output.with_name("c.tallies"), "--case-weight", "cases", name="d.json")
+    assert again[0] == 0
+    assert again[-1].read_bytes() == output.read_bytes()
 
 
 def test_folders_give_the_same_file_as_the_manifest(fit, pristine_cohort):

@@ -11,11 +11,17 @@ of a container (`twintrack.arrays.limits`). No result depends on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 from twintrack import _core
 from twintrack.arrays.numbers import whole_number
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 _MOST = 2**31 - 1  # that the core can be told of
 
@@ -47,3 +53,19 @@ def thread_limit(threads: int) -> Iterator[None]:
         yield
     finally:
         _core.set_thread_limit(before)
+
+
+def ahead(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+    """Do `work` on some items at a time, in threads, and yield what it returns in their order."""
+    threads = max_threads()
+    if threads == 1:
+        yield from map(work, items)
+        return
+    waiting: deque[Future[_R]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

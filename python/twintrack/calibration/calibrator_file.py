@@ -18,6 +18,8 @@ Version 1 of the format::
                        "standard_errors": {"M": error}, "zero_votes": {"M": share}} or null
     bounds            {"floor": f, "ceiling": c, "auto": those of the two that were chosen} or null
     facts             what `MapFacts` has, or null
+    case_weight       "cases" if every patient counts the same, "numbers" if cases were weighted by
+                      numbers; absent if every voxel counts the same
     ensemble          how the score was made, or null
     versions          {"twintrack": ..., "numpy": ...}
     fitted_on         [{"case": ..., "score": ..., "patient": ...}, ...], sorted, or null: the
@@ -102,6 +104,7 @@ def describe(calibrator: Calibrator) -> dict[str, Any]:
             "ceiling": calibrator.ceiling_,
             "auto": [name for name, value in asked.items() if value == "auto"],
         }
+    weighing = calibrator.weighing
     return {
         "target": calibrator.target,
         "rater": int(calibrator.rater) if calibrator.target == "single" else None,
@@ -112,6 +115,7 @@ def describe(calibrator: Calibrator) -> dict[str, Any]:
         "bins": bins,
         "cross_validation": choice,
         "bounds": bounds,
+        **({} if weighing == "voxels" else {"case_weight": weighing}),
         "facts": None,  # they are looked at when they are asked for
         "ensemble": None if calibrator.ensemble is None else dict(calibrator.ensemble),
         "versions": {"twintrack": __version__, "numpy": np.__version__},
@@ -155,6 +159,7 @@ def read_calibrator(path: str | Path) -> Calibrator:
         exact=bins.exact,
         floor="auto" if "floor" in bounds.auto else bounds.floor,
         ceiling="auto" if "ceiling" in bounds.auto else bounds.ceiling,
+        case_weight="cases" if record.case_weight == "cases" else "voxels",
         region_rule=record.region,
         ensemble=record.ensemble,
     )

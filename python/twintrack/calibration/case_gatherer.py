@@ -201,6 +201,13 @@ class CaseGatherer(CalibratorParameters):
         """
         return self._tallies().by_case()
 
+    @property
+    def weighing(self) -> str:
+        """How voxels count: as "voxels", so that "cases" are equal, or by "numbers" of cases."""
+        if self.case_weight == "voxels" and self._tallies().is_weighted:
+            return "numbers"
+        return self.case_weight
+
     def _check_raters(self, raters: int) -> None:
         if self.target == "single" and not 0 <= self.rater < raters:
             raise InputError(f"rater is {self.rater} but there are {raters} raters, counted from 0")

@@ -278,7 +278,8 @@ class CaseTallies:
     @property
     def is_weighted(self) -> bool:
         """Whether voxels count differently."""
-        return bool(self._voxels) or self._times_weights
+        unequal = any(weight != 1 for weight in self._weights.values())
+        return bool(self._voxels) or self._times_weights or unequal
 
     def weighted(self, rule: str) -> CaseTallies:
         """Return the tallies in which voxels count as the weights say (`case_weights`).

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack import _core
 from twintrack.arrays.by_value import ByValue
+from twintrack.arrays.threads import ahead
 from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.effective import effective_groups
 from twintrack.calibration.equal_mass import EVERY_CELL
@@ -23,8 +21,6 @@ from twintrack.errors import InputError
 
 _Floats: TypeAlias = NDArray[np.float64]
 _Cells: TypeAlias = NDArray[np.uint32]
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 CLIP = 1e-5  # of a map, before its log-odds are taken
 
@@ -144,7 +140,7 @@ def jackknife(
         drawn += rng.standard_normal((draws, len(chunk))) @ np.stack(chunk)
         chunk.clear()
 
-    for votes, rarer, change in _ahead(leave_out, groups):
+    for votes, rarer, change in ahead(leave_out, groups):
         weights.append(votes)
         squares_around += rarer * rarer
         change *= np.sqrt(1 - around.share(rarer))
@@ -167,22 +163,6 @@ def _narrow(tally: ScoreTally) -> ScoreTally:
         for raters, (cells, sums) in tally.set_rows().items()
     }
     return ScoreTally.of_rows(tally.raters, rows)
-
-
-def _ahead(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
-    """Do `work` on some items at a time, in threads, and yield what it returns in their order."""
-    threads = _core.max_threads()
-    if threads == 1:
-        yield from map(work, items)
-        return
-    waiting: deque[Future[_R]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 class _Around:

@@ -96,5 +96,6 @@ class CalibratorRecord(Struct):
     bins: Bins | None = None
     bounds: Bounds | None = None
     facts: Annotated[Facts | None, Meta(description="be null or the facts of the map")] = None
+    case_weight: Annotated[str, Meta(description="be a text")] = "voxels"
     ensemble: Annotated[dict[str, Any] | None, Meta(description="be null or an object")] = None
     fitted_on: FittedCases = None

@@ -41,6 +41,9 @@ def calibrator_rows(calibrator: Calibrator) -> dict[str, str]:
         asked = ", one for every cell of the scores" if cells else f" of {bins['asked']} asked for"
         rows["bins"] = f"{bins['made']}{asked}"
         rows["largest bin"] = f"{bins['largest_share']:.2%} of the voxels"
+    weighing = made_of.get("case_weight")
+    if weighing is not None:
+        rows["weights"] = "every patient counts the same" if weighing == "cases" else "by numbers"
     x, y = calibrator.X_thresholds_, calibrator.y_thresholds_
     rows["knots"] = f"{len(x)}" + ("" if facts is None else f", {facts.knots_above} above 0.01")
     rows["map"] = f"{x[0]:.4g} → {y[0]:.4g}  …  {x[-1]:.4g} → {y[-1]:.4g}"

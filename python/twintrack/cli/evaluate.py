@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -14,6 +15,7 @@ from twintrack.cli.running import Running
 from twintrack.errors import InputError
 
 if TYPE_CHECKING:
+    from twintrack.calibration.calibrator import Calibrator
     from twintrack.cli.reporting import Report
     from twintrack.cohort import Case
     from twintrack.runs.evaluate import EvaluateJob, Evaluation
@@ -30,7 +32,8 @@ class Measuring:
         same definitions without them. The notes say where they differ.
     region
         Where calibration errors are measured: in the box around all annotations, as the benchmark
-        does, inside the roi mask, or in all voxels.
+        does and by default, inside the roi mask, or in all voxels. With --tallies: which tallies
+        are meant, where there are several sets.
     millimetres
         Volumes and CRPS in mm³; the benchmark has them in voxels.
     staple
@@ -40,7 +43,7 @@ class Measuring:
     panel: ClassVar[str] = "Measuring"
 
     protocol: Literal["official", "corrected"] = "official"
-    region: options.Region = "box"
+    region: options.Region | None = None
     millimetres: Annotated[bool, typer.Option("--mm3")] = False
     staple: bool = False
 
@@ -96,8 +99,9 @@ class EvaluationFiles(options.CohortFiles):
 
 
 def evaluate(
-    source: Annotated[Path, typer.Option("-i")],
     output: Annotated[Path, typer.Option("-o", "--output")],
+    source: Annotated[Path | None, typer.Option("-i")] = None,
+    tallies: Annotated[list[str] | None, typer.Option(metavar="[NAME=]FOLDER")] = None,
     model: Annotated[Path | None, typer.Option("-m")] = None,
     method: options.Method = None,
     *,
@@ -118,33 +122,68 @@ def evaluate(
 
     Parameters
     ----------
+    output
+        Folder that gets cases.csv, summary.json, failures.csv and examples.
     source
         The cohort: a manifest (CSV with the columns case, score, rater_1, rater_2, …, and vessels
         and roi if there are any), or a folder with the annotations of each case, which needs -p.
-    output
-        Folder that gets cases.csv, summary.json, failures.csv and examples.
+    tallies
+        Instead of -i: the tallies that twintrack fit has stored (NAME.tallies). No voxel is read,
+        so a map is measured on thousands of cases in seconds. Tallies of all voxels give TDSC, CRPS
+        and volumes, those of the box calibration errors; vascular invasion needs voxels. May be
+        repeated, as for twintrack fit.
     model
         Calibrator file of twintrack fit, applied to the scores first.
     """
     from twintrack.calibration.calibrator_file import read_calibrator
-    from twintrack.calibration.fitted_on import told
     from twintrack.files import check_folder_place
-    from twintrack.runs import evaluate as runs
-    from twintrack.runs.earlier_results import check_results
 
     report = telling.report()
     if not run.dry_run:
         check_folder_place(output)
+    if (source is None) == (not tallies):
+        raise InputError("give either -i (a cohort) or --tallies (the store of a fit)")
     if model is not None:
         options.check_calibrator(model)
+    calibrator = None if model is None else read_calibrator(model)
+    if source is None:
+        _check_needs_voxels(measuring, showing, files, run)
+        _evaluate_tallies(report, tallies or (), output, calibrator, method, measuring, files, run)
+    else:
+        _evaluate_cohort(
+            report, source, output, calibrator, model, method, measuring, showing, files, run
+        )
+
+
+def _evaluate_cohort(
+    report: Report,
+    source: Path,
+    output: Path,
+    calibrator: Calibrator | None,
+    model: Path | None,
+    method: str | None,
+    measuring: Measuring,
+    showing: Showing,
+    files: EvaluationFiles,
+    run: Running,
+) -> None:
+    """Read the files of a cohort, measure, and write the results."""
+    from twintrack.calibration.fitted_on import told
+    from twintrack.runs import evaluate as runs
+    from twintrack.runs.earlier_results import check_results
+    from twintrack.runs.method_names import any_calibrated, default_method
+
     job = runs.EvaluateJob(
-        calibrator=None if model is None else read_calibrator(model),
+        calibrator=calibrator,
         tumour=options.classes(files.tumour),
         label=files.labels,
         ignore_label=files.ignore_label,
         use_raters=files.numbers_of_raters,
         ignore_header=files.ignore_header,
-        **asdict(measuring),
+        protocol=measuring.protocol,
+        region=measuring.region or "box",
+        millimetres=measuring.millimetres,
+        staple=measuring.staple,
     )
     cohort = files.read(source)
     options.warn_of_missing_raters(report, cohort)
@@ -152,7 +191,7 @@ def evaluate(
     require_for_cases(cases, job)
     _check_examples(showing, cohort, cases)
     store = output / "store"
-    name = method or runs.default_method(job.options, runs.any_calibrated(cohort))
+    name = method or default_method(job.options, any_calibrated(cohort))
     outdated = check_results(output, name, job.options, force=run.force)
     fitted = runs.fitted_among(cases, job, store)
     if fitted:
@@ -176,6 +215,57 @@ def evaluate(
         options.write_evaluation(report, found, output, name)
     _write_examples(report, output / "examples", found, cases, job, showing, run.parts > 1)
     options.exit_by(len(found.failures), len(cases))
+
+
+def _check_needs_voxels(
+    measuring: Measuring, showing: Showing, files: EvaluationFiles, run: Running
+) -> None:
+    """Refuse, with tallies, the options that ask for voxels."""
+    needed = {
+        "--mm3": measuring.millimetres,
+        "--staple": measuring.staple,
+        "--example": showing.example,
+        "--image": showing.image,
+        "-p": files.predictions,
+        "--use-raters": files.use_raters,
+        "-num_parts": run.parts > 1,
+        "--dry-run": run.dry_run,
+    }
+    for option, asked in needed.items():
+        if asked:
+            raise InputError(f"{option} is about files of voxels: give the cohort (-i) for it")
+
+
+def _evaluate_tallies(
+    report: Report,
+    stores: Sequence[str],
+    output: Path,
+    calibrator: Calibrator | None,
+    method: str | None,
+    measuring: Measuring,
+    files: EvaluationFiles,
+    run: Running,
+) -> None:
+    """Measure a map on stored tallies and write the results."""
+    from twintrack.calibration.fitted_on import told
+    from twintrack.cli.pooling import places, read_pool
+    from twintrack.runs import tally_evaluation as runs
+    from twintrack.runs.earlier_results import check_results
+    from twintrack.runs.method_names import default_method
+
+    stored, found, _ = read_pool(report, places(stores), measuring.region, files)
+    made_with = runs.tally_options(stored, calibrator, measuring.protocol)
+    name = method or default_method(made_with)
+    outdated = check_results(output, name, made_with, force=run.force)
+    results = runs.evaluate_tallies(found, made_with, calibrator, progress=report.progress)
+    for note in results.options["notes"]:
+        report.warn(f"not as of voxels: {note}")
+    if results.fitted_on:
+        report.warn(told(results.fitted_on, len(results.rows)))
+    output.mkdir(parents=True, exist_ok=True)
+    for path in outdated:
+        path.unlink(missing_ok=True)
+    options.write_evaluation(report, results, output, name)
 
 
 def _check_examples(showing: Showing, cohort: list[Case], cases: list[Case]) -> None:

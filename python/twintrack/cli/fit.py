@@ -44,6 +44,9 @@ class Map:
         Least value of the map, from 0; auto: half a vote per effective case in the lowest block.
     ceiling
         Largest value of the map, up to 1; auto: likewise in the highest block.
+    case_weight
+        voxels: every voxel counts the same, so that large tumours count most; cases: every patient
+        counts the same.
     exact
         Read the voxels twice and place the cuts between bins exactly. Needless for 16-bit scores.
     folds
@@ -69,6 +72,7 @@ class Map:
     bins: str = "250"
     floor: str = "0"
     ceiling: str = "1"
+    case_weight: Literal["voxels", "cases"] = "voxels"
     exact: bool = False
     folds: Annotated[int, typer.Option(min=2)] = 5
     seed: Annotated[int, typer.Option(min=0)] = 0
@@ -101,6 +105,7 @@ class Map:
             exact=self.exact,
             folds=self.folds,
             seed=self.seed,
+            case_weight=self.case_weight,
             ensemble=None if self.average is None else {"average": self.average},
         )
         calibrator.check_parameters()

@@ -37,7 +37,7 @@ def merge(
     force
         Replace what another method has left in -o.
     """
-    from twintrack.runs import evaluate, fit
+    from twintrack.runs import evaluate, fit, method_names
     from twintrack.runs.earlier_results import check_results
     from twintrack.runs.merge import kind_of, merge_stores, store_of
     from twintrack.runs.store import open_stores
@@ -51,8 +51,8 @@ def merge(
     (kind,) = kinds
     if kind == evaluate.KIND:
         opened = [store for part in stores for store in open_stores(part, kind)]
-        calibrated = any(map(evaluate.stored_calibrated, opened))
-        name = method or evaluate.default_method(opened[0].options, calibrated)
+        calibrated = any(map(method_names.stored_calibrated, opened))
+        name = method or method_names.default_method(opened[0].options, calibrated)
         check_results(output, name, opened[0].options, force=force)
         merged = merge_stores(stores, output / "store", kind)
         found = evaluate.stored_evaluation(merged)

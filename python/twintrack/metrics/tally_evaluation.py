@@ -31,6 +31,12 @@ BOXED = ("ece", "ece_per_rater")
 """Figures that the benchmark measures in the annotated box."""
 
 
+_OTHER_BOX = (
+    "ece: the box of a tally ends one voxel later along each axis than the benchmark's, and where "
+    "it begins before the volume it is clamped"
+)
+
+
 class CountedScores(Protocol):
     """What is asked of a `ScoreTally`."""
 
@@ -62,7 +68,8 @@ class TallyMetrics(Figures):
         Mean of -(MHR ln m + (1 - MHR) ln(1 - m)); infinite where the map is 0 at voxels with votes,
         or 1 at voxels that a rater did not mark. Less is better (Good 1952).
     notes : tuple of str
-        Figures that the region of the tally cannot give, which are NaN, and why.
+        Figures that the region of the tally cannot give, which are NaN, and why; and where those of
+        the box differ from the benchmark's.
     """
 
     crps: float
@@ -117,9 +124,26 @@ def evaluate_tally(
     1/2048 of the distance to the nearer of 0 and 1 wide: the map is off by its slope times that,
     and a voxel whose score lies in the cell of a threshold may fall on its other side.
     """
+    return measure_tally(
+        tally, map, protocol=protocol, voxel_volume=voxel_volume, region=region, figures=figures
+    )[0]
+
+
+def measure_tally(
+    tally: CountedScores,
+    map: Callable[[Any], Any] | None = None,  # noqa: A002 - what it is
+    *,
+    protocol: figures_of_tally.Protocol = "official",
+    voxel_volume: float = 1.0,
+    region: str | None = None,
+    figures: Sequence[str] = (),
+) -> tuple[TallyMetrics, CaseTally]:
+    """Return what `evaluate_tally` does, and the tally of the mapped scores."""
     check_protocol(protocol)
     voxel_volume = number_between(voxel_volume, "voxel_volume", 0)
-    refused = _refused(_region_of(tally, region))
+    counted_in = _region_of(tally, region)
+    refused = refused_by(counted_in)
+    notes = region_notes(counted_in)
     known = {field.name for field in fields(TallyMetrics)} - {"notes"}
     for name in figures:
         if name not in known:
@@ -143,21 +167,19 @@ def evaluate_tally(
     if counted.voxels and len(set(counted.looked_voxels[counted.looked_voxels > 0].tolist())) == 1:
         integral = crps_official if protocol == "official" else crps_corrected
         crps = integral(found.predicted_volume, volumes)
-    elif counted.voxels:
-        refused.setdefault("crps", "a rater did not look at all voxels")
+    elif counted.voxels and "crps" not in refused:
+        notes = (*notes, "crps: a rater did not look at all voxels")
     lacking: dict[str, Any] = {name: math.nan for name in refused if name != "crps"}
     for name in ("ece_per_rater", "rater_volumes"):
         if name in lacking:
             lacking[name] = np.full(tally.raters, math.nan)
-    reasons: dict[str, list[str]] = {}
-    for name, why in refused.items():
-        reasons.setdefault(why, []).append(name)
-    return TallyMetrics(
+    measured = TallyMetrics(
         **vars(replace(found, **lacking)),
         crps=math.nan if "crps" in refused else crps,
         log_score=log_score / counted.voxels if counted.voxels else math.nan,
-        notes=tuple(f"{', '.join(names)}: {why}" for why, names in reasons.items()),
+        notes=notes,
     )
+    return measured, counted
 
 
 def _region_of(tally: CountedScores, stated: str | None) -> str | None:
@@ -174,8 +196,17 @@ def _region_of(tally: CountedScores, stated: str | None) -> str | None:
     return stated or (next(iter(known)) if len(known) == 1 else None)
 
 
-def _refused(region: str | None) -> dict[str, str]:
-    """Return what a region cannot give, and why."""
+def region_notes(region: str | None) -> tuple[str, ...]:
+    """Return what is noted of every tally of a region."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in refused_by(region).items():
+        reasons.setdefault(why, []).append(name)
+    notes = [f"{', '.join(names)}: {why}" for why, names in reasons.items()]
+    return (*notes, _OTHER_BOX) if region == "box" else tuple(notes)
+
+
+def refused_by(region: str | None) -> dict[str, str]:
+    """Return the figures that tallies of a region cannot give, and why; None is not known."""
     if region == "all":
         why = "of all voxels the ECE is not the benchmark's, which looks at the annotated box"
         return dict.fromkeys(BOXED, f"{why}: tally with the region box")

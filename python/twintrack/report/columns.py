@@ -16,6 +16,7 @@ _FAMILIES: dict[str, tuple[str, Better | None, str]] = {
     "vi": ("VI", "lower", "vascular invasion: distance between contact angles, degrees"),
     "ace": ("ACE", "lower", "average calibration error: every occupied bin counts the same"),
     "brier": ("Brier", "lower", "mean squared difference from the MHR"),
+    "log": ("Log", "lower", "minus the mean logarithm of what the answers were given"),
     "dice": ("Dice", "higher", "overlap of the thresholded score"),
     "reliability": ("Reliability", "lower", "Murphy's reliability term"),
     "resolution": ("Resolution", "higher", "Murphy's resolution term"),

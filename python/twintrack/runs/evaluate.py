@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -39,6 +39,7 @@ from twintrack.runs.engine import Settings, add_tallies, run_cases
 from twintrack.runs.fitted_cases import find_among, score_digest
 from twintrack.runs.inputs import case_files
 from twintrack.runs.job import Job, Product
+from twintrack.runs.method_names import one_a_folder
 from twintrack.runs.records import Entry, Failure
 from twintrack.runs.result_folder import Row, cell_text, means, write_results
 from twintrack.runs.store import Store
@@ -51,13 +52,6 @@ FIGURES = (
     *("dice_staple", "predicted_volume", "rater_volume"),
 )
 """Columns of cases.csv, in their order; a cohort without vessels has none of theirs."""
-
-_METHODS = {
-    "none": "None (uncalibrated)",
-    "single": "Single-rater",
-    "hard": "Hard-label",
-    "mhr": "MHR (TwinTrack)",
-}
 
 
 @dataclass(frozen=True)
@@ -273,7 +267,8 @@ class Evaluation(NamedTuple):
 
     def means(self) -> dict[str, tuple[float, int]]:
         """Return each figure's mean and the number of cases that have it."""
-        return {name: mean for name, mean in means(self.rows, FIGURES).items() if mean[1]}
+        figures = next(iter(self.rows.values()), ())
+        return {name: mean for name, mean in means(self.rows, figures).items() if mean[1]}
 
     def write(self, folder: Path, method: str) -> None:
         """Write cases.csv, summary.json and failures.csv; see `twintrack.runs.result_folder`."""
@@ -358,15 +353,10 @@ def _fitted_on(cases: Sequence[Case], job: EvaluateJob) -> tuple[FittedCase, ...
     if job.calibrator is not None:
         return job.calibrator.fitted_on_
     known: set[FittedCase] = set()
-    for score in _one_a_folder(cases):
+    for score in one_a_folder(cases):
         with contextlib.suppress(OSError, ValueError):  # of which the run will tell
             known.update(fitted_on_beside(score) or ())
     return tuple(sorted(known, key=str)) or None
-
-
-def _one_a_folder(cases: Sequence[Case]) -> Iterable[Path]:
-    """Return a score of each folder: what is beside it is beside all of them."""
-    return {case.score.parent: case.score for case in cases}.values()
 
 
 def stored_evaluation(store: Store) -> Evaluation:
@@ -384,31 +374,6 @@ def stored_evaluation(store: Store) -> Evaluation:
         tally = EvaluateJob().load_tally(store.tally_path(case))
         total = add_tallies(total, case, tally)
     return _evaluation(entries, failures, total, store)
-
-
-def any_calibrated(cases: Sequence[Case]) -> bool:
-    """Whether records beside scores say that they are calibrated; asks one score a folder."""
-    for score in _one_a_folder(cases):
-        with contextlib.suppress(OSError, ValueError):  # of which the run will tell
-            if is_calibrated(score):
-                return True
-    return False
-
-
-def stored_calibrated(store: Store) -> bool:
-    """Whether a store has figures of scores that were calibrated already."""
-    entries = map(store.find, store.cases())
-    return any(entry.result.get("calibrated", False) for entry in entries if entry is not None)
-
-
-def default_method(options: Mapping[str, Any], calibrated: bool = False) -> str:
-    """Name a method after its calibrator, as the paper does.
-
-    Of scores that are `calibrated` already only that is known.
-    """
-    if calibrated:
-        return "Calibrated"
-    return _METHODS[(options["calibrator"] or {"target": "none"})["target"]]
 
 
 def _evaluation(

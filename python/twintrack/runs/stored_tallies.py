@@ -74,8 +74,12 @@ class StoredTallies:
             A tally is damaged, or not the one that its record names; names the file.
         """
         for case in self.cases:
-            packed = self._packed(case)
-            yield case, self._from_file(case) if packed is None else packed.tally()
+            yield case, self.tally(case)
+
+    def tally(self, case: str) -> ScoreTally:
+        """Return the tally of a case; raises as iterating does."""
+        packed = self._packed(case)
+        return self._from_file(case) if packed is None else packed.tally()
 
     def of(self, cases: Sequence[str]) -> StoredTallies:
         """Return the tallies of some cases."""
