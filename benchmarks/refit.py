@@ -28,6 +28,7 @@ from twintrack.runs.fit import KIND, fit_tallies, leave_one_out, read_tallies
 from twintrack.runs.records import Entry
 from twintrack.runs.stamps import read_stamp
 from twintrack.runs.store import Store
+from twintrack.runs.tally_evaluation import evaluate_tallies, tally_options
 from twintrack.runs.tally_pack import NAME
 
 DIFFERENT = 16
@@ -46,7 +47,7 @@ def make_store(root: Path, cases: int, voxels: int, raters: int) -> ScoreTally:
     for k in range(min(DIFFERENT, cases)):
         score = rng.random(voxels, np.float32) ** 6
         marks = [rng.random(voxels, np.float32) < score for _ in range(raters)]
-        tallies.append(ScoreTally(raters).update(score, marks).compact())
+        tallies.append(ScoreTally(raters).update(score, marks, rule="roi").compact())
         tallies[k].save(root / f"{k}.npz")
     with store.writing(names):
         for k, name in enumerate(names):
@@ -103,6 +104,12 @@ def main() -> None:
                 f"{kind} band, each case left out",
                 lambda kind=kind: band_over_cases(fitted, read_tallies(store)[1], kind=kind),
             )
+
+        def evaluate() -> None:
+            options, tallies = read_tallies(store)
+            evaluate_tallies(tallies, tally_options(options, fitted, "official"), fitted)
+
+        timed("evaluate the map on every case", evaluate)
         if pack is not None:
             print(f"\nThe pack takes {pack.stat().st_size / 1e6:,.0f} MB.")
 
