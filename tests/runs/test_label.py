@@ -85,6 +85,23 @@ def test_other_labels_are_refused_and_named(case, tmp_path):
             replace(job, label=("tumour",)).read(labels)
 
 
+def test_a_label_that_no_file_has_is_told(case, tmp_path, capfd):
+    from twintrack.cli import main
+    from twintrack.cohort import write_manifest
+
+    labels = stored(case, tmp_path, organ_and_tumour)
+    with pytest.raises(
+        ValueError, match=r"any of 1 cases; --label is 7, .*labels_r1\.nii\.gz holds 0, 1, 2"
+    ):
+        fit_cohort([labels], Calibrator(), TallyJob("all", label=("7",)), tmp_path / "store")
+    fit_cohort([labels], Calibrator("none"), TallyJob("all", label=("7",)), tmp_path / "store")
+    write_manifest(tmp_path / "m.csv", [labels])
+    given = ["-i", str(tmp_path / "m.csv"), "-o", str(tmp_path / "found"), "--label", "7"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["evaluate", *given])
+    assert "holds 0, 1, 2: name the tumour's label" in " ".join(capfd.readouterr().err.split())
+
+
 def test_a_store_of_other_labels_is_not_taken(case, tmp_path):
     labels = stored(case, tmp_path, organ_and_tumour)
     fitted = {}

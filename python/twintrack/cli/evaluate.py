@@ -169,6 +169,7 @@ def _evaluate_cohort(
 ) -> None:
     """Read the files of a cohort, measure, and write the results."""
     from twintrack.calibration.fitted_on import told
+    from twintrack.cohort.aligned import nothing_marked
     from twintrack.runs import evaluate as runs
     from twintrack.runs.earlier_results import check_results
     from twintrack.runs.method_names import any_calibrated, default_method
@@ -203,6 +204,9 @@ def _evaluate_cohort(
         path.unlink(missing_ok=True)
     with run.settings(report) as settings:
         found = runs.evaluate_cohort(cases, job, store, settings=settings, cohort=cohort)
+    if found.rows and not any(row["rater_volume"] for row in found.rows.values()):
+        measured = [case for case in cases if case.name in found.rows]
+        report.warn(nothing_marked(measured, files.labels))
     if run.parts > 1:
         report.result(
             f"Part {run.part} of {run.parts} is evaluated",

@@ -206,3 +206,15 @@ def _notes(found: Mapping[Volume, Placement], score: Placement) -> list[str]:
         *([f"turned to the axes of the other files: {named(turned)}"] if turned else []),
         *([f"covers less than the score, 0 elsewhere: {named(crops)}"] if crops else []),
     ]
+
+
+def nothing_marked(cases: Sequence[Case], label: Sequence[str]) -> str:
+    """Say that no case has a mark, and which labels there are; reads an annotation for it."""
+    told = f"no rater marked a voxel that counts, in any of {len(cases)} cases"
+    files = [path for case in cases for path in case.raters if path is not None]
+    if not label or not files:
+        return told
+    found = labels_found(files[0])
+    return (
+        f"{told}; --label is {','.join(label)}, {files[0]} holds {found}: name the tumour's label"
+    )

@@ -19,6 +19,7 @@ from twintrack.calibration.effective import effective_groups
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.cohort import Case, RegionRule
+from twintrack.cohort.aligned import nothing_marked
 from twintrack.cohort.score_records import ensemble_of_score, join_ensembles
 from twintrack.errors import InputError
 from twintrack.files import split_suffix
@@ -200,7 +201,8 @@ def fit_cohort(
     Raises
     ------
     ValueError
-        Broken cases, nothing to fit, or scores that were made in different ways.
+        Broken cases, nothing to fit, no voxel that a rater marked, or scores that were made in
+        different ways.
     StoreError
         The store cannot be written.
     """
@@ -213,6 +215,8 @@ def fit_cohort(
     calibrator.set_params(ensemble=join_ensembles(ensembles(entries), calibrator.ensemble))
     broken = {failure.case for failure in failures}
     whole = [case for case in cases if case.name not in broken]
+    if total is not None and total.response == 0 and calibrator.target != "none":
+        raise InputError(nothing_marked(whole, job.label))
     if calibrator.asks_cases and calibrator.target != "none":
         opened = Store(store, job.kind, job.options)
         tallies = StoredTallies(opened, [case.name for case in whole], entries)
