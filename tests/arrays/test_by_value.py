@@ -17,6 +17,10 @@ from twintrack.arrays.case import open_case
 from twintrack.calibration.case_weights import Load
 from twintrack.calibration.jackknife import jackknife
 from twintrack.calibration.tally_fit import TallyFit
+from twintrack.metrics.corp import corp
+from twintrack.metrics.debiased_error import debiased_error
+from twintrack.metrics.mapped_voxels import mapped_voxels
+from twintrack.metrics.rater_noise import rater_noise
 from twintrack.metrics.vascular import contact_degrees, invasion_distances
 
 
@@ -65,6 +69,10 @@ RESULTS = {
     "ScoreTally": lambda seed: tt.ScoreTally(3).update(*case(seed)[:2]),
     "CaseTally": tally,
     "TallyMetrics": lambda seed: tt.evaluate_tally(RESULTS["ScoreTally"](seed)),
+    "MappedVoxels": lambda seed: mapped_voxels(RESULTS["ScoreTally"](seed)),
+    "Corp": lambda seed: corp(RESULTS["MappedVoxels"](seed)),
+    "DebiasedError": lambda seed: debiased_error([RESULTS["MappedVoxels"](seed)] * 2),
+    "RaterNoise": lambda seed: rater_noise(RESULTS["ScoreTally"](seed)),
     "MapFacts": lambda seed: fitted(seed).facts_,
     "Load": lambda seed: Load.of(RESULTS["ScoreTally"](seed)),
     "FittedCase": lambda seed: fitted(seed).fitted_on_[0] if seed else fitted(seed).fitted_on_[1],

@@ -153,11 +153,10 @@ def measure_tally(
         if name in refused:
             raise InputError(refused[name], argument="figures", value=name)
 
-    dtype = next(iter(tally.score_types)) if len(tally.score_types) == 1 else "float32"
     counted = CaseTally(tally.raters)
     log_score = 0.0
     for raters, (scores, sums) in tally.cell_rows().items():
-        typed = _as_type(scores, dtype)
+        typed = typed_scores(tally, scores)
         mapped = typed if map is None else getattr(map, "map_", map)(typed)
         counted.add_rows(raters, mapped, sums)
         log_score += _log_loss(as_numbers(mapped), sums, len(raters))
@@ -221,7 +220,9 @@ def refused_by(region: str | None) -> dict[str, str]:
     return dict.fromkeys(names, f"{counted}, and all voxels are needed: tally with the region all")
 
 
-def _as_type(scores: NDArray[np.float64], dtype: str) -> NDArray[Any]:
+def typed_scores(tally: CountedScores, scores: NDArray[np.float64]) -> NDArray[Any]:
+    """Return scores in the dtype of those that a tally counted, for a map to round as it did."""
+    dtype = next(iter(tally.score_types)) if len(tally.score_types) == 1 else "float32"
     if dtype != "bfloat16":
         return scores.astype(dtype)
     bits = scores.astype(np.float32).view(np.uint32) >> 16
