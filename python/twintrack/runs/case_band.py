@@ -12,10 +12,8 @@ from twintrack.calibration.case_weights import times
 from twintrack.calibration.map_band import BandKind, MapBand, band_of_groups
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.runs.engine import Outcome
-from twintrack.runs.progress import Progress
+from twintrack.runs.progress import Progress, once_it_takes_long
 from twintrack.runs.stored_tallies import StoredTallies
-
-_PATIENCE = 2.0  # seconds before there is a bar
 
 
 def band_over_cases(
@@ -67,10 +65,8 @@ def _each_patient(
     progress: Progress,
 ) -> Iterator[ScoreTally]:
     """Yield the sum of each patient's tallies; tell of them once it takes long."""
-    waiting: list[Outcome] = []
-    begin = last = time.monotonic()
-    shown = False
-    try:
+    with once_it_takes_long(progress, "Band", len(patients)) as tell:
+        last = time.monotonic()
         for patient, cases in patients.items():
             own = [
                 times(packed.tally(counts_votes=False), 1 if weights is None else weights[case])
@@ -79,13 +75,5 @@ def _each_patient(
             tally = ScoreTally.of_all(own)
             yield tally
             now = time.monotonic()
-            waiting.append(Outcome(patient, "done", 0, now - last, tally.voxels))
+            tell(Outcome(patient, "done", 0, now - last, tally.voxels))
             last = now
-            if not shown and now - begin > _PATIENCE:
-                shown = True
-                progress.start("Band", len(patients), 0)
-            while shown and waiting:
-                progress.case(waiting.pop(0))
-    finally:
-        if shown:
-            progress.stop()
