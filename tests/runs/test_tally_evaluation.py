@@ -101,7 +101,7 @@ def test_a_damaged_tally_is_named_and_long_work_is_told_of(cases, tmp_path, monk
 
     evaluate_tallies(tallies, options, fitted, progress=Told())
     assert told == []
-    monkeypatch.setattr("twintrack.runs.patience._PATIENCE", -1.0)
+    monkeypatch.setattr("twintrack.runs.progress._PATIENCE", -1.0)
     evaluate_tallies(tallies, options, fitted, progress=Told())
     assert told == [("Evaluating", len(cases)), *((case, True) for case in tallies.cases)]
     store = Store(tmp_path / "fit", "score-tally", TallyJob("all").options)

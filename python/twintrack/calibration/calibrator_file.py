@@ -20,6 +20,8 @@ Version 1 of the format::
     facts             what `MapFacts` has, or null
     case_weight       "cases" if every patient counts the same, "numbers" if cases were weighted by
                       numbers; absent if every voxel counts the same
+    thresholds        {"majority": t, "dice": t}: where masks begin (`Thresholds`), either may be
+                      null; or null
     ensemble          how the score was made, or null
     versions          {"twintrack": ..., "numpy": ...}
     fitted_on         [{"case": ..., "score": ..., "patient": ...}, ...], sorted, or null: the
@@ -28,8 +30,8 @@ Version 1 of the format::
                       is absent where a case is a patient of its own; further fields are passed
                       over.
 
-Files of earlier versions lack "fitted_on", "bounds", "facts", "rule" and all of "cross_validation"
-but "folds" and "scores".
+Files of earlier versions lack "fitted_on", "bounds", "facts", "thresholds", "rule" and all of
+"cross_validation" but "folds" and "scores".
 
 Numbers are written so that they are read back to the same bits. A file may have 16 MiB: a case
 takes about 80 bytes, with a patient 115, and a knot about 50, so that there is room for 10,000
@@ -116,7 +118,8 @@ def describe(calibrator: Calibrator) -> dict[str, Any]:
         "cross_validation": choice,
         "bounds": bounds,
         **({} if weighing == "voxels" else {"case_weight": weighing}),
-        "facts": None,  # they are looked at when they are asked for
+        "facts": None,  # these two are looked at when they are asked for
+        "thresholds": None,
         "ensemble": None if calibrator.ensemble is None else dict(calibrator.ensemble),
         "versions": {"twintrack": __version__, "numpy": np.__version__},
     }

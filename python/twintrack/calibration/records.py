@@ -83,6 +83,13 @@ class Facts(Struct):
     warnings: tuple[str, ...]
 
 
+class KnownThresholds(Struct):
+    """What `Thresholds.to_dict` gives."""
+
+    majority: _Probability | None = None
+    dice: _Probability | None = None
+
+
 class CalibratorRecord(Struct):
     """What is asked of a calibrator file."""
 
@@ -97,5 +104,8 @@ class CalibratorRecord(Struct):
     bounds: Bounds | None = None
     facts: Annotated[Facts | None, Meta(description="be null or the facts of the map")] = None
     case_weight: Annotated[str, Meta(description="be a text")] = "voxels"
+    thresholds: Annotated[
+        KnownThresholds | None, Meta(description="be null or the thresholds majority and dice")
+    ] = None
     ensemble: Annotated[dict[str, Any] | None, Meta(description="be null or an object")] = None
     fitted_on: FittedCases = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from numpy.typing import ArrayLike
@@ -10,8 +11,8 @@ from twintrack.calibration.calibrator import Calibrator
 from twintrack.calibration.case_weights import times
 from twintrack.calibration.map_band import BandKind, MapBand, band_of_groups
 from twintrack.calibration.score_tally import ScoreTally
-from twintrack.runs.patience import patiently
-from twintrack.runs.progress import Progress
+from twintrack.runs.engine import Outcome
+from twintrack.runs.progress import Progress, once_it_takes_long
 from twintrack.runs.stored_tallies import StoredTallies
 
 
@@ -44,18 +45,11 @@ def band_over_cases(
     """
     patients, made_with = tallies.groups(), calibrator.made_with_
     weights = tallies.weights(made_with["case_weight"])
-    shown = patiently(
-        _each_patient(tallies, weights, patients),
-        progress or Progress(),
-        "Band",
-        len(patients),
-        lambda found: (found[0], found[1].voxels),
-    )
     return band_of_groups(
         calibrator.map_,
         calibrator.tally_fit,
         tallies.total(weights),
-        (tally for _, tally in shown),
+        _each_patient(tallies, weights, patients, progress or Progress()),
         len(patients),
         scores,
         level=level,
@@ -65,12 +59,21 @@ def band_over_cases(
 
 
 def _each_patient(
-    tallies: StoredTallies, weights: Mapping[str, int] | None, patients: Mapping[str, Sequence[str]]
-) -> Iterator[tuple[str, ScoreTally]]:
-    """Yield each patient with the sum of his tallies."""
-    for patient, cases in patients.items():
-        own = [
-            times(packed.tally(counts_votes=False), 1 if weights is None else weights[case])
-            for case, packed in tallies.of(cases).narrow()
-        ]
-        yield patient, ScoreTally.of_all(own)
+    tallies: StoredTallies,
+    weights: Mapping[str, int] | None,
+    patients: Mapping[str, Sequence[str]],
+    progress: Progress,
+) -> Iterator[ScoreTally]:
+    """Yield the sum of each patient's tallies; tell of them once it takes long."""
+    with once_it_takes_long(progress, "Band", len(patients)) as tell:
+        last = time.monotonic()
+        for patient, cases in patients.items():
+            own = [
+                times(packed.tally(counts_votes=False), 1 if weights is None else weights[case])
+                for case, packed in tallies.of(cases).narrow()
+            ]
+            tally = ScoreTally.of_all(own)
+            yield tally
+            now = time.monotonic()
+            tell(Outcome(patient, "done", 0, now - last, tally.voxels))
+            last = now

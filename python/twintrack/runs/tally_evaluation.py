@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -16,10 +17,9 @@ from twintrack.metrics.figures import Protocol
 from twintrack.metrics.tally_evaluation import TallyMetrics, measure_tally, refused_by, region_notes
 from twintrack.runs.apply import calibrator_content
 from twintrack.runs.editions import editions_of_figures
-from twintrack.runs.engine import add_tallies
+from twintrack.runs.engine import Outcome, add_tallies
 from twintrack.runs.evaluate import FIGURES, Evaluation
-from twintrack.runs.patience import patiently
-from twintrack.runs.progress import Progress
+from twintrack.runs.progress import Progress, once_it_takes_long
 from twintrack.runs.result_folder import Row
 from twintrack.runs.stored_tallies import StoredTallies
 
@@ -98,18 +98,17 @@ def evaluate_tallies(
     notes: dict[str, list[str]] = {}
     refused, of_all = refused_by(options["region"]), region_notes(options["region"])
     total: CaseTally | None = None
-    for case, found, counted in patiently(
-        ahead(measure, tallies.cases),
-        progress or Progress(),
-        "Evaluating",
-        len(tallies),
-        lambda found: (found[0], found[2].voxels),
-    ):
-        rows[case] = _row(found, refused)
-        notes[case] = [note for note in found.notes if note not in of_all]
-        if math.isinf(found.log_score):
-            notes[case].append("log_score: infinite, as the map is certain where a rater differs")
-        total = add_tallies(total, case, counted)
+    with once_it_takes_long(progress or Progress(), "Evaluating", len(tallies)) as tell:
+        last = time.monotonic()
+        for case, found, counted in ahead(measure, tallies.cases):
+            rows[case] = _row(found, refused)
+            notes[case] = [note for note in found.notes if note not in of_all]
+            if math.isinf(found.log_score):
+                notes[case].append("log_score: infinite: the map is certain where a rater differs")
+            total = add_tallies(total, case, counted)
+            now = time.monotonic()
+            tell(Outcome(case, "done", 0, now - last, counted.voxels))
+            last = now
     patients = {case: who for case, who in tallies.patients().items() if who is not None}
     overlap: Overlap | None = None
     if calibrator is None or calibrator.made_with_["target"] == "none":
