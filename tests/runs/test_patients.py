@@ -82,7 +82,7 @@ def test_folds_divide_no_patient(store, folds, tmp_path, visits):
     assert fitted.bin_choice_ == streamed.bin_choice_
     assert fitted.fitted_on_ == streamed.fitted_on_ == kept.fitted_on_
     if folds == 9:  # a fold for each patient, who can then be drawn
-        assert sorted(t.voxels for t in streamed._cases.each_group()) == sorted(
+        assert sorted(g.total.voxels for g in streamed._cases.each_group()) == sorted(
             t.voxels for t in groups
         )
 
