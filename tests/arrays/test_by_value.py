@@ -69,6 +69,7 @@ RESULTS = {
     "CaseTally": tally,
     "TallyMetrics": lambda seed: tt.evaluate_tally(RESULTS["ScoreTally"](seed)),
     "MapFacts": lambda seed: fitted(seed).facts_,
+    "Thresholds": lambda seed: fitted(seed).thresholds_,
     "Load": lambda seed: Load.of(RESULTS["ScoreTally"](seed)),
     "FittedCase": lambda seed: fitted(seed).fitted_on_[0] if seed else fitted(seed).fitted_on_[1],
     "ExportGeometry": lambda seed: tt.ExportGeometry(

@@ -138,10 +138,19 @@ def test_volumes_of_this_calibrator_are_kept_however_they_are_stored(cases, job)
 
 
 @pytest.mark.parametrize(
-    "changed", [{"dtype": "uint16"}, {"ending": ".nii"}, {"tumour": (2,)}, {"tumour": (1, 2)}]
+    "changed",
+    [
+        {"dtype": "uint16"},
+        {"ending": ".nii"},
+        {"tumour": (2,)},
+        {"tumour": (1, 2)},
+        {"threshold": 0.4},
+        {"threshold": None},
+    ],
 )
 def test_everything_that_decides_a_volume_is_in_its_options(job, changed):
     """Else volumes that were made in another way would pass for those asked for."""
+    job = dataclasses.replace(job, threshold=0.5)
     assert dataclasses.replace(job, **changed).options != job.options
     fields = {field.name for field in dataclasses.fields(job)}
     assert fields - {"folder"} <= set(job.options)
@@ -303,16 +312,16 @@ def test_score_that_cannot_be_read_to_its_end_is_one_failure(cases, job, monkeyp
 
 
 def test_disk_that_fills_up_leaves_whole_volumes_only(cases, job, monkeypatch):
-    write, calls = runs.write_slabs, []
+    write, calls = runs.slab_writer, []
 
-    def full(path, *rest):
+    def full(path, *rest, **source):
         calls.append(path)
         if len(calls) == 3:
             Path(path).write_bytes(b"half a volume")
             raise OSError(errno.ENOSPC, "not written (No space left on device)", str(path))
-        return write(path, *rest)
+        return write(path, *rest, **source)
 
-    monkeypatch.setattr(runs, "write_slabs", full)
+    monkeypatch.setattr(runs, "slab_writer", full)
     with pytest.raises(StoreError, match="No space left"):
         apply_cohort(cases, job, settings=Settings(workers=1))
     assert sorted(content(job.folder, "*.nii*")) == [job.place(case).name for case in cases[:2]]

@@ -144,7 +144,11 @@ def test_leaving_one_out_is_fitting_the_others(cases, store, parameters):
     for case, fitted in left_out.items():
         expected = fit_tallies(Calibrator(**again), tallies(without=[case]), "roi")
         assert fitted.map_ == expected.map_
-        assert fitted.provenance_ == {**expected.provenance_, "facts": None}
+        assert fitted.provenance_ == {
+            **expected.provenance_,
+            "facts": None,
+            "thresholds": None,
+        }
     with pytest.raises(ValueError, match="leaving one patient out needs at least two, here 1"):
         list(leave_one_out(whole, tallies(only=["*0"]), "roi"))
 

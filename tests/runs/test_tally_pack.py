@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twintrack import Calibrator, ScoreTally
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.cohort import read_manifest
-from twintrack.runs import case_band, stored_tallies
+from twintrack.runs import stored_tallies
 from twintrack.runs.case_band import band_over_cases
 from twintrack.runs.engine import Settings
 from twintrack.runs.fit import (
@@ -254,7 +254,7 @@ def test_a_band_is_followed_when_it_takes_long(store, monkeypatch):
     quick, slow = io.StringIO(), io.StringIO()
     band = band_over_cases(fitted, tallies, progress=Lines(quick))
     assert quick.getvalue() == ""
-    monkeypatch.setattr(case_band, "_PATIENCE", 0.0)
+    monkeypatch.setattr("twintrack.runs.progress._PATIENCE", 0.0)
     assert band_over_cases(fitted, tallies, progress=Lines(slow)) == band
     first, *_, last = slow.getvalue().splitlines()
     assert first.startswith(f"Band: {len(tallies)} cases")

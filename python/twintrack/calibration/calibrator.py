@@ -25,6 +25,7 @@ from twintrack.calibration.map_band import MapBand
 from twintrack.calibration.map_facts import MapFacts
 from twintrack.calibration.map_fit import IDENTITY
 from twintrack.calibration.map_making import MadeMap, make_map
+from twintrack.calibration.thresholds import Thresholds, case_thresholds
 from twintrack.errors import InputError
 
 # Of a calibrator file, but not provenance.
@@ -90,6 +91,9 @@ class Calibrator(BandKeeper, MapApplier):
     facts_ : MapFacts or None
         What the map can reach, and warnings where its bins have misled it; of a loaded calibrator
         as its file has them, None for ``target="none"``.
+    thresholds_ : Thresholds or None
+        Where masks of calibrated scores begin, which `threshold` returns; None where a map has no
+        facts of its own, and in files of earlier versions.
     floor_, ceiling_ : float
         The bounds, as numbers.
     band_ : MapBand or None
@@ -124,6 +128,7 @@ class Calibrator(BandKeeper, MapApplier):
     bins_: EqualMassBins
     bin_choice_: BinChoice
     facts_: MapFacts | None
+    thresholds_: Thresholds | None
     floor_: float
     ceiling_: float
     band_: MapBand | None
@@ -154,6 +159,9 @@ class Calibrator(BandKeeper, MapApplier):
                 if name == "facts_" and "_made" in self.__dict__:
                     self.facts_ = self._made.facts()
                     del self._made
+                if name == "thresholds_" and "_cases" in self.__dict__ and "map_" in self.__dict__:
+                    weighted = self._cases.weighted(self._made_with["case_weight"])
+                    self.thresholds_ = case_thresholds(self.map_, weighted)
                 if name in self.__dict__:  # made here, or by another thread meanwhile
                     return self.__dict__[name]
             if not self.__sklearn_is_fitted__():
@@ -266,14 +274,15 @@ class Calibrator(BandKeeper, MapApplier):
     def finish(self, facts: bool = True) -> Calibrator:
         """Make the map now rather than when it is first asked for; without facts if wanted.
 
-        Facts are looked at when they are first asked for or saved; they take 10 to 20 ms.
+        Facts and thresholds are looked at when they are first asked for or saved; they take 10 to
+        20 ms, and half a millisecond for each case.
         """
         with self._lock:
             if "map_" not in self.__dict__:
                 self._fit_map()
                 if not facts:
                     self.__dict__.pop("_made", None)
-                    self.facts_ = None
+                    self.facts_ = self.thresholds_ = None
         return self
 
     @property
@@ -289,29 +298,6 @@ class Calibrator(BandKeeper, MapApplier):
     def n_bins_asked(self) -> int:
         """`bins_used` as `ScoreTally.equal_mass_bins` takes it: "cells" is a huge number."""
         return bins_asked(self.bins_used)
-
-    def fit_transform(
-        self,
-        score: ArrayLike | Sequence[ArrayLike],
-        raters: ArrayLike | Sequence[Any],
-        region: ArrayLike | Sequence[ArrayLike | None] | None = None,
-        *,
-        stacked: bool | None = None,
-        groups: Sequence[Any] | None = None,
-        case_weight: Sequence[float] | None = None,
-        ignore_label: int | None = None,
-    ) -> Any:
-        """Fit and return the calibrated scores; arguments as in `fit`."""
-        fitted: Any = self.fit(
-            score,
-            raters,
-            region,
-            stacked=stacked,
-            groups=groups,
-            case_weight=case_weight,
-            ignore_label=ignore_label,
-        )
-        return fitted.transform(score)
 
     def save(self, path: str | Path) -> None:
         """Write map and provenance to a JSON file; `twintrack.load_calibrator` reads it."""
@@ -342,6 +328,8 @@ class Calibrator(BandKeeper, MapApplier):
             said = copy.deepcopy(self._provenance)
             if said.get("facts") is None and self.facts_ is not None:
                 said["facts"] = self.facts_.to_dict()
+            if said.get("thresholds") is None and self.thresholds_ is not None:
+                said["thresholds"] = self.thresholds_.to_dict()
             return said
 
     @property
@@ -363,6 +351,8 @@ class Calibrator(BandKeeper, MapApplier):
         bounds, facts = provenance.get("bounds") or {}, provenance.get("facts")
         self.floor_, self.ceiling_ = bounds.get("floor", 0.0), bounds.get("ceiling", 1.0)
         self.facts_ = None if facts is None else MapFacts.from_dict(facts)
+        known = provenance.get("thresholds")
+        self.thresholds_ = None if known is None else Thresholds.from_dict(known)
 
     # --- inside -------------------------------------------------------------------------------
 

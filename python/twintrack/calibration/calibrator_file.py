@@ -18,6 +18,8 @@ Version 1 of the format::
                        "standard_errors": {"M": error}, "zero_votes": {"M": share}} or null
     bounds            {"floor": f, "ceiling": c, "auto": those of the two that were chosen} or null
     facts             what `MapFacts` has, or null
+    thresholds        {"majority": t, "dice": t}: where masks begin (`Thresholds`), either may be
+                      null; or null
     ensemble          how the score was made, or null
     versions          {"twintrack": ..., "numpy": ...}
     fitted_on         [{"case": ..., "score": ..., "patient": ...}, ...], sorted, or null: the
@@ -31,8 +33,8 @@ Version 1 of the format::
                       is kept with the map
     volumes           what `VolumeSpread` has; absent without a band, and where it is not known
 
-Files of earlier versions lack "fitted_on", "bounds", "facts", "rule" and all of "cross_validation"
-but "folds" and "scores".
+Files of earlier versions lack "fitted_on", "bounds", "facts", "thresholds", "rule" and all of
+"cross_validation" but "folds" and "scores".
 
 Numbers are written so that they are read back to the same bits. A file may have 16 MiB: a case
 takes about 80 bytes, with a patient 115, and a knot about 50, so that there is room for 10,000
@@ -122,7 +124,8 @@ def describe(calibrator: Calibrator) -> dict[str, Any]:
         "bins": bins,
         "cross_validation": choice,
         "bounds": bounds,
-        "facts": None,  # they are looked at when they are asked for
+        "facts": None,  # these two are looked at when they are asked for
+        "thresholds": None,
         "ensemble": None if calibrator.ensemble is None else dict(calibrator.ensemble),
         "versions": {"twintrack": __version__, "numpy": np.__version__},
     }

@@ -218,6 +218,11 @@ class CaseTallies:
         with self._lock:
             return [self._tallies[key] for key in self._ordered()]
 
+    def single_cases(self) -> list[ScoreTally] | None:
+        """Return the tally of each case; None if some are there in sums of several alone."""
+        with self._lock:
+            return None if self._sums else [*self._tallies.values()]
+
     def each_group(self) -> list[GroupTally]:
         """Return the cases of each group: the units that are independent.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.map_cases import map_cases
+from twintrack.calibration.thresholds import Threshold, mask_threshold
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,7 @@ class MapApplier:
     """Applies the map that `Calibrator` makes."""
 
     map_: CalibrationMap
+    fit: Callable[..., Any]
 
     @overload
     def transform(self, score: Array, out: Array | None = None) -> Array: ...
@@ -56,6 +58,45 @@ class MapApplier:
         return map_cases(self.map_, score, out)
 
     predict = transform
+
+    def fit_transform(
+        self,
+        score: ArrayLike | Sequence[ArrayLike],
+        raters: ArrayLike | Sequence[Any],
+        region: ArrayLike | Sequence[ArrayLike | None] | None = None,
+        *,
+        stacked: bool | None = None,
+        groups: Sequence[Any] | None = None,
+        case_weight: Sequence[float] | None = None,
+        ignore_label: int | None = None,
+    ) -> Any:
+        """Fit and return the calibrated scores; arguments as in `fit`."""
+        fitted = self.fit(
+            score,
+            raters,
+            region,
+            stacked=stacked,
+            groups=groups,
+            case_weight=case_weight,
+            ignore_label=ignore_label,
+        )
+        return fitted.transform(score)
+
+    def threshold(self, asked: Threshold = "majority") -> float:
+        """Return where a mask of calibrated scores begins: it is 1 where they are above.
+
+        Parameters
+        ----------
+        asked : {"majority", "dice"} or float
+            A rule, whose threshold is one of `thresholds_`; or the threshold itself, from 0 to 1.
+
+        Raises
+        ------
+        ValueError
+            It is none of these, or the map does not have it; says what to do.
+        """
+        _ = self.map_  # what is not fitted has none, and says so
+        return mask_threshold(self, asked)
 
     def torch_module(self) -> torch.nn.Module:
         """Return the map as a torch module; see `CalibrationMap.torch_module`."""

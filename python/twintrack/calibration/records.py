@@ -110,6 +110,13 @@ class VolumesRecord(Struct):
     groups: _Count
 
 
+class KnownThresholds(Struct):
+    """What `Thresholds.to_dict` gives."""
+
+    majority: _Probability | None = None
+    dice: _Probability | None = None
+
+
 class CalibratorRecord(Struct):
     """What is asked of a calibrator file."""
 
@@ -123,6 +130,9 @@ class CalibratorRecord(Struct):
     bins: Bins | None = None
     bounds: Bounds | None = None
     facts: Annotated[Facts | None, Meta(description="be null or the facts of the map")] = None
+    thresholds: Annotated[
+        KnownThresholds | None, Meta(description="be null or the thresholds majority and dice")
+    ] = None
     ensemble: Annotated[dict[str, Any] | None, Meta(description="be null or an object")] = None
     fitted_on: FittedCases = None
     band: BandRecord | None = None

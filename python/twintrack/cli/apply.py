@@ -25,13 +25,17 @@ class Output:
     ----------
     keep
         Keep volumes of this calibrator that are there but not of these very options, such as of
-        another --dtype.
+        another --dtype. A case is made again where one of its files is missing.
+    mask
+        Write masks/CASE.nii.gz, too: 1 where the calibrated score is above --threshold, else 0.
     """
 
     panel: ClassVar[str] = options.OUTPUT
 
     dtype: options.Stored = options.StoredType.float32
     ending: options.FileEnding = options.Ending.nii_gz
+    mask: Annotated[bool, typer.Option("--mask")] = False
+    threshold: options.MaskThreshold | None = None
     keep: Annotated[bool, typer.Option("--continue_prediction")] = False
 
 
@@ -49,7 +53,8 @@ def apply(
 
     Volumes that this command has finished before are not made again unless the score, the
     calibrator or the options have changed: an interrupted run goes on where it was. A folder holds
-    the volumes of one calibrator: what another one has left is replaced with --force alone.
+    the volumes of one calibrator, and masks of one threshold: what others have left is replaced
+    with --force alone.
 
     Parameters
     ----------
@@ -59,7 +64,7 @@ def apply(
     model
         Calibrator file of twintrack fit.
     output
-        Folder that gets CASE.nii.gz of each case.
+        Folder that gets CASE.nii.gz of each case, and masks/CASE.nii.gz with --mask.
     """
     from twintrack.calibration.calibrator_file import read_calibrator
     from twintrack.files import check_folder_place
@@ -70,13 +75,18 @@ def apply(
     report = telling.report()
     if run.force and volumes.keep:
         raise InputError("--force replaces what --continue_prediction keeps: give one of them")
+    if volumes.threshold is not None and not volumes.mask:
+        raise InputError("--threshold is that of masks, which --mask writes: give both, or none")
+    asked = options.threshold(volumes.threshold or "0.5")
     if not run.dry_run:
         check_folder_place(output)
     options.check_calibrator(model)
     calibrator = read_calibrator(model)
+    threshold = calibrator.threshold(asked) if volumes.mask else None
     cases = run.part_of(_scores(inputs))
     dtype = volumes.dtype.value
-    job = runs.ApplyJob(calibrator, output, dtype, volumes.ending.value, options.classes(tumour))
+    classes = options.classes(tumour)
+    job = runs.ApplyJob(calibrator, output, dtype, volumes.ending.value, classes, threshold)
     require_for([volumes.ending.value])
     require_for_cases(cases, job)
     existing: Literal["refuse", "keep", "overwrite"]
@@ -97,6 +107,7 @@ def apply(
     rows = [
         ("volumes", f"{len(outcomes) - failed} in {output}"),
         ("stored as", told),
+        *([("masks", options.mask_told(threshold, asked))] if threshold is not None else []),
         *((label, f"{number}") for label, number in numbers.items() if number),
     ]
     report.result(
@@ -108,6 +119,7 @@ def apply(
         kept=kept,
         failed=failed,
         quantisation_error=error,
+        threshold=threshold,
     )
     options.exit_by(failed, len(outcomes))
 

@@ -50,6 +50,14 @@ def calibrator_rows(calibrator: Calibrator) -> dict[str, str]:
         rows["last bin"] = f"{facts.last_bin_votes:.1%} of the votes"
         rows["log score"] = f"{facts.log_score:.6f}"
         rows["at exact 0"] = f"{facts.votes_at_zero:,} votes ({facts.share_at_zero:.2%})"
+    if calibrator.thresholds_ is not None:
+        rules = {"majority": "majority", "dice": "Dice"}
+        found = {told: getattr(calibrator.thresholds_, rule) for rule, told in rules.items()}
+        rows["mask at"] = ", ".join(
+            f"{value:.3g} ({told})" + ", which no score reaches" * bool(value >= y[-1])
+            for told, value in found.items()
+            if value is not None
+        )
     if made_of.get("bounds") is not None:
         chosen = made_of["bounds"]["auto"]
         for name, value in (("floor", calibrator.floor_), ("ceiling", calibrator.ceiling_)):

@@ -245,7 +245,7 @@ def _fit_tallies(
     known = [("of the tallies", made_with["ensemble"] or {})]
     calibrator.set_params(ensemble=join_ensembles(known, calibrator.ensemble))
     region: str = made_with["region"]
-    runs.fit_tallies(calibrator, found, region)
+    runs.fit_tallies(calibrator, found, region, progress=report.progress)
     return region, found
 
 
@@ -367,7 +367,7 @@ def _warn_of_marks(report: Report, marked_outside: Mapping[str, int]) -> None:
         )
 
 
-_TOLD = ("target", "raters", "cases", "voxels", "region", "bins", "bounds", "facts")
+_TOLD = ("target", "raters", "cases", "voxels", "region", "bins", "bounds", "facts", "thresholds")
 
 
 def _tell(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 
 import typer
 
@@ -15,6 +15,7 @@ from twintrack.cli.reporting import Report
 from twintrack.errors import InputError
 
 if TYPE_CHECKING:
+    from twintrack.calibration.thresholds import Threshold
     from twintrack.cohort import Case
     from twintrack.runs.evaluate import Evaluation
 
@@ -76,6 +77,17 @@ FileEnding = Annotated[
     typer.Option(
         "--file_ending",
         help="Format of the volumes: .nii.gz, .nii or .mha.",
+        metavar="<str>",
+        rich_help_panel=OUTPUT,
+    ),
+]
+MaskThreshold = Annotated[
+    str,
+    typer.Option(
+        "--threshold",
+        help="The mask is 1 where the score is above: a number, or majority or dice, which the "
+        "calibrator has from its cases (nearest to the majority of the raters; highest Dice with "
+        "single raters on average).",
         metavar="<str>",
         rich_help_panel=OUTPUT,
     ),
@@ -258,6 +270,21 @@ def check_calibrator(path: Path) -> None:
 def _is_json(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(64).lstrip()[:1] in (b"{", b"[")
+
+
+def threshold(text: str) -> Threshold:
+    """Return what --threshold asks for, as `Calibrator.threshold` takes it."""
+    try:
+        return cast("Threshold", text) if text in ("majority", "dice") else float(text)
+    except ValueError:
+        raise InputError(
+            "it must be majority, dice or a number", argument="--threshold", value=text
+        ) from None
+
+
+def mask_told(number: float, asked: Threshold) -> str:
+    """Return what a mask is, for people."""
+    return f"score > {number:g}" + (f" ({asked})" if isinstance(asked, str) else "")
 
 
 def classes(text: str, option: str = "--tumour") -> tuple[int, ...]:

@@ -139,8 +139,6 @@ class Output:
 
     Attributes
     ----------
-    threshold
-        The mask is 1 where the score is above.
     save_roi
         Write the region of interest as rois/CASE.nii.gz, which twintrack fit, apply and evaluate
         use. By default with --coarse or --within.
@@ -150,7 +148,7 @@ class Output:
 
     panel: ClassVar[str] = options.OUTPUT
 
-    threshold: float = 0.5
+    threshold: options.MaskThreshold = "0.5"
     dtype: options.Stored = options.StoredType.float32
     ending: options.FileEnding = options.Ending.nii_gz
     save_roi: Annotated[bool | None, typer.Option("--save_roi/--no_save_roi")] = None
@@ -203,6 +201,7 @@ def predict(
         raise FileNotFoundError(2, "no such file or folder", str(source))
     if source.resolve() == output.resolve():
         raise InputError(f"-o is the folder of the images, {output}; choose another")
+    threshold = options.threshold(written.threshold)
     if model is not None:
         options.check_calibrator(model)
     require_for([written.ending.value])
@@ -212,7 +211,7 @@ def predict(
         members,
         coarse,
         model,
-        threshold=written.threshold,
+        threshold=threshold,
         load=not run.dry_run and not run.on_cluster,
         **ensemble.settings(),
         **region.settings(),
@@ -246,7 +245,7 @@ def predict(
         ("ensemble", f"{pipeline.size} members, mean of {pipeline.average}, on {place}"),
         ("tumour", pipeline.tumour_names),
         ("calibrated by", model.name if model else "nothing: the ensemble's own score"),
-        ("mask", f"score > {written.threshold:g}"),
+        ("mask", options.mask_told(pipeline.threshold, threshold)),
         *((label, f"{n}") for n, label in ((kept, "kept as found"), (failed, "failed")) if n),
     ]
     report.result(
@@ -258,6 +257,7 @@ def predict(
         failed=failed,
         ensemble=pipeline.ensemble,
         tumour_names=pipeline.tumour_names,
+        threshold=pipeline.threshold,
     )
     if failed:
         raise typer.Exit(1)

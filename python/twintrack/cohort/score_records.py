@@ -34,6 +34,9 @@ RECORD = "prediction.json"
 REGIONS = "rois"
 """Folder beside it with the masks of what the networks were asked about."""
 
+MASKS = "masks"
+"""Folder beside it with the masks of 0 and 1 that a threshold makes of the scores."""
+
 
 class _Record(Struct):
     """How scores were made: what is asked of it here, whichever command wrote it."""
@@ -42,6 +45,7 @@ class _Record(Struct):
     calibrator: Annotated[dict[str, Any] | None, Meta(description="be null or an object")]
     fitted_on: FittedCases = None
     members: Any = None  # of `twintrack predict` alone
+    threshold: Annotated[float | None, Meta(description="be null or a number")] = None  # of masks
 
 
 def record_beside(score: Path) -> Path | None:
@@ -170,10 +174,13 @@ def check_score(calibrator: Calibrator, score: Path, tumour: Sequence[int] = (1,
         raise InputError.of(error, file=score) from error
 
 
-def is_calibrated_by(folder: Path, calibrator: Calibrator) -> bool | None:
+def is_calibrated_by(
+    folder: Path, calibrator: Calibrator, threshold: float | None = None
+) -> bool | None:
     """Whether the record of a folder says that its volumes are calibrated by this map.
 
-    None if there is no record.
+    And that its masks, if it has any, begin at this threshold, where one is given. None if there is
+    no record.
 
     Raises
     ------
@@ -188,25 +195,36 @@ def is_calibrated_by(folder: Path, calibrator: Calibrator) -> bool | None:
         raise InputError(
             "is of predictions by networks; name another folder for calibrated volumes", file=record
         )
-    return all(getattr(content, name) == value for name, value in _calibration(calibrator).items())
+    same_masks = None in (threshold, content.threshold) or threshold == content.threshold
+    return same_masks and all(
+        getattr(content, name) == value for name, value in _calibration(calibrator).items()
+    )
 
 
-def record_calibrated(folder: Path, calibrator: Calibrator) -> None:
+def record_calibrated(folder: Path, calibrator: Calibrator, threshold: float | None = None) -> None:
     """Write beside calibrated volumes that they are: so that nothing maps or fits them again.
 
     A record that says so already stays as it is: whatever was made from it is not made anew.
+
+    Parameters
+    ----------
+    threshold
+        That of the masks, if any are written.
 
     Raises
     ------
     ValueError
         As `is_calibrated_by`.
     """
-    if is_calibrated_by(folder, calibrator):
-        return
+    if is_calibrated_by(folder, calibrator, threshold):
+        known = read_record(folder / RECORD, _Record).threshold
+        if threshold in (None, known):
+            return
     cases = calibrator.fitted_on_
     content = {
         "twintrack": __version__,
         **_calibration(calibrator),
+        **({} if threshold is None else {"threshold": threshold}),
         "fitted_on": None if cases is None else [case.to_json() for case in cases],
     }
     folder.mkdir(parents=True, exist_ok=True)

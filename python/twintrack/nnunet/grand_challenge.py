@@ -7,7 +7,8 @@ and writes ``/output/images/pdac-confidence/output.mha`` (the calibrated score, 
     coarse/            a trained nnU-Net folder (optional)
     members/NAME/      one trained nnU-Net folder each
     calibrator.json    of twintrack fit (optional)
-    settings.json      keyword arguments of `Pipeline`, such as {"mirroring": false} (optional)
+    settings.json      keyword arguments of `Pipeline`, such as {"mirroring": false, "threshold":
+                       "majority"} (optional)
 """
 
 from __future__ import annotations
@@ -75,15 +76,20 @@ def load_pipeline(model: Path, device: str) -> Pipeline:
     members = sorted(folder for folder in (model / "members").iterdir() if folder.is_dir())
     coarse, calibrator = model / "coarse", model / "calibrator.json"
     file = model / "settings.json"
+    settings = _read_settings(file)
     try:
         return Pipeline(
             members,
             coarse if coarse.is_dir() else None,
             calibrator if calibrator.is_file() else None,
-            **{"device": device, **_read_settings(file)},
+            **{"device": device, **settings},
         )
     except TypeError as error:
         raise InputError.of(error, file=file) from error
+    except InputError as error:
+        if error.argument not in settings:
+            raise
+        raise InputError.of(error, file=f"{file}: {error.argument}") from error
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

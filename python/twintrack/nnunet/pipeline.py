@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.calibration.calibrator_file import read_calibrator
+from twintrack.calibration.thresholds import Threshold, mask_threshold
 from twintrack.ensemble import Average, check_ensemble, core_map, ensemble_record
 from twintrack.errors import InputError
 from twintrack.nnunet.case_prediction import CasePrediction, Prediction
@@ -56,8 +57,9 @@ class Pipeline:
         Which folds to use; by default all numbered ones with the checkpoint, or ``fold_all``.
     checkpoint : str
         File name of the weights in each fold.
-    threshold : float
-        The mask is 1 where the score is above it.
+    threshold : float, "majority" or "dice"
+        The mask is 1 where the score is above it; the words are thresholds that the calibrator has
+        (`Thresholds`).
     roi : RoiRule
         How the region follows from the coarse segmentation.
     coarse_spacing : (3,) float or None
@@ -112,7 +114,7 @@ class Pipeline:
         coarse_folds: Sequence[int | str] | None = None,
         checkpoint: str = "checkpoint_final.pth",
         coarse_checkpoint: str | None = None,
-        threshold: float = 0.5,
+        threshold: Threshold = 0.5,
         roi: RoiRule | None = None,
         coarse_spacing: tuple[float, float, float] | None = COARSE_SPACING,
         organ: Sequence[int] | None = None,
@@ -127,8 +129,6 @@ class Pipeline:
             members = [members]
         if not members:
             raise InputError("members is empty; at least one trained folder is needed")
-        if not 0 <= threshold <= 1:
-            raise InputError(f"threshold is {threshold}; a score lies in [0, 1]")
         if not 0 < step <= 1:
             raise InputError(f"step is {step}; it is a part of a patch, above 0 and at most 1")
         for name, value in (("mirroring", mirroring), ("on_device", on_device)):
@@ -154,7 +154,6 @@ class Pipeline:
             )
         self.average = average
         self.regions: bool = first.regions
-        self.threshold: float = float(threshold)
         self.roi: RoiRule = roi or RoiRule()
         self.coarse_spacing = coarse_spacing
         self.organ: tuple[int, ...] | None = None if organ is None else tuple(organ)
@@ -170,6 +169,7 @@ class Pipeline:
         )
         check_ensemble(self.calibrator, self.ensemble)
         core_map(self.calibrator)  # one that cannot be used is found now
+        self.threshold: float = mask_threshold(self.calibrator, threshold)
         self._device = device
         self._settings = {"step": step, "mirroring": mirroring, "on_device": on_device}
         self._loading = threading.Lock()

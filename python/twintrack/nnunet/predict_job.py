@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from twintrack.cohort.score_records import RECORD, REGIONS
+from twintrack.cohort.score_records import MASKS, RECORD, REGIONS
 from twintrack.errors import InputError
 from twintrack.files import split_suffix
 from twintrack.nnunet.case_prediction import CasePrediction
@@ -97,7 +97,7 @@ class PredictJob(Job[CasePrediction]):
         """Return where the files of a case go, by their role; the score last."""
         name = f"{case}{self.ending}"
         roi = {"roi": self.folder / REGIONS / name} if self.rois else {}
-        return {**roi, "mask": self.folder / "masks" / name, "score": self.folder / name}
+        return {**roi, "mask": self.folder / MASKS / name, "score": self.folder / name}
 
     def files(self, case: ImageCase) -> dict[str, Path]:
         """Return the images, by channel, and whatever other files hold their voxels."""

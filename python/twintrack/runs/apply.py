@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.calibration.calibrator import Calibrator
 from twintrack.cohort import Case
 from twintrack.cohort.region import open_mask
 from twintrack.cohort.score_records import (
+    MASKS,
     RECORD,
     calibrate_score,
     check_score,
@@ -38,7 +41,7 @@ from twintrack.runs.store import Store, dump_json, stores_there
 from twintrack.runs.streaming import SLAB_VOXELS, planes_of
 from twintrack.volumes.grid import place_together
 from twintrack.volumes.slabs import VolumeSlabs, open_score
-from twintrack.volumes.writing import check_format, write_slabs
+from twintrack.volumes.writing import check_format, slab_writer
 
 KIND = "calibrated"
 
@@ -84,6 +87,9 @@ class ApplyJob(Job[Opened]):
         ".nii" or ".mha".
     tumour
         Classes to merge where the score is an ``.npz`` of class probabilities; see `read_volume`.
+    threshold
+        ``masks/CASE`` + `ending` is 1 where the calibrated score, before it is rounded to `dtype`,
+        is above; without a threshold there are no masks.
     """
 
     calibrator: Calibrator
@@ -91,6 +97,7 @@ class ApplyJob(Job[Opened]):
     dtype: str = "float32"
     ending: str = ".nii.gz"
     tumour: tuple[int, ...] = (1,)
+    threshold: float | None = None
 
     kind = KIND
 
@@ -99,18 +106,25 @@ class ApplyJob(Job[Opened]):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What decides a calibrated volume besides the score."""
+        """What decides a calibrated volume, and its mask, besides the score."""
         return {
             "calibrator": calibrator_digest(self.calibrator),
             "dtype": self.dtype,
             "ending": self.ending,
             "tumour": list(self.tumour),
+            **({} if self.threshold is None else {"threshold": self.threshold}),
             **edition("calibrated"),
         }
 
     def place(self, case: Case) -> Path:
         """Where the calibrated volume of a case goes."""
         return self.folder / f"{case.name}{self.ending}"
+
+    def places(self, case: Case) -> dict[str, Path]:
+        """Where all that is written of a case goes, by role."""
+        place = self.place(case)
+        mask = {} if self.threshold is None else {"mask": self.folder / MASKS / place.name}
+        return {"volume": place, **mask}
 
     def files(self, case: Case) -> dict[str, Path]:
         """Return the score, what gives it its geometry, and its region of interest."""
@@ -155,13 +169,29 @@ class ApplyJob(Job[Opened]):
         return Product(loaded.score.place.array.size, {"notes": loaded.score.notes})
 
     def write(self, case: Case, loaded: Opened, store: Store) -> dict[str, tuple[str, Path]]:
-        """Write the volume into the staging folder."""
-        place = self.place(case)
-        calibrated = self._calibrated(loaded.score, loaded.region)
-        write_slabs(store.staged(place.name), calibrated, loaded.score.place, self.dtype)
-        return {"volume": (place.name, place)}
+        """Write what there is of the case into the staging folder, in one pass over its score."""
+        written = {
+            role: (f"{role}_{place.name}", place) for role, place in self.places(case).items()
+        }
+        place = loaded.score.place
+        with ExitStack() as stack:
+            writers = {
+                role: stack.enter_context(
+                    slab_writer(store.staged(name), place, source=np.dtype(np.uint8))
+                    if role == "mask"
+                    else slab_writer(store.staged(name), place, self.dtype)
+                )
+                for role, (name, _) in written.items()
+            }
+            for made in self._made(loaded.score, loaded.region):
+                for role, slab in made.items():
+                    writers[role](slab)
+        return written
 
-    def _calibrated(self, score: VolumeSlabs, region: VolumeSlabs | None) -> Iterator[NDArray[Any]]:
+    def _made(
+        self, score: VolumeSlabs, region: VolumeSlabs | None
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield the slabs of what is written, by role."""
         first = 0
         planes = planes_of(score.place)
         try:
@@ -169,7 +199,10 @@ class ApplyJob(Job[Opened]):
             masks = repeat(None) if region is None else region.slabs(planes)
             for slab, mask in zip(score.slabs(planes), masks, strict=False):
                 calibrate_score(self.calibrator, slab, mask)
-                yield slab
+                made = {"volume": slab}
+                if self.threshold is not None:
+                    made["mask"] = (slab > self.threshold).view(np.uint8)
+                yield made
                 first += slab.shape[2]
             next(masks, None)  # reads on to the end of the file
         except InputError as error:
@@ -178,8 +211,8 @@ class ApplyJob(Job[Opened]):
             raise InputError(f"{error.strerror or error}", file=str(score.place)) from error
 
     def written(self, case: Case, entry: Entry) -> bool:
-        """Whether the volume is there and as it was written."""
-        return "volume" in entry.outputs and entry.outputs["volume"].matches(self.place(case))
+        """Whether the files are there and as they were written."""
+        return entry.is_at(self.places(case))
 
 
 def apply_cohort(
@@ -202,10 +235,10 @@ def apply_cohort(
         The calibrator, and where and how volumes are written.
     existing
         What to do about volumes that are there and are not the result of this very work: "refuse"
-        to begin; "keep" those of this calibrator, however they are stored, and leave out the case;
-        or "overwrite" them, also those of another calibrator, all of which go before the first
-        volume is written: a folder never holds volumes that its ``prediction.json`` does not
-        describe.
+        to begin; "keep" those of this calibrator, however they are stored, and leave out the case
+        where all of its files are there; or "overwrite" them, also those of another calibrator or
+        threshold, all of which go before the first volume is written: a folder never holds volumes
+        that its ``prediction.json`` does not describe.
     settings
         How to go about it.
 
@@ -224,11 +257,17 @@ def apply_cohort(
     store = Store(job.folder / "store", job.kind, job.options)
     foreign, outdated = check_folder(cases, job, existing)
     if existing == "keep":
-        kept = {case.name for case in foreign}
+        kept = {
+            case.name
+            for case in foreign
+            if all(place.exists() for place in job.places(case).values())
+        }
         cases = [case for case in cases if case.name not in kept]
     for path in outdated:
         path.unlink(missing_ok=True)
-    record_calibrated(job.folder, job.calibrator)
+    record_calibrated(job.folder, job.calibrator, job.threshold)
+    if job.threshold is not None:
+        (job.folder / MASKS).mkdir(exist_ok=True)
     with store.writing(case.name for case in cases):
         outcomes, _ = run_cases(cases, job, store, settings or Settings(), "Calibrating")
     return outcomes
@@ -242,8 +281,8 @@ def check_folder(
     Returns
     -------
     foreign, outdated
-        Cases whose volume is there and is not of this very work; volumes that have to go because
-        they are not of this calibrator.
+        Cases of which a file is there and is not of this very work; files that have to go because
+        they are not of this calibrator and threshold.
 
     Raises
     ------
@@ -253,8 +292,9 @@ def check_folder(
         volumes that would stay.
     """
     for case in cases:
+        places = {place.resolve() for place in job.places(case).values()}
         for path in job.files(case).values():
-            if path.resolve() == job.place(case).resolve():
+            if path.resolve() in places:
                 raise InputError(
                     "would be overwritten by its calibrated score; name another folder", file=path
                 )
@@ -265,49 +305,59 @@ def check_folder(
                 file=job.folder,
             )
     # Before the record, which another process with a part of the cases writes before its volumes.
-    volumes = [path for path in sorted(job.folder.glob("[!.]*")) if split_suffix(path.name)[1]]
-    ours = is_calibrated_by(job.folder, job.calibrator)
+    volumes = [
+        (role, path)
+        for role, folder in (("volume", job.folder), ("mask", job.folder / MASKS))
+        for path in sorted(folder.glob("[!.]*"))
+        if split_suffix(path.name)[1]
+    ]
+    ours = is_calibrated_by(job.folder, job.calibrator, job.threshold)
     record = job.folder / RECORD
     if ours is False and existing != "overwrite":
+        masks = is_calibrated_by(job.folder, job.calibrator)
         raise InputError(
-            "the volumes that are there were calibrated by another map; name another "
-            "folder, or replace them all with --force",
+            f"the {'masks' if masks else 'volumes'} that are there were "
+            f"{'made with another threshold' if masks else 'calibrated by another map'}; name "
+            "another folder, or replace them all with --force",
             file=record,
         )
     found = stores_there(job.folder / "store", KIND)
     same = [store for store in found if not differing_options(store.options, job.options)]
-    foreign = [
-        case
+    foreign = {
+        place: case
         for case in cases
-        if job.place(case).exists() and not _made_by(same, case.name, job.place(case))
-    ]
+        for role, place in job.places(case).items()
+        if place.exists() and not _made_by(same, role, place)
+    }
+    others = list({case.name: case for case in foreign.values()}.values())
     if foreign and not (existing == "overwrite" or (existing == "keep" and ours)):
         keep = "keep what is there with --continue_prediction, " if ours else ""
         raise InputError(
             "is there already"
-            + (f", and so are {len(foreign) - 1} others" if len(foreign) > 1 else "")
+            + (f", and so are {len(others) - 1} others" if len(others) > 1 else "")
             + f", and was not written with this calibrator and these options; {keep}replace it "
             "with --force, or name another folder",
-            file=job.place(foreign[0]),
+            file=next(iter(foreign)),
         )
     if ours:
-        return foreign, []
-    outdated = [job.place(case) for case in foreign]
-    for path in set(volumes).difference(job.place(case) for case in cases):
-        name = split_suffix(path.name)[0]
-        if _made_by(same, name, path):
+        return others, []
+    outdated = set(foreign)
+    asked = {place for case in cases for place in job.places(case).values()}
+    for role, path in volumes:
+        if path in asked or _made_by(same, role, path):
             continue
-        if not _made_by(found, name, path):
+        if not _made_by(found, role, path):
             raise InputError(
                 "nobody knows what made it, and beside calibrated volumes it would pass "
                 "for one of them; name another folder, or delete it",
                 file=path,
             )
-        outdated.append(path)
-    return foreign, sorted(outdated)
+        outdated.add(path)
+    return others, sorted(outdated)
 
 
-def _made_by(stores: Sequence[Store], case: str, path: Path) -> bool:
-    """Whether a volume is what one of the stores has recorded of a case."""
+def _made_by(stores: Sequence[Store], role: str, path: Path) -> bool:
+    """Whether a file is what one of the stores has recorded of the case that it is named after."""
+    case = split_suffix(path.name)[0]
     entries = [entry for store in stores if (entry := store.find(case)) is not None]
-    return any("volume" in e.outputs and e.outputs["volume"].matches(path) for e in entries)
+    return any(entry.is_at({role: path}) for entry in entries)

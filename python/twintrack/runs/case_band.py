@@ -11,10 +11,8 @@ from twintrack.calibration.calibrator import Calibrator
 from twintrack.calibration.group_tally import GroupTally
 from twintrack.calibration.map_band import BandKind, MapBand, band_of_groups
 from twintrack.runs.engine import Outcome
-from twintrack.runs.progress import Progress
+from twintrack.runs.progress import Progress, once_it_takes_long
 from twintrack.runs.stored_tallies import StoredTallies
-
-_PATIENCE = 2.0  # seconds before there is a bar
 
 
 def band_over_cases(
@@ -66,23 +64,13 @@ def _each_patient(
     progress: Progress,
 ) -> Iterator[GroupTally]:
     """Yield each patient's tallies; tell of them once it takes long."""
-    waiting: list[Outcome] = []
-    begin = last = time.monotonic()
-    shown = False
-    try:
+    with once_it_takes_long(progress, "Band", len(patients)) as tell:
+        last = time.monotonic()
         for patient, cases in patients.items():
             own = [packed.tally(counts_votes=False) for _, packed in tallies.of(cases).narrow()]
             times = [1 if weights is None else weights[case] for case in cases]
             group = GroupTally.of(own, times)
             yield group
             now = time.monotonic()
-            waiting.append(Outcome(patient, "done", 0, now - last, group.total.voxels))
+            tell(Outcome(patient, "done", 0, now - last, group.total.voxels))
             last = now
-            if not shown and now - begin > _PATIENCE:
-                shown = True
-                progress.start("Band", len(patients), 0)
-            while shown and waiting:
-                progress.case(waiting.pop(0))
-    finally:
-        if shown:
-            progress.stop()

@@ -16,13 +16,13 @@ from twintrack import _core
 from twintrack.calibration.bin_choice import deal
 from twintrack.calibration.calibrator import Calibrator
 from twintrack.calibration.effective import effective_groups
-from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.cohort import Case, RegionRule
 from twintrack.cohort.score_records import ensemble_of_score, join_ensembles
 from twintrack.errors import InputError
 from twintrack.files import split_suffix
 from twintrack.runs import pooled_tallies
+from twintrack.runs.case_thresholds import find_thresholds
 from twintrack.runs.editions import edition
 from twintrack.runs.engine import (
     Outcome,
@@ -30,11 +30,11 @@ from twintrack.runs.engine import (
     flow_through,
     run_cases,
 )
-from twintrack.runs.fitted_cases import score_digest
 from twintrack.runs.inputs import case_files, size_of
 from twintrack.runs.job import Job, Product
 from twintrack.runs.memory import case_bytes
 from twintrack.runs.pooled_tallies import Place, ensembles, pool_tallies
+from twintrack.runs.progress import Progress
 from twintrack.runs.records import Failure
 from twintrack.runs.store import Store
 from twintrack.runs.stored_tallies import StoredTallies
@@ -213,20 +213,18 @@ def fit_cohort(
     calibrator.set_params(ensemble=join_ensembles(ensembles(entries), calibrator.ensemble))
     broken = {failure.case for failure in failures}
     whole = [case for case in cases if case.name not in broken]
+    opened = Store(store, job.kind, job.options)
+    tallies = StoredTallies(opened, [case.name for case in whole], entries)
     if calibrator.asks_cases and calibrator.target != "none":
-        opened = Store(store, job.kind, job.options)
-        tallies = StoredTallies(opened, [case.name for case in whole], entries)
-        fit_tallies(calibrator, tallies, job.region)
+        _add_sums(calibrator, tallies, job.region)
     else:
         if total is None:
             raise InputError("there are no cases to fit")
-        calibrator.record_cases(
-            FittedCase.named(entry.case, score_digest(entry.inputs), entry.patient)
-            for entry in entries
-        )
+        calibrator.record_cases(tallies.fitted_cases().values())
         calibrator.add_tally(total, region=job.region, cases=len(whole))
     if calibrator.exact and calibrator.target != "none":
         calibrator.refine(_Voxels(whole, job, settings))
+    find_thresholds(calibrator, tallies, settings.progress)
     return outcomes
 
 
@@ -260,25 +258,39 @@ def check_failures(failures: Sequence[Failure], cases: int, skip_broken: bool) -
 
 
 def fit_tallies(
-    calibrator: Calibrator, tallies: StoredTallies, region: str, keep: bool = False
+    calibrator: Calibrator,
+    tallies: StoredTallies,
+    region: str,
+    keep: bool = False,
+    progress: Progress | None = None,
 ) -> Calibrator:
     """Fit a calibrator to stored tallies; `region` tells what they counted.
 
     Only their sum is kept in memory, or that of each fold where the number of bins is chosen by
     cross-validation, unless `keep` says that the calibrator shall know its cases, for a band. No
-    patient is divided between folds.
+    patient is divided between folds. `progress` is told of what takes long.
 
     Raises
     ------
     InputError
         There is no tally, or the numbers of raters differ and the target follows each rater.
     """
+    if not keep:
+        _add_sums(calibrator, tallies, region)
+        if not calibrator.exact:
+            find_thresholds(calibrator.finish(), tallies, progress)
+        return calibrator
     calibrator.record_cases(tallies.fitted_cases().values())
     patients = tallies.patients()
-    if keep:
-        for case, tally in tallies:
-            calibrator.add_tally(tally, case, region=region, group=patients[case], record=False)
-        return _fitted(calibrator)
+    for case, tally in tallies:
+        calibrator.add_tally(tally, case, region=region, group=patients[case], record=False)
+    return _fitted(calibrator)
+
+
+def _add_sums(calibrator: Calibrator, tallies: StoredTallies, region: str) -> None:
+    """Add the sum of all tallies, or that of each fold."""
+    calibrator.record_cases(tallies.fitted_cases().values())
+    patients = tallies.patients()
     parts = [tallies]
     groups = list(tallies.groups().values())
     if calibrator.bins == "auto" and len(groups) > 1:
@@ -299,7 +311,6 @@ def fit_tallies(
             voxels=None if weights is None else part.voxels(),
             record=False,
         )
-    return _fitted(calibrator)
 
 
 def _fitted(calibrator: Calibrator, facts: bool = True) -> Calibrator:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -35,6 +37,33 @@ class Progress:
 
     def stop(self) -> None:
         """Tell that the run is over, also when it was interrupted."""
+
+
+_PATIENCE = 2.0  # seconds before there is a bar
+
+
+@contextmanager
+def once_it_takes_long(
+    progress: Progress, work: str, cases: int
+) -> Iterator[Callable[[Outcome], None]]:
+    """Give what is told of each case of some work; `progress` hears of it after two seconds."""
+    waiting: list[Outcome] = []
+    begin, shown = time.monotonic(), False
+
+    def tell(outcome: Outcome) -> None:
+        nonlocal shown
+        waiting.append(outcome)
+        if not shown and time.monotonic() - begin > _PATIENCE:
+            shown = True
+            progress.start(work, cases, 0)
+        while shown and waiting:
+            progress.case(waiting.pop(0))
+
+    try:
+        yield tell
+    finally:
+        if shown:
+            progress.stop()
 
 
 class Rates:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-import itertools
 import math
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +24,7 @@ from twintrack.volumes.streams import (
     MAX_TRAILING,
     ByteStream,
     gunzip,
-    gzipped,
+    gzip_into,
     native,
     plain,
 )
@@ -155,22 +155,18 @@ def nifti_slabs(path: Path, header: NiftiHeader, depths: Sequence[int]) -> Itera
         stream.drain(MAX_TRAILING)
 
 
-def write_nifti(
-    path: Path,
-    blocks: Iterable[NDArray[Any]],
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    slope: float,
-    like: Volume,
-) -> None:
-    """Write blocks of voxels, x fastest, as one NIfTI-1 file; gzip if the name ends in .gz.
+@contextmanager
+def nifti_writer(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], slope: float, like: Volume
+) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """Give what writes blocks of voxels as one NIfTI-1 file; gzip if the name ends in .gz.
+
+    It takes consecutive slabs along the last axis, of type `dtype`; x is fastest in the file.
 
     Parameters
     ----------
     path
         Replaced when the new file is whole.
-    blocks
-        Consecutive slabs along the last axis, of type `dtype`.
     slope
         Scale factor to store; 1 when the numbers are the values.
     like
@@ -179,17 +175,21 @@ def write_nifti(
     with naming(path):
         prefix = _header_bytes(shape, dtype, slope, like)
     size = len(prefix) + math.prod(shape) * dtype.itemsize
-    with replacing(path, size) as temporary, temporary.open("xb") as file:
-        pieces = itertools.chain([memoryview(prefix)], _pieces(blocks))
-        file.writelines(gzipped(pieces) if path.name.lower().endswith(".gz") else pieces)
+    compressed = path.name.lower().endswith(".gz")
+    with (
+        replacing(path, size) as temporary,
+        temporary.open("xb") as file,
+        gzip_into(file.write) if compressed else nullcontext(file.write) as put,
+    ):
+        put(memoryview(prefix))
 
+        def write(block: NDArray[Any]) -> None:
+            data = block.ravel(order="F").view(np.uint8).data
+            for start in range(0, len(data), _PIECE):
+                # Pieces that the compressor takes out of the cache.
+                put(data[start : start + _PIECE])
 
-def _pieces(blocks: Iterable[NDArray[Any]]) -> Iterator[memoryview]:
-    """Cut blocks into pieces of bytes that the compressor takes out of the cache."""
-    for block in blocks:
-        data = block.ravel(order="F").view(np.uint8).data
-        for start in range(0, len(data), _PIECE):
-            yield data[start : start + _PIECE]
+        yield write
 
 
 def _open_stream(file: BinaryIO) -> tuple[bool, ByteStream]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -138,29 +139,31 @@ def gunzip(file: BinaryIO) -> Iterator[bytes]:
             data = data.lstrip(b"\0") or refill()
 
 
-def gzipped(pieces: Iterable[memoryview]) -> Iterator[bytes]:
-    """Yield a gzip file of `pieces`, whose bytes depend on them and on how they are cut alone.
+@contextmanager
+def gzip_into(write: Callable[[bytes], object]) -> Iterator[Callable[[memoryview], None]]:
+    """Give what takes the pieces of a stream, and write them as a gzip file.
+
+    Its bytes depend on the pieces and on how they are cut alone.
 
     isal (ISA-L up to 2.32 at least) hashes the address of its state where it should hash the first
     bytes of a stream: one file in thousands comes out a byte longer or shorter. So the first few
     bytes are made a block of their own, which goes through other code. At most 16 bytes do, and
-    four are needed to leave the faulty state.
-
-    Parameters
-    ----------
-    pieces
-        Bytes; the first has at least four of them, or there is none.
+    four are needed to leave the faulty state: the first piece has at least four, or there is none.
     """
     deflate = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, 31)  # 31: gzip frame
-    rest = iter(pieces)
-    for first in rest:
-        yield deflate.compress(first[:_FIRST_BLOCK])
-        yield deflate.flush(isal_zlib.Z_SYNC_FLUSH)
-        yield deflate.compress(first[_FIRST_BLOCK:])
-        break
-    for piece in rest:
-        yield deflate.compress(piece)
-    yield deflate.flush()
+    begun = False
+
+    def put(piece: memoryview) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            write(deflate.compress(piece[:_FIRST_BLOCK]))
+            write(deflate.flush(isal_zlib.Z_SYNC_FLUSH))
+            piece = piece[_FIRST_BLOCK:]
+        write(deflate.compress(piece))
+
+    yield put
+    write(deflate.flush())
 
 
 def zlib_inflate(file: BinaryIO) -> Iterator[bytes]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 from twintrack.arrays.host import refuse_masked
 from twintrack.errors import InputError
 from twintrack.files import WRITTEN_SUFFIXES, split_suffix
-from twintrack.volumes.geometry import Volume, with_first_planes
+from twintrack.volumes.geometry import Volume
 from twintrack.volumes.metaimage import write_metaimage
-from twintrack.volumes.nifti import write_nifti
+from twintrack.volumes.nifti import nifti_writer
 
 # Slabs thick enough that a C-ordered array is read in whole cache lines.
 _BLOCK_BYTES = 1 << 24
@@ -82,41 +83,47 @@ def write_volume(
             f"array of shape {array.shape}, but {place.array.shape} of {place}", file=path
         )
     stored, levels = _storage(path, array.dtype, dtype)
-    _write(path, [array], place, stored, levels)
+    with _writer(path, place, stored, levels) as write:
+        write(array)
     return QUANTISATION_ERROR[stored.name] if levels else 0.0
 
 
-def write_slabs(
+def slab_writer(
     path: str | os.PathLike[str],
-    slabs: Iterable[NDArray[Any]],
     like: Volume,
     dtype: str | None = None,
-) -> None:
-    """Write a score that comes in slabs; the file is the one that `write_volume` writes of it all.
+    *,
+    source: np.dtype[Any] | None = None,
+) -> AbstractContextManager[Callable[[NDArray[Any]], None]]:
+    """Give what writes a volume slab by slab; the file is the one that `write_volume` writes.
+
+    It takes arrays (x, y, planes), from the first plane to the last. The file appears when the
+    block ends well.
 
     Parameters
     ----------
     path
         As in `write_volume`; ``.mha`` takes the memory of the whole volume.
-    slabs
-        Floating-point arrays (x, y, planes), from the first plane to the last.
     like
-        Shape, type and geometry.
+        Shape and geometry.
     dtype
         As in `write_volume`.
+    source
+        Type of the slabs, by default that of `like`.
 
     Raises
     ------
     ValueError, OSError
-        As `write_volume`.
+        As `write_volume`, also while slabs are written.
     """
     path = Path(path)
-    _write(path, slabs, like, *_storage(path, like.array.dtype, dtype))
+    return _writer(path, like, *_storage(path, source or like.array.dtype, dtype))
 
 
-def _write(
-    path: Path, slabs: Iterable[NDArray[Any]], like: Volume, stored: np.dtype[Any], levels: int
-) -> None:
+@contextmanager
+def _writer(
+    path: Path, like: Volume, stored: np.dtype[Any], levels: int
+) -> Iterator[Callable[[NDArray[Any]], None]]:
     suffix = split_suffix(path.name)[1]
     if suffix not in WRITTEN_SUFFIXES:
         raise InputError("volumes are written as .nii.gz, .nii or .mha", file=path)
@@ -128,17 +135,37 @@ def _write(
         )
     if like.affine.shape != (4, 4):
         raise InputError(f"affine of shape {like.affine.shape}, not (4, 4)", file=path)
-    blocks = _blocks(path, slabs, stored, levels)
-    shape = like.array.shape
-    if suffix != ".mha":
-        write_nifti(path, blocks, shape, stored, 1 / levels if levels else 1, like)
-        return
-    if levels:
+    if suffix == ".mha" and levels:
         raise InputError(f"MetaImage has no scale factor; write {stored} as .nii.gz", file=path)
-    whole = np.empty(shape, stored, order="F")
-    for first, block in with_first_planes(blocks):
+    first, shape = 0, like.array.shape
+    with (
+        _metaimage_writer(path, shape, stored, like.affine)
+        if suffix == ".mha"
+        else nifti_writer(path, shape, stored, 1 / levels if levels else 1, like)
+    ) as put:
+
+        def write(slab: NDArray[Any]) -> None:
+            nonlocal first
+            for block in _blocks(path, slab, first, stored, levels):
+                put(block)
+            first += slab.shape[2]
+
+        yield write
+
+
+@contextmanager
+def _metaimage_writer(
+    path: Path, shape: tuple[int, ...], stored: np.dtype[Any], affine: NDArray[np.float64]
+) -> Iterator[Callable[[NDArray[Any]], None]]:
+    whole, first = np.empty(shape, stored, order="F"), 0
+
+    def write(block: NDArray[Any]) -> None:
+        nonlocal first
         whole[..., first : first + block.shape[2]] = block
-    write_metaimage(path, whole, like.affine)
+        first += block.shape[2]
+
+    yield write
+    write_metaimage(path, whole, affine)
 
 
 def _storage(path: Path, source: np.dtype[Any], dtype: str | None) -> tuple[np.dtype[Any], int]:
@@ -157,24 +184,23 @@ def _storage(path: Path, source: np.dtype[Any], dtype: str | None) -> tuple[np.d
 
 
 def _blocks(
-    path: Path, slabs: Iterable[NDArray[Any]], stored: np.dtype[Any], levels: int
+    path: Path, slab: NDArray[Any], first: int, stored: np.dtype[Any], levels: int
 ) -> Iterator[NDArray[Any]]:
-    """Yield slabs as stored, in blocks along the last axis."""
-    for first, slab in with_first_planes(slabs):
-        step = max(1, _BLOCK_BYTES * slab.shape[2] // max(1, slab.size * stored.itemsize))
-        for start in range(0, slab.shape[2], step):
-            block = slab[..., start : start + step]
-            if levels:
-                outside = ~((block >= 0) & (block <= 1))  # NaN as well
-                _refuse(path, block, outside, first + start, f"not in [0, 1], as {stored} needs it")
-                scaled = np.multiply(block, levels, dtype=max(block.dtype, np.dtype(np.float32)))
-                yield np.rint(scaled, out=scaled).astype(stored)
-            else:
-                if stored.kind in "iu" and not np.can_cast(block.dtype, stored):
-                    limits = np.iinfo(stored)
-                    outside = (block < limits.min) | (block > limits.max)
-                    _refuse(path, block, outside, first + start, f"does not fit {stored}")
-                yield block.astype(stored, copy=False)
+    """Yield a slab as stored, in blocks along the last axis; `first` is its first plane."""
+    step = max(1, _BLOCK_BYTES * slab.shape[2] // max(1, slab.size * stored.itemsize))
+    for start in range(0, slab.shape[2], step):
+        block = slab[..., start : start + step]
+        if levels:
+            outside = ~((block >= 0) & (block <= 1))  # NaN as well
+            _refuse(path, block, outside, first + start, f"not in [0, 1], as {stored} needs it")
+            scaled = np.multiply(block, levels, dtype=max(block.dtype, np.dtype(np.float32)))
+            yield np.rint(scaled, out=scaled).astype(stored)
+        else:
+            if stored.kind in "iu" and not np.can_cast(block.dtype, stored):
+                limits = np.iinfo(stored)
+                outside = (block < limits.min) | (block > limits.max)
+                _refuse(path, block, outside, first + start, f"does not fit {stored}")
+            yield block.astype(stored, copy=False)
 
 
 def _refuse(
