@@ -24,7 +24,8 @@ import numpy as np
 from twintrack import Calibrator, ScoreTally
 from twintrack.calibration.map_band import BandKind
 from twintrack.runs.case_band import band_over_cases
-from twintrack.runs.fit import KIND, fit_tallies, leave_one_out, read_tallies
+from twintrack.runs.fit import KIND, fit_tallies, read_tallies
+from twintrack.runs.leave_one_out import leave_one_out
 from twintrack.runs.records import Entry
 from twintrack.runs.stamps import read_stamp
 from twintrack.runs.store import Store

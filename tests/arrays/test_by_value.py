@@ -40,8 +40,8 @@ def fitted(seed):
 
 
 def spread(calibrator):
-    groups = list(calibrator.tallies_.values())
-    total = tt.ScoreTally.of_all(groups)
+    groups = calibrator._tallies().each_group()
+    total = tt.ScoreTally.of_all([group.total for group in groups])
     return jackknife(calibrator.tally_fit, total, groups, np.array([0.2, 0.8]))
 
 
@@ -59,6 +59,9 @@ RESULTS = {
     "ContactDegrees": lambda seed: contact_degrees(*case(seed)),
     "VascularInvasion": lambda seed: invasion_distances(contact_degrees(*case(seed))),
     "MapBand": lambda seed: fitted(seed).band(),
+    "VolumeSpread": lambda seed: fitted(seed).band().volumes,
+    "VolumeInterval": lambda seed: fitted(seed).volume_interval(100),
+    "GroupTally": lambda seed: fitted(seed)._tallies().each_group()[0],
     "Spread": lambda seed: spread(fitted(seed)),
     "TallyFit": lambda seed: TallyFit("single", 250, seed),
     "EqualMassBins": lambda seed: fitted(seed).bins_,

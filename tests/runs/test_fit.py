@@ -21,10 +21,10 @@ from twintrack.runs.fit import (
     failures_of,
     fit_cohort,
     fit_tallies,
-    leave_one_out,
     read_tallies,
     tally_cohort,
 )
+from twintrack.runs.leave_one_out import leave_one_out
 from twintrack.runs.staging import StoreError
 from twintrack.runs.store import open_stores
 from twintrack.runs.stored_tallies import StoredTallies
@@ -99,12 +99,17 @@ def test_refit_to_a_subset(cases, store):
         fit_tallies(Calibrator(), tallies.of([]), "roi")
 
 
-def test_band_over_cases_needs_them_kept(cases, store):
+@pytest.mark.parametrize("case_weight", ["voxels", "cases"])
+def test_band_over_cases_needs_them_kept(cases, store, case_weight):
     fit_cohort(cases, Calibrator(bins=20), TallyJob("roi"), store)
     _, tallies = read_tallies(store)
-    kept = fit_tallies(Calibrator(bins=20), tallies, "roi", keep=True)
+    made = Calibrator(bins=20, case_weight=case_weight)
+    kept = fit_tallies(made, tallies, "roi", keep=True)
     assert set(kept.tallies_) == {case.name for case in cases}
-    assert kept.band().low.shape == (1001,)
+    band = kept.band()
+    assert set(np.linspace(0, 1, 1001)) | set(kept.X_thresholds_) == set(band.score)
+    assert band == band_over_cases(kept, tallies)
+    assert band.volumes.cases == len(cases)
 
 
 def test_folds_are_not_left_out_as_cases(cases, store):

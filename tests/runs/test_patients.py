@@ -14,13 +14,8 @@ from twintrack.calibration.bin_choice import choose_bins
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.runs.engine import Settings
 from twintrack.runs.evaluate import EvaluateJob, evaluate_cohort, fitted_among, stored_evaluation
-from twintrack.runs.fit import (
-    TallyJob,
-    fit_cohort,
-    fit_tallies,
-    leave_one_out,
-    read_tallies,
-)
+from twintrack.runs.fit import TallyJob, fit_cohort, fit_tallies, read_tallies
+from twintrack.runs.leave_one_out import leave_one_out
 from twintrack.runs.merge import merge_stores
 from twintrack.runs.store import open_stores
 
@@ -82,7 +77,7 @@ def test_folds_divide_no_patient(store, folds, tmp_path, visits):
     assert fitted.bin_choice_ == streamed.bin_choice_
     assert fitted.fitted_on_ == streamed.fitted_on_ == kept.fitted_on_
     if folds == 9:  # a fold for each patient, who can then be drawn
-        assert sorted(t.voxels for t in streamed._cases.each_group()) == sorted(
+        assert sorted(g.total.voxels for g in streamed._cases.each_group()) == sorted(
             t.voxels for t in groups
         )
 

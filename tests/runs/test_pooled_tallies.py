@@ -10,7 +10,8 @@ import pytest
 from twintrack import Calibrator
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.runs.case_band import band_over_cases
-from twintrack.runs.fit import TallyJob, fit_cohort, fit_tallies, leave_one_out, read_tallies
+from twintrack.runs.fit import TallyJob, fit_cohort, fit_tallies, read_tallies
+from twintrack.runs.leave_one_out import leave_one_out
 from twintrack.runs.pooled_tallies import Place, pool_tallies
 from twintrack.runs.store import open_stores
 

@@ -16,13 +16,8 @@ from twintrack.cohort import read_manifest
 from twintrack.runs import stored_tallies
 from twintrack.runs.case_band import band_over_cases
 from twintrack.runs.engine import Settings
-from twintrack.runs.fit import (
-    TallyJob,
-    fit_tallies,
-    leave_one_out,
-    read_tallies,
-    tally_cohort,
-)
+from twintrack.runs.fit import TallyJob, fit_tallies, read_tallies, tally_cohort
+from twintrack.runs.leave_one_out import leave_one_out
 from twintrack.runs.progress import Lines
 from twintrack.runs.records import Entry
 from twintrack.runs.store import Store

@@ -13,27 +13,26 @@ from numpy.typing import ArrayLike, NDArray
 
 from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.case_arguments import naming_case, read_cases, read_groups
+from twintrack.calibration.band_keeper import BandKeeper
 from twintrack.calibration.bin_choice import BinChoice
 from twintrack.calibration.calibration_map import CalibrationMap
-from twintrack.calibration.case_gatherer import CaseGatherer, case_weights
+from twintrack.calibration.case_gatherer import case_weights
 from twintrack.calibration.case_tallies import CaseTallies
 from twintrack.calibration.equal_mass import Bins, EqualMassBins, bins_asked
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.map_applier import MapApplier
-from twintrack.calibration.map_band import BandKind, MapBand, band_of_groups
+from twintrack.calibration.map_band import MapBand
 from twintrack.calibration.map_facts import MapFacts
 from twintrack.calibration.map_fit import IDENTITY
 from twintrack.calibration.map_making import MadeMap, make_map
-from twintrack.calibration.score_tally import ScoreTally
-from twintrack.calibration.tally_fit import TallyFit
 from twintrack.calibration.thresholds import Thresholds, case_thresholds
 from twintrack.errors import InputError
 
 # Of a calibrator file, but not provenance.
-FILE_FIELDS = ("format", "format_version", "knots", "fitted_on")
+FILE_FIELDS = ("format", "format_version", "knots", "fitted_on", "band", "volumes")
 
 
-class Calibrator(CaseGatherer, MapApplier):
+class Calibrator(BandKeeper, MapApplier):
     """Calibrates segmentation scores to the response of several expert raters.
 
     Voxels are sorted by score into equal-mass bins; isotonic regression, weighted by the bins'
@@ -97,6 +96,8 @@ class Calibrator(CaseGatherer, MapApplier):
         facts of its own, and in files of earlier versions.
     floor_, ceiling_ : float
         The bounds, as numbers.
+    band_ : MapBand or None
+        The band that `keep_band` keeps with the map, or that came with its file.
     fitted_on_ : tuple of FittedCase, or None
         Digests of the cases that have a name and of their scores, sorted, by which an evaluation
         tells that it is on them; None if no case has a name, and for ``target="none"``.
@@ -130,6 +131,7 @@ class Calibrator(CaseGatherer, MapApplier):
     thresholds_: Thresholds | None
     floor_: float
     ceiling_: float
+    band_: MapBand | None
     n_raters_: int
     n_cases_: int
     n_voxels_: int
@@ -269,48 +271,6 @@ class Calibrator(CaseGatherer, MapApplier):
             self._fit_map(cases)
         return self
 
-    def band(
-        self,
-        scores: ArrayLike | None = None,
-        level: float = 0.95,
-        kind: BandKind = "pointwise",
-    ) -> MapBand:
-        """Return the band of the map over groups of cases (patients), from the tallies alone.
-
-        Each group is left out in turn (`band_of_groups`); nothing is drawn but the multipliers of a
-        simultaneous band, from the calibrator's `seed`.
-
-        Parameters
-        ----------
-        scores : (S,) floats in [0, 1], optional
-            Where to evaluate; 1001 equally spaced scores by default.
-        level : float
-            Probability, between 0 and 1, that the map of all patients there are is in the band.
-        kind : {"pointwise", "simultaneous"}
-            Whether it is so at each score by itself, or at all scores in [0, 1] at once.
-
-        Raises
-        ------
-        ValueError
-            There are fewer than two groups with voxels, or some cases are there in sums of several
-            groups alone, which cannot be left out one by one:
-            `twintrack.runs.case_band.band_over_cases` reads them from a store.
-        """
-        with self._lock:
-            fitted, fit, made_with = self.map_, self.tally_fit, self.made_with_
-            groups = self._tallies().weighted(made_with["case_weight"]).each_group()
-        total = ScoreTally.of_all(groups)
-        seed, number = made_with["seed"], len(groups)
-        return band_of_groups(
-            fitted, fit, total, groups, number, scores, level=level, kind=kind, seed=seed
-        )
-
-    @property
-    def tally_fit(self) -> TallyFit:
-        """How the map was made, but for its bounds, to make maps of some of the cases."""
-        made_with = self.made_with_
-        return TallyFit(made_with["target"], self.n_bins_asked, int(made_with["rater"]))
-
     def finish(self, facts: bool = True) -> Calibrator:
         """Make the map now rather than when it is first asked for; without facts if wanted.
 
@@ -433,6 +393,6 @@ class Calibrator(CaseGatherer, MapApplier):
 
         self._provenance = copy.deepcopy(dict(describe(self) if said is None else said))
         self._made_with = {**self.get_params(), "ensemble": self._provenance.get("ensemble")}
-        self.map_ = fitted
+        self.map_, self.band_ = fitted, None
         self.X_thresholds_ = fitted.x
         self.y_thresholds_ = fitted.y

@@ -29,6 +29,11 @@ Version 1 of the format::
                       (`FittedCase`), as far as they are known. "score" may be null, and "patient"
                       is absent where a case is a patient of its own; further fields are passed
                       over.
+    band              what `MapBand` has, {"level": p, "kind": "pointwise" | "simultaneous",
+                      "groups": G, "effective_groups": n, "x": [...], "low": [...],
+                      "high": [...]}, the limits linear between the scores x; absent where no band
+                      is kept with the map
+    volumes           what `VolumeSpread` has; absent without a band, and where it is not known
 
 Files of earlier versions lack "fitted_on", "bounds", "facts", "thresholds", "rule" and all of
 "cross_validation" but "folds" and "scores".
@@ -41,18 +46,22 @@ cases (0.8 MB) and for 100,000.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from twintrack.calibration.calibration_map import CalibrationMap
+from twintrack.calibration.map_band import MapBand
+from twintrack.calibration.volume_interval import VolumeSpread
 from twintrack.errors import InputError
 from twintrack.files import as_record, read_record, write_text
 from twintrack.version import __version__
 
 if TYPE_CHECKING:
     from twintrack.calibration.calibrator import Calibrator
+    from twintrack.calibration.records import BandRecord, VolumesRecord
 
 FORMAT = "twintrack-calibrator"
 FORMAT_VERSION = 1
@@ -68,6 +77,7 @@ def write_calibrator(calibrator: Calibrator, path: Path) -> None:
         "knots": {"x": fitted.x.tolist(), "y": fitted.y.tolist()},
         **calibrator.provenance_,
         "fitted_on": None if cases is None else [case.to_json() for case in cases],
+        **_band_fields(calibrator.band_),
     }
     text = json.dumps(content, indent=1, allow_nan=False)
     if len(text) >= LARGEST_FILE:  # all of it is ASCII
@@ -125,6 +135,42 @@ def describe(calibrator: Calibrator) -> dict[str, Any]:
     }
 
 
+def _band_fields(band: MapBand | None) -> dict[str, Any]:
+    if band is None:
+        return {}
+    limits = {
+        "level": band.level,
+        "kind": band.kind,
+        "groups": band.groups,
+        "effective_groups": band.effective_groups,
+        "x": band.score.tolist(),
+        "low": band.low.tolist(),
+        "high": band.high.tolist(),
+    }
+    return {"band": limits, **({} if band.volumes is None else {"volumes": asdict(band.volumes)})}
+
+
+def _band_of(record: BandRecord, volumes: VolumesRecord | None, fitted: CalibrationMap) -> MapBand:
+    """Return the band of a file; ValueError if it is none of the map."""
+    low, high = CalibrationMap(record.x, record.low), CalibrationMap(record.x, record.high)
+    value = fitted(low.x)
+    if not np.all((low.y <= value) & (value <= high.y)):
+        raise ValueError("the map does not lie in it")
+    return MapBand(
+        low.x,
+        value,
+        low.y,
+        high.y,
+        record.level,
+        record.kind,
+        record.groups,
+        record.effective_groups,
+        None
+        if volumes is None
+        else VolumeSpread(*(getattr(volumes, f.name) for f in fields(VolumeSpread))),
+    )
+
+
 def read_calibrator(path: str | Path) -> Calibrator:
     """Read a calibrator file.
 
@@ -170,4 +216,9 @@ def read_calibrator(path: str | Path) -> Calibrator:
         calibrator.restore(fitted, content)
     except RecursionError as error:
         raise InputError("it is nested too deeply", file=path) from error
+    if record.band is not None:
+        try:
+            calibrator.band_ = _band_of(record.band, record.volumes, fitted)
+        except ValueError as error:
+            raise InputError(f"its band is broken: {error}", file=path) from error
     return calibrator

@@ -17,6 +17,7 @@ from twintrack.calibration.case_weights import (
 )
 from twintrack.calibration.effective import effective_groups
 from twintrack.calibration.fitted_on import FittedCase
+from twintrack.calibration.group_tally import GroupTally
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.errors import InputError
 from twintrack.files import natural_order
@@ -41,6 +42,7 @@ class CaseTallies:
         self._groups: dict[Key, str] = {}  # of the cases that have one
         self._weights: dict[Key, float] = {}  # 1 where there is none
         self._times_weights = False  # whether the tallies are multiplied by them
+        self._plain: dict[Key, ScoreTally] = {}  # before they were
         self._voxels: dict[Key, int] = {}  # of sums whose cases are weighted already
         # By the digest of the name and by score: two hospitals may call cases alike.
         self._fitted_on: dict[str, dict[str | None, FittedCase]] = {}
@@ -221,8 +223,8 @@ class CaseTallies:
         with self._lock:
             return None if self._sums else [*self._tallies.values()]
 
-    def each_group(self) -> list[ScoreTally]:
-        """Return the sum of the cases of each group: the units that are independent.
+    def each_group(self) -> list[GroupTally]:
+        """Return the cases of each group: the units that are independent.
 
         A case without a group is one of its own, called as the case is. The order is that of the
         first case of each group in `tallies`: with a group for every case it is that of the cases,
@@ -242,7 +244,7 @@ class CaseTallies:
                 "twintrack.runs.case_band.band_over_cases, which read stored tallies, or add each "
                 "case by name"
             )
-        return held._sums_by_group()
+        return [held._group(keys) for keys in held._members()]
 
     def each_part(self) -> list[ScoreTally]:
         """Return what is held out one by one: groups as in `each_group`, and sums of several.
@@ -258,7 +260,7 @@ class CaseTallies:
                     f"bins='auto' holds out cases, but all {self.cases} are there in one sum "
                     "alone: add each case, or sums of some of them, or give a number of bins"
                 )
-            parts = self._sums_by_group()
+            parts = [self._group(keys).total for keys in self._members()]
             if len(parts) == 1 and self.cases > 1:
                 raise InputError(
                     f"bins='auto' holds out patients, but all {self.cases} cases are of one: give "
@@ -266,11 +268,19 @@ class CaseTallies:
                 )
             return parts
 
-    def _sums_by_group(self) -> list[ScoreTally]:
-        members: dict[Key, list[ScoreTally]] = {}
+    def _members(self) -> list[list[Key]]:
+        members: dict[Key, list[Key]] = {}
         for key in self._ordered():
-            members.setdefault(self._groups.get(key, key), []).append(self._tallies[key])
-        return [some[0] if len(some) == 1 else ScoreTally.of_all(some) for some in members.values()]
+            members.setdefault(self._groups.get(key, key), []).append(key)
+        return [*members.values()]
+
+    def _group(self, keys: list[Key]) -> GroupTally:
+        own = [self._tallies[key] for key in keys]
+        total = own[0] if len(own) == 1 else ScoreTally.of_all(own)
+        if any(key in self._sums or key in self._voxels for key in keys):
+            return GroupTally(total, None)
+        plain = [self._plain.get(key, tally) for key, tally in zip(keys, own, strict=True)]
+        return GroupTally(total, [p for p, t in zip(plain, own, strict=True) if t.voxels])
 
     def _ordered(self) -> list[Key]:
         def place(key: Key) -> tuple[Any, ...]:
@@ -320,6 +330,7 @@ class CaseTallies:
                 for key, weight in zip(keys, weights, strict=True)
             ]
         held._times_weights = True
+        held._plain = dict(held._tallies)
         if keys:
             loads = [Load.of(held._tallies[key]) for key in keys]
             for key, weight in zip(keys, whole_weights(weights, loads), strict=True):
@@ -357,6 +368,7 @@ class CaseTallies:
             copied._groups = dict(self._groups)
             copied._weights = dict(self._weights)
             copied._voxels = dict(self._voxels)
+            copied._plain = dict(self._plain)
             copied._effective = dict(self._effective)
             copied._regions = set(self._regions)
             copied._fitted_on = {name: dict(same) for name, same in self._fitted_on.items()}

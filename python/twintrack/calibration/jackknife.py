@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,12 +15,15 @@ from twintrack.arrays.threads import ahead
 from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.effective import effective_groups
 from twintrack.calibration.equal_mass import EVERY_CELL
+from twintrack.calibration.group_tally import GroupTally
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.calibration.tally_fit import TallyFit
+from twintrack.calibration.volume_interval import VolumeSpread
 from twintrack.errors import InputError
 
 _Floats: TypeAlias = NDArray[np.float64]
 _Cells: TypeAlias = NDArray[np.uint32]
+_Volumes: TypeAlias = Sequence[tuple[float, float]]
 
 CLIP = 1e-5  # of a map, before its log-odds are taken
 
@@ -51,6 +54,9 @@ class Spread(ByValue):
         Effective number of groups by all of their votes; 0 if there are none.
     draws : (D, S) float64
         Sums of the groups' changes, each times a standard normal number.
+    volumes : VolumeSpread or None
+        Of the cases' volumes around those of the maps without their group; None where the cases of
+        a group are known in sum alone.
     """
 
     error: _Floats
@@ -58,6 +64,7 @@ class Spread(ByValue):
     mixed: NDArray[np.bool_]
     effective_groups: float
     draws: _Floats
+    volumes: VolumeSpread | None
 
     def quantile(self, where: NDArray[np.bool_], level: float) -> float:
         """Return the probability up to a normal number that no draw exceeds in a share of `level`.
@@ -78,7 +85,7 @@ class Spread(ByValue):
 def jackknife(
     fit: TallyFit,
     total: ScoreTally,
-    groups: Iterable[ScoreTally],
+    groups: Iterable[GroupTally],
     scores: _Floats,
     draws: int = 0,
     seed: int = 0,
@@ -114,9 +121,12 @@ def jackknife(
     around, whole, voxels = _Around(fitted, fit, total, scores), of(fitted), total.voxels
     memory = threading.local()
 
-    def leave_out(group: ScoreTally) -> tuple[float, _Floats, _Floats]:
-        """Return a group's votes, its rarer answers, and what is changed by leaving it out."""
-        own = fit.seen(group)
+    def leave_out(group: GroupTally) -> tuple[float, _Floats, _Floats, _Volumes | None]:
+        """Return a group's votes, its rarer answers, and what is changed by leaving it out.
+
+        And the volumes of its cases, predicted and marked.
+        """
+        own, rest = fit.seen(group.total), fitted
         marked, its_voxels = fit.yes(own), own.voxels
         if its_voxels == voxels:
             raise InputError(
@@ -126,12 +136,17 @@ def jackknife(
         if fit.target != "none" and its_voxels:
             if not hasattr(memory, "of_rest"):
                 memory.of_rest = {}
-            change = of(fit(total.minus(own, memory.of_rest))) - whole
-        return float(marked.sum()), around.rarer(own, marked), change
+            rest = fit(total.minus(own, memory.of_rest))
+            change = of(rest) - whole
+        cases = None
+        if group.cases is not None:
+            cases = [fit.volumes(fit.seen(case), rest) for case in group.cases]
+        return float(marked.sum()), around.rarer(own, marked), change, cases
 
     rng = np.random.default_rng(seed)
     squares, drawn = np.zeros(len(scores)), np.zeros((draws, len(scores)))
     weights: list[float] = []
+    volumes: list[_Volumes | None] = []
     squares_around = np.zeros_like(around.total)
     chunk: list[_Floats] = []
 
@@ -140,8 +155,9 @@ def jackknife(
         drawn += rng.standard_normal((draws, len(chunk))) @ np.stack(chunk)
         chunk.clear()
 
-    for votes, rarer, change in ahead(leave_out, groups):
+    for votes, rarer, change, cases in ahead(leave_out, groups):
         weights.append(votes)
+        volumes.append(cases)
         squares_around += rarer * rarer
         change *= np.sqrt(1 - around.share(rarer))
         squares += change * change
@@ -151,8 +167,14 @@ def jackknife(
     if chunk:
         draw()
     local = around.total**2 / np.where(squares_around > 0, squares_around, 1)
+    known = [cases for cases in volumes if cases is not None]
     return Spread(
-        np.sqrt(squares), local[around.place], around.mixed, effective_groups(weights), drawn
+        np.sqrt(squares),
+        local[around.place],
+        around.mixed,
+        effective_groups(weights),
+        drawn,
+        VolumeSpread.of_groups(known) if len(known) == len(volumes) else None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,9 +13,12 @@ from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.host import real_numbers
 from twintrack.arrays.numbers import number_between, whole_number
 from twintrack.calibration.calibration_map import CalibrationMap
+from twintrack.calibration.group_tally import GroupTally
 from twintrack.calibration.jackknife import CLIP, jackknife, log_odds
+from twintrack.calibration.map_bounds import corners
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.calibration.tally_fit import TallyFit
+from twintrack.calibration.volume_interval import VolumeSpread
 from twintrack.errors import InputError
 
 BandKind = Literal["pointwise", "simultaneous"]
@@ -29,7 +32,8 @@ _DRAWS = 2000  # of a simultaneous band
 class MapBand(ByValue):
     """Band of a map over groups of cases (patients).
 
-    Both limits are non-decreasing, lie in [0, 1] and hold the map between them.
+    Both limits are non-decreasing, lie between floor and ceiling of the map (0 and 1 unless it has
+    others) and hold the map between them.
 
     Attributes
     ----------
@@ -48,6 +52,9 @@ class MapBand(ByValue):
     effective_groups : float
         By their votes (`effective.effective_groups`): so many groups with equally many votes tell
         as much. From 1 to `groups`; 0 if there are no votes.
+    volumes : VolumeSpread or None
+        How far the volumes of left-out cases were from those predicted: `VolumeSpread.interval`
+        gives the interval of a new one. None where the cases of a group are known in sum alone.
     """
 
     score: NDArray[np.float64]
@@ -58,13 +65,38 @@ class MapBand(ByValue):
     kind: BandKind
     groups: int
     effective_groups: float
+    volumes: VolumeSpread | None = None
+
+    @property
+    def lower_map(self) -> CalibrationMap:
+        """The lower limit as a map, linear between the scores of the band."""
+        return self._map(self.low)
+
+    @property
+    def upper_map(self) -> CalibrationMap:
+        """The upper limit as a map, linear between the scores of the band."""
+        return self._map(self.high)
+
+    def at_corners(self) -> MapBand:
+        """Return the band at the scores, ascending, that `lower_map` and `upper_map` need."""
+        _, place = np.unique(self.score, return_index=True)
+        ordered = [
+            values.ravel()[place] for values in (self.score, self.value, self.low, self.high)
+        ]
+        kept = corners(*ordered[1:])
+        score, value, low, high = (values[kept] for values in ordered)
+        return replace(self, score=score, value=value, low=low, high=high)
+
+    def _map(self, limit: NDArray[np.float64]) -> CalibrationMap:
+        x, place = np.unique(self.score, return_index=True)
+        return CalibrationMap(x, limit.ravel()[place])
 
 
 def band_of_groups(
     fitted: CalibrationMap,
     fit: TallyFit,
     total: ScoreTally,
-    groups: Iterable[ScoreTally],
+    groups: Iterable[GroupTally],
     number: int,
     scores: ArrayLike | None = None,
     *,
@@ -131,16 +163,17 @@ def band_of_groups(
             f"it must be one of {', '.join(get_args(BandKind))}", argument="kind", value=kind
         )
     seed = whole_number(seed, "seed", 0) if kind == "simultaneous" else 0
-    at = np.linspace(0, 1, _GRID) if scores is None else real_numbers(scores, "scores")
-    value = fitted(at)
+    asked = np.empty(0) if scores is None else real_numbers(scores, "scores")
     # Each score's limits are those of its neighbours too, so all bands are made at many scores.
     knots = fitted.x[:: 1 + len(fitted.x) // _KNOTS]
-    everywhere = np.unique(np.concatenate([np.linspace(0, 1, _GRID), knots, at.ravel()]))
+    everywhere = np.unique(np.concatenate([np.linspace(0, 1, _GRID), knots, asked.ravel()]))
+    at = everywhere if scores is None else asked
+    value = fitted(at)
     draws = 0 if kind == "pointwise" else _DRAWS
     spread = jackknife(fit, total, groups, everywhere, draws, seed)
-    found = MapBand(at, value, value, value, level, kind, number, spread.effective_groups)
+    of_groups = (level, kind, number, spread.effective_groups, spread.volumes)
     if fit.target == "none":  # the identity, whoever the patients are
-        return found
+        return MapBand(at, value, value, value, *of_groups)
 
     freedom = spread.local_groups - 1
     of_all = fitted(everywhere)
@@ -156,5 +189,6 @@ def band_of_groups(
     high = np.where(known & (high < 1 - CLIP), high, 1)
     low = np.minimum(np.maximum.accumulate(low), of_all)
     high = np.maximum(np.minimum.accumulate(high[::-1])[::-1], of_all)
+    low, high = (np.clip(limit, fit.floor, fit.ceiling) for limit in (low, high))
     place = np.searchsorted(everywhere, at)
-    return MapBand(at, value, low[place], high[place], level, kind, number, spread.effective_groups)
+    return MapBand(at, value, low[place], high[place], *of_groups)

@@ -60,7 +60,13 @@ def bounded(fitted: CalibrationMap, floor: float, ceiling: float) -> Calibration
     y = np.clip(fitted.y, floor, ceiling)
     if np.array_equal(y, fitted.y):
         return fitted
-    # Interior knots of a plateau change nothing.
-    kept = np.ones(len(y), bool)
-    kept[1:-1] = (y[1:-1] != y[:-2]) | (y[1:-1] != y[2:])
+    kept = corners(y)
     return CalibrationMap(fitted.x[kept], y[kept])
+
+
+def corners(*values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which knots are needed: interior ones of a plateau of all `values` change nothing."""
+    y = np.stack(values)
+    kept = np.ones(y.shape[1], np.bool_)
+    kept[1:-1] = ((y[:, 1:-1] != y[:, :-2]) | (y[:, 1:-1] != y[:, 2:])).any(axis=0)
+    return kept

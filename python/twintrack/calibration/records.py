@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from msgspec import Meta, Struct
 
 from twintrack.calibration.fitted_on import Kind
+from twintrack.calibration.map_band import BandKind
 from twintrack.calibration.map_fit import TARGETS, Target
 
 
@@ -83,6 +84,32 @@ class Facts(Struct):
     warnings: tuple[str, ...]
 
 
+_Positive = Annotated[float, Meta(ge=0, description="be a number of at least 0")]
+
+
+class BandRecord(Struct):
+    """The `MapBand` that is kept with the map."""
+
+    level: _Probability
+    kind: Annotated[BandKind, Meta(description=f"be one of {', '.join(get_args(BandKind))}")]
+    groups: _Count
+    effective_groups: _Positive
+    x: list[float]
+    low: list[float]
+    high: list[float]
+
+
+class VolumesRecord(Struct):
+    """Its `VolumeSpread`."""
+
+    offset: _Positive
+    centre: float
+    spread: _Positive
+    effective_groups: Annotated[float, Meta(gt=1, description="be a number above 1")]
+    cases: _Count
+    groups: _Count
+
+
 class KnownThresholds(Struct):
     """What `Thresholds.to_dict` gives."""
 
@@ -109,3 +136,5 @@ class CalibratorRecord(Struct):
     ] = None
     ensemble: Annotated[dict[str, Any] | None, Meta(description="be null or an object")] = None
     fitted_on: FittedCases = None
+    band: BandRecord | None = None
+    volumes: VolumesRecord | None = None

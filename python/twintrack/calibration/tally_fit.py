@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.calibration.calibration_map import CalibrationMap
+from twintrack.calibration.equal_mass import EVERY_CELL
 from twintrack.calibration.map_fit import IDENTITY, Target, fit_map
 from twintrack.calibration.score_tally import ScoreTally
 
@@ -16,7 +17,8 @@ from twintrack.calibration.score_tally import ScoreTally
 class TallyFit:
     """How a map is made of a tally, with the parameters of a fitted `Calibrator`.
 
-    Floor and ceiling are left out: where they are reached they are no finding about the patients.
+    Floor and ceiling are left out of it: where they are reached they are no finding about the
+    patients.
 
     Attributes
     ----------
@@ -25,11 +27,15 @@ class TallyFit:
         Number of equal-mass bins asked for, or chosen, as `ScoreTally.equal_mass_bins` takes it.
     rater : int
         Which rater "single" follows, 0-based.
+    floor, ceiling : float
+        Bounds of the calibrator's map.
     """
 
     target: Target
     bins: int
     rater: int
+    floor: float = 0.0
+    ceiling: float = 1.0
 
     def seen(self, tally: ScoreTally) -> ScoreTally:
         """Return the voxels that count: of "single" those that the rater looked at."""
@@ -59,3 +65,24 @@ class TallyFit:
             place = slice(None) if len(own) == len(cells) else np.searchsorted(cells, own)
             yes[place] += sum(votes) / np.float64(len(votes))
         return yes
+
+    def volumes(self, tally: ScoreTally, fitted: CalibrationMap) -> tuple[float, float]:
+        """Return the volume that a map within the bounds predicts, and the one that is marked.
+
+        Parameters
+        ----------
+        tally
+            The voxels of a case that count (`seen`).
+        fitted
+            A map of other cases.
+
+        Returns
+        -------
+        predicted, marked : float
+            In voxels: sums of the map's values, and of the response of the raters whom it follows.
+        """
+        if not tally.voxels:
+            return 0.0, 0.0
+        means = tally.equal_mass_bins(EVERY_CELL).mean_score
+        values = np.clip(np.interp(means, fitted.x, fitted.y), self.floor, self.ceiling)
+        return float((tally.counts * values).sum()), float(self.yes(tally).sum())

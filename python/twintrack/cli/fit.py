@@ -176,6 +176,7 @@ def fit(
     from twintrack.files import check_file_place, check_folder_place
     from twintrack.runs import fit as runs
     from twintrack.runs.case_band import band_over_cases
+    from twintrack.runs.leave_one_out import leave_one_out
 
     report = telling.report()
     for file in (output, asked.band):
@@ -212,7 +213,7 @@ def fit(
             only, without = files.only or (), files.without or ()
             _, found = runs.read_tallies(store, region=region, only=only, without=without)
         if asked.leave_one_out is not None:
-            for case, fitted in runs.leave_one_out(calibrator, found, region):
+            for case, fitted in leave_one_out(calibrator, found, region):
                 place = asked.leave_one_out / f"{case}.json"
                 place.parent.mkdir(parents=True, exist_ok=True)  # of a store with a name, its own
                 fitted.save(place)

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from numpy.typing import ArrayLike
 
 from twintrack.calibration.calibrator import Calibrator
-from twintrack.calibration.case_weights import times
+from twintrack.calibration.group_tally import GroupTally
 from twintrack.calibration.map_band import BandKind, MapBand, band_of_groups
-from twintrack.calibration.score_tally import ScoreTally
 from twintrack.runs.engine import Outcome
 from twintrack.runs.progress import Progress, once_it_takes_long
 from twintrack.runs.stored_tallies import StoredTallies
@@ -63,17 +62,15 @@ def _each_patient(
     weights: Mapping[str, int] | None,
     patients: Mapping[str, Sequence[str]],
     progress: Progress,
-) -> Iterator[ScoreTally]:
-    """Yield the sum of each patient's tallies; tell of them once it takes long."""
+) -> Iterator[GroupTally]:
+    """Yield each patient's tallies; tell of them once it takes long."""
     with once_it_takes_long(progress, "Band", len(patients)) as tell:
         last = time.monotonic()
         for patient, cases in patients.items():
-            own = [
-                times(packed.tally(counts_votes=False), 1 if weights is None else weights[case])
-                for case, packed in tallies.of(cases).narrow()
-            ]
-            tally = ScoreTally.of_all(own)
-            yield tally
+            own = [packed.tally(counts_votes=False) for _, packed in tallies.of(cases).narrow()]
+            times = [1 if weights is None else weights[case] for case in cases]
+            group = GroupTally.of(own, times)
+            yield group
             now = time.monotonic()
-            tell(Outcome(patient, "done", 0, now - last, tally.voxels))
+            tell(Outcome(patient, "done", 0, now - last, group.total.voxels))
             last = now

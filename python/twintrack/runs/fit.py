@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from twintrack import _core
@@ -288,7 +287,7 @@ def fit_tallies(
     patients = tallies.patients()
     for case, tally in tallies:
         calibrator.add_tally(tally, case, region=region, group=patients[case], record=False)
-    return _fitted(calibrator)
+    return calibrator if calibrator.exact else calibrator.finish()
 
 
 def _add_sums(calibrator: Calibrator, tallies: StoredTallies, region: str) -> None:
@@ -315,55 +314,6 @@ def _add_sums(calibrator: Calibrator, tallies: StoredTallies, region: str) -> No
             voxels=None if weights is None else part.voxels(),
             record=False,
         )
-
-
-def _fitted(calibrator: Calibrator, facts: bool = True) -> Calibrator:
-    """Return the calibrator with its map: what cannot be fitted is told now."""
-    return calibrator if calibrator.exact else calibrator.finish(facts)
-
-
-def leave_one_out(
-    calibrator: Calibrator, tallies: StoredTallies, region: str
-) -> Iterator[tuple[str, Calibrator]]:
-    """Yield for every case a calibrator fitted to all cases of other patients.
-
-    Parameters
-    ----------
-    calibrator
-        Fitted; the parameters of its map are taken over, and its number of bins where it was
-        chosen. The facts of its map hold for these maps too, which have none of their own.
-    tallies
-        What `read_tallies` gives. A case is in memory at a time. The cases of a patient come one
-        after the other.
-    region
-        Which voxels the tallies counted.
-
-    Raises
-    ------
-    InputError
-        There are fewer than two patients.
-    """
-    groups = tallies.groups()
-    if len(groups) < 2:
-        raise InputError(f"leaving one patient out needs at least two, here {len(groups)}")
-    parameters = {**calibrator.made_with_, "bins": calibrator.bins_used, "exact": False}
-    weights = tallies.weights(parameters["case_weight"])
-    total, everyone = tallies.total(weights), tallies.fitted_cases()
-    bounded = "auto" in (parameters["floor"], parameters["ceiling"])
-    responses = tallies.responses(weights) if bounded else []
-    for number, group in enumerate(groups.values()):
-        own = tallies.of(group)
-        fitted = Calibrator(**parameters)
-        fitted.record_cases(known for case, known in everyone.items() if case not in group)
-        fitted.add_tally(
-            total - own.total(weights),
-            region=region,
-            cases=len(everyone) - len(group),
-            effective=effective_groups(np.delete(responses, number)) if bounded else None,
-            voxels=None if weights is None else tallies.voxels() - own.voxels(),
-        )
-        for case in group:
-            yield case, _fitted(fitted, facts=False)
 
 
 def read_tallies(
