@@ -127,6 +127,7 @@ class BandKeeper(CaseGatherer):
             int(made_with["rater"]),
             self.floor_,
             self.ceiling_,
+            made_with["kind"],
         )
 
     @property

@@ -12,6 +12,7 @@ import numpy as np
 from twintrack.calibration.equal_mass import EVERY_CELL, Bins, bins_asked
 from twintrack.calibration.map_fit import Target, fit_map
 from twintrack.calibration.score_tally import ScoreTally
+from twintrack.calibration.target_tally import target_tally
 from twintrack.errors import InputError
 
 CANDIDATES: tuple[Bins, ...] = (5, 10, 20, 50, 100, 250, 500, 1000, 2000, 5000, "cells")
@@ -105,9 +106,8 @@ def choose_bins(
     voxels, votes = [], 0.0
     for fold in dealt:
         held = ScoreTally.of_all([tallies[case] for case in fold])
-        rest = everything - held
-        if target == "single":
-            held, rest = held.seen_by(rater), rest.seen_by(rater)
+        rest = target_tally(everything - held, target, rater)
+        held = target_tally(held, target, rater)
         if held.voxels == 0 or rest.voxels == 0:
             continue
         cells = held.equal_mass_bins(EVERY_CELL)

@@ -41,12 +41,13 @@ class Calibrator(BandKeeper, MapApplier):
 
     Parameters
     ----------
-    target : {"mhr", "single", "hard", "none"}
+    target : {"mhr", "single", "hard", "majority", "none"}
         What a calibrated score estimates.
 
         - ``"mhr"``: the mean human response, the fraction of raters who mark the voxel.
         - ``"single"``: the answer of one rater.
         - ``"hard"``: one map per rater's binary answers, averaged.
+        - ``"majority"``: whether more than half of the raters mark the voxel.
         - ``"none"``: nothing; the map is the identity.
     bins : int, "auto" or "cells"
         Number M of equal-mass bins. ``"auto"`` chooses M by K-fold cross-validation over the
@@ -56,6 +57,9 @@ class Calibrator(BandKeeper, MapApplier):
         every cell that occurs.
     rater : int
         Which rater ``"single"`` follows, 0-based.
+    kind : {"isotonic", "platt", "beta", "temperature"}
+        Isotonic regression over bins, or a map with few parameters for comparison
+        (`twintrack.calibration.parametric.fit_parametric`), which has no bins.
     exact : bool
         Read the voxels a second time to place the cuts between bins exactly. Without it a cut falls
         on the tally's grid, which is already exact for 16-bit scores; the sums in the bins are
@@ -96,6 +100,8 @@ class Calibrator(BandKeeper, MapApplier):
         facts of its own, and in files of earlier versions.
     floor_, ceiling_ : float
         The bounds, as numbers.
+    parameters_ : tuple of dict
+        Those of a map that has some, of "hard" for each rater; empty for isotonic maps.
     band_ : MapBand or None
         The band that `keep_band` keeps with the map, or that came with its file.
     fitted_on_ : tuple of FittedCase, or None
@@ -131,6 +137,7 @@ class Calibrator(BandKeeper, MapApplier):
     thresholds_: Thresholds | None
     floor_: float
     ceiling_: float
+    parameters_: tuple[dict[str, float], ...]
     band_: MapBand | None
     n_raters_: int
     n_cases_: int
@@ -350,6 +357,7 @@ class Calibrator(BandKeeper, MapApplier):
         self.n_bins_ = (provenance.get("bins") or {}).get("made", 0)
         bounds, facts = provenance.get("bounds") or {}, provenance.get("facts")
         self.floor_, self.ceiling_ = bounds.get("floor", 0.0), bounds.get("ceiling", 1.0)
+        self.parameters_ = tuple(provenance.get("parameters", ()))
         self.facts_ = None if facts is None else MapFacts.from_dict(facts)
         known = provenance.get("thresholds")
         self.thresholds_ = None if known is None else Thresholds.from_dict(known)
@@ -376,15 +384,16 @@ class Calibrator(BandKeeper, MapApplier):
         self.n_raters_, self.n_cases_, self.n_voxels_ = held.raters, held.cases, held.voxels
         if self.target == "none":
             self.fitted_on_, self.n_bins_, self.facts_ = None, 0, None
-            self.floor_, self.ceiling_ = 0.0, 1.0
+            self.floor_, self.ceiling_, self.parameters_ = 0.0, 1.0, ()
             self._set_map(IDENTITY)
             return
         self.fitted_on_ = gathered.fitted_on
         made = self._made = make_map(self, gathered, total, cases)
         if made.choice is not None:
             self.bin_choice_ = made.choice
-        self.bins_, self.n_bins_ = made.bins, len(made.bins)
+        self.bins_, self.n_bins_ = made.bins, 0 if made.parameters else len(made.bins)
         self.floor_, self.ceiling_ = made.floor, made.ceiling
+        self.parameters_ = made.parameters
         self._set_map(made.fitted)
 
     def _set_map(self, fitted: CalibrationMap, said: Mapping[str, Any] | None = None) -> None:

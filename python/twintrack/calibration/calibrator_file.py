@@ -5,8 +5,10 @@ Version 1 of the format::
     format            "twintrack-calibrator"
     format_version    1
     knots             {"x": [...], "y": [...]}  in [0, 1], x increasing, y not decreasing
-    target            "mhr" | "single" | "hard" | "none"
+    target            "mhr" | "single" | "hard" | "majority" | "none"
     rater             number of the rater that "single" follows, else null
+    kind              "platt" | "beta" | "temperature", with "parameters", one object of numbers, or
+                      of "hard" one for each rater (`fit_parametric`); both absent for isotonic maps
     raters            number of raters
     cases             number of cases
     voxels            number of voxels
@@ -96,7 +98,7 @@ def describe(calibrator: Calibrator) -> dict[str, Any]:
     It is asked when the bins are there; afterwards parameters may change and the map does not.
     """
     bins = None
-    if calibrator.target != "none":
+    if calibrator.target != "none" and calibrator.kind == "isotonic":
         made = calibrator.bins_
         bins = {
             "asked": made.asked,
@@ -120,6 +122,11 @@ def describe(calibrator: Calibrator) -> dict[str, Any]:
     return {
         "target": calibrator.target,
         "rater": int(calibrator.rater) if calibrator.target == "single" else None,
+        **(
+            {"kind": calibrator.kind, "parameters": [*calibrator.parameters_]}
+            if calibrator.parameters_
+            else {}
+        ),
         "raters": calibrator.n_raters_,
         "cases": calibrator.n_cases_,
         "voxels": calibrator.n_voxels_,
@@ -204,6 +211,7 @@ def read_calibrator(path: str | Path) -> Calibrator:
     calibrator = Calibrator(
         record.target,
         bins="cells" if bins.rule == "cells" else bins.asked,
+        kind=record.kind,
         rater=record.rater or 0,
         exact=bins.exact,
         floor="auto" if "floor" in bounds.auto else bounds.floor,

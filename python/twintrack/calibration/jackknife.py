@@ -199,7 +199,11 @@ class _Around:
     ) -> None:
         means = total.equal_mass_bins(EVERY_CELL).mean_score
         cells = np.append(total.cells, np.iinfo(np.uint32).max)
-        ends = cells[np.searchsorted(means, _blocks(fitted, scores))]
+        if fit.kind == "isotonic":
+            blocks = _blocks(fitted, scores)
+        else:  # all answers decide on all of the map
+            blocks = np.tile([[-np.inf], [np.inf]] * 2, len(scores))
+        ends = cells[np.searchsorted(means, blocks)]
         # Many scores have the same neighbours. Rows: begin and end of the lower and upper block.
         self._ends, place = np.unique(ends, axis=1, return_inverse=True)
         self.place = place.ravel()

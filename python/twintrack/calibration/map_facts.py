@@ -88,6 +88,7 @@ def map_facts(
     target: Target,
     rater: int,
     chosen: bool = False,
+    has_bins: bool = True,
 ) -> MapFacts:
     """Return the facts of a map.
 
@@ -101,16 +102,23 @@ def map_facts(
         What it was fitted to.
     chosen
         Whether cross-validation has chosen the number of bins: it is not advised again then.
+    has_bins
+        Whether there are bins, that may have misled the map.
     """
     votes = cells.votes.sum(axis=1).astype(np.float64)
     # Interpolated by NumPy: what makes a map fast for many scores takes longer than these do.
     at = cells.mean_score
     m, binned = (np.interp(at, one.x, one.y) for one in (fitted, unbounded))
-    is_free = bins.asked == cells.asked
+    is_free = has_bins and bins.asked == cells.asked
     free = binned if is_free else np.interp(at, *fitted_knots(cells, target, rater))
     off_cells = _share(np.abs(binned - free) > _FAR, votes)
-    told = _cap_warning(float(unbounded.y[-1]), free, votes, chosen)
-    if off_cells >= _SHARE:
+    told = _cap_warning(float(unbounded.y[-1]), free, votes, chosen) if has_bins else []
+    if off_cells >= _SHARE and not has_bins:
+        told.append(
+            f"at scores that hold {off_cells:.0%} of the votes the map is more than {_FAR} from "
+            "what isotonic regression finds there: --kind isotonic helps"
+        )
+    elif off_cells >= _SHARE:
         told.append(
             f"{len(bins)} bins may be too few: at scores that hold {off_cells:.0%} of the votes "
             f"the map is more than {_FAR} from what it is without bins; {_help(chosen)}"

@@ -11,7 +11,7 @@ from twintrack import _core
 from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.equal_mass import EqualMassBins
 
-Target = Literal["mhr", "single", "hard", "none"]
+Target = Literal["mhr", "single", "hard", "majority", "none"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 IDENTITY = CalibrationMap([0.0, 1.0], [0.0, 1.0])
@@ -20,7 +20,7 @@ IDENTITY = CalibrationMap([0.0, 1.0], [0.0, 1.0])
 def fit_map(bins: EqualMassBins, target: Target, rater: int) -> CalibrationMap:
     """Return the map through (mean score, isotonic fit) of each bin; `Calibrator` says how.
 
-    For the target "single" the bins are those of the voxels that the rater looked at.
+    The bins are those of a `target_tally`.
     """
     return IDENTITY if target == "none" else CalibrationMap(*fitted_knots(bins, target, rater))
 
@@ -29,6 +29,7 @@ def fitted_knots(
     bins: EqualMassBins, target: Target, rater: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the knots of `fit_map`, for a target that is fitted."""
+    target = "mhr" if target == "majority" else target  # of one rater
     if bins.responses is not None and target == "mhr":
         # Answers of all raters together are those of one, who answers so often at each voxel.
         answered = bins.count * np.uint64(bins.answers)

@@ -15,13 +15,19 @@ from twintrack.calibration.map_bounds import auto_bounds, bounded
 from twintrack.calibration.map_facts import MapFacts, map_facts
 from twintrack.calibration.map_fit import Target, fit_map
 from twintrack.calibration.parameters import CalibratorParameters
+from twintrack.calibration.parametric import fit_parametric
 from twintrack.calibration.score_tally import ScoreTally
+from twintrack.calibration.target_tally import target_tally
 from twintrack.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
 class MadeMap:
-    """A map and how it came about; `choice` is None where the number of bins was given."""
+    """A map and how it came about.
+
+    `choice` is None where the number of bins was given. `parameters` are those of a map that has
+    some (`fit_parametric`), which has no bins.
+    """
 
     fitted: CalibrationMap
     unbounded: CalibrationMap
@@ -32,6 +38,7 @@ class MadeMap:
     total: ScoreTally
     target: Target
     rater: int
+    parameters: tuple[dict[str, float], ...] = ()
 
     def facts(self) -> MapFacts:
         """Return the facts of the map, which take as long as a few fits from a tally."""
@@ -43,6 +50,7 @@ class MadeMap:
             self.target,
             self.rater,
             self.choice is not None,
+            has_bins=not self.parameters,
         )
 
 
@@ -64,22 +72,25 @@ def make_map(
         The voxels, where cuts are to be placed exactly.
     """
     target, rater = asked.target, asked.rater
-    if target == "single":
-        total = total.seen_by(rater)
-        if total.voxels == 0:
-            raise InputError("he looked at no voxel", argument="rater", value=rater)
+    total = target_tally(total, target, rater)
+    if total.voxels == 0:
+        raise InputError("he looked at no voxel", argument="rater", value=rater)
     choice = None
+    parameters: tuple[dict[str, float], ...] = ()
     number: Bins
     if asked.bins == "auto":
         choice = choose_bins(gathered.each_part(), target, rater, int(asked.folds), int(asked.seed))
         number = choice.bins
     else:
-        number = asked.bins
+        number = asked.bins if asked.kind == "isotonic" else "cells"
     if cases is None:
         bins = total.equal_mass_bins(bins_asked(number))
     else:
         bins = refined_bins(total, bins_asked(number), cases)
-    unbounded = fit_map(bins, target, rater)
+    if asked.kind == "isotonic":
+        unbounded = fit_map(bins, target, rater)
+    else:
+        unbounded, parameters = fit_parametric(asked.kind, bins, target, rater)
     floor, ceiling = asked.floor, asked.ceiling
     if "auto" in (floor, ceiling):
         low, high = auto_bounds(bins, target, rater, gathered.effective)
@@ -87,5 +98,14 @@ def make_map(
         floor = min(low, ceiling) if floor == "auto" else floor
     fitted = bounded(unbounded, float(floor), float(ceiling))
     return MadeMap(
-        fitted, unbounded, bins, choice, float(floor), float(ceiling), total, target, rater
+        fitted,
+        unbounded,
+        bins,
+        choice,
+        float(floor),
+        float(ceiling),
+        total,
+        target,
+        rater,
+        parameters,
     )

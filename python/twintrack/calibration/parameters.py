@@ -11,6 +11,7 @@ import numpy as np
 from twintrack.arrays.numbers import whole_number
 from twintrack.calibration.map_bounds import Bound
 from twintrack.calibration.map_fit import TARGETS, Target
+from twintrack.calibration.parametric import KINDS, MapKind
 from twintrack.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class CalibratorParameters:
     bins: int | Literal["auto", "cells"] = 250
     rater: int = 0
     _: KW_ONLY
+    kind: MapKind = "isotonic"
     exact: bool = False
     folds: int = 5
     seed: int = 0
@@ -69,6 +71,7 @@ class CalibratorParameters:
             raise InputError(
                 f"it must be one of {', '.join(TARGETS)}", argument="target", value=self.target
             )
+        self._check_kind()
         if self.ensemble is not None and not isinstance(self.ensemble, Mapping):
             raise TypeError(
                 f"ensemble is {self.ensemble!r}; it must be a mapping such as "
@@ -104,6 +107,21 @@ class CalibratorParameters:
                 value=self.case_weight,
             )
         self._check_bounds()
+
+    def _check_kind(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(
+                f"it must be one of {', '.join(KINDS)}", argument="kind", value=self.kind
+            )
+        if self.kind != "isotonic" and self.target == "none":
+            raise InputError("target='none' is the identity: leave kind out")
+        if self.kind != "isotonic" and (self.exact or self.bins != 250):
+            raise InputError(f"kind={self.kind!r} has no bins: leave out bins and exact")
+        if self.target == "majority" and self.exact:
+            raise InputError(
+                "exact=True reads the votes of each rater again, and target='majority' follows "
+                "none of them: leave it out"
+            )
 
     def _check_bounds(self) -> None:
         bounds: dict[str, Any] = {"floor": self.floor, "ceiling": self.ceiling}

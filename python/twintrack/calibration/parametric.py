@@ -18,8 +18,8 @@ from twintrack.calibration.equal_mass import EqualMassBins
 from twintrack.calibration.map_fit import Target
 from twintrack.errors import InputError
 
-Kind = Literal["isotonic", "platt", "beta", "temperature"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+MapKind = Literal["isotonic", "platt", "beta", "temperature"]
+KINDS: tuple[MapKind, ...] = get_args(MapKind)
 
 LEAST_SCORE = 2.0**-24
 """Scores are brought into [2^-24, 1 - 2^-24] before logarithms are taken: float32's step at 1."""
@@ -34,7 +34,7 @@ _Floats: TypeAlias = NDArray[np.float64]
 
 
 def fit_parametric(
-    kind: Kind, cells: EqualMassBins, target: Target, rater: int
+    kind: MapKind, cells: EqualMassBins, target: Target, rater: int
 ) -> tuple[CalibrationMap, tuple[dict[str, float], ...]]:
     r"""Fit a map with few parameters.
 
@@ -80,7 +80,7 @@ def fit_parametric(
     return _map_of(value), tuple(_named(kind, weights) for weights in fits)
 
 
-def _features(kind: Kind, s: _Floats) -> _Floats:
+def _features(kind: MapKind, s: _Floats) -> _Floats:
     yes, no = np.log(s), -np.log1p(-s)
     if kind == "temperature":
         return (yes + no)[:, None]
@@ -89,14 +89,14 @@ def _features(kind: Kind, s: _Floats) -> _Floats:
     return np.stack([yes, no, np.ones_like(s)], axis=1)
 
 
-def _named(kind: Kind, weights: _Floats) -> dict[str, float]:
+def _named(kind: MapKind, weights: _Floats) -> dict[str, float]:
     if kind == "temperature":
         return {"temperature": 1 / float(weights[0]) if weights[0] else float("inf")}
     names = ("a", "c") if kind == "platt" else ("a", "b", "c")
     return dict(zip(names, weights.tolist(), strict=True))
 
 
-def _fit(kind: Kind, s: _Floats, yes: _Floats, count: _Floats) -> _Floats:
+def _fit(kind: MapKind, s: _Floats, yes: _Floats, count: _Floats) -> _Floats:
     """Return the weights of greatest likelihood; those of slopes are not below 0."""
     if not 0 < yes.sum() < count.sum():
         raise InputError(

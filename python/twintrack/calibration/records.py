@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from twintrack.calibration.fitted_on import Kind
 from twintrack.calibration.map_band import BandKind
 from twintrack.calibration.map_fit import TARGETS, Target
+from twintrack.calibration.parametric import KINDS, MapKind
 
 
 class FittedCaseRecord(Struct):
@@ -125,6 +126,8 @@ class CalibratorRecord(Struct):
     raters: _Count
     cases: _Count
     voxels: _Count
+    kind: Annotated[MapKind, Meta(description=f"be one of {', '.join(KINDS)}")] = "isotonic"
+    parameters: tuple[dict[str, float], ...] = ()
     rater: Annotated[_Count | None, Meta(description="be null or the number of a rater")] = None
     region: Annotated[str | None, Meta(description="be null or a text")] = None
     bins: Bins | None = None

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.equal_mass import EVERY_CELL
 from twintrack.calibration.map_fit import IDENTITY, Target, fit_map
+from twintrack.calibration.parametric import MapKind, fit_parametric
 from twintrack.calibration.score_tally import ScoreTally
+from twintrack.calibration.target_tally import target_tally
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,14 @@ class TallyFit:
 
     Attributes
     ----------
-    target : {"mhr", "single", "hard", "none"}
+    target : {"mhr", "single", "hard", "majority", "none"}
     bins : int
         Number of equal-mass bins asked for, or chosen, as `ScoreTally.equal_mass_bins` takes it.
     rater : int
         Which rater "single" follows, 0-based.
     floor, ceiling : float
         Bounds of the calibrator's map.
+    kind : {"isotonic", "platt", "beta", "temperature"}
     """
 
     target: Target
@@ -36,15 +39,19 @@ class TallyFit:
     rater: int
     floor: float = 0.0
     ceiling: float = 1.0
+    kind: MapKind = "isotonic"
 
     def seen(self, tally: ScoreTally) -> ScoreTally:
-        """Return the voxels that count: of "single" those that the rater looked at."""
-        return tally.seen_by(self.rater) if self.target == "single" else tally
+        """Return the voxels and answers that count."""
+        return target_tally(tally, self.target, self.rater)
 
     def __call__(self, tally: ScoreTally) -> CalibrationMap:
         """Return the map of some of the voxels that count."""
         if self.target == "none":
             return IDENTITY
+        if self.kind != "isotonic":
+            cells = tally.equal_mass_bins(EVERY_CELL)
+            return fit_parametric(self.kind, cells, self.target, self.rater)[0]
         return fit_map(tally.equal_mass_bins(self.bins), self.target, self.rater)
 
     def yes(self, tally: ScoreTally) -> NDArray[np.float64]:

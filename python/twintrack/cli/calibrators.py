@@ -15,6 +15,7 @@ TARGETS = {
     "mhr": "the mean human response",
     "single": "one rater",
     "hard": "hard labels, averaged over raters",
+    "majority": "the majority of the raters",
     "none": "nothing (the identity)",
 }
 
@@ -35,6 +36,12 @@ def calibrator_rows(calibrator: Calibrator) -> dict[str, str]:
         "raters": f"{made_of['raters']}",
         "voxels": f"{made_of['voxels']:,} {_REGIONS.get(made_of['region'], '')}",
     }
+    fits = [
+        ", ".join(f"{name} {value:.4g}" for name, value in parameters.items())
+        for parameters in made_of.get("parameters", ())
+    ]
+    if fits:
+        rows[made_of["kind"]] = "; ".join(fits)
     bins = made_of["bins"]
     if bins is not None:
         cells = bins.get("rule") == "cells"

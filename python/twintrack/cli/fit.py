@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from twintrack.runs.records import Failure
     from twintrack.runs.stored_tallies import StoredTallies
 
-Target = Literal["mhr", "single", "hard", "none"]
+Target = Literal["mhr", "single", "hard", "majority", "none"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,11 @@ class Map:
     ----------
     target
         What a calibrated score estimates: the mean human response (mhr), one rater's answer
-        (single), the average of one map per rater (hard), or nothing (none, the identity).
+        (single), the average of one map per rater (hard), the vote of more than half of the raters
+        (majority), or nothing (none, the identity).
+    kind
+        Isotonic regression over bins or, for comparison, a map with few parameters: Platt, beta or
+        temperature scaling.
     rater
         The rater that --target single follows: 1 is rater_1.
     bins
@@ -68,6 +72,7 @@ class Map:
     panel: ClassVar[str] = "Map"
 
     target: Target = "mhr"
+    kind: Literal["isotonic", "platt", "beta", "temperature"] = "isotonic"
     rater: Annotated[int, typer.Option(min=1)] = 1
     bins: str = "250"
     floor: str = "0"
@@ -102,6 +107,7 @@ class Map:
             floor=_bound(self.floor, "--floor"),
             ceiling=_bound(self.ceiling, "--ceiling"),
             rater=rater,
+            kind=self.kind,
             exact=self.exact,
             folds=self.folds,
             seed=self.seed,

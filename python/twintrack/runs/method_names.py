@@ -16,6 +16,7 @@ _METHODS = {
     "single": "Single-rater",
     "hard": "Hard-label",
     "mhr": "MHR (TwinTrack)",
+    "majority": "Majority vote",
 }
 
 
@@ -41,7 +42,10 @@ def default_method(options: Mapping[str, Any], calibrated: bool = False) -> str:
     """
     if calibrated:
         return "Calibrated"
-    return _METHODS[(options["calibrator"] or {"target": "none"})["target"]]
+    calibrator = options["calibrator"] or {"target": "none"}
+    kind = calibrator.get("kind", "isotonic")
+    name = _METHODS[calibrator["target"]]
+    return name if kind == "isotonic" else f"{name}, {kind}"
 
 
 def one_a_folder(cases: Sequence[Case]) -> Iterable[Path]:

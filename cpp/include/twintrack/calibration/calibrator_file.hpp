@@ -27,7 +27,7 @@ namespace twintrack {
 /// A calibrator as it was read.
 struct CalibratorFile {
   CalibrationMap map;
-  std::string target;                 // "mhr", "single", "hard" or "none"
+  std::string target;                 // "mhr", "single", "hard", "majority" or "none"
   std::optional<std::int64_t> rater;  // that "single" follows, 0-based
   std::uint64_t raters;
   std::uint64_t cases;
@@ -252,8 +252,10 @@ inline CalibratorFile parse_calibrator(std::string_view text, const std::string&
             std::to_string(detail::calibrator_format_version) + ": update TwinTrack");
   check(fields.x && fields.y, "knots must hold the lists of numbers x and y");
   const std::string target = fields.target.value_or("");
-  check(target == "mhr" || target == "single" || target == "hard" || target == "none",
-        "target is " + fields.target_text + "; it must be one of mhr, single, hard, none");
+  check(
+      target == "mhr" || target == "single" || target == "hard" || target == "majority" ||
+          target == "none",
+      "target is " + fields.target_text + "; it must be one of mhr, single, hard, majority, none");
   for (std::size_t i = 0; i < fields.counts.size(); ++i)
     check(fields.counts[i].has_value(), std::string(detail::count_names[i]) + " is " +
                                             fields.count_texts[i] + "; it must be a whole number");
