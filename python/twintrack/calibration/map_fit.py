@@ -29,7 +29,8 @@ def fitted_knots(
     bins: EqualMassBins, target: Target, rater: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the knots of `fit_map`, for a target that is fitted."""
-    target = "mhr" if target == "majority" else target  # of one rater
+    if target == "majority":  # of one rater
+        target, rater = "mhr", 0
     if bins.responses is not None and target == "mhr":
         # Answers of all raters together are those of one, who answers so often at each voxel.
         answered = bins.count * np.uint64(bins.answers)
