@@ -16,6 +16,7 @@ from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.case import open_case
 from twintrack.calibration.case_weights import Load
 from twintrack.calibration.jackknife import jackknife
+from twintrack.calibration.outer_contour import outer_contour
 from twintrack.calibration.tally_fit import TallyFit
 from twintrack.metrics.corp import corp
 from twintrack.metrics.debiased_error import debiased_error
@@ -76,6 +77,7 @@ RESULTS = {
     "Corp": lambda seed: corp(RESULTS["MappedVoxels"](seed)),
     "DebiasedError": lambda seed: debiased_error([RESULTS["MappedVoxels"](seed)] * 2),
     "RaterNoise": lambda seed: rater_noise(RESULTS["ScoreTally"](seed)),
+    "OuterContour": lambda seed: outer_contour([RESULTS["ScoreTally"](seed)] * 9),
     "MapFacts": lambda seed: fitted(seed).facts_,
     "Thresholds": lambda seed: fitted(seed).thresholds_,
     "Load": lambda seed: Load.of(RESULTS["ScoreTally"](seed)),
