@@ -36,6 +36,9 @@ class Measuring:
         are meant, where there are several sets.
     millimetres
         Volumes and CRPS in mm³; the benchmark has them in voxels.
+    one_more_rater
+        Measure, instead of the scores, each rater against the others, as one more expert would be
+        measured: the mean over the raters.
     staple
         Also Dice of the score above 0.5 against the raters' STAPLE consensus.
     """
@@ -46,6 +49,7 @@ class Measuring:
     region: options.Region | None = None
     millimetres: Annotated[bool, typer.Option("--mm3")] = False
     staple: bool = False
+    one_more_rater: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,8 +177,11 @@ def _evaluate_cohort(
     from twintrack.runs import evaluate as runs
     from twintrack.runs.earlier_results import check_results
     from twintrack.runs.method_names import any_calibrated, default_method
+    from twintrack.runs.one_more_rater import OneMoreRaterJob
 
-    job = runs.EvaluateJob(
+    if measuring.one_more_rater and model is not None:
+        raise InputError("--one-more-rater measures raters, not scores: leave out -m")
+    job = (OneMoreRaterJob if measuring.one_more_rater else runs.EvaluateJob)(
         calibrator=calibrator,
         tumour=options.classes(files.tumour),
         label=files.labels,
@@ -228,6 +235,7 @@ def _check_needs_voxels(
     needed = {
         "--mm3": measuring.millimetres,
         "--staple": measuring.staple,
+        "--one-more-rater": measuring.one_more_rater,
         "--example": showing.example,
         "--image": showing.image,
         "-p": files.predictions,

@@ -42,6 +42,8 @@ def default_method(options: Mapping[str, Any], calibrated: bool = False) -> str:
     """
     if calibrated:
         return "Calibrated"
+    if options.get("one_more_rater"):
+        return "One more rater"
     calibrator = options["calibrator"] or {"target": "none"}
     kind = calibrator.get("kind", "isotonic")
     name = _METHODS[calibrator["target"]]
