@@ -47,7 +47,7 @@ def test_the_pipeline_takes_it_from_the_calibrator(place: Path, rule: Any) -> No
         assert job.settings["threshold"] == job.options["threshold"] == known
         assert other.options == {**job.options, "threshold": 0.5}
     for without in (None, calibrator.map_):
-        with pytest.raises(InputError, match=f"threshold is '{rule}'; .*or a number"):
+        with pytest.raises(InputError, match=f"threshold is '{rule}'; .*a number"):
             Pipeline([place / "members/m"], calibrator=without, threshold=rule, load=False)
 
 

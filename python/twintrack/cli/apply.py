@@ -35,7 +35,7 @@ class Output:
     dtype: options.Stored = options.StoredType.float32
     ending: options.FileEnding = options.Ending.nii_gz
     mask: Annotated[bool, typer.Option("--mask")] = False
-    threshold: options.MaskThreshold | None = None
+    threshold: options.MaskThreshold = None
     keep: Annotated[bool, typer.Option("--continue_prediction")] = False
 
 
@@ -77,7 +77,7 @@ def apply(
         raise InputError("--force replaces what --continue_prediction keeps: give one of them")
     if volumes.threshold is not None and not volumes.mask:
         raise InputError("--threshold is that of masks, which --mask writes: give both, or none")
-    asked = options.threshold(volumes.threshold or "0.5")
+    asked = options.threshold(volumes.threshold)
     if not run.dry_run:
         check_folder_place(output)
     options.check_calibrator(model)

@@ -82,12 +82,12 @@ FileEnding = Annotated[
     ),
 ]
 MaskThreshold = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--threshold",
         help="The mask is 1 where the score is above: a number, or majority or dice, which the "
         "calibrator has from its cases (nearest to the majority of the raters; highest Dice with "
-        "single raters on average).",
+        "single raters on average). By default 0.5.",
         metavar="<str>",
         rich_help_panel=OUTPUT,
     ),
@@ -272,8 +272,10 @@ def _is_json(path: Path) -> bool:
         return file.read(64).lstrip()[:1] in (b"{", b"[")
 
 
-def threshold(text: str) -> Threshold:
-    """Return what --threshold asks for, as `Calibrator.threshold` takes it."""
+def threshold(text: str | None) -> Threshold:
+    """Return what --threshold asks for, as `Calibrator.threshold` takes it; 0.5 by default."""
+    if text is None:
+        return 0.5
     try:
         return cast("Threshold", text) if text in ("majority", "dice") else float(text)
     except ValueError:

@@ -148,7 +148,7 @@ class Output:
 
     panel: ClassVar[str] = options.OUTPUT
 
-    threshold: options.MaskThreshold = "0.5"
+    threshold: options.MaskThreshold = None
     dtype: options.Stored = options.StoredType.float32
     ending: options.FileEnding = options.Ending.nii_gz
     save_roi: Annotated[bool | None, typer.Option("--save_roi/--no_save_roi")] = None
