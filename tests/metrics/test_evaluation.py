@@ -295,3 +295,20 @@ def test_raters_who_differ_by_a_voxel_do_not_agree():
         score, raters = voxels_of_one(500, np.float32, volumes)
         notes = evaluate(score, raters).notes
         assert any("all raters agree on volume" in note for note in notes) == agree
+
+
+@pytest.mark.parametrize("bins", [15, 20, 50])
+def test_calibration_errors_have_the_bins_that_are_asked_for(bins):
+    rng = np.random.default_rng(0)
+    score = rng.random((20, 9, 8), np.float32)
+    masks = [(rng.random(score.shape) < score).astype(np.uint8) for _ in range(3)]
+    everywhere = np.ones(score.shape, bool)
+    found = tt.evaluate(score, masks, region=everywhere, ece_bins=bins)
+    p, mhr = score.astype(np.float64).ravel(), np.mean(masks, axis=0).ravel()
+    at = np.minimum((p * bins).astype(int), bins - 1)
+    error = np.abs(np.bincount(at, p - mhr, bins)).sum() / p.size
+    assert found.ece_mhr == pytest.approx(error, abs=1e-12)
+    tally = tt.ScoreTally(3).update(score.astype(np.float16), masks)
+    coarse = score.astype(np.float16)
+    want = tt.evaluate(coarse, masks, region=everywhere, ece_bins=bins)
+    assert tt.evaluate_tally(tally, ece_bins=bins).ece_mhr == want.ece_mhr

@@ -34,6 +34,8 @@ class Measuring:
         Where calibration errors are measured: in the box around all annotations, as the benchmark
         does and by default, inside the roi mask, or in all voxels. With --tallies: which tallies
         are meant, where there are several sets.
+    ece_bins
+        Number of equally wide bins of the calibration errors: 50 in the benchmark.
     millimetres
         Volumes and CRPS in mm³; the benchmark has them in voxels.
     one_more_rater
@@ -47,6 +49,7 @@ class Measuring:
 
     protocol: Literal["official", "corrected"] = "official"
     region: options.Region | None = None
+    ece_bins: Annotated[int, typer.Option(min=1)] = 50
     millimetres: Annotated[bool, typer.Option("--mm3")] = False
     staple: bool = False
     one_more_rater: bool = False
@@ -192,6 +195,7 @@ def _evaluate_cohort(
         region=measuring.region or "box",
         millimetres=measuring.millimetres,
         staple=measuring.staple,
+        ece_bins=measuring.ece_bins,
     )
     cohort = files.read(source)
     options.warn_of_missing_raters(report, cohort)
@@ -266,7 +270,7 @@ def _evaluate_tallies(
     from twintrack.runs.method_names import default_method
 
     stored, found, _ = read_pool(report, places(stores), measuring.region, files)
-    made_with = runs.tally_options(stored, calibrator, measuring.protocol)
+    made_with = runs.tally_options(stored, calibrator, measuring.protocol, measuring.ece_bins)
     name = method or default_method(made_with)
     outdated = check_results(output, name, made_with, force=run.force)
     results = runs.evaluate_tallies(found, made_with, calibrator, progress=report.progress)

@@ -14,7 +14,7 @@ from twintrack.arrays.bounds import told, with_roundings
 from twintrack.arrays.case import OpenCase, open_case
 from twintrack.arrays.numbers import number_between
 from twintrack.arrays.rater_sets import OpenParts, marks_of, open_parts, parts_of
-from twintrack.metrics.case_tally import CaseOverview, CaseTally
+from twintrack.metrics.case_tally import BINS, CaseOverview, CaseTally
 from twintrack.metrics.crps import crps_corrected, crps_official
 from twintrack.metrics.ece import expected_error_per_rater
 from twintrack.metrics.figures import Figures, Protocol, check_protocol
@@ -60,6 +60,7 @@ def evaluate(
     region: ArrayLike | None = None,
     *,
     ignore_label: int | None = None,
+    ece_bins: int = BINS,
 ) -> CaseMetrics:
     """Evaluate a case as the CURVAS–PDACVI benchmark does.
 
@@ -86,6 +87,8 @@ def evaluate(
         bounding box of all raters' marks with 20 voxels around it, as in the protocol.
     ignore_label : int, optional
         Value of annotations at voxels that the rater did not look at, such as 255.
+    ece_bins : int
+        Number of equally wide bins of the calibration errors: 50 in the benchmark.
 
     Raises
     ------
@@ -114,7 +117,7 @@ def evaluate(
         else:
             opened = open_parts(bounded, raters, None, ignore_label)
             inside = None if region is None else open_parts(bounded, raters, region, ignore_label)
-        return _evaluated(case, opened, inside, voxel_volume, protocol)
+        return _evaluated(case, opened, inside, voxel_volume, protocol, ece_bins)
 
     found, count = with_roundings(work, score)
     return replace(found, notes=(*found.notes, told(count))) if count else found
@@ -126,9 +129,10 @@ def _evaluated(
     inside: OpenParts | None,
     voxel_volume: float,
     protocol: Protocol,
+    ece_bins: int,
 ) -> CaseMetrics:
     """Measure a case: its masks, and its voxels by who looked, all of them and in the region."""
-    whole = CaseTally(opened.number)
+    whole = CaseTally(opened.number, ece_bins)
     if opened.partly or opened.missing:
         whole.add_parts(opened)
         overview = CaseTally(len(case.raters)).add_and_overview(case)
@@ -214,9 +218,9 @@ def _calibration_tallies(
 
     The second is another in the rare case that the official box is not the clamped one.
     """
-    nothing = CaseTally(whole.raters)
+    nothing = CaseTally(whole.raters, whole.bins)
     if inside is not None:
-        tally = CaseTally(whole.raters).add_parts(inside)
+        tally = CaseTally(whole.raters, whole.bins).add_parts(inside)
         if tally.voxels == 0:
             notes.append("no voxel to measure calibration on: calibration errors are undefined")
         return tally, tally
@@ -240,11 +244,11 @@ def _calibration_tallies(
     ):
         tally = whole  # a second look would find the same
     else:
-        tally = CaseTally(whole.raters).add_parts(opened.cropped(clamped))
+        tally = CaseTally(whole.raters, whole.bins).add_parts(opened.cropped(clamped))
     if protocol == "corrected" or box == clamped:
         return tally, tally
     # A start below 0 counts from the end for the official evaluator: its box is usually empty.
-    official = CaseTally(whole.raters).add_parts(opened.cropped(box))
+    official = CaseTally(whole.raters, whole.bins).add_parts(opened.cropped(box))
     axis = next(axis for axis, part in enumerate(box) if part.start < 0)
     notes.append(
         f"official: annotations lie within {MARGIN} voxels of the low border of axis "

@@ -20,7 +20,7 @@ from twintrack.arrays.numbers import number_between
 from twintrack.arrays.rater_sets import RaterSet
 from twintrack.errors import InputError
 from twintrack.metrics import figures as figures_of_tally
-from twintrack.metrics.case_tally import CaseTally
+from twintrack.metrics.case_tally import BINS, CaseTally
 from twintrack.metrics.crps import crps_corrected, crps_official
 from twintrack.metrics.figures import Figures, check_protocol
 
@@ -85,6 +85,7 @@ def evaluate_tally(
     voxel_volume: float = 1.0,
     region: str | None = None,
     figures: Sequence[str] = (),
+    ece_bins: int = BINS,
 ) -> TallyMetrics:
     """Evaluate a map from a tally of the scores, without their voxels.
 
@@ -103,6 +104,8 @@ def evaluate_tally(
     figures : sequence of str
         Names of figures that have to be there, such as ``["tdsc"]``. By default those that the
         region cannot give are NaN, and noted.
+    ece_bins : int
+        As in `evaluate`.
 
     Returns
     -------
@@ -125,7 +128,13 @@ def evaluate_tally(
     and a voxel whose score lies in the cell of a threshold may fall on its other side.
     """
     return measure_tally(
-        tally, map, protocol=protocol, voxel_volume=voxel_volume, region=region, figures=figures
+        tally,
+        map,
+        protocol=protocol,
+        voxel_volume=voxel_volume,
+        region=region,
+        figures=figures,
+        ece_bins=ece_bins,
     )[0]
 
 
@@ -137,6 +146,7 @@ def measure_tally(
     voxel_volume: float = 1.0,
     region: str | None = None,
     figures: Sequence[str] = (),
+    ece_bins: int = BINS,
 ) -> tuple[TallyMetrics, CaseTally]:
     """Return what `evaluate_tally` does, and the tally of the mapped scores."""
     check_protocol(protocol)
@@ -153,7 +163,7 @@ def measure_tally(
         if name in refused:
             raise InputError(refused[name], argument="figures", value=name)
 
-    counted = CaseTally(tally.raters)
+    counted = CaseTally(tally.raters, ece_bins)
     log_score = 0.0
     for raters, (scores, sums) in tally.cell_rows().items():
         typed = typed_scores(tally, scores)

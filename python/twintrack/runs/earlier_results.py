@@ -22,7 +22,7 @@ from twintrack.runs.result_folder import FORMAT
 from twintrack.runs.store import stores_there
 
 # Options of an evaluation that are left out where they were not given.
-_SAID_IF_GIVEN = ("label", "ignore_label", "use_raters", "tallies", "one_more_rater")
+_SAID_IF_GIVEN = ("label", "ignore_label", "use_raters", "tallies", "one_more_rater", "ece_bins")
 
 
 def check_results(

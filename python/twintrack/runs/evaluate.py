@@ -29,6 +29,7 @@ from twintrack.cohort.score_records import (
 )
 from twintrack.errors import InputError
 from twintrack.metrics import CaseMetrics, CaseTally, curve_of
+from twintrack.metrics.case_tally import BINS
 from twintrack.metrics.ece import mean_of_raters
 from twintrack.metrics.figures import Protocol
 from twintrack.metrics.staple import staple_dice
@@ -80,6 +81,8 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         Numbers of the raters that the cases have, where these are some of a cohort's; recorded.
     ignore_label
         As in `load_case`.
+    ece_bins
+        Number of bins of the calibration errors.
     """
 
     protocol: Protocol = "official"
@@ -92,6 +95,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
     label: tuple[str, ...] = ()
     use_raters: tuple[int, ...] | None = None
     ignore_label: int | None = None
+    ece_bins: int = BINS
 
     kind = KIND
 
@@ -109,6 +113,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
             **({"label": list(self.label)} if self.label else {}),
             **({"use_raters": list(self.use_raters)} if self.use_raters else {}),
             **({} if self.ignore_label is None else {"ignore_label": self.ignore_label}),
+            **({} if self.ece_bins == BINS else {"ece_bins": self.ece_bins}),
             "calibrator": None if calibrator is None else calibrator_content(calibrator),
             "editions": editions_of_figures(self.staple),
         }
@@ -170,6 +175,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
             self.protocol,
             region,
             ignore_label=loaded.aligned.unseen,
+            ece_bins=self.ece_bins,
         )
         figures = _figures(found)
         if self.staple:

@@ -11,7 +11,7 @@ from twintrack.arrays.threads import ahead
 from twintrack.calibration.calibrator import Calibrator
 from twintrack.calibration.fitted_on import NOTES, Overlap, find_overlap
 from twintrack.errors import InputError
-from twintrack.metrics.case_tally import CaseTally
+from twintrack.metrics.case_tally import BINS, CaseTally
 from twintrack.metrics.ece import mean_of_raters
 from twintrack.metrics.figures import Protocol
 from twintrack.metrics.tally_evaluation import TallyMetrics, measure_tally, refused_by, region_notes
@@ -28,7 +28,10 @@ _OF_STORES = ("region", "tumour", "label", "ignore_label", "use_raters", "ignore
 
 
 def tally_options(
-    stored: Mapping[str, Any], calibrator: Calibrator | None, protocol: Protocol
+    stored: Mapping[str, Any],
+    calibrator: Calibrator | None,
+    protocol: Protocol,
+    ece_bins: int = BINS,
 ) -> dict[str, Any]:
     """Return what the figures depend on, as an evaluation of voxels states it, and "tallies".
 
@@ -36,8 +39,10 @@ def tally_options(
     ----------
     stored
         How the tallies were made, as `pool_tallies` gives it.
-    calibrator, protocol
-        As of `evaluate_tallies`.
+    calibrator
+        Whose map is evaluated.
+    protocol, ece_bins
+        As of `twintrack.evaluate`.
     """
     return {
         "tallies": True,
@@ -45,6 +50,7 @@ def tally_options(
         "volume_unit": "voxels",
         "staple": False,
         **{name: stored[name] for name in _OF_STORES if name in stored},
+        **({} if ece_bins == BINS else {"ece_bins": ece_bins}),
         "calibrator": None if calibrator is None else calibrator_content(calibrator),
         "editions": editions_of_figures(staple=False),
     }
@@ -89,7 +95,8 @@ def evaluate_tallies(
         try:
             tally = tallies.tally(case).among(most)
             # Tallies of earlier versions do not say their region; the store does.
-            asked: Any = {"protocol": options["protocol"], "region": options["region"]}
+            asked = {name: options[name] for name in ("protocol", "region")}
+            asked["ece_bins"] = options.get("ece_bins", BINS)
             return (case, *measure_tally(tally, fitted, **asked))
         except InputError as error:
             raise error.replaced(case=case) from error
