@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import twintrack as tt
 from twintrack import _core
 from twintrack.metrics import evaluate
 from twintrack.metrics.crps import crps_exact_integral, crps_official
