@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from twintrack.statistics import resampling
-from twintrack.statistics import bootstrap, paired_bootstrap, resampled_means
+from twintrack.statistics import bootstrap, paired_bootstrap, resampled_means, resampling
 
 
 def skewed(seed, *shape):

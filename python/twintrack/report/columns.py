@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 Better = Literal["higher", "lower"]
 
@@ -20,6 +23,9 @@ _FAMILIES: dict[str, tuple[str, Better | None, str]] = {
     "reliability": ("Reliability", "lower", "Murphy's reliability term"),
     "resolution": ("Resolution", "higher", "Murphy's resolution term"),
     "uncertainty": ("Uncertainty", None, "Murphy's uncertainty term, a property of the raters"),
+    "disagreement": ("Disagreement", None, "share of marked voxels that not all raters marked"),
+    "contested": ("Contested", "lower", "where raters disagree: thresholds between score and MHR"),
+    "bias": ("Bias", None, "predicted minus mean rater volume; 0 is best, its sign says the side"),
 }
 _UPPER = {"mhr": "MHR", "roi": "ROI", "staple": "STAPLE"}
 _VESSELS = ("PORTA", "SMV", "AORTA", "CELIAC TRUNK", "SMA")
@@ -59,6 +65,22 @@ class Metric:
     def heading(self) -> str:
         """Label and arrow."""
         return f"{self.label} {self.arrow}".rstrip()
+
+
+def with_derived(values: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    """Add the columns that follow from others: the bias of the volume, and relative to it.
+
+    (predicted - rater) volume, in the unit of these, and that / rater volume, NaN where raters
+    marked nothing. Columns of these names that are there already are left as they are.
+    """
+    if not {"predicted_volume", "rater_volume"} <= values.keys():
+        return dict(values)
+    raters = values["rater_volume"]
+    bias = values["predicted_volume"] - raters
+    relative = np.divide(bias, raters, out=np.full_like(bias, np.nan), where=raters > 0)
+    derived = {"bias_volume": bias, "bias_relative": relative}
+    found = {name: column for name, column in derived.items() if not np.isnan(column).all()}
+    return {**values, **{name: found[name] for name in found if name not in values}}
 
 
 def describe(key: str) -> Metric:
