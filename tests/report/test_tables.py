@@ -105,7 +105,7 @@ def test_differences_leave_out_the_reference_and_show_their_sign(methods):
     cell = dict(table.rows)["Single-rater"][0]
     assert float(cell.text) < 0
     assert cell.flag == "††"
-    assert re.fullmatch(r"p = 0\.000\d, d = -\d\.\d\d", cell.test)
+    assert re.fullmatch(r"p = 0\.000\d, d = -\d+\.\d\d", cell.test)
     assert float(dict(table.rows)["Single-rater"][2].text) > 0
     assert dict(table.rows)["Single-rater"][2].text.startswith("+")
 

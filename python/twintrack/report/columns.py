@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Better = Literal["higher", "lower"]
 
-# First word of a column: its label, its better direction (None: neither) and what it says.
+# A column, or its first word: its label, its better direction (None: neither) and what it says.
 _FAMILIES: dict[str, tuple[str, Better | None, str]] = {
     "tdsc": ("TDSC", "higher", "soft overlap: Dice at six thresholds of score and MHR"),
     "ece": ("ECE", "lower", "expected calibration error, mean over raters"),
@@ -24,8 +24,14 @@ _FAMILIES: dict[str, tuple[str, Better | None, str]] = {
     "resolution": ("Resolution", "higher", "Murphy's resolution term"),
     "uncertainty": ("Uncertainty", None, "Murphy's uncertainty term, a property of the raters"),
     "disagreement": ("Disagreement", None, "share of marked voxels that not all raters marked"),
-    "contested": ("Contested", "lower", "where raters disagree: thresholds between score and MHR"),
-    "bias": ("Bias", None, "predicted minus mean rater volume; 0 is best, its sign says the side"),
+    "contested_error": (
+        *("Contested error", "lower"),
+        "of the voxels where raters disagree: share of TDSC's thresholds between score and MHR",
+    ),
+    "predicted_volume": ("Predicted volume", None, "sum of the score"),
+    "rater_volume": ("Rater volume", None, "mean over raters"),
+    "volume_bias": ("Volume bias", None, "predicted minus rater volume: 0 is best"),
+    "relative_volume_bias": ("Relative volume bias", None, "volume bias / rater volume"),
 }
 _UPPER = {"mhr": "MHR", "roi": "ROI", "staple": "STAPLE"}
 _VESSELS = ("PORTA", "SMV", "AORTA", "CELIAC TRUNK", "SMA")
@@ -78,14 +84,14 @@ def with_derived(values: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray
     raters = values["rater_volume"]
     bias = values["predicted_volume"] - raters
     relative = np.divide(bias, raters, out=np.full_like(bias, np.nan), where=raters > 0)
-    derived = {"bias_volume": bias, "bias_relative": relative}
+    derived = {"volume_bias": bias, "relative_volume_bias": relative}
     found = {name: column for name, column in derived.items() if not np.isnan(column).all()}
     return {**values, **{name: found[name] for name in found if name not in values}}
 
 
 def describe(key: str) -> Metric:
     """Describe the column `key`; one of an unknown family has no better direction."""
-    family, _, rest = key.partition("_")
+    family, _, rest = (key, "", "") if key in _FAMILIES else key.partition("_")
     if family not in _FAMILIES:
         return Metric(key, key, None, "", benchmark=False)
     label, better, meaning = _FAMILIES[family]

@@ -56,7 +56,7 @@ class Comparison:
     tests
         Sign-flip tests of these differences; arrays of shape (methods, metrics).
     effects : (methods, metrics) float64
-        Their means divided by their standard deviations over cases (`effect_size`).
+        Their means against the standard deviation of values over cases (`effect_size`).
     rule
         What a verdict needs: "both", the interval of the difference excludes 0 and the sign-flip
         test gives p < 1 - level; or "interval", the paper's rule, the first of these alone.

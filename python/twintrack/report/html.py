@@ -136,19 +136,21 @@ def _findings(comparison: Comparison) -> list[tuple[str, list[tuple[str, list[st
     Differences of less than a small effect are called slight, however certain they are.
     """
     findings = []
+    differences = comparison.differences
     for i, name in enumerate(comparison.methods):
         if name == comparison.reference:
             continue
         groups: dict[str, list[str]] = {degree: [] for degree in _DEGREES}
         for j, metric in enumerate(comparison.metrics):
-            difference, effect = comparison.differences.mean[:, j], comparison.effects[i, j]
-            if not metric.better or math.isnan(comparison.differences.low[i, j]):
+            if not metric.better or math.isnan(differences.low[i, j]):
                 continue
+            effect = comparison.effects[i, j]
+            digits = decimals(np.stack([differences.low[:, j], differences.high[:, j]]))
             verdict = comparison.verdict(i, j)
             if verdict is None:
                 groups[_ALIKE].append(metric.label)
                 continue
-            told = [rounded(difference[i], decimals(difference), "+")]
+            told = [rounded(differences.mean[i, j], digits, "+")]
             told += [] if math.isnan(effect) else [f"d = {effect:+.2f}"]
             degree = "slightly " if abs(effect) < _SMALL_EFFECT else ""
             groups[degree + verdict].append(f"{metric.label} ({', '.join(told)})")

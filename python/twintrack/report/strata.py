@@ -45,7 +45,7 @@ class Stratum:
     @property
     def label(self) -> str:
         """What the quarter holds, such as "volume 12–340"."""
-        return f"{BY[self.by]} {self.low:.3g}–{self.high:.3g}"
+        return f"{BY[self.by]} {_shown(self.low)}–{_shown(self.high)}"
 
 
 def strata(comparison: Comparison) -> list[Stratum]:
@@ -133,6 +133,10 @@ def _table(comparison: Comparison, metric: Metric, j: int, found: Sequence[Strat
 
 def _head(stratum: Stratum, j: int) -> str:
     return f"{stratum.label} (n = {_count(stratum.comparison.intervals.cases[:, j])})"
+
+
+def _shown(value: float) -> str:
+    return rounded(value, decimals(np.array([value])))
 
 
 def _count(cases: NDArray[np.int64]) -> int:

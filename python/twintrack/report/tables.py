@@ -91,7 +91,7 @@ def difference_table(comparison: Comparison, metrics: Sequence[Metric] | None = 
     caption = (
         f"Mean difference from {comparison.reference} over the same {comparison.units}, "
         f"with its {_level(comparison)} interval, p of the sign-flip test, and the effect d: the "
-        "difference divided by its standard deviation over cases, of which 0.2 is small and 0.8 "
+        "difference divided by the standard deviation of the metric over cases; 0.2 is small, 0.8 "
         f"large (Cohen). {flag_legend(comparison)}{_fitted_legend(comparison)}"
     )
     return Table(caption, chosen, tuple(kept), cautions(comparison, chosen))
@@ -171,7 +171,7 @@ def flag_legend(comparison: Comparison) -> str:
     )
     return (
         f"{worse} worse than {comparison.reference}, {better} better: {rule}. {2 * worse} "
-        f"{2 * better} the test gives {p} after Holm's correction over this table's metrics, too. "
+        f"{2 * better} the test gives {p} after Holm's correction over a table's metrics, too. "
         "What the figures as shown do not tell apart is not flagged."
     )
 

@@ -1,4 +1,4 @@
-"""The size of a difference, against how much differences vary from case to case."""
+"""The size of a difference, against how much cases differ from each other."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from twintrack.statistics.cases import Floats, alike, paired, scaled
 
 
 def effect_size(a: ArrayLike, b: ArrayLike) -> Floats:
-    """Return the mean of a − b divided by the standard deviation of a − b over cases.
+    """Return the mean of a − b divided by the standard deviation of a, and of b, over cases.
 
-    Cohen's d of paired samples, d_z (J. Cohen, "Statistical power analysis for the behavioral
-    sciences", 1988), who calls 0.2 small, 0.5 medium and 0.8 large. It does not grow with the
-    number of cases, as certainty does.
+    Cohen's d with the root of the mean of both variances (d_av of G. Cumming, "Understanding the
+    new statistics", 2012): J. Cohen ("Statistical power analysis for the behavioral sciences",
+    1988) calls 0.2 small, 0.5 medium and 0.8 large. It does not grow with the number of cases, as
+    certainty does. The standard deviation of a − b (d_z) would make the smallest difference large
+    where a and b go together from case to case, as two maps of one score do.
 
     Parameters
     ----------
@@ -23,8 +25,8 @@ def effect_size(a: ArrayLike, b: ArrayLike) -> Floats:
     Returns
     -------
     float64 array
-        In the shape of one case's values. NaN with fewer than two cases, and where all differences
-        are the same to within rounding.
+        In the shape of one case's values. NaN with fewer than two cases, and where all cases have
+        the same value to within rounding.
 
     Raises
     ------
@@ -32,17 +34,18 @@ def effect_size(a: ArrayLike, b: ArrayLike) -> Floats:
         As in `paired_bootstrap`.
     """
     first, second, difference = paired(a, b)
+    both = np.stack(np.broadcast_arrays(first, second)).reshape(2, len(difference), -1)
     columns = difference.reshape(len(difference), -1)
-    largest = np.fmax(np.abs(first), np.abs(second)).reshape(columns.shape)
     effect = np.full(columns.shape[1], np.nan)
     for used, members in alike(columns):
-        if np.count_nonzero(used) < 2:
+        cases = np.count_nonzero(used)
+        if cases < 2:
             continue
-        at = np.ix_(used, members)
-        values, exponent = scaled(columns[at])
-        mean, deviation = values.mean(axis=0), values.std(axis=0, ddof=1)
-        with np.errstate(over="ignore"):
-            rounding = np.finfo(np.float64).eps * np.ldexp(largest[at].max(axis=0), -exponent)
-        varies = deviation > 2 * rounding
+        values, _ = scaled(np.concatenate(both[:, used][:, :, members]))
+        of_both = values.reshape(2, cases, -1)
+        deviation = np.sqrt(of_both.var(axis=1, ddof=1).mean(axis=0))
+        mean = (of_both[0] - of_both[1]).mean(axis=0)
+        # Sums of equal values are off by up to so much.
+        varies = deviation > cases * np.finfo(np.float64).eps
         effect[members] = np.where(varies, mean / np.where(varies, deviation, 1), np.nan)
     return effect.reshape(difference.shape[1:])
