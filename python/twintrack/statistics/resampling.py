@@ -82,7 +82,7 @@ class PairedBootstrapResult(BootstrapResult):
         """Whether the interval excludes 0. False where there is no interval.
 
         The paper's rule. With few groups alone it is not enough: where there is no difference it
-        is met in 50% of comparisons of 2 cases, 15% of 5, 9% of 10 (`sign_flip_test`).
+        is met in 50% of comparisons of 2 cases, 16% of 5, 10% of 10 (`sign_flip_test`).
         """
         return np.asarray((self.low > 0) | (self.high < 0))
 
