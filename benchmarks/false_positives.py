@@ -83,7 +83,7 @@ class Counted:
 
     def add(self, comparison: Comparison) -> None:
         columns = range(len(comparison.metrics))
-        flags = np.array([comparison.verdict(0, j) is not None for j in columns])
+        flags = np.array([comparison.verdict(0, j) in ("worse", "better") for j in columns])
         p = comparison.tests.p[0].reshape(-1, FAMILY)
         adjusted = np.concatenate([holm(family) for family in p])
         alone = comparison.differences.significant[0]

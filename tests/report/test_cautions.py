@@ -144,7 +144,7 @@ def test_what_is_not_shown_is_not_flagged():
     wave = 1e-5 * np.resize([1, 2], 12)
     base = np.linspace(0.5, 0.9, 12)
     # Means of 0.7 are shown with three digits: 0.700, and 0.7004 as well.
-    for step, verdict in ((4e-4, None), (9e-4, "better")):
+    for step, verdict in ((4e-4, "equal"), (9e-4, "better")):
         for rule in ("both", "interval"):
             comparison = compare_methods(methods_of(12, tdsc=(step + wave, base)), "ref", rule=rule)
             assert comparison.differences.significant[0, 0]
@@ -157,7 +157,9 @@ def test_what_is_not_shown_is_not_flagged():
         assert (one.text, ref.text) == (shown, "0.700")
         assert comparison.differences.significant[0, 0]
         assert comparison.tests.p[0, 0] < 0.05
-        assert comparison.verdict(0, 0) is None
+        assert comparison.verdict(0, 0) == "equal"
+        assert comparison.verdict(1, 0) is None  # of the reference
+        assert t.flag_of(comparison, 0, 0) == ""
 
 
 def test_the_double_sign_stands_after_holm_over_the_table():
@@ -184,9 +186,12 @@ def test_the_page_tells_how_large_differences_are(tmp_path):
     base = np.linspace(0.3, 0.9, 12)
     slight = 0.003 + 1e-4 * np.resize([1, 2], 12)
     methods = methods_of(12, tdsc=(slight, base), ece=(0.3 + slight, base), crps=(0 * base, base))
+    methods["one"].values["brier"] = base
+    methods["ref"].values["brier"] = base[::-1] + 0.01
     build_report(methods, tmp_path, reference="ref", resamples=50)
     page = " ".join((tmp_path / "report.html").read_text(encoding="utf-8").split())
     assert "is worse on ECE (+0.303, d = +1.54)" in page
     assert "slightly better on TDSC (+0.00315, d = +0.02)" in page
-    assert "not told apart from it on CRPS" in page
+    assert "not told apart from it on Brier" in page
+    assert "equal to it, as figures are shown, on CRPS" in page
     assert "significant" not in page.replace("significantly", "significant")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,7 +28,7 @@ from twintrack.statistics import (
     sign_flip_test,
 )
 
-Verdict = Literal["worse", "better"]
+Verdict = Literal["worse", "better", "equal"]
 Rule = Literal["both", "interval"]
 
 
@@ -135,20 +136,23 @@ class Comparison:
     def verdict(self, method: int, metric: int) -> Verdict | None:
         """Whether a method differs from the reference by the rule, and to which side.
 
-        None also where the figures as displayed do not show the difference.
+        "equal" where the figures as displayed do not show the difference, whatever its interval;
+        None where it may be chance, and where there is nothing to tell: of the reference itself,
+        without an interval, and of a metric that has no better direction.
         """
-        better, place = self.metrics[metric].better, (method, metric)
-        if better is None or not self.differences.significant[place]:
+        place, reference = (method, metric), self.methods.index(self.reference)
+        better, low = self.metrics[metric].better, float(self.differences.low[place])
+        if better is None or method == reference or math.isnan(low):
+            return None
+        means = self.intervals.mean[:, metric]
+        one, other, difference = means[method], means[reference], self.differences.mean[place]
+        if shown_alike(float(one), float(other), float(difference), decimals(means)):
+            return "equal"
+        if not self.differences.significant[place]:
             return None
         if self.rule == "both" and not self.tests.p[place] < self.alpha:
             return None
-        means = self.intervals.mean[:, metric]
-        of_reference = means[self.methods.index(self.reference)]
-        difference = float(self.differences.mean[place])
-        if shown_alike(float(means[method]), float(of_reference), difference, decimals(means)):
-            return None
-        higher = self.differences.low[place] > 0
-        return "better" if higher == (better == "higher") else "worse"
+        return "better" if (low > 0) == (better == "higher") else "worse"
 
     @cached_property
     def adjusted(self) -> NDArray[np.float64]:
@@ -168,8 +172,8 @@ class Comparison:
 
     def holds_among(self, method: int, metric: int) -> bool:
         """Whether a verdict stands after Holm's correction over the metrics of the table, too."""
-        verdict = self.verdict(method, metric)
-        return verdict is not None and bool(self.adjusted[method, metric] < self.alpha)
+        told = self.verdict(method, metric) in ("worse", "better")
+        return told and bool(self.adjusted[method, metric] < self.alpha)
 
 
 def compare_methods(

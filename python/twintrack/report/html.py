@@ -41,8 +41,8 @@ _MOST_CASES = 500
 _LONGEST_LIST = 12
 # Of differences, in standard deviations: less than what J. Cohen calls small.
 _SMALL_EFFECT = 0.2
-_ALIKE = "not told apart from it"
-_DEGREES = ("worse", "slightly worse", "better", "slightly better", _ALIKE)
+_ALIKE, _EQUAL = "not told apart from it", "equal to it, as figures are shown,"
+_DEGREES = ("worse", "slightly worse", "better", "slightly better", _ALIKE, _EQUAL)
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,8 @@ def _findings(comparison: Comparison) -> list[tuple[str, list[tuple[str, list[st
             effect = comparison.effects[i, j]
             digits = decimals(np.stack([differences.low[:, j], differences.high[:, j]]))
             verdict = comparison.verdict(i, j)
-            if verdict is None:
-                groups[_ALIKE].append(metric.label)
+            if verdict is None or verdict == "equal":
+                groups[_EQUAL if verdict else _ALIKE].append(metric.label)
                 continue
             told = [rounded(differences.mean[i, j], digits, "+")]
             told += [] if math.isnan(effect) else [f"d = {effect:+.2f}"]

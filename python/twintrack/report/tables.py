@@ -23,7 +23,7 @@ from twintrack.report.rounding import MISSING, bracket, decimals, rounded
 Mark = Literal["best", "worst"]
 
 # The sign of a difference from the reference; doubled where it holds among those of the table.
-FLAGS: dict[Verdict | None, str] = {"worse": "†", "better": "‡", None: ""}
+FLAGS: dict[Verdict | None, str] = {"worse": "†", "better": "‡", "equal": "", None: ""}
 # The sign of a method whose map was fitted on some of the cases.
 FITTED = "§"
 
