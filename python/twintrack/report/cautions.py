@@ -19,8 +19,10 @@ def cautions(comparison: Comparison, metrics: Sequence[Metric] | None = None) ->
     ]
     chosen = [j for j in shown if comparison.metrics[j].better]
     others = [i for i, name in enumerate(comparison.methods) if name != comparison.reference]
+    least = comparison.fewest if comparison.rule == "both" else 2
+    able = [j for j in chosen if comparison.values_of(j) >= least]
     low = comparison.differences.low
-    compared = sum(not math.isnan(low[i, j]) for i in others for j in chosen)
+    compared = sum(not math.isnan(low[i, j]) for i in others for j in able)
     found = []
     if compared > 1:
         found.append(
@@ -28,10 +30,8 @@ def cautions(comparison: Comparison, metrics: Sequence[Metric] | None = None) ->
             f"{compared * comparison.alpha:.2g} of them would be flagged by chance if there were "
             "none."
         )
-    if others and comparison.rule == "both":
-        least = comparison.fewest
-        if text := _with_fewer(comparison, chosen, least):
-            found.append(f"With fewer than {least} {text}: no difference can be flagged.")
+    if others and (text := _with_fewer(comparison, chosen, least)):
+        found.append(f"With fewer than {least} {text}: no difference can be flagged.")
     if text := _with_fewer(comparison, shown, _FEW):
         easily = ", and differences are flagged too easily"
         found.append(
@@ -49,15 +49,12 @@ def cautions(comparison: Comparison, metrics: Sequence[Metric] | None = None) ->
 
 def _with_fewer(comparison: Comparison, columns: Sequence[int], least: int) -> str:
     """Name the metrics of which fewer patients, or cases, have a value; empty without any."""
-    few: dict[int, list[str]] = {}
-    for j in columns:
-        if (number := comparison.values_of(j)) < least:
-            few.setdefault(number, []).append(comparison.metrics[j].label)
+    numbers = {j: comparison.values_of(j) for j in columns}
+    few = {j: number for j, number in numbers.items() if number < least}
     if not few:
         return ""
-    kind = comparison.kind
-    if sum(map(len, few.values())) == len(columns) and len(few) == 1:
-        return f"{kind}, as here with {next(iter(few))}"
-    return f"{kind}, as here for " + ", ".join(
-        f"{' and '.join(few[number])} with {number}" for number in sorted(few)
-    )
+    if few == numbers:
+        ends = sorted({min(few.values()), max(few.values())})
+        return f"{comparison.kind}, as here with {' to '.join(map(str, ends))}"
+    named = (f"{comparison.metrics[j].label} ({number})" for j, number in few.items())
+    return f"{comparison.kind}, as here for {', '.join(named)}"

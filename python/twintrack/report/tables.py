@@ -162,16 +162,16 @@ def flag_legend(comparison: Comparison) -> str:
     if len(comparison.methods) == 1:
         return ""
     worse, better = FLAGS["worse"], FLAGS["better"]
-    p = f"p < {comparison.alpha:g}"
-    interval = f"the {_level(comparison)} interval of the paired difference excludes 0"
-    rule = (
-        f"{interval}, and a sign-flip test over the {comparison.kind} gives {p}"
+    test = f"a sign-flip test over the {comparison.kind} gives p < {comparison.alpha:g}"
+    holm = "after Holm's correction over a table's metrics"
+    rule, doubled = (
+        (f", and {test}", f"so it does {holm}")
         if comparison.rule == "both"
-        else f"{interval}, the paper's rule alone"
+        else (", the paper's rule alone", f"{test} {holm}, too")
     )
     return (
-        f"{worse} worse than {comparison.reference}, {better} better: {rule}. {2 * worse} "
-        f"{2 * better} the test gives {p} after Holm's correction over a table's metrics, too. "
+        f"{worse} worse than {comparison.reference}, {better} better: the {_level(comparison)} "
+        f"interval of the paired difference excludes 0{rule}; {2 * worse} {2 * better}: {doubled}. "
         "What the figures as shown do not tell apart is not flagged."
     )
 
