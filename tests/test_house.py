@@ -25,7 +25,7 @@ LAYERS = (
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-LOOSE = {"errors", "files", "statistics", "version"}
+LOOSE = {"errors", "files", "version"}
 
 
 def imported_rooms(path: Path) -> set[str]:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from twintrack import bootstrap, paired_bootstrap
+from twintrack import bootstrap, paired_bootstrap, sign_flip_test
 
 from .inputs import choices
 
@@ -29,6 +29,9 @@ class Bootstrap:
 
     def time_paired(self, _: int, resamples: int, interval: Any) -> None:
         paired_bootstrap(self.values[:, 1:], self.values[:, :1], resamples, method=interval)
+
+    def time_sign_flip(self, _: int, resamples: int, interval: Any) -> None:  # noqa: ARG002
+        sign_flip_test(self.values[:, 1:], self.values[:, :1], resamples)
 
     def peakmem_bootstrap(self, _: int, resamples: int, interval: Any) -> None:
         bootstrap(self.values, resamples, method=interval)

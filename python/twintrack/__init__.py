@@ -21,7 +21,7 @@ from twintrack.metrics import (
     evaluate_tally,
     reliability_curve,
 )
-from twintrack.statistics import bootstrap, paired_bootstrap
+from twintrack.statistics import bootstrap, paired_bootstrap, sign_flip_test
 from twintrack.version import __version__
 
 __all__ = [
@@ -46,4 +46,5 @@ __all__ = [
     "load_calibrator",
     "paired_bootstrap",
     "reliability_curve",
+    "sign_flip_test",
 ]

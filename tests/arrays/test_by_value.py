@@ -69,6 +69,7 @@ RESULTS = {
     "BinChoice": lambda seed: tt.Calibrator(bins="auto").merge(fitted_auto(seed)).bin_choice_,
     "BootstrapResult": lambda seed: tt.bootstrap([[seed, np.nan], [2.0, np.nan]], 20),
     "PairedBootstrapResult": lambda seed: tt.paired_bootstrap([[seed], [2]], [[1], [3]], 20),
+    "SignFlipResult": lambda seed: tt.sign_flip_test([[seed], [2]], [[1], [3]]),
     "CalibrationMap": lambda seed: fitted(seed).map_,
     "ScoreTally": lambda seed: tt.ScoreTally(3).update(*case(seed)[:2]),
     "CaseTally": tally,

@@ -110,7 +110,7 @@ def test_evaluate_warns_and_compare_draws_patients(twintrack, visits, tmp_path):
         )
         assert "50 resamples of 6 cases of 3 patients" in " ".join(out.split())
         tables[name] = (tmp_path / name / "table2.csv").read_text()
-        assert "With 6 cases of 3 patients bootstrap intervals are too narrow" in (
+        assert "as here with 3: bootstrap intervals are too narrow" in (
             tmp_path / name / "report.html"
         ).read_text().replace("\n", " ")
     assert tables["column"] == tables["names"]

@@ -183,7 +183,9 @@ def test_few_cases_are_cautioned(tiny, tmp_path):
         name: MethodResults(r.cases[:4], {"tdsc": r.values["tdsc"][:4]}) for name, r in tiny.items()
     }
     build_report(few, tmp_path, resamples=10)
-    assert "With 4 cases bootstrap intervals are too narrow" in page_of(tmp_path).text
+    page = page_of(tmp_path).text
+    assert "With fewer than 6 cases, as here with 4: no difference can be flagged." in page
+    assert "With fewer than 10 cases, as here with 4: bootstrap intervals are too narrow." in page
 
 
 def test_long_cohorts_show_the_cases_that_differ_most(tmp_path):

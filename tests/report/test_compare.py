@@ -61,7 +61,7 @@ def run(*arguments):
 def test_folders_become_a_report(folders, tmp_path):
     out = tmp_path / "out"
     result = run(*folders, "-o", out, "--resamples", 100, "--interval", "bca", "--title", "My run",
-                 "--reference", "Single-rater", "--seed", 7)  # fmt: skip
+                 "--reference", "Single-rater", "--seed", 7, "--rule", "interval")  # fmt: skip
     assert result.exit_code == 0, result.output
     for text in ("TDSC ↑", "Single-rater", "left out: case_02 (None: truncated)", "report.html"):
         assert text in result.output
@@ -72,6 +72,8 @@ def test_folders_become_a_report(folders, tmp_path):
     with (out / "table2.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {row["cases"] for row in rows} == {"13", "12"}
+    assert {row["rule"] for row in rows} == {"interval"}
+    assert "the paper's rule alone" in " ".join(result.output.split())
 
 
 def test_methods_are_called_as_asked_for(folders, tmp_path):
@@ -85,6 +87,7 @@ def test_methods_are_called_as_asked_for(folders, tmp_path):
 def test_bad_options_are_refused(folders, tmp_path):
     assert run(*folders, "-o", tmp_path / "out", "--resamples", 0).exit_code == 2
     assert run(*folders, "-o", tmp_path / "out", "--interval", "basic").exit_code == 2
+    assert run(*folders, "-o", tmp_path / "out", "--rule", "paper").exit_code == 2
     assert run("-o", tmp_path / "out").exit_code == 2
     result = run(tmp_path / "nowhere", "-o", tmp_path / "out")
     assert isinstance(result.exception, FileNotFoundError)

@@ -67,7 +67,9 @@ def test_intervals_show_table_2(comparison):
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
     flags = [text.get_text() for text in axes.texts]
     assert flags == [
-        {"worse": "†", "better": "‡", None: ""}[comparison.verdict(i, j)] for i in range(4)
+        {"worse": "†", "better": "‡", "equal": "", None: ""}[comparison.verdict(i, j)]
+        * (1 + comparison.holds_among(i, j))
+        for i in range(4)
     ]
 
 

@@ -76,8 +76,8 @@ def test_significant_differences_are_flagged_both_ways(methods):
             ece={"worse": base + 0.1, "same": base + wobble, "better": base - 0.1, "ref": base}
         )
     )
-    assert [cell.flag for cell in column(table)] == ["†", "", "‡", ""]
-    assert "† significantly worse than ref" in table.caption
+    assert [cell.flag for cell in column(table)] == ["††", "", "‡‡", ""]
+    assert "† worse than ref, ‡ better: the 95% interval" in table.caption
 
 
 def test_missing_metrics_show_a_dash_and_fewer_cases_are_said(methods):
@@ -104,7 +104,8 @@ def test_differences_leave_out_the_reference_and_show_their_sign(methods):
     assert [name for name, _ in table.rows] == ["None", "Single-rater", "Hard-label"]
     cell = dict(table.rows)["Single-rater"][0]
     assert float(cell.text) < 0
-    assert cell.flag == "†"
+    assert cell.flag == "††"
+    assert re.fullmatch(r"p = 0\.000\d, d = -\d+\.\d\d", cell.test)
     assert float(dict(table.rows)["Single-rater"][2].text) > 0
     assert dict(table.rows)["Single-rater"][2].text.startswith("+")
 

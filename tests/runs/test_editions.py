@@ -41,6 +41,7 @@ KINDS = {
     "crps": ("crps",),
     "volumes": ("predicted_volume", "rater_volume"),
     "vascular_invasion": tuple(name for name in FIGURES if name.startswith("vi_")),
+    "contested": ("disagreement", "contested_error"),
     "staple": ("dice_staple",),
 }
 

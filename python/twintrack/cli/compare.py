@@ -11,7 +11,7 @@ from rich.console import Console
 from twintrack.cli.extras import require
 from twintrack.files import check_folder_place
 from twintrack.report.build import build_report
-from twintrack.report.comparison import Comparison
+from twintrack.report.comparison import Comparison, Rule
 from twintrack.report.method_results import read_several
 from twintrack.report.tables import mean_table, one_line, print_table
 from twintrack.statistics import IntervalMethod
@@ -26,6 +26,7 @@ def compare(
     method: list[str] | None = None,
     group: str | None = None,
     interval: IntervalMethod = "percentile",
+    rule: Rule = "both",
     title: str = "Calibration methods compared",
 ) -> None:
     """Compare methods: Tables 1 and 2 of the paper, figures, and an HTML report.
@@ -53,6 +54,10 @@ def compare(
         twintrack evaluate has given them.
     interval
         How the confidence intervals are made.
+    rule
+        When a difference is flagged. both: its interval excludes 0, and a sign-flip test gives
+        p < 0.05. interval: the paper's rule, the first alone, which flags too easily with few
+        cases.
     title
         Title of the report.
     """
@@ -65,6 +70,7 @@ def compare(
         resamples=resamples,
         seed=seed,
         method=interval,
+        rule=rule,
         title=title,
     )
     print_comparison(comparison, output)

@@ -208,8 +208,12 @@ class _Measured:
         """Return what the report shows of the method."""
         columns = {
             key: np.array([getattr(metrics, key) for metrics in self._metrics])
-            for key in ("tdsc", "ece", "crps", "ece_mhr", "ace", "brier")
+            for key in (
+                *("tdsc", "ece", "crps", "ece_mhr", "ace", "brier"),
+                *("contested_error", "disagreement", "predicted_volume"),
+            )
         }
+        columns["rater_volume"] = np.array([np.mean(m.rater_volumes) for m in self._metrics])
         curve = curve_of(self.tally)
         return MethodResults(
             cases=tuple(self._cases),

@@ -30,7 +30,7 @@ class CaseMetrics(Figures):
 
     Attributes
     ----------
-    tdsc, predicted_volume, rater_volumes
+    tdsc, predicted_volume, rater_volumes, disagreement, contested_error
         As in `Figures`, of the whole case.
     ece, ece_per_rater, ece_probability, ece_mhr, ace, brier, murphy
         As in `Figures`, of the annotated box or the region.
@@ -178,6 +178,8 @@ def _evaluated(
         tdsc=of_whole.tdsc,
         predicted_volume=of_whole.predicted_volume,
         rater_volumes=of_whole.rater_volumes,
+        disagreement=of_whole.disagreement,
+        contested_error=of_whole.contested_error,
     )
     return CaseMetrics(
         **vars(figures),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from twintrack.arrays.by_value import ByValue
 from twintrack.errors import InputError
 from twintrack.metrics.brier import Murphy, brier, murphy
+from twintrack.metrics.contested import contested_error, disagreement
 from twintrack.metrics.ece import (
     average_error,
     expected_error,
@@ -61,6 +62,10 @@ class Figures(ByValue):
         Sum of the scores × voxel volume.
     rater_volumes : (N,) float64
         Voxels that each rater marked × voxel volume; NaN for one who looked at none.
+    disagreement : float
+        Share of the marked voxels that not all raters marked, in [0, 1]: a property of the raters.
+    contested_error : float
+        Share of TDSC's thresholds between p and the MHR of these voxels, in [0, 1].
     """
 
     tdsc: float
@@ -73,6 +78,8 @@ class Figures(ByValue):
     murphy: Murphy
     predicted_volume: float
     rater_volumes: NDArray[np.float64]
+    disagreement: float
+    contested_error: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain values, which JSON can hold.
@@ -96,8 +103,9 @@ def figures_of(tally: CaseTally, protocol: Protocol, voxel_volume: float = 1.0) 
     volumes = tally.rater_voxels.astype(np.float64) * voxel_volume
     if tally.voxels:
         volumes[tally.looked_voxels == 0] = np.nan
+    votes = [sums.votes for sums in tally.by_set().values()]
     return Figures(
-        tdsc=tdsc(sums.votes for sums in tally.by_set().values()),
+        tdsc=tdsc(votes),
         ece=mean_of_raters(per_rater),
         ece_per_rater=per_rater,
         ece_probability=mean_of_raters(expected_error_per_rater(score)),
@@ -107,6 +115,8 @@ def figures_of(tally: CaseTally, protocol: Protocol, voxel_volume: float = 1.0) 
         murphy=murphy(score),
         predicted_volume=tally.predicted_voxels * voxel_volume,
         rater_volumes=volumes,
+        disagreement=disagreement(votes),
+        contested_error=contested_error(votes),
     )
 
 

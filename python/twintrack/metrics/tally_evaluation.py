@@ -27,6 +27,9 @@ from twintrack.metrics.figures import Figures, check_protocol
 WHOLE = ("tdsc", "crps", "predicted_volume")
 """Figures of the whole case: they need the voxels outside of the box, too."""
 
+MARKED = ("rater_volumes", "disagreement", "contested_error")
+"""Figures of all voxels that raters marked."""
+
 BOXED = ("ece", "ece_per_rater")
 """Figures that the benchmark measures in the annotated box."""
 
@@ -226,7 +229,7 @@ def refused_by(region: str | None) -> dict[str, str]:
         "mask": "the tally counted the voxels of a region",
     }[region]
     # The box holds all marks, but not all scores.
-    names = WHOLE if region == "box" else (*WHOLE, "rater_volumes")
+    names = WHOLE if region == "box" else (*WHOLE, *MARKED)
     return dict.fromkeys(names, f"{counted}, and all voxels are needed: tally with the region all")
 
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from twintrack.files import replacing
-from twintrack.report.comparison import Comparison, compare_methods
+from twintrack.report.comparison import Comparison, Rule, compare_methods
 from twintrack.report.examples import Example
 from twintrack.report.maps import MapPlot
 from twintrack.report.method_results import MethodResults
+from twintrack.report.strata import strata, strata_csv
 from twintrack.report.tables import (
     interval_csv,
     interval_table,
@@ -30,6 +31,7 @@ def build_report(
     seed: int = 0,
     level: float = 0.95,
     method: IntervalMethod = "percentile",
+    rule: Rule = "both",
     title: str = "Calibration methods compared",
     introduction: str = "",
     maps: Sequence[MapPlot] = (),
@@ -44,9 +46,10 @@ def build_report(
     methods
         Name to results, in the order in which they are to be shown.
     out
-        Folder for ``table1.*`` and ``table2.*`` (.md, .tex, .csv), ``figures/*.svg`` and ``*.png``
-        and ``report.html``; made if need be, files of an earlier report are replaced.
-    reference, resamples, seed, level, method
+        Folder for ``table1.*`` and ``table2.*`` (.md, .tex, .csv), ``strata.csv``,
+        ``figures/*.svg`` and ``*.png`` and ``report.html``; made if need be, files of an earlier
+        report are replaced.
+    reference, resamples, seed, level, method, rule
         As in `compare_methods`.
     title, introduction
         Head of the report, plain text; blank lines in the introduction separate paragraphs.
@@ -73,7 +76,7 @@ def build_report(
     # Here and not above: the tables alone must work without the optional libraries.
     from twintrack.report import figures, html
 
-    comparison = compare_methods(methods, reference, resamples, seed, level, method)
+    comparison = compare_methods(methods, reference, resamples, seed, level, method, rule)
     if examples is None:
         candidates = [methods[comparison.reference], *methods.values()]
         examples = next((results.examples for results in candidates if results.examples), ())
@@ -104,12 +107,15 @@ def build_report(
             html.Picture(figures.svg(draw(comparison, [metric])), "image/svg+xml", metric.heading)
             for metric in comparison.metrics
         ]
-    page = html.render(comparison, methods, pictures, title, introduction)
+    quarters = strata(comparison)
+    page = html.render(comparison, methods, pictures, title, introduction, quarters)
 
     (out / "figures").mkdir(parents=True, exist_ok=True)
     files = {f"figures/{name}.svg": content for name, content in vectors.items()}
     files |= {f"figures/{name}.png": content for name, content in pixels.items()}
     files |= {name: text.encode() for name, text in _tables(comparison).items()}
+    if quarters:
+        files["strata.csv"] = strata_csv(quarters).encode()
     files["report.html"] = page.encode()
     for name, content in files.items():
         with replacing(out / name) as temporary:
@@ -119,7 +125,7 @@ def build_report(
     return comparison
 
 
-_OPTIONAL = {"table2_further.md", "table2_further.tex"} | {
+_OPTIONAL = {"table2_further.md", "table2_further.tex", "strata.csv"} | {
     f"figures/{name}.{kind}"
     for name in ("reliability", "map", "qualitative")
     for kind in ("svg", "png")

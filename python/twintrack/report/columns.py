@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 Better = Literal["higher", "lower"]
 
-# First word of a column: its label, its better direction (None: neither) and what it says.
+# A column, or its first word: its label, its better direction (None: neither) and what it says.
 _FAMILIES: dict[str, tuple[str, Better | None, str]] = {
     "tdsc": ("TDSC", "higher", "soft overlap: Dice at six thresholds of score and MHR"),
     "ece": ("ECE", "lower", "expected calibration error, mean over raters"),
@@ -21,6 +24,15 @@ _FAMILIES: dict[str, tuple[str, Better | None, str]] = {
     "reliability": ("Reliability", "lower", "Murphy's reliability term"),
     "resolution": ("Resolution", "higher", "Murphy's resolution term"),
     "uncertainty": ("Uncertainty", None, "Murphy's uncertainty term, a property of the raters"),
+    "disagreement": ("Disagreement", None, "share of marked voxels that not all raters marked"),
+    "contested_error": (
+        *("Contested error", "lower"),
+        "of the voxels where raters disagree: share of TDSC's thresholds between score and MHR",
+    ),
+    "predicted_volume": ("Predicted volume", None, "sum of the score"),
+    "rater_volume": ("Rater volume", None, "mean over raters"),
+    "volume_bias": ("Volume bias", None, "predicted minus rater volume: 0 is best"),
+    "relative_volume_bias": ("Relative volume bias", None, "volume bias / rater volume"),
 }
 _UPPER = {"mhr": "MHR", "roi": "ROI", "staple": "STAPLE"}
 _VESSELS = ("PORTA", "SMV", "AORTA", "CELIAC TRUNK", "SMA")
@@ -62,9 +74,25 @@ class Metric:
         return f"{self.label} {self.arrow}".rstrip()
 
 
+def with_derived(values: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    """Add the columns that follow from others: the bias of the volume, and relative to it.
+
+    (predicted - rater) volume, in the unit of these, and that / rater volume, NaN where raters
+    marked nothing. Columns of these names that are there already are left as they are.
+    """
+    if not {"predicted_volume", "rater_volume"} <= values.keys():
+        return dict(values)
+    raters = values["rater_volume"]
+    bias = values["predicted_volume"] - raters
+    relative = np.divide(bias, raters, out=np.full_like(bias, np.nan), where=raters > 0)
+    derived = {"volume_bias": bias, "relative_volume_bias": relative}
+    found = {name: column for name, column in derived.items() if not np.isnan(column).all()}
+    return {**values, **{name: found[name] for name in found if name not in values}}
+
+
 def describe(key: str) -> Metric:
     """Describe the column `key`; one of an unknown family has no better direction."""
-    family, _, rest = key.partition("_")
+    family, _, rest = (key, "", "") if key in _FAMILIES else key.partition("_")
     if family not in _FAMILIES:
         return Metric(key, key, None, "", benchmark=False)
     label, better, meaning = _FAMILIES[family]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +15,21 @@ from twintrack.calibration.fitted_on import Overlap, told
 from twintrack.errors import InputError
 from twintrack.report.columns import Metric, in_order
 from twintrack.report.method_results import MethodResults
+from twintrack.report.rounding import decimals, shown_alike
 from twintrack.statistics import (
     BootstrapResult,
     IntervalMethod,
     PairedBootstrapResult,
+    SignFlipResult,
     bootstrap,
+    effect_size,
+    holm,
     paired_bootstrap,
+    sign_flip_test,
 )
 
-Verdict = Literal["worse", "better"]
+Verdict = Literal["worse", "better", "equal"]
+Rule = Literal["both", "interval"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +54,13 @@ class Comparison:
         Of the means; arrays of shape (methods, metrics).
     differences
         Method minus reference on the same drawn cases; arrays of shape (methods, metrics).
+    tests
+        Sign-flip tests of these differences; arrays of shape (methods, metrics).
+    effects : (methods, metrics) float64
+        Their means against the standard deviation of values over cases (`effect_size`).
+    rule
+        What a verdict needs: "both", the interval of the difference excludes 0 and the sign-flip
+        test gives p < 1 - level; or "interval", the paper's rule, the first of these alone.
     left_out
         Case name to why it is not compared.
     undefined
@@ -66,6 +81,9 @@ class Comparison:
     values: NDArray[np.float64]
     intervals: BootstrapResult
     differences: PairedBootstrapResult
+    tests: SignFlipResult
+    effects: NDArray[np.float64]
+    rule: Rule
     left_out: Mapping[str, str]
     undefined: Mapping[str, tuple[str, ...]]
     fitted_on: Mapping[str, Overlap | None] = field(default_factory=dict)
@@ -75,6 +93,11 @@ class Comparison:
     def independent(self) -> int:
         """Number of patients, or of cases where nothing was said of patients."""
         return len(set(self.cases if self.patients is None else self.patients))
+
+    @property
+    def kind(self) -> str:
+        """What one value is of: "patients", or "cases" where nothing was said of patients."""
+        return "cases" if self.patients is None else "patients"
 
     @property
     def units(self) -> str:
@@ -96,13 +119,61 @@ class Comparison:
         further = tuple(metric for metric in self.metrics if not metric.benchmark)
         return (benchmark, further) if benchmark else (further, ())
 
+    @property
+    def alpha(self) -> float:
+        """What p has to be below: 0.05 for intervals of 95%."""
+        return round(1 - self.intervals.level, 12)
+
+    @property
+    def fewest(self) -> int:
+        """Values, of patients or cases, from which on p can be below `alpha`: 6 for 0.05."""
+        return next(n for n in range(1, 64) if 2 / 2**n < self.alpha or n == 63)
+
+    def values_of(self, metric: int) -> int:
+        """Count the patients, or cases, that have a value of a metric from every method."""
+        return int(self.differences.groups[:, metric].max())
+
     def verdict(self, method: int, metric: int) -> Verdict | None:
-        """Whether a method differs significantly from the reference, and to which side."""
-        better = self.metrics[metric].better
-        if better is None or not self.differences.significant[method, metric]:
+        """Whether a method differs from the reference by the rule, and to which side.
+
+        "equal" where the figures as displayed do not show the difference, whatever its interval;
+        None where it may be chance, and where there is nothing to tell: of the reference itself,
+        without an interval, and of a metric that has no better direction.
+        """
+        place, reference = (method, metric), self.methods.index(self.reference)
+        better, low = self.metrics[metric].better, float(self.differences.low[place])
+        if better is None or method == reference or math.isnan(low):
             return None
-        higher = self.differences.low[method, metric] > 0
-        return "better" if higher == (better == "higher") else "worse"
+        means = self.intervals.mean[:, metric]
+        one, other, difference = means[method], means[reference], self.differences.mean[place]
+        if shown_alike(float(one), float(other), float(difference), decimals(means)):
+            return "equal"
+        if not self.differences.significant[place]:
+            return None
+        if self.rule == "both" and not self.tests.p[place] < self.alpha:
+            return None
+        return "better" if (low > 0) == (better == "higher") else "worse"
+
+    @cached_property
+    def adjusted(self) -> NDArray[np.float64]:
+        """After Holm's correction p of each test, (methods, metrics).
+
+        Tests that are looked at together are those of a method in a table (`split_metrics`), of
+        metrics with a better direction; NaN for others and for the reference.
+        """
+        found = np.full(self.tests.p.shape, np.nan)
+        for table in self.split_metrics():
+            chosen = [j for j, metric in enumerate(self.metrics) if metric in table]
+            scored = [j for j in chosen if self.metrics[j].better]
+            for i, name in enumerate(self.methods):
+                if name != self.reference:
+                    found[i, scored] = holm(self.tests.p[i, scored])
+        return found
+
+    def holds_among(self, method: int, metric: int) -> bool:
+        """Whether a verdict stands after Holm's correction over the metrics of the table, too."""
+        told = self.verdict(method, metric) in ("worse", "better")
+        return told and bool(self.adjusted[method, metric] < self.alpha)
 
 
 def compare_methods(
@@ -112,6 +183,7 @@ def compare_methods(
     seed: int = 0,
     level: float = 0.95,
     method: IntervalMethod = "percentile",
+    rule: Rule = "both",
 ) -> Comparison:
     """Match the cases by name and bootstrap means and differences over them, or their patients.
 
@@ -123,13 +195,15 @@ def compare_methods(
         A name in `methods`; by default `default_reference`.
     resamples, seed, level, method
         As in `twintrack.bootstrap`.
+    rule
+        Of verdicts, as in `Comparison`.
 
     Raises
     ------
     ValueError
-        No method, an unknown reference, methods evaluated by different protocols or different
-        editions of a formula, no case that all methods have, no metric, or a case that is of
-        different patients in two methods.
+        No method, an unknown reference or rule, methods evaluated by different protocols or
+        different editions of a formula, no case that all methods have, no metric, or a case that is
+        of different patients in two methods.
     """
     if not methods:
         raise InputError("no methods to compare")
@@ -139,6 +213,8 @@ def compare_methods(
         raise InputError(
             f"choose from {', '.join(map(repr, methods))}", argument="reference", value=reference
         )
+    if rule not in get_args(Rule):
+        raise InputError(f"choose from {', '.join(get_args(Rule))}", argument="rule", value=rule)
     _check_protocols(methods)
     _check_editions(methods)
 
@@ -162,14 +238,15 @@ def compare_methods(
         )
 
     cases = tuple(sorted(shared))
-    metrics = in_order(key for results in methods.values() for key in results.values)
+    columns = [results.columns for results in methods.values()]
+    metrics = in_order(key for of_method in columns for key in of_method)
     values = np.full((len(cases), len(methods), len(metrics)), np.nan)
     for i, results in enumerate(methods.values()):
         row_of = {case: row for row, case in enumerate(results.cases)}
         rows = [row_of[case] for case in cases]
         for j, metric in enumerate(metrics):
-            if metric.key in results.values:
-                values[:, i, j] = results.values[metric.key][rows]
+            if metric.key in columns[i]:
+                values[:, i, j] = columns[i][metric.key][rows]
 
     has = ~np.isnan(values)
     counts = (has | ~has.any(axis=0)).all(axis=1)  # (cases, metrics)
@@ -180,15 +257,15 @@ def compare_methods(
     values = values[..., kept]
     at = list(methods).index(reference)
     patients = _patients(methods, cases)
-    settings = (resamples, seed, level, method, patients)
+    settings = (resamples, seed, level, method)
     return Comparison(
         tuple(methods),
         reference,
         tuple(metrics[j] for j in kept),
         cases,
         values,
-        bootstrap(values, *settings),
-        paired_bootstrap(values, values[:, [at]], *settings),
+        *_measured(values, at, patients, *settings),
+        rule,
         left_out,
         {
             metric.key: tuple(cases[i] for i in np.flatnonzero(~counts[:, j]))
@@ -201,6 +278,50 @@ def compare_methods(
             if (overlap := _among(shared, results.fitted_on)) is None or overlap
         },
         patients,
+    )
+
+
+def restricted(comparison: Comparison, rows: NDArray[np.int64]) -> Comparison:
+    """Compare some of the cases alone, given by their places among `cases`."""
+    done = comparison.intervals
+    values = comparison.values[rows]
+    patients = comparison.patients
+    patients = None if patients is None else tuple(patients[row] for row in rows)
+    intervals, differences, tests, effects = _measured(
+        values,
+        comparison.methods.index(comparison.reference),
+        patients,
+        *(done.resamples, done.seed, done.level, done.method),
+    )
+    return replace(
+        comparison,
+        cases=tuple(comparison.cases[row] for row in rows),
+        values=values,
+        intervals=intervals,
+        differences=differences,
+        tests=tests,
+        effects=effects,
+        patients=patients,
+    )
+
+
+def _measured(
+    values: NDArray[np.float64],
+    at: int,
+    patients: Sequence[str] | None,
+    resamples: int,
+    seed: int,
+    level: float,
+    method: IntervalMethod,
+) -> tuple[BootstrapResult, PairedBootstrapResult, SignFlipResult, NDArray[np.float64]]:
+    """Means, and differences from the method `at` with their tests and effects."""
+    settings = (resamples, seed, level, method, patients)
+    reference = values[:, [at]]
+    return (
+        bootstrap(values, *settings),
+        paired_bootstrap(values, reference, *settings),
+        sign_flip_test(values, reference, seed=seed, groups=patients),
+        effect_size(values, reference),
     )
 
 

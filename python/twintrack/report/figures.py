@@ -18,12 +18,13 @@ from typing import Any, ParamSpec
 import numpy as np
 
 from twintrack.errors import InputError
+from twintrack.report.cautions import cautions
 from twintrack.report.columns import Metric
 from twintrack.report.comparison import Comparison
 from twintrack.report.examples import Example
 from twintrack.report.maps import MapPlot
 from twintrack.report.method_results import Reliability
-from twintrack.report.tables import FLAGS, one_line
+from twintrack.report.tables import flag_legend, flag_of, one_line
 
 try:
     import matplotlib as mpl
@@ -182,7 +183,8 @@ def interval_figure(
 ) -> Figure:
     """Draw Table 2: mean and interval of every method, a panel per metric.
 
-    The dashed line is the mean of the reference; arrows, † and ‡ as in the tables.
+    The dashed line is the mean of the reference; arrows, † and ‡ as in the tables. A figure of all
+    metrics says below what the signs mean.
     """
     names = comparison.methods
     colours, markers = method_colours(names, comparison.reference), _markers(names)
@@ -198,10 +200,15 @@ def interval_figure(
                 [low, high], [i, i], color=colours[name], linewidth=2.2, solid_capstyle="butt"
             )
             axes.plot(mean, i, markers[name], color=colours[name], markersize=6.5)
-            flag = FLAGS[comparison.verdict(i, j)]
+            flag = flag_of(comparison, i, j)
             axes.text(1.01, i, flag, transform=axes.get_yaxis_transform(), va="center")
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.margins(x=0.06)
+    if metrics is None:
+        text = one_line(" ".join([flag_legend(comparison), *cautions(comparison)]))
+        lines = textwrap.wrap(text.replace("$", r"\$"), int(15 * figure.get_figwidth()))
+        figure.set_figheight(figure.get_figheight() + 0.16 * len(lines))
+        figure.supxlabel("\n".join(lines), fontsize=8)
     return figure
 
 

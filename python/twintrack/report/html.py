@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.report.cautions import cautions
 from twintrack.report.columns import Metric, describe
 from twintrack.report.comparison import Comparison
 from twintrack.report.method_results import MethodResults
+from twintrack.report.rounding import decimals, rounded, rounded_column
+from twintrack.report.strata import Stratum, strata_tables
 from twintrack.report.tables import (
     Cell,
     difference_table,
+    flag_legend,
     interval_table,
     mean_table,
-    rounded_column,
     signed,
 )
 from twintrack.version import __version__
@@ -36,7 +39,10 @@ except ImportError as _error:
 _MOST_CASES = 500
 # Longer lists in the provenance (the knots of a map, say) are given by their length.
 _LONGEST_LIST = 12
-_FEW_CASES = 10
+# Of differences, in standard deviations: less than what J. Cohen calls small.
+_SMALL_EFFECT = 0.2
+_ALIKE, _EQUAL = "not told apart from it", "equal to it, as figures are shown,"
+_DEGREES = ("worse", "slightly worse", "better", "slightly better", _ALIKE, _EQUAL)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ def render(
     pictures: Mapping[str, Sequence[Picture]],
     title: str,
     introduction: str = "",
+    strata: Sequence[Stratum] = (),
 ) -> str:
     """Render the report.
 
@@ -73,6 +80,8 @@ def render(
         metric. Places without a picture are left out.
     title, introduction
         Plain text; blank lines in the introduction separate paragraphs.
+    strata
+        Quarters of the cases, to be shown beside each other.
 
     Returns
     -------
@@ -96,7 +105,10 @@ def render(
         comparison=comparison,
         warnings=comparison.warnings(),
         findings=_findings(comparison),
-        cautions=_cautions(comparison) + _map_warnings(methods),
+        cautions=cautions(comparison),
+        map_warnings=_map_warnings(methods),
+        flags=flag_legend(comparison),
+        strata=strata_tables(comparison, strata),
         means=mean_table(comparison, benchmark),
         intervals=interval_table(comparison, benchmark),
         further=interval_table(comparison, further) if further else None,
@@ -118,17 +130,31 @@ def render(
     )
 
 
-def _findings(comparison: Comparison) -> list[tuple[str, list[tuple[str, list[Metric]]]]]:
-    """Per method: the metrics on which it is worse, better, or not different from the reference."""
+def _findings(comparison: Comparison) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """Per method: on what it is worse, better, or not told apart from the reference, by how much.
+
+    Differences of less than a small effect are called slight, however certain they are.
+    """
     findings = []
+    differences = comparison.differences
     for i, name in enumerate(comparison.methods):
         if name == comparison.reference:
             continue
-        groups: dict[str, list[Metric]] = {"worse": [], "better": [], "no different": []}
+        groups: dict[str, list[str]] = {degree: [] for degree in _DEGREES}
         for j, metric in enumerate(comparison.metrics):
-            if metric.better and not math.isnan(comparison.differences.low[i, j]):
-                groups[comparison.verdict(i, j) or "no different"].append(metric)
-        findings.append((name, [(verdict, group) for verdict, group in groups.items() if group]))
+            if not metric.better or math.isnan(differences.low[i, j]):
+                continue
+            effect = comparison.effects[i, j]
+            digits = decimals(np.stack([differences.low[:, j], differences.high[:, j]]))
+            verdict = comparison.verdict(i, j)
+            if verdict is None or verdict == "equal":
+                groups[_EQUAL if verdict else _ALIKE].append(metric.label)
+                continue
+            told = [rounded(differences.mean[i, j], digits, "+")]
+            told += [] if math.isnan(effect) else [f"d = {effect:+.2f}"]
+            degree = "slightly " if abs(effect) < _SMALL_EFFECT else ""
+            groups[degree + verdict].append(f"{metric.label} ({', '.join(told)})")
+        findings.append((name, [(degree, group) for degree, group in groups.items() if group]))
     return findings
 
 
@@ -139,32 +165,6 @@ def _meanings(comparison: Comparison) -> list[tuple[str, list[Metric]]]:
         if metric.meaning:
             meanings.setdefault(metric.meaning, []).append(metric)
     return list(meanings.items())
-
-
-def _cautions(comparison: Comparison) -> list[str]:
-    cautions = []
-    scored = [j for j, metric in enumerate(comparison.metrics) if metric.better]
-    others = [i for i, name in enumerate(comparison.methods) if name != comparison.reference]
-    low = comparison.differences.low
-    compared = sum(not math.isnan(low[i, j]) for i in others for j in scored)
-    if compared > 1:
-        by_chance = compared * (1 - comparison.differences.level)
-        cautions.append(
-            f"{compared} differences were looked at, each by itself: about {by_chance:.2g} of them "
-            "would be called significant by chance if there were none."
-        )
-    if comparison.independent < _FEW_CASES:
-        cautions.append(
-            f"With {comparison.units} bootstrap intervals are too narrow, and "
-            "differences are called significant too easily."
-        )
-    cautions += [
-        f"{name}: the calibrator file does not say on which cases the map was fitted; if on these, "
-        "figures are too good."
-        for name, overlap in comparison.fitted_on.items()
-        if overlap is None
-    ]
-    return cautions
 
 
 def _map_warnings(methods: Mapping[str, MethodResults]) -> list[str]:
@@ -192,8 +192,9 @@ def _case_table(
     """One metric, case by case, as the methods have it, cases that do not count included."""
     values = np.full((len(comparison.cases), len(methods)), np.nan)
     for i, results in enumerate(methods.values()):
-        if metric.key in results.values:
-            by_case = dict(zip(results.cases, results.values[metric.key], strict=True))
+        columns = results.columns
+        if metric.key in columns:
+            by_case = dict(zip(results.cases, columns[metric.key], strict=True))
             values[:, i] = [by_case[case] for case in comparison.cases]
     shown = _most_different(values)
     texts = rounded_column(values)
@@ -251,5 +252,6 @@ def _settings(comparison: Comparison) -> list[tuple[str, str]]:
         ("resamples", f"{result.resamples}"),
         ("seed", f"{result.seed}"),
         ("interval", f"{100 * result.level:g}%, {result.method}"),
+        ("rule", comparison.rule),
         ("report by", f"twintrack {__version__}"),
     ]

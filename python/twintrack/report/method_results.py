@@ -18,6 +18,7 @@ from twintrack.cohort.names import composed
 from twintrack.cohort.patients import patients_of
 from twintrack.errors import InputError
 from twintrack.files import as_record, read_record, read_table
+from twintrack.report.columns import with_derived
 from twintrack.report.examples import Example, read_examples
 
 # Columns and keys that are not metrics and not provenance.
@@ -127,6 +128,11 @@ class MethodResults:
     examples: Sequence[Example] = ()
     fitted_on: Overlap | None = field(default_factory=dict)
     patients: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """`values`, and what follows from them (`twintrack.report.columns.with_derived`)."""
+        return with_derived(self.values)
 
     def __post_init__(self) -> None:
         if len(set(self.cases)) < len(self.cases):

@@ -9,24 +9,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape as escape_rich
 from rich.table import Table as RichTable
 
 from twintrack.calibration.fitted_on import count
 from twintrack.files import csv_text
+from twintrack.report.cautions import cautions
 from twintrack.report.columns import Metric
 from twintrack.report.comparison import Comparison, Verdict
+from twintrack.report.rounding import MISSING, bracket, decimals, rounded
 
 Mark = Literal["best", "worst"]
 
-# The sign of a significant difference from the reference.
-FLAGS: dict[Verdict | None, str] = {"worse": "†", "better": "‡", None: ""}
+# The sign of a difference from the reference; doubled where it holds among those of the table.
+FLAGS: dict[Verdict | None, str] = {"worse": "†", "better": "‡", "equal": "", None: ""}
 # The sign of a method whose map was fitted on some of the cases.
 FITTED = "§"
-_MISSING = "–"
-_SIGNIFICANT_DIGITS = 3
 
 
 @dataclass(frozen=True)
@@ -41,19 +40,18 @@ class Cell:
         Rounded interval in brackets, or empty.
     mark
         "best" or "worst" of its column, as displayed: equal roundings share the mark.
-    verdict
-        Significant difference from the reference.
+    flag
+        † for worse than the reference, ‡ for better, by the comparison's rule; doubled where this
+        holds after Holm's correction, too. Empty where the two are not told apart.
+    test
+        Of a difference: p of the sign-flip test, and the effect size; or empty.
     """
 
     text: str
     interval: str = ""
     mark: Mark | None = None
-    verdict: Verdict | None = None
-
-    @property
-    def flag(self) -> str:
-        """† for significantly worse than the reference, ‡ for better."""
-        return FLAGS[self.verdict]
+    flag: str = ""
+    test: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,7 @@ class Table:
     caption: str
     metrics: tuple[Metric, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    cautions: tuple[str, ...] = ()
 
     @property
     def marked(self) -> bool:
@@ -71,7 +70,7 @@ class Table:
 
 
 def mean_table(comparison: Comparison, metrics: Sequence[Metric] | None = None) -> Table:
-    """Table 1: bootstrap means, best and worst marked, significant differences flagged."""
+    """Table 1: bootstrap means, best and worst marked, differences flagged."""
     return _table(comparison, metrics, with_intervals=False)
 
 
@@ -81,7 +80,7 @@ def interval_table(comparison: Comparison, metrics: Sequence[Metric] | None = No
 
 
 def difference_table(comparison: Comparison, metrics: Sequence[Metric] | None = None) -> Table:
-    """Paired differences from the reference with intervals: what the flags of Table 1 rest on."""
+    """Paired differences from the reference, with intervals, p and effect sizes: see the flags."""
     chosen = _columns(comparison, metrics)
     rows = _rows(comparison, chosen, of_differences=True)
     kept = [
@@ -91,10 +90,11 @@ def difference_table(comparison: Comparison, metrics: Sequence[Metric] | None = 
     ]
     caption = (
         f"Mean difference from {comparison.reference} over the same {comparison.units}, "
-        f"with its {_level(comparison)} interval. {_flag_legend(comparison)}"
-        f"{_fitted_legend(comparison)}"
+        f"with its {_level(comparison)} interval, p of the sign-flip test, and the effect d: the "
+        "difference divided by the standard deviation of the metric over cases; 0.2 is small, 0.8 "
+        f"large (Cohen). {flag_legend(comparison)}{_fitted_legend(comparison)}"
     )
-    return Table(caption, chosen, tuple(kept))
+    return Table(caption, chosen, tuple(kept), cautions(comparison, chosen))
 
 
 def _table(comparison: Comparison, metrics: Sequence[Metric] | None, with_intervals: bool) -> Table:
@@ -104,11 +104,11 @@ def _table(comparison: Comparison, metrics: Sequence[Metric] | None, with_interv
     caption = (
         f"Bootstrap means over {resamples} resamples of {comparison.units}"
         f"{f', with {_level(comparison)} confidence intervals' if with_intervals else ''}. "
-        f"{_flag_legend(comparison)}"
+        f"{flag_legend(comparison)}"
         f"{_count_legend(comparison, chosen)}"
         f"{_fitted_legend(comparison)}"
     )
-    return Table(caption, chosen, tuple(rows))
+    return Table(caption, chosen, tuple(rows), cautions(comparison, chosen))
 
 
 def _rows(
@@ -124,16 +124,17 @@ def _rows(
     for metric in metrics:
         j = comparison.metrics.index(metric)
         low, mean, high = result.low[:, j], result.mean[:, j], result.high[:, j]
-        digits = _decimals(np.stack([low, high]) if of_differences else mean)
-        texts = [_rounded(value, digits, sign) for value in mean]
+        digits = decimals(np.stack([low, high]) if of_differences else mean)
+        texts = [rounded(value, digits, sign) for value in mean]
         marks = [None] * len(texts) if of_differences else _marks(texts, metric)
         columns.append(
             [
                 Cell(
                     text,
-                    _bracket(low[i], high[i], digits, sign) if with_intervals else "",
+                    bracket(low[i], high[i], digits, sign) if with_intervals else "",
                     mark,
-                    comparison.verdict(i, j),
+                    flag_of(comparison, i, j),
+                    _test(comparison, i, j) if of_differences else "",
                 )
                 for i, (text, mark) in enumerate(zip(texts, marks, strict=True))
             ]
@@ -150,14 +151,35 @@ def _level(comparison: Comparison) -> str:
     return f"{100 * comparison.intervals.level:g}%"
 
 
-def _flag_legend(comparison: Comparison) -> str:
+def flag_of(comparison: Comparison, method: int, metric: int) -> str:
+    """Return the sign of a verdict, doubled where it holds after Holm's correction, too."""
+    flag = FLAGS[comparison.verdict(method, metric)]
+    return 2 * flag if comparison.holds_among(method, metric) else flag
+
+
+def flag_legend(comparison: Comparison) -> str:
+    """Say what the signs mean, and by which rule they are given."""
     if len(comparison.methods) == 1:
         return ""
-    return (
-        f"{FLAGS['worse']} significantly worse than {comparison.reference}, {FLAGS['better']} "
-        f"significantly better: the {_level(comparison)} interval of the paired difference "
-        "excludes 0."
+    worse, better = FLAGS["worse"], FLAGS["better"]
+    test = f"a sign-flip test over the {comparison.kind} gives p < {comparison.alpha:g}"
+    holm = "after Holm's correction over a table's metrics"
+    rule, doubled = (
+        (f", and {test}", f"so it does {holm}")
+        if comparison.rule == "both"
+        else (", the paper's rule alone", f"{test} {holm}, too")
     )
+    return (
+        f"{worse} worse than {comparison.reference}, {better} better: the {_level(comparison)} "
+        f"interval of the paired difference excludes 0{rule}; {2 * worse} {2 * better}: {doubled}. "
+        "What the figures as shown do not tell apart is not flagged."
+    )
+
+
+def _test(comparison: Comparison, method: int, metric: int) -> str:
+    p, effect = comparison.tests.p[method, metric], comparison.effects[method, metric]
+    told = [] if math.isnan(p) else [f"p = {p:.4f}" if p >= 1e-4 else "p < 0.0001"]
+    return ", ".join(told + ([] if math.isnan(effect) else [f"d = {effect:+.2f}"]))
 
 
 def _count_legend(comparison: Comparison, metrics: Iterable[Metric]) -> str:
@@ -186,45 +208,13 @@ def _fitted_legend(comparison: Comparison) -> str:
     )
 
 
-def _decimals(values: NDArray[np.float64]) -> int:
-    """Decimals that show three significant digits of the largest value of a column."""
-    largest = float(np.nanmax(np.abs(values), initial=0.0))
-    if largest == 0:
-        return _SIGNIFICANT_DIGITS - 1
-    # Through the rounded number, since 9.996 is shown as 10.0.
-    exponent = int(f"{largest:.{_SIGNIFICANT_DIGITS - 1}e}".partition("e")[2])
-    return max(0, _SIGNIFICANT_DIGITS - 1 - exponent)
-
-
-def rounded_column(values: NDArray[np.float64]) -> list[list[str]]:
-    """Round (cases, methods) values of one metric alike, to three digits of the largest."""
-    decimals = _decimals(values)
-    return [[_rounded(value, decimals) for value in row] for row in values]
-
-
-def _rounded(value: float, decimals: int, sign: str = "-") -> str:
-    if math.isnan(value):
-        return _MISSING
-    text = f"{value:{sign}.{decimals}f}"
-    if float(text):
-        return text
-    # A difference too small to be shown keeps its side of 0; other values have no -0.00.
-    return text if sign == "+" and value else f"{0:.{decimals}f}"
-
-
-def _bracket(low: float, high: float, decimals: int, sign: str = "-") -> str:
-    if math.isnan(low):
-        return ""
-    return f"[{_rounded(low, decimals, sign)}, {_rounded(high, decimals, sign)}]"
-
-
 def _marks(texts: Sequence[str], metric: Metric) -> list[Mark | None]:
-    shown = [float(text) for text in texts if text != _MISSING]
+    shown = [float(text) for text in texts if text != MISSING]
     if metric.better is None or not shown or min(shown) == max(shown):
         return [None] * len(texts)
     best, worst = (max, min) if metric.better == "higher" else (min, max)
     marks: dict[float, Mark] = {worst(shown): "worst", best(shown): "best"}
-    return [None if text == _MISSING else marks.get(float(text)) for text in texts]
+    return [None if text == MISSING else marks.get(float(text)) for text in texts]
 
 
 def one_line(text: str) -> str:
@@ -271,7 +261,8 @@ def markdown(table: Table) -> str:
 
     def written(cell: Cell) -> str:
         wrap = {"best": "**", "worst": "*", None: ""}[cell.mark]
-        text = " ".join(filter(None, (f"{wrap}{cell.text}{wrap}{cell.flag}", cell.interval)))
+        parts = (f"{wrap}{cell.text}{wrap}{cell.flag}", cell.interval, cell.test)
+        text = " ".join(filter(None, parts))
         return text.replace("-", "−")
 
     def line(cells: Iterable[str]) -> str:
@@ -281,7 +272,8 @@ def markdown(table: Table) -> str:
     rows = (line([escape_markdown(name), *map(written, cells)]) for name, cells in table.rows)
     caption = escape_markdown(table.caption) + (_MARK_LEGEND[0] if table.marked else "")
     rule = f"| --- |{' ---: |' * len(table.metrics)}"
-    return "\n".join([line(["Method", *head]), rule, *rows, "", caption, ""])
+    text = [line(["Method", *head]), rule, *rows, "", caption, ""]
+    return "\n".join([*text, *(f"{escape_markdown(caution)}\n" for caution in table.cautions)])
 
 
 _MARK_LEGEND = (" Best **bold**, worst *italic*.", r" Best \textbf{bold}, worst \textit{italic}.")
@@ -291,7 +283,7 @@ def latex(table: Table) -> str:
     """Write a LaTeX table for the package booktabs; intervals stand below their means."""
 
     def number(text: str) -> str:
-        return text.replace("-", "$-$") if text != _MISSING else "--"
+        return text.replace("-", "$-$") if text != MISSING else "--"
 
     def written(cell: Cell) -> str:
         text = number(cell.text)
@@ -303,6 +295,7 @@ def latex(table: Table) -> str:
         return " & ".join(cells) + r" \\" + gap
 
     caption = escape_latex(table.caption) + (_MARK_LEGEND[1] if table.marked else "")
+    caption = " ".join([caption, *map(escape_latex, table.cautions)])
     rows = []
     for name, cells in table.rows:
         row = [escape_latex(name), *map(written, cells)]
@@ -332,9 +325,10 @@ def latex(table: Table) -> str:
 def mean_csv(comparison: Comparison) -> str:
     """Table 1 at full precision: a row per method, a mean and a verdict per metric.
 
-    The last column is the number of cases that the method's map was fitted on, empty if that is
-    not known.
+    Then come the number of cases that the method's map was fitted on, empty if that is not known,
+    the rule of the verdicts, and what to know before trusting them.
     """
+    about = [comparison.rule, " ".join(cautions(comparison))]
     head = ["method"]
     for metric in comparison.metrics:
         head += [escape_csv(metric.key), escape_csv(f"{metric.key} vs reference")]
@@ -344,16 +338,29 @@ def mean_csv(comparison: Comparison) -> str:
         for j in range(len(comparison.metrics)):
             row += [_number(comparison.intervals.mean[i, j]), comparison.verdict(i, j) or ""]
         overlap = comparison.fitted_on.get(name, {})
-        rows.append([*row, "" if overlap is None else str(count(overlap))])
-    return csv_text([*head, "cases fitted on"], rows)
+        rows.append([*row, "" if overlap is None else str(count(overlap)), *about])
+    return csv_text([*head, "cases fitted on", "rule", "caution"], rows)
 
 
 def interval_csv(comparison: Comparison) -> str:
-    """Table 2 and the paired differences at full precision: a row per method and metric."""
+    """Table 2 and the paired differences at full precision: a row per method and metric.
+
+    `cases`, and `patients`, are those with a value of the metric. After the differences come p of
+    the sign-flip test, p after Holm's correction, the effect size, the verdict, whether it stands
+    after the correction, its rule, and what to know before trusting it.
+    """
+    return csv_text(*interval_rows(comparison))
+
+
+def interval_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of `interval_csv`."""
     means, differences = comparison.intervals, comparison.differences
     grouped = ["patients"] * (comparison.patients is not None)
     head = ["method", "metric", "better", "cases", *grouped, "observed", "mean", "low", "high"]
-    head += [f"difference {part}" for part in ("mean", "low", "high")] + ["vs reference"]
+    head += [f"difference {part}" for part in ("mean", "low", "high")]
+    head += ["p", "p Holm", "effect", "vs reference", "holds after Holm", "rule", "caution"]
+    about = [comparison.rule, " ".join(cautions(comparison))]
+    tested = (comparison.tests.p, comparison.adjusted, comparison.effects)
     rows = [
         [
             escape_csv(name),
@@ -363,12 +370,15 @@ def interval_csv(comparison: Comparison) -> str:
             *(str(means.groups[i, j]) for _ in grouped),
             *(_number(a[i, j]) for a in (means.observed, means.mean, means.low, means.high)),
             *(_number(a[i, j]) for a in (differences.mean, differences.low, differences.high)),
+            *(_number(a[i, j]) if name != comparison.reference else "" for a in tested),
             comparison.verdict(i, j) or "",
+            "yes" if comparison.holds_among(i, j) else "",
+            *about,
         ]
         for i, name in enumerate(comparison.methods)
         for j, metric in enumerate(comparison.metrics)
     ]
-    return csv_text(head, rows)
+    return head, rows
 
 
 def _number(value: float) -> str:
@@ -396,6 +406,8 @@ def print_table(table: Table, console: Console) -> None:
     coloured = table.marked and console.color_system
     legend = " [bold green]Best[/], [italic red]worst[/]." if coloured else ""
     console.print(escape_rich(one_line(table.caption)) + legend, highlight=False)
+    for caution in table.cautions:
+        console.print(escape_rich(one_line(caution)), style="yellow", highlight=False)
 
 
 def _rich(head: Sequence[str], rows: Iterable[Sequence[str]]) -> RichTable:
@@ -409,5 +421,6 @@ def _rich(head: Sequence[str], rows: Iterable[Sequence[str]]) -> RichTable:
 
 def _rich_cell(cell: Cell) -> str:
     style = {"best": "bold green", "worst": "italic red", None: ""}[cell.mark]
-    text = " ".join(filter(None, (cell.text + cell.flag, escape_rich(cell.interval))))
+    parts = (cell.text + cell.flag, escape_rich(cell.interval), cell.test)
+    text = " ".join(filter(None, parts))
     return f"[{style}]{text}[/]" if style else text

@@ -50,7 +50,7 @@ KIND = "evaluation"
 FIGURES = (
     *("tdsc", "ece", "crps", *(f"vi_{vessel}" for vessel in VESSELS)),
     *("ece_probability", "ece_mhr", "ace", "brier", "reliability", "resolution", "uncertainty"),
-    *("dice_staple", "predicted_volume", "rater_volume"),
+    *("dice_staple", "predicted_volume", "rater_volume", "disagreement", "contested_error"),
 )
 """Columns of cases.csv, in their order; a cohort without vessels has none of theirs."""
 

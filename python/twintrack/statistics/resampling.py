@@ -11,20 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twintrack.arrays.by_value import ByValue
-from twintrack.arrays.host import real_numbers, to_numpy
 from twintrack.arrays.numbers import number_between, whole_number
 from twintrack.errors import InputError
+from twintrack.statistics.cases import (
+    Floats,
+    Numbers,
+    alike,
+    as_table,
+    group_numbers,
+    paired,
+    scaled,
+    sums_of_groups,
+)
 
 IntervalMethod = Literal["percentile", "bca"]
-_Floats: TypeAlias = NDArray[np.float64]
-_Numbers: TypeAlias = NDArray[np.int64]
 
 # Integers drawn at a time, however many cases and resamples there are: some 30 MB with all copies.
 _DRAWN_AT_ONCE = 1 << 20
@@ -55,10 +61,10 @@ class BootstrapResult(ByValue):
     seed : int
     """
 
-    mean: _Floats
-    low: _Floats
-    high: _Floats
-    observed: _Floats
+    mean: Floats
+    low: Floats
+    high: Floats
+    observed: Floats
     cases: NDArray[np.int64]
     groups: NDArray[np.int64]
     resamples: int
@@ -73,7 +79,11 @@ class PairedBootstrapResult(BootstrapResult):
 
     @property
     def significant(self) -> NDArray[np.bool_]:
-        """Whether the interval excludes 0. False where there is no interval."""
+        """Whether the interval excludes 0. False where there is no interval.
+
+        The paper's rule. With few groups alone it is not enough: where there is no difference it
+        is met in 50% of comparisons of 2 cases, 16% of 5, 10% of 10 (`sign_flip_test`).
+        """
         return np.asarray((self.low > 0) | (self.high < 0))
 
 
@@ -120,7 +130,7 @@ def bootstrap(
     TypeError
         Values that are not real numbers, or a count that is not an integer.
     """
-    table = _as_table(values, "values")
+    table = as_table(values, "values")
     return BootstrapResult(*_bootstrapped(table, resamples, seed, level, method, groups))
 
 
@@ -149,57 +159,12 @@ def paired_bootstrap(
     ValueError, TypeError
         As in `bootstrap`, and when the numbers of cases differ or a − b is too large for a double.
     """
-    first, second = _as_table(a, "a"), _as_table(b, "b")
-    if len(first) != len(second):
-        raise InputError(
-            f"a has {len(first)} cases and b {len(second)}; a paired comparison needs "
-            "the same cases"
-        )
-    with np.errstate(over="ignore"):
-        difference = first - second
-    _require_finite(difference, "(a - b)")
+    _, _, difference = paired(a, b)
     return PairedBootstrapResult(*_bootstrapped(difference, resamples, seed, level, method, groups))
 
 
-def _as_table(values: ArrayLike, name: str) -> _Floats:
-    array = to_numpy(values, name)
-    table = real_numbers(_without_missing(array, name) if array.dtype == object else array, name)
-    if table.ndim == 0 or len(table) == 0:
-        raise InputError(
-            f"has shape {table.shape}; the first axis counts cases, of which one is needed",
-            argument=name,
-        )
-    _require_finite(table, name)
-    return table
-
-
-def _without_missing(array: NDArray[Any], name: str) -> _Floats:
-    """Return objects as numbers, NaN for None and for pandas.NA, which is not imported for that."""
-    table = np.empty(array.shape)
-    for place, value in np.ndenumerate(array):
-        if value is None or type(value).__name__ == "NAType":
-            table[place] = np.nan
-        elif isinstance(value, (Real, np.bool_)):
-            table[place] = float(value)
-        else:
-            raise TypeError(
-                f"{name}{list(place)} is {value!r}; real numbers are needed, and NaN, None or "
-                "pandas.NA where there is none"
-            )
-    return table
-
-
-def _require_finite(table: _Floats, name: str) -> None:
-    infinite = np.isinf(table)
-    if infinite.any():
-        where = tuple(int(i) for i in np.argwhere(infinite)[0])
-        raise InputError(
-            f"{name}{list(where)} is {table[where]}; a mean over cases needs finite values"
-        )
-
-
 def _bootstrapped(
-    table: _Floats,
+    table: Floats,
     resamples: int,
     seed: int,
     level: float,
@@ -213,62 +178,29 @@ def _bootstrapped(
         )
     resamples, seed = whole_number(resamples, "resamples", 1), whole_number(seed, "seed", 0)
     level = number_between(level, "level", 0, 1)
-    intervals = _intervals(table, _numbered(groups, len(table)), resamples, seed, level, method)
+    intervals = _intervals(table, group_numbers(groups, len(table)), resamples, seed, level, method)
     return (*intervals, resamples, level, method, seed)
 
 
-def _numbered(groups: Sequence[Any] | None, cases: int) -> _Numbers:
-    """Return a number for the group of each case."""
-    if groups is None:
-        return np.arange(cases)
-    entries = list(groups)
-    if isinstance(groups, (str, bytes)) or len(entries) != cases:
-        raise InputError(
-            f"has {len(entries)} entries for {cases} cases; one for each is needed",
-            argument="groups",
-        )
-    numbers: dict[Any, int] = {}
-    found = []
-    for place, group in enumerate(entries):
-        try:
-            missing = group is None or type(group).__name__ == "NAType" or bool(group != group)
-            found.append(numbers.setdefault((place, None) if missing else group, len(numbers)))
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"groups[{place}] is {group!r}; it must be a text or a number"
-            ) from None
-    return np.array(found)
-
-
 def _intervals(
-    table: _Floats,
-    groups: _Numbers,
+    table: Floats,
+    groups: Numbers,
     resamples: int,
     seed: int,
     level: float,
     method: IntervalMethod,
-) -> tuple[_Floats, _Floats, _Floats, _Floats, _Numbers, _Numbers]:
+) -> tuple[Floats, Floats, Floats, Floats, Numbers, Numbers]:
     """Mean, low, high, observed, cases and groups of every column, in the shape of one case."""
     columns = table.reshape(len(table), -1)
     mean, low, high, observed = np.full((4, columns.shape[1]), np.nan)
     drawn_from = np.zeros(columns.shape[1], np.int64)
-    present = ~np.isnan(columns)
-    # Columns that lack the same cases are done together; as a rule there is one such group.
-    patterns, group_of = np.unique(present, axis=1, return_inverse=True)
-    for group, used in enumerate(patterns.T):
-        if not used.any():
-            continue
-        members = np.flatnonzero(group_of.reshape(-1) == group)
-        sample = columns[np.ix_(used, members)]
-        # Each column is scaled by a power of two to magnitudes up to 1, which rounds nothing. So
-        # no sum or power of its values is too large or too small for a double.
-        _, exponent = np.frexp(np.abs(sample).max(axis=0))
-        sample = np.ldexp(sample, -exponent)
+    for used, members in alike(columns):
+        sample, exponent = scaled(columns[np.ix_(used, members)])
         # Sums of differences from a value of the data itself: exact zeros where all cases agree.
         pivot = np.median(sample, axis=0)
         deviations = sample - pivot
         observed[members] = _unscaled(pivot + deviations.mean(axis=0), exponent)
-        sizes, sums = _sums_of_groups(deviations, groups[used])
+        sizes, sums = sums_of_groups(deviations, groups[used])
         drawn_from[members] = len(sizes)
         if len(sizes) == 1:
             mean[members] = observed[members]
@@ -281,33 +213,20 @@ def _intervals(
         if method == "bca":
             at = _bca_quantiles(sums, sizes, deviations.mean(axis=0), means, tails)
         low[members], high[members] = _unscaled(pivot + _quantiles(means, at).T, exponent)
-    cases = present.sum(axis=0, dtype=np.int64)
+    cases = (~np.isnan(columns)).sum(axis=0, dtype=np.int64)
     found = (part.reshape(table.shape[1:]) for part in (mean, low, high, observed))
     return (*found, cases.reshape(table.shape[1:]), drawn_from.reshape(table.shape[1:]))
 
 
-def _sums_of_groups(deviations: _Floats, groups: _Numbers) -> tuple[_Numbers, _Floats]:
-    """Return the cases of each group, and the sum of their rows, as groups come first."""
-    _, first, number, sizes = np.unique(
-        groups, return_index=True, return_inverse=True, return_counts=True
-    )
-    if len(sizes) == len(groups):
-        return sizes, deviations
-    order = np.argsort(first)
-    sums = np.zeros((len(sizes), deviations.shape[1]))
-    np.add.at(sums, np.argsort(order)[number.reshape(-1)], deviations)
-    return sizes[order], sums
-
-
-def _unscaled(values: _Floats, exponent: NDArray[np.int32]) -> _Floats:
+def _unscaled(values: Floats, exponent: NDArray[np.int32]) -> Floats:
     # Rounding may reach 1, which no value does, and which may stand for more than a double holds.
     below = np.nextafter(1, 0)
     return np.ldexp(np.clip(values, -below, below), exponent)
 
 
 def resampled_means(
-    sums: _Floats, resamples: int, seed: int, sizes: _Numbers | None = None
-) -> _Floats:
+    sums: Floats, resamples: int, seed: int, sizes: Numbers | None = None
+) -> Floats:
     """Means over drawn groups of cases: shape (columns, resamples).
 
     `sums`, (groups, columns), are those of the cases in each group, of which there are `sizes`, one
@@ -331,20 +250,20 @@ def resampled_means(
     return means
 
 
-def _quantiles(ordered: _Floats, at: _Floats) -> _Floats:
+def _quantiles(ordered: Floats, at: Floats) -> Floats:
     """Quantiles `at`, (columns, q), of ascending rows, linear between the order statistics."""
     position = at * (ordered.shape[1] - 1)
     below = np.floor(position).astype(np.int64)
     above = np.minimum(below + 1, ordered.shape[1] - 1)
     start = np.take_along_axis(ordered, below, axis=1)
     # Written as a step from `start`, so that equal neighbours give exactly their value.
-    step: _Floats = np.take_along_axis(ordered, above, axis=1) - start
+    step: Floats = np.take_along_axis(ordered, above, axis=1) - start
     return np.asarray(start + (position - below) * step)
 
 
 def _bca_quantiles(
-    sums: _Floats, sizes: _Numbers, observed: _Floats, ordered: _Floats, tails: _Floats
-) -> _Floats:
+    sums: Floats, sizes: Numbers, observed: Floats, ordered: Floats, tails: Floats
+) -> Floats:
     """Which quantiles of the resampled means end a BCa interval: shape (columns, tails).
 
     Efron 1987, with the acceleration from the empirical influence of each group on the mean, which

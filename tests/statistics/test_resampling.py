@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from twintrack import statistics
-from twintrack.statistics import bootstrap, paired_bootstrap, resampled_means
+from twintrack.statistics import bootstrap, paired_bootstrap, resampled_means, resampling
 
 
 def skewed(seed, *shape):
@@ -271,7 +270,7 @@ def test_chunks_of_draws_do_not_change_them(monkeypatch):
     # Memory is bounded by drawing in pieces; the draws must not know.
     sample = skewed(11, 50, 2)
     whole = resampled_means(sample, 333, seed=5)
-    monkeypatch.setattr(statistics, "_DRAWN_AT_ONCE", 7 * 50)
+    monkeypatch.setattr(resampling, "_DRAWN_AT_ONCE", 7 * 50)
     np.testing.assert_allclose(resampled_means(sample, 333, seed=5), whole, rtol=1e-12)
 
 
