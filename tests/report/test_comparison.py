@@ -128,6 +128,9 @@ def test_what_cannot_be_compared_is_refused(methods):
     methods["None"] = replace(methods["None"], provenance={"protocol": "corrected"})
     with pytest.raises(ValueError, match=r"different protocols .*None: corrected, .*MHR: official"):
         compare_methods(methods)
+    methods["None"] = replace(methods["None"], provenance={"protocol": "official", "ece_bins": 15})
+    with pytest.raises(ValueError, match=r"different numbers of bins .*None: 15, .*MHR: 50"):
+        compare_methods(methods)
 
 
 def test_figures_by_different_formulas_are_not_compared():

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from twintrack.calibration.fitted_on import Overlap, told
 from twintrack.errors import InputError
+from twintrack.metrics.case_tally import BINS
 from twintrack.report.columns import Metric, in_order
 from twintrack.report.method_results import MethodResults
 from twintrack.report.rounding import decimals, shown_alike
@@ -362,16 +363,15 @@ def default_reference(methods: Mapping[str, MethodResults]) -> str:
 
 
 def _check_protocols(methods: Mapping[str, MethodResults]) -> None:
-    protocols = {
-        name: results.provenance["protocol"]
-        for name, results in methods.items()
-        if "protocol" in results.provenance
-    }
-    if listed := _differing(protocols):
-        raise InputError(
-            f"the methods were evaluated by different protocols ({listed}); their figures cannot "
-            "be compared, evaluate them again by one"
-        )
+    known = {name: method.provenance for name, method in methods.items() if method.provenance}
+    protocols = {name: made["protocol"] for name, made in known.items() if "protocol" in made}
+    bins = {name: made.get("ece_bins", BINS) for name, made in known.items()}
+    for what, stated in (("protocols", protocols), ("numbers of bins (--ece-bins)", bins)):
+        if listed := _differing(stated):
+            raise InputError(
+                f"the methods were evaluated by different {what} ({listed}); their figures cannot "
+                "be compared, evaluate them again by one"
+            )
 
 
 def _check_editions(methods: Mapping[str, MethodResults]) -> None:
