@@ -20,12 +20,12 @@ from twintrack.runs.engine import Settings
 from twintrack.runs.evaluate import (
     FIGURES,
     EvaluateJob,
-    default_method,
     evaluate_cohort,
     stored_evaluation,
 )
 from twintrack.runs.fit import TallyJob, fit_cohort
 from twintrack.runs.merge import merge_stores
+from twintrack.runs.method_names import default_method
 from twintrack.runs.store import open_stores
 from twintrack.volumes import read_score, read_volume, write_volume
 

@@ -10,6 +10,7 @@ import typer
 
 from twintrack.cli import options
 from twintrack.cli.extras import require_for, require_for_cases
+from twintrack.cli.map_band import warn_of_box
 from twintrack.cli.running import Running
 from twintrack.errors import InputError
 
@@ -124,13 +125,15 @@ def evaluate(
     output
         Folder that gets cases.csv, summary.json, failures.csv and examples.
     model
-        Calibrator file of twintrack fit, applied to the scores first.
+        Calibrator file of twintrack fit, applied to the scores first. If it has a band, predicted
+        volumes have intervals.
     """
     from twintrack.calibration.calibrator_file import read_calibrator
     from twintrack.calibration.fitted_on import told
     from twintrack.files import check_folder_place
     from twintrack.runs import evaluate as runs
     from twintrack.runs.earlier_results import check_results
+    from twintrack.runs.method_names import default_method
 
     report = telling.report()
     if not run.dry_run:
@@ -152,11 +155,13 @@ def evaluate(
     require_for_cases(cases, job)
     _check_examples(showing, cohort, cases)
     store = output / "store"
-    name = method or runs.default_method(job.options, runs.any_calibrated(cohort))
+    name = method or default_method(job.options, runs.any_calibrated(cohort))
     outdated = check_results(output, name, job.options, force=run.force)
     fitted = runs.fitted_among(cases, job, store)
     if fitted:
         report.warn(f"{model or 'calibrated scores'}: {told(fitted, len(cases))}")
+    if job.calibrator is not None:
+        warn_of_box(report, job.calibrator)
     if run.dry_run:
         run.print_plan(report, cases, job, store)
         return

@@ -40,6 +40,7 @@ def merge(
     from twintrack.runs import evaluate, fit
     from twintrack.runs.earlier_results import check_results
     from twintrack.runs.merge import kind_of, merge_stores, store_of
+    from twintrack.runs.method_names import default_method
     from twintrack.runs.store import open_stores
 
     report = telling.report()
@@ -52,7 +53,7 @@ def merge(
     if kind == evaluate.KIND:
         opened = [store for part in stores for store in open_stores(part, kind)]
         calibrated = any(map(evaluate.stored_calibrated, opened))
-        name = method or evaluate.default_method(opened[0].options, calibrated)
+        name = method or default_method(opened[0].options, calibrated)
         check_results(output, name, opened[0].options, force=force)
         merged = merge_stores(stores, output / "store", kind)
         found = evaluate.stored_evaluation(merged)

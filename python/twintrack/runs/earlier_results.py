@@ -22,7 +22,7 @@ from twintrack.runs.result_folder import FORMAT
 from twintrack.runs.store import stores_there
 
 # Options of an evaluation that are left out where they were not given.
-_SAID_IF_GIVEN = ("label", "use_raters")
+_SAID_IF_GIVEN = ("label", "use_raters", "volumes")
 
 
 def check_results(
@@ -104,7 +104,7 @@ def _same_calibrator(one: Any, other: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or "knots" not in value:
         return "none" if value is None else json.dumps(value, ensure_ascii=False)
     # A calibrator, of which two that differ may be alike in all but the map.
     known = {name: value.get(name) for name in ("target", "region", "cases", "voxels")}

@@ -42,22 +42,21 @@ from twintrack.runs.job import Job, Product
 from twintrack.runs.records import Entry, Failure
 from twintrack.runs.result_folder import Row, cell_text, means, write_results
 from twintrack.runs.store import Store
+from twintrack.runs.volume_figures import (
+    INTERVAL,
+    interval_figures,
+    volume_options,
+    volumes_held,
+)
 
 KIND = "evaluation"
 
 FIGURES = (
     *("tdsc", "ece", "crps", *(f"vi_{vessel}" for vessel in VESSELS)),
     *("ece_probability", "ece_mhr", "ace", "brier", "reliability", "resolution", "uncertainty"),
-    *("dice_staple", "predicted_volume", "rater_volume"),
+    *("dice_staple", "predicted_volume", *INTERVAL, "rater_volume"),
 )
 """Columns of cases.csv, in their order; a cohort without vessels has none of theirs."""
-
-_METHODS = {
-    "none": "None (uncalibrated)",
-    "single": "Single-rater",
-    "hard": "Hard-label",
-    "mhr": "MHR (TwinTrack)",
-}
 
 
 @dataclass(frozen=True)
@@ -116,6 +115,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
             **({"use_raters": list(self.use_raters)} if self.use_raters else {}),
             **({} if self.ignore_label is None else {"ignore_label": self.ignore_label}),
             "calibrator": None if calibrator is None else calibrator_content(calibrator),
+            **volume_options(calibrator),
             "editions": editions_of_figures(self.staple),
         }
 
@@ -168,11 +168,12 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         region = loaded.region
         if self.region == "all":
             region = np.broadcast_to(np.True_, score.shape)
+        size = loaded.voxel_volume() if self.millimetres else 1.0
         found = metrics.evaluate(
             score,
             loaded.raters,
             loaded.vessels,
-            loaded.voxel_volume() if self.millimetres else 1.0,
+            size,
             self.protocol,
             region,
             ignore_label=loaded.aligned.unseen,
@@ -180,6 +181,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         figures = _figures(found)
         if self.staple:
             figures["dice_staple"] = _staple(score, loaded, self.protocol)
+        figures |= interval_figures(self.calibrator, found.predicted_volume, size)
         stored = {
             name: float(figures[name]) if math.isfinite(figures[name]) else None
             for name in FIGURES
@@ -286,6 +288,9 @@ class Evaluation(NamedTuple):
                 "mean_mhr": curve.mhr,
             }
         provenance = dict(self.options)
+        held = volumes_held(self.rows.values())
+        if held is not None:
+            provenance["volumes_held"] = held
         if _is_fitted(self.options) or self.fitted_on:
             provenance["fitted_on"] = self.fitted_on and {
                 kind: [cell_text(name) for name in names] for kind, names in self.fitted_on.items()
@@ -399,16 +404,6 @@ def stored_calibrated(store: Store) -> bool:
     """Whether a store has figures of scores that were calibrated already."""
     entries = map(store.find, store.cases())
     return any(entry.result.get("calibrated", False) for entry in entries if entry is not None)
-
-
-def default_method(options: Mapping[str, Any], calibrated: bool = False) -> str:
-    """Name a method after its calibrator, as the paper does.
-
-    Of scores that are `calibrated` already only that is known.
-    """
-    if calibrated:
-        return "Calibrated"
-    return _METHODS[(options["calibrator"] or {"target": "none"})["target"]]
 
 
 def _evaluation(
