@@ -169,3 +169,53 @@ def test_a_calibrator_without_a_band_says_how_to_come_to_one(apply, pristine_coh
     assert status == 2
     assert "c.json: has no band: make it again with twintrack fit --band FILE.csv" in err
     assert not (tmp_path / "out").exists()
+
+
+def test_masks_begin_where_the_calibrator_or_a_number_says(apply, model, pristine_cohort, tmp_path):
+    source = pristine_cohort / "predictions"
+    assert apply(source)[0] == 0
+    assert not (tmp_path / "out" / "masks").exists()
+    known = load_calibrator(model).thresholds_
+    fitted = load_calibrator(model)
+    for asked, threshold in (
+        ((), 0.5),
+        (("--threshold", "majority"), known.majority),
+        (("--threshold", "dice"), known.dice),
+        (("--threshold", "0.25"), 0.25),
+    ):
+        status, out, err = apply(source, "--mask", *asked, "--force")
+        assert status == 0, err
+        words = asked[1:] if asked[1:] and asked[1].isalpha() else ()
+        told = f"masks      score > {threshold:g}" + "".join(f" ({word})" for word in words)
+        assert told in out
+        assert names(tmp_path / "out" / "masks") == CASES
+        mask = nib.load(tmp_path / "out" / "masks" / CASES[0])
+        score = fitted.transform(read_score(source / CASES[0]).array)
+        assert np.array_equal(np.asarray(mask.dataobj), score > threshold)
+        assert "made before  6" in apply(source, "--mask", *asked)[1]
+        record = json.loads((tmp_path / "out" / "prediction.json").read_text())
+        assert record["threshold"] == threshold
+    status, _, err = apply(source, "--mask", "--threshold", "majority", "--continue_prediction")
+    assert status == 2
+    assert "the masks that are there were made with another threshold" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--threshold", "0.4"), "--threshold is that of masks, which --mask writes"),
+        (("--mask", "--threshold", "often"), "--threshold is 'often'; it must be majority, dice"),
+        (("--mask", "--threshold", "1.5"), "threshold is 1.5; a score lies in [0, 1]"),
+        (("--mask", "--threshold", "dice"), "the map has no thresholds, as maps of earlier"),
+    ],
+)
+def test_thresholds_that_cannot_be_are_refused_before_the_work(
+    apply, model, pristine_cohort, tmp_path, arguments, message
+):
+    old = json.loads(model.read_text())
+    del old["thresholds"]
+    model.write_text(json.dumps(old))
+    status, _, err = apply(pristine_cohort / "predictions", *arguments)
+    assert status == 2
+    assert message in " ".join(err.split())
+    assert not (tmp_path / "out").exists()

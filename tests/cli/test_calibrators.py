@@ -62,3 +62,32 @@ def test_a_terminal_without_block_characters_shows_others(
     )
     line = next(row for row in told.stdout.decode("ascii").splitlines() if "largest value" in row)
     assert set(line.split()[4]) <= set("_.-:=+*#")
+
+
+def test_thresholds_of_masks_are_told(fit, twintrack, pristine_cohort):
+    source = ("-i", pristine_cohort / "manifest.csv")
+    _, out, _, output = fit(*source)
+    known = json.loads(output.read_text())["thresholds"]
+    row = f"mask at {known['majority']:.3g} (majority), {known['dice']:.3g} (Dice)"
+    assert row in " ".join(out.split())
+    assert row in " ".join(twintrack("info", "-m", output)[1].split())
+    assert json.loads(twintrack("info", "-m", output, "--json")[1])["thresholds"] == known
+    again = ("--tallies", output.with_name("c.tallies"))
+    assert fit(*again, name="again.json")[-1].read_bytes() == output.read_bytes()
+    # A map that ends below makes empty masks, and one of an earlier version makes none.
+    content = json.loads(output.read_text())
+    for top, empty in (
+        (content["knots"]["y"][-1], True),
+        (0.999 * content["knots"]["y"][-1], False),
+    ):
+        content["thresholds"]["majority"] = top
+        output.write_text(json.dumps(content))
+        told = " ".join(twintrack("info", "-m", output)[1].split())
+        assert ("(majority), which no score reaches, " in told) == empty
+    content["thresholds"]["majority"] = None
+    output.write_text(json.dumps(content))
+    row = next(r for r in twintrack("info", "-m", output)[1].splitlines() if "mask at" in r)
+    assert "majority" not in row
+    del content["thresholds"]
+    output.write_text(json.dumps(content))
+    assert "mask at" not in twintrack("info", "-m", output)[1]

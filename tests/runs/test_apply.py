@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import errno
@@ -12,12 +13,12 @@ import pytest
 from folders import content
 
 from twintrack import CalibrationMap, Calibrator, MapBand, load_calibrator
-from twintrack.cohort import Case, read_manifest
+from twintrack.cohort import Case, find_scores, read_manifest
 from twintrack.runs import apply as runs
 from twintrack.runs.apply import ApplyJob, apply_cohort
 from twintrack.runs.engine import Settings
 from twintrack.runs.staging import StoreError
-from twintrack.volumes import read_score, write_volume
+from twintrack.volumes import read_score, read_volume, write_volume
 
 
 @pytest.fixture(scope="module")
@@ -477,3 +478,125 @@ def _of_knots(x, y):
     value = fitted(at)
     calibrator.keep_band(MapBand(at, value, value, value, 0.95, "pointwise", 2, 2.0))
     return calibrator
+
+
+def masks_of(job, cases):
+    return {
+        case.name: np.asarray(nib.load(job.places(case)["mask"]).dataobj)
+        for case in cases
+        if job.places(case)["mask"].exists()
+    }
+
+
+@pytest.mark.parametrize(
+    ("dtype", "ending"),
+    [("float32", ".nii.gz"), ("uint8", ".nii"), ("uint16", ".nii.gz"), ("float32", ".mha")],
+)
+def test_masks_are_of_the_score_before_it_is_rounded(cases, calibrator, tmp_path, dtype, ending):
+    if ending == ".mha":
+        pytest.importorskip("SimpleITK")
+    job = ApplyJob(calibrator, tmp_path / "out", dtype, ending, threshold=0.3001)
+    plain = dataclasses.replace(job, folder=tmp_path / "plain", threshold=None)
+    assert {o.state for o in apply_cohort(cases[:2], job)} == {"done"}
+    apply_cohort(cases[:2], plain)
+    for case in cases[:2]:
+        places = job.places(case)
+        assert places["mask"] == tmp_path / "out" / "masks" / f"{case.name}{ending}"
+        assert places["volume"].read_bytes() == plain.place(case).read_bytes()
+        mask, score = read_volume(places["mask"]), read_score(case.score)
+        assert mask.array.dtype == np.uint8
+        assert np.array_equal(mask.array, calibrator.transform(score.array) > 0.3001)
+        assert 0 < mask.array.mean() < 1
+        assert np.allclose(mask.affine, score.affine)
+    assert json.loads((job.folder / "prediction.json").read_text())["threshold"] == 0.3001
+    assert "threshold" not in json.loads((plain.folder / "prediction.json").read_text())
+    assert list(find_scores(job.folder)) == [case.name for case in cases[:2]]
+
+
+def test_masks_are_made_once_and_again_where_they_are_lost(cases, calibrator, tmp_path):
+    job = ApplyJob(calibrator, tmp_path, threshold=0.4)
+    apply_cohort(cases, job)
+    whole = content(tmp_path, "**/*.nii.gz")
+    assert {o.state for o in apply_cohort(cases, job)} == {"stored"}
+    job.places(cases[1])["mask"].unlink()
+    job.places(cases[2])["mask"].write_bytes(b"cut")
+    with pytest.raises(ValueError, match=rf"masks/{cases[2].name}.nii.gz: is there already"):
+        apply_cohort(cases, job)
+    job.places(cases[2])["mask"].unlink()
+    states = [outcome.state for outcome in apply_cohort(cases, job)]
+    assert [k for k, state in enumerate(states) if state == "done"] == [1, 2]
+    assert content(tmp_path, "**/*.nii.gz") == whole
+
+
+def test_masks_of_another_threshold_are_another_work(cases, calibrator, tmp_path):
+    job = ApplyJob(calibrator, tmp_path, threshold=0.4)
+    apply_cohort(cases[:3], job)
+    other = dataclasses.replace(job, threshold=0.6)
+    for existing in ("refuse", "keep"):
+        for some in (cases[:3], cases[3:4]):
+            with pytest.raises(ValueError, match=r"json: the masks .* with another threshold"):
+                apply_cohort(some, other, existing=existing)
+    apply_cohort(cases[2:4], other, existing="overwrite")
+    # Those of other cases are gone, for the folder's record speaks of all masks.
+    assert sorted(masks_of(other, cases)) == [case.name for case in cases[2:4]]
+    assert json.loads((tmp_path / "prediction.json").read_text())["threshold"] == 0.6
+    (tmp_path / "masks" / "stranger.nii.gz").write_bytes(b"not ours")
+    with pytest.raises(ValueError, match=r"masks/stranger\.nii\.gz: nobody knows what made it"):
+        apply_cohort(cases[2:4], job, existing="overwrite")
+
+
+def test_masks_of_another_map_go_with_its_volumes(cases, job, calibrator):
+    apply_cohort(cases[:2], dataclasses.replace(job, threshold=0.4))
+    identity = Calibrator(target="none").fit(np.zeros(1), [np.zeros(1)])
+    other = dataclasses.replace(job, calibrator=identity)
+    apply_cohort(cases[:1], other, existing="overwrite")
+    assert list(content(job.folder, "**/*.nii.gz")) == [f"{cases[0].name}.nii.gz"]
+    assert "threshold" not in json.loads((job.folder / "prediction.json").read_text())
+
+
+def test_masks_come_beside_volumes_that_are_there(cases, job):
+    apply_cohort(cases[:2], job)
+    record = job.folder / "prediction.json"
+    masked = dataclasses.replace(job, threshold=0.4)
+    with pytest.raises(ValueError, match="keep what is there with --continue_prediction"):
+        apply_cohort(cases[:3], masked)
+    assert len(apply_cohort(cases[:3], masked, existing="keep")) == 3
+    assert len(masks_of(masked, cases)) == 3
+    with_masks = record.read_bytes()
+    assert json.loads(with_masks)["threshold"] == 0.4
+    # The masks stay what they are when volumes are written without.
+    apply_cohort(cases[3:4], job)
+    assert record.read_bytes() == with_masks
+    assert len(masks_of(masked, cases)) == 3
+
+
+def test_a_mask_that_cannot_be_written_leaves_no_volume(cases, job, monkeypatch):
+    job = dataclasses.replace(job, threshold=0.4)
+    write = runs.slab_writer
+
+    @contextlib.contextmanager
+    def full(path, *rest, **source):
+        with write(path, *rest, **source) as put:
+            yield put
+        if path.name.startswith("mask_"):
+            raise OSError(errno.ENOSPC, "not written (No space left on device)", str(path))
+
+    monkeypatch.setattr(runs, "slab_writer", full)
+    with pytest.raises(StoreError, match="No space left"):
+        apply_cohort(cases[:1], job)
+    assert content(job.folder, "**/*.nii*") == {}
+
+
+def test_outside_of_the_region_the_mask_is_0(calibrator, tmp_path):
+    """Where the map makes more than the threshold of a score of 0."""
+    lifted = Calibrator(floor=0.6).fit(np.float32([0.1, 0.9]), [np.array([0, 1])])
+    score = np.zeros((4, 5, 6), np.float32)
+    score[2] = 0.9
+    region = np.zeros(score.shape, np.uint8)
+    region[1:3] = 1
+    for name, array in (("score", score), ("roi", region)):
+        write_volume(tmp_path / f"{name}.nii.gz", array, np.eye(4))
+    case = Case("a", tmp_path / "score.nii.gz", (), roi=tmp_path / "roi.nii.gz")
+    job = ApplyJob(lifted, tmp_path / "out", threshold=0.5)
+    apply_cohort([case], job)
+    assert np.array_equal(masks_of(job, [case])["a"], region)

@@ -275,7 +275,7 @@ class Calibrator(BandKeeper, MapApplier):
         """Make the map now rather than when it is first asked for; without facts if wanted.
 
         Facts and thresholds are looked at when they are first asked for or saved; they take 10 to
-        20 ms, and half a millisecond for each case.
+        20 ms, and one or two for each case.
         """
         with self._lock:
             if "map_" not in self.__dict__:

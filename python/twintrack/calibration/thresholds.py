@@ -95,13 +95,17 @@ def mask_threshold(calibrator: object, asked: object) -> float:
     def wrong(why: str) -> InputError:
         return InputError(why, argument="threshold", value=asked)
 
+    rule = "it must be 'majority', 'dice' or a number from 0 to 1"
     if not isinstance(asked, (str, bool)):
-        number = float(asked)  # type: ignore[arg-type]
+        try:
+            number = float(asked)  # type: ignore[arg-type]
+        except TypeError as error:
+            raise TypeError(f"threshold is {asked!r}; {rule}") from error
         if not 0 <= number <= 1:
             raise wrong("a score lies in [0, 1]")
         return number
     if asked not in _WHY_NONE:
-        raise wrong("it must be 'majority', 'dice' or a number from 0 to 1")
+        raise wrong(rule)
     if calibrator is None:
         raise wrong("only a calibrator has it, and there is none: give one, or a number")
     known = getattr(calibrator, "thresholds_", None)
