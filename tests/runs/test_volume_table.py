@@ -13,7 +13,7 @@ from twintrack import Calibrator
 from twintrack.cohort import Case
 from twintrack.runs.apply import ApplyJob, apply_cohort
 from twintrack.runs.fit import TallyJob, fit_cohort, fit_tallies, read_tallies
-from twintrack.runs.volume_table import VOXEL, whole_volume
+from twintrack.runs.volume_table import PredictedVolume
 from twintrack.volumes import read_score, write_volume
 
 
@@ -91,6 +91,14 @@ def test_the_sum_is_the_same_in_any_order(dtype):
     rng = np.random.default_rng(0)
     score = (rng.random((40, 50, 60)) ** 9).astype(dtype)
     turned = np.asfortranarray(score[::-1])
-    parts = sum(whole_volume(score[..., k : k + 7]) for k in range(0, 60, 7))
-    assert whole_volume(score) == whole_volume(turned) == parts
-    assert whole_volume(score) / VOXEL == pytest.approx(score.sum(dtype=np.float64), abs=1e-5)
+    parts = PredictedVolume()
+    for first in range(0, 60, 7):
+        parts.add(score[..., first : first + 7])
+    assert total(score) == total(turned) == parts.voxels
+    assert parts.voxels == pytest.approx(score.sum(dtype=np.float64), abs=1e-5)
+
+
+def total(score):
+    volume = PredictedVolume()
+    volume.add(score)
+    return volume.voxels

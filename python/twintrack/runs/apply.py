@@ -41,7 +41,7 @@ from twintrack.runs.memory import case_bytes
 from twintrack.runs.records import Entry
 from twintrack.runs.store import Store, dump_json, stores_there
 from twintrack.runs.streaming import SLAB_VOXELS, planes_of
-from twintrack.runs.volume_table import VOXEL, whole_volume, write_volumes
+from twintrack.runs.volume_table import PredictedVolume, recorded, write_volumes
 from twintrack.volumes.grid import place_together
 from twintrack.volumes.slabs import VolumeSlabs, open_score
 from twintrack.volumes.writing import check_format, slab_writer
@@ -205,7 +205,7 @@ class ApplyJob(Job[Opened]):
         written = {
             role: (f"{role}_{place.name}", place) for role, place in self.places(case).items()
         }
-        place, predicted = loaded.score.place, 0
+        place, predicted = loaded.score.place, PredictedVolume()
         with ExitStack() as stack:
             writers = {
                 role: stack.enter_context(
@@ -216,11 +216,10 @@ class ApplyJob(Job[Opened]):
                 for role, (name, _) in written.items()
             }
             for made in self._made(loaded.score, loaded.region):
-                predicted += whole_volume(made["volume"])
+                predicted.add(made["volume"])
                 for role, slab in made.items():
                     writers[role](slab)
-        loaded.result["predicted_volume"] = predicted / VOXEL
-        loaded.result["voxel_volume"] = place.voxel_volume
+        loaded.result.update(predicted.record(place.voxel_volume))
         return written
 
     def _made(
@@ -317,7 +316,11 @@ def apply_cohort(
     digest = job.options["calibrator"]
     others = stores_there(job.folder / "store", KIND)
     same = [other for other in others if other.options.get("calibrator") == digest]
-    write_volumes(job.folder, [store, *same], job.calibrator)
+
+    def places(store: Store, case: str) -> dict[str, Path]:
+        return {"volume": job.folder / f"{case}{store.options['ending']}"}
+
+    write_volumes(job.folder, recorded([store, *same], places), job.calibrator)
     return outcomes
 
 

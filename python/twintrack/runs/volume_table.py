@@ -8,7 +8,7 @@ are empty for volumes that an earlier version has written, and ``inf`` where not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +22,51 @@ from twintrack.runs.store import Store
 
 NAME = "volumes.csv"
 
-VOXEL = 1 << 36
-"""What a score of 1 adds to `whole_volume`: a slab of 2^27 voxels, and a case of any size, fit."""
+_VOXEL = 1 << 36  # what a score of 1 adds: the sum over 2^27 voxels keeps within 64 bits
+_SLAB = 1 << 20
 
 
-def whole_volume(score: NDArray[Any]) -> int:
-    """Return the sum of calibrated scores as a whole number: in no order is it another."""
-    scaled = np.multiply(score, VOXEL, dtype=np.result_type(score, np.float32))
-    return int(scaled.astype(np.int64).sum())
+class PredictedVolume:
+    """The sum of calibrated scores that come in slabs: in no order is it another."""
+
+    def __init__(self) -> None:
+        self._whole = 0
+
+    def add(self, score: NDArray[Any]) -> None:
+        """Add an array (x, y, planes)."""
+        step = max(1, _SLAB * score.shape[2] // max(1, score.size))
+        for first in range(0, score.shape[2], step):
+            slab = score[..., first : first + step]
+            scaled = np.multiply(slab, _VOXEL, dtype=np.result_type(slab, np.float32))
+            self._whole += int(scaled.astype(np.int64).sum())
+
+    @property
+    def voxels(self) -> float:
+        """The sum."""
+        return self._whole / _VOXEL
+
+    def record(self, voxel_volume: float) -> dict[str, float]:
+        """Return what a case's record has of it."""
+        return {"predicted_volume": self.voxels, "voxel_volume": voxel_volume}
 
 
-def write_volumes(folder: Path, stores: Sequence[Store], calibrator: Calibrator) -> None:
-    """Write the volumes that are in a folder, as the records of its stores have them."""
-    found: dict[str, Any] = {}
+def recorded(
+    stores: Iterable[Store], places: Callable[[Store, str], Mapping[str, Path]]
+) -> dict[str, Mapping[str, Any]]:
+    """Return what the records of stores say of the cases whose files are at their `places`."""
+    found: dict[str, Mapping[str, Any]] = {}
     for store in stores:
         for case in store.cases():
             entry = store.find(case)
-            place = folder / f"{case}{store.options['ending']}"
-            if entry is not None and entry.is_at({"volume": place}):
+            if entry is not None and entry.is_at(places(store, case)):
                 found.setdefault(case, entry.result)
+    return found
+
+
+def write_volumes(
+    folder: Path, found: Mapping[str, Mapping[str, Any]], calibrator: Calibrator
+) -> None:
+    """Write the file into a folder, of the cases of `recorded`."""
     band = calibrator.band_
     spread = None if band is None else band.volumes
     header, rows = ["case"], []
