@@ -72,6 +72,9 @@ def test_without_a_band_nothing_changes(cases, sure, tmp_path):
     # Results without intervals are not replaced by those with them unasked, nor the reverse.
     with pytest.raises(InputError, match=r"volumes is none, here \{"):
         check_results(tmp_path, "MHR", EvaluateJob(calibrator=sure).options)
+    evaluate_cohort(cases[:1], EvaluateJob(calibrator=sure), tmp_path / "s").write(tmp_path, "MHR")
+    with pytest.raises(InputError, match=r"volumes is \{.*\}, here none"):
+        check_results(tmp_path, "MHR", job.options)
 
 
 def test_another_band_with_the_same_interval_is_no_other_work(sure):
