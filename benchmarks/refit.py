@@ -24,6 +24,7 @@ import numpy as np
 from twintrack import Calibrator, ScoreTally
 from twintrack.calibration.map_band import BandKind
 from twintrack.runs.case_band import band_over_cases
+from twintrack.runs.case_thresholds import find_thresholds
 from twintrack.runs.fit import KIND, fit_tallies, leave_one_out, read_tallies
 from twintrack.runs.records import Entry
 from twintrack.runs.stamps import read_stamp
@@ -90,6 +91,10 @@ def main() -> None:
             raise RuntimeError("the refit is not that of the tallies' sum")
         pack = next(store.rglob(NAME), None)
         timed("250 bins", refit)
+        timed(
+            "its thresholds of masks by themselves",
+            lambda: find_thresholds(fitted, read_tallies(store)[1]),
+        )
         timed("one rater, 100 bins", lambda: refit(target="single", bins=100))
         timed(
             "half of the cases",

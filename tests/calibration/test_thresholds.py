@@ -21,7 +21,7 @@ def random_cases(seed, number=6, raters=4):
     rng = np.random.default_rng(seed)
     cases = []
     for k in range(number):
-        score = (rng.random(200 + 100 * k) ** 3).astype(np.float16)
+        score = (rng.random(150 + 50 * k) ** 3).astype(np.float16)
         labels = [
             (rng.random(score.size) < score ** rng.uniform(0.3, 1.5)).astype(np.uint8)
             for _ in range(raters)
@@ -71,7 +71,7 @@ def by_voxels(made, cases, voxel_weights=None, counted=None):
         for rater in np.flatnonzero(looked.any(axis=1)):
             both = (masks & marked[rater] & looked[rater]).sum(axis=1)
             sizes = (masks & looked[rater]).sum(axis=1) + marked[rater].sum()
-            own.append([1 if s == 0 else 2 * b / s for b, s in zip(both, sizes, strict=True)])
+            own.append(np.where(sizes == 0, 1, 2 * both / np.maximum(sizes, 1)))
         dice.append(np.mean(own, axis=0))
     mean = [math.fsum(column) / len(dice) for column in np.transpose(dice)]
     return Thresholds(
@@ -80,7 +80,7 @@ def by_voxels(made, cases, voxel_weights=None, counted=None):
 
 
 @pytest.mark.parametrize("target", ["mhr", "single", "none"])
-@pytest.mark.parametrize("raters", [1, 2, 4, 5])
+@pytest.mark.parametrize("raters", [1, 2, 5])
 def test_thresholds_are_those_of_all_voxels(target, raters):
     for seed in range(2):
         cases = random_cases(seed, raters=raters)

@@ -600,3 +600,7 @@ def test_outside_of_the_region_the_mask_is_0(calibrator, tmp_path):
     job = ApplyJob(lifted, tmp_path / "out", threshold=0.5)
     apply_cohort([case], job)
     assert np.array_equal(masks_of(job, [case])["a"], region)
+    # Above means above: here the map makes the threshold itself of what is 0 in the region.
+    job = dataclasses.replace(job, folder=tmp_path / "at", threshold=lifted.floor_)
+    apply_cohort([case], job)
+    assert np.array_equal(masks_of(job, [case])["a"], score > 0)

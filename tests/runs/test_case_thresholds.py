@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 
-from twintrack import Calibrator
+from twintrack import Calibrator, ScoreTally
+from twintrack.calibration.thresholds import ThresholdFinder
 from twintrack.runs import stored_tallies
-from twintrack.runs.case_thresholds import find_thresholds
+from twintrack.runs.case_thresholds import _rows, find_thresholds
 from twintrack.runs.fit import TallyJob, fit_cohort, fit_tallies, read_tallies
 from twintrack.runs.progress import Lines
+from twintrack.runs.tally_pack import TallyPack, write_pack
 
 
 @pytest.fixture
@@ -37,6 +40,22 @@ def test_thresholds_of_a_store_are_those_of_the_cases(
     fit_cohort(cases, streamed, TallyJob("roi"), store)
     if found.map_ == streamed.map_:  # folds differ
         assert streamed.thresholds_ == kept.thresholds_
+
+
+def test_packed_rows_of_all_cells_begin_anywhere(tmp_path):
+    """Where all cells from the first to the last are listed, used or not."""
+    rng = np.random.default_rng(0)
+    score = 0.25 + rng.random(20_000, np.float32) / 2
+    tally = ScoreTally(2).update(score, list(rng.random((2, score.size)) < score))
+    write_pack(tmp_path / "pack", [("a", (1, 2, 3, 4), tally)])
+    packed = TallyPack(tmp_path / "pack").read("a")
+    (rows,) = packed.sets.values()
+    assert rows.cells is None
+    assert rows.first > 0
+    fitted = Calibrator(bins=20).add_tally(tally, "a")
+    finder = ThresholdFinder(fitted.map_, tally)
+    finder.add(_rows(packed, finder))
+    assert finder.thresholds() == fitted.thresholds_
 
 
 def test_exact_cuts_come_first(cases, store):

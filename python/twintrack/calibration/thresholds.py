@@ -175,8 +175,8 @@ class ThresholdFinder:
         marked: dict[int, int] = {}
         both: dict[int, _Ints | int] = {}
         for raters, (first, columns) in case.items():
-            voxels, masked = _above(columns[0], first)
-            for rater, column in zip(raters, columns[2:], strict=False) if voxels else ():
+            masked = _above(columns[0], first)[1]
+            for rater, column in zip(raters, columns[2:], strict=False):
                 votes, hit = _above(column, first)
                 size[rater] = size.get(rater, 0) + masked
                 marked[rater] = marked.get(rater, 0) + votes
@@ -210,7 +210,7 @@ class ThresholdFinder:
 def _above(column: NDArray[Any], first: _Ints) -> tuple[int, _Ints]:
     """Return the sum of a column, and its sums from each of the rows `first` on."""
     before = np.zeros(len(column) + 1, np.int64)
-    np.cumsum(column, out=before[1:])
+    np.cumsum(column.astype(np.int64), out=before[1:])  # faster than all at once
     return int(before[-1]), before[-1] - before[first]
 
 
