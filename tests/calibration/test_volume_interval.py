@@ -105,6 +105,13 @@ def test_follows_the_rater_of_a_single_map():
     assert made.volume_interval(50) == fitted(one).volume_interval(50)
 
 
+def test_raters_who_did_not_look_have_no_say():
+    cases = cohort()
+    missing = [(score, [raters[0], None, raters[2]]) for score, raters in cases]
+    two = [(score, [raters[0], raters[2]]) for score, raters in cases]
+    assert fitted(missing).volume_interval(50) == fitted(two).volume_interval(50)
+
+
 def test_the_identity_has_one():
     """It is fitted to nobody, and its volumes are as wrong as those of another map."""
     cases = cohort()
