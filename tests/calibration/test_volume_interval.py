@@ -224,6 +224,8 @@ def test_goes_when_the_map_does():
         (("band", "low", 1), 1.5, "band is broken"),
         (("band", "low", -1), 1.0, "band is broken"),
         (("band", "kind"), "wide", "kind"),
+        (("band", "level"), 1.0, "level"),
+        (("volumes", "offset"), 0.0, "offset"),
         (("volumes", "spread"), -1.0, "spread"),
         (("volumes", "effective_groups"), 1.0, "effective_groups"),
     ],

@@ -149,7 +149,7 @@ def test_band_is_told_with_what_it_rests_on(fit, pristine_cohort, tmp_path):
     assert (low, high) == (f"{limits.low / 1e7:.2g}", f"{limits.high / 1e7:.2g}")
 
 
-def test_kind_and_level_of_the_band(fit, pristine_cohort, tmp_path):
+def test_kind_and_level_of_the_band(fit, twintrack, pristine_cohort, tmp_path):
     source = ("-i", pristine_cohort / "manifest.csv", "--bins", "30")
     asked = ("--band", tmp_path / "b.csv", "--band-kind", "simultaneous", "--band-level", "0.8")
     status, out, _, output = fit(*source, *asked)
@@ -157,6 +157,8 @@ def test_kind_and_level_of_the_band(fit, pristine_cohort, tmp_path):
     assert "Band of the map, simultaneous: 0.8 at all scores at once" in out
     band = load_calibrator(output).band_
     assert (band.kind, band.level) == ("simultaneous", 0.8)
+    told = r"^band +0.8 simultaneous band of 6 patients$"
+    assert re.search(told, twintrack("info", "-m", output)[1], re.MULTILINE)
     for wrong, told in (
         (asked[2:], "--band-kind is that of a band: give --band FILE.csv, too"),
         ((*asked[:2], "--band-level", "95"), "--band-level is 95; it must be above 0 and below"),

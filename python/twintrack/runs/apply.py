@@ -163,8 +163,10 @@ class ApplyJob(Job[Opened]):
         return case_files(Case(case.name, case.score, (), roi=region), vessels=False, roi=True)
 
     def memory(self, case: Case) -> int:
-        """Estimate the memory of a slab, or of the volume where it is written in one piece."""
-        return case_bytes(self.files(case), None if self.ending == ".mha" else SLAB_VOXELS)
+        """Estimate the memory of a slab, or of the volumes where they are written in one piece."""
+        if self.ending != ".mha":
+            return case_bytes(self.files(case), SLAB_VOXELS)
+        return case_bytes(self.files(case)) * (3 if self.band else 1)
 
     def read(self, case: Case) -> Opened:
         """Open the score, to be calibrated while it is written.
