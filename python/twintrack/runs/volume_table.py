@@ -38,7 +38,7 @@ class PredictedVolume:
         for first in range(0, score.shape[2], step):
             slab = score[..., first : first + step]
             scaled = np.multiply(slab, _VOXEL, dtype=np.result_type(slab, np.float32))
-            self._whole += int(scaled.astype(np.int64).sum())
+            self._whole += int(np.rint(scaled, out=scaled).astype(np.int64).sum())
 
     @property
     def voxels(self) -> float:
