@@ -10,6 +10,7 @@ import pytest
 
 from twintrack import MapBand, load_calibrator
 from twintrack.calibration.map_band import band_scores
+from twintrack.calibration.volume_interval import VolumeSpread
 from twintrack.cli.map_band import tell_band
 from twintrack.cli.reporting import Report
 from twintrack.cohort import Case, read_manifest, write_manifest
@@ -143,7 +144,7 @@ def test_band_is_told_with_what_it_rests_on(fit, pristine_cohort, tmp_path):
     )
     assert calibrator.band_ == band.at_corners()
     low, high = re.search(
-        r"^volumes +([\d.]+) to ([\d.]+) of a large one", out, re.MULTILINE
+        r"^volumes +([\d.]+) to ([\d.]+) times a large predicted one", out, re.MULTILINE
     ).groups()
     limits = calibrator.volume_interval(1e7)
     assert (low, high) == (f"{limits.low / 1e7:.2g}", f"{limits.high / 1e7:.2g}")
@@ -179,9 +180,11 @@ def test_volumes_that_were_compared_in_boxes_are_warned_of(fit, pristine_cohort,
 @pytest.mark.parametrize(("effective", "warned"), [(1.2, True), (1.8, False)])
 def test_a_band_of_hardly_more_than_one_patient_is_warned_of(capsys, effective, warned):
     some = np.zeros(2)
-    band = MapBand(some, some, some, some + 1, 0.95, "pointwise", 40, effective)
+    volumes = VolumeSpread(1.0, 0.0, 1.0, 1.000001, 40, 40)
+    band = MapBand(some, some, some, some + 1, 0.95, "pointwise", 40, effective, volumes)
     tell_band(Report(), band, Path("band.csv"))
     out, err = capsys.readouterr()
+    assert "0 to inf times a large predicted one" in out
     assert re.search(rf"^n_eff +{effective},", out, re.MULTILINE)
     assert (f"n_eff is {effective}: nearly all votes are of one patient" in err) is warned
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,11 @@ def tell_band(report: Report, band: MapBand, path: Path) -> None:
         [
             ("patients", f"{band.groups:,}"),
             ("n_eff", f"{band.effective_groups:.1f}, as the votes are divided between them"),
-            *([] if low is None else [("volumes", f"{low:.2g} to {high:.2g} of a large one")]),
+            *(
+                []
+                if low is None
+                else [("volumes", f"{low:.2g} to {high:.2g} times a large predicted one")]
+            ),
             ("written to", path),
         ],
         band=str(path),
@@ -53,7 +58,7 @@ def tell_band(report: Report, band: MapBand, path: Path) -> None:
         patients=band.groups,
         n_eff=band.effective_groups,
         volume_low=low,
-        volume_high=high,
+        volume_high=high if high is not None and math.isfinite(high) else None,
     )
     if band.effective_groups < _FEW:
         report.warn(
