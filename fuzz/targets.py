@@ -105,6 +105,10 @@ def calibrator(folder: Path) -> list[bytes]:
         Calibrator(**parameters).fit(scores, raters).save(path)
         found.append(path.read_bytes())
         path.unlink()
+    sure = Calibrator(bins=5).fit(scores, raters)
+    sure.keep_band(sure.band(np.linspace(0, 1, 9))).save(path)
+    found.append(path.read_bytes())
+    path.unlink()
     named = Calibrator(bins=5).partial_fit(scores[0], raters[0], case="A")
     named.record_cases([FittedCase.named("B", "0123456789abcdef-480")]).save(path)
     found.append(path.read_bytes())
@@ -117,6 +121,10 @@ def apply_calibrator(path: Path) -> None:
     mapped = loaded.transform(np.linspace(0, 1, 33, dtype=np.float32))
     if not (np.all(np.diff(mapped) >= 0) and mapped[0] >= 0 and mapped[-1] <= 1):
         raise Finding("a calibrator that was read does not map [0, 1] into itself")
+    if loaded.band_ is not None and loaded.band_.volumes is not None:
+        ends = loaded.volume_interval([0, 1e6])
+        if not np.all((ends.low >= 0) & (ends.low <= ends.high)):
+            raise Finding("a calibrator that was read has an interval of no volumes")
     loaded.save(path.with_name("again.json"))
 
 

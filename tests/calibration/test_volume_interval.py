@@ -12,6 +12,7 @@ from reference import fitted_map
 from scipy import stats
 
 import twintrack as tt
+from twintrack.calibration.map_band import band_scores
 from twintrack.calibration.volume_interval import VolumeSpread
 from twintrack.errors import InputError
 
@@ -104,6 +105,13 @@ def test_follows_the_rater_of_a_single_map():
     assert made.volume_interval(50) == fitted(one).volume_interval(50)
 
 
+def test_raters_who_did_not_look_have_no_say():
+    cases = cohort()
+    missing = [(score, [raters[0], None, raters[2]]) for score, raters in cases]
+    two = [(score, [raters[0], raters[2]]) for score, raters in cases]
+    assert fitted(missing).volume_interval(50) == fitted(two).volume_interval(50)
+
+
 def test_the_identity_has_one():
     """It is fitted to nobody, and its volumes are as wrong as those of another map."""
     cases = cohort()
@@ -176,10 +184,11 @@ def test_is_kept_with_the_band_and_the_map(tmp_path, kind):
     made = fitted(cohort())
     plain = json.loads(saved(made, tmp_path / "plain.json"))
     assert not {"band", "volumes"} & set(plain)
-    made.keep_band(made.band(level=0.9, kind=kind))
+    exact = made.band(band_scores(made.map_), 0.9, kind)
+    made.keep_band(exact)
     content = json.loads(saved(made, tmp_path / "kept.json"))
     assert {name: content[name] for name in plain} == plain
-    assert len(content["band"]["x"]) <= 1001 + BINS
+    assert len(content["band"]["x"]) <= 1001 + 3 * BINS
     loaded = tt.load_calibrator(tmp_path / "kept.json")
     assert loaded.band_ == made.band_
     assert (loaded.band_.level, loaded.band_.kind) == (0.9, kind)
@@ -189,8 +198,8 @@ def test_is_kept_with_the_band_and_the_map(tmp_path, kind):
     assert pickle.loads(pickle.dumps(made)).band_ == made.band_
     at = np.random.default_rng(0).random(100)
     band = made.band(at, 0.9, kind)
-    np.testing.assert_allclose(loaded.band_.lower_map(at), band.low, atol=2e-3)
-    exact = made.band(level=0.9, kind=kind)
+    np.testing.assert_allclose(loaded.band_.lower_map(at), band.low, atol=1e-3)
+    np.testing.assert_allclose(loaded.band_.upper_map(at), band.high, atol=1e-3)
     for kept, limit in (("lower_map", exact.low), ("upper_map", exact.high)):
         np.testing.assert_array_equal(getattr(loaded.band_, kept)(exact.score), limit)
 
@@ -215,6 +224,8 @@ def test_goes_when_the_map_does():
         (("band", "low", 1), 1.5, "band is broken"),
         (("band", "low", -1), 1.0, "band is broken"),
         (("band", "kind"), "wide", "kind"),
+        (("band", "level"), 1.0, "level"),
+        (("volumes", "offset"), 0.0, "offset"),
         (("volumes", "spread"), -1.0, "spread"),
         (("volumes", "effective_groups"), 1.0, "effective_groups"),
     ],

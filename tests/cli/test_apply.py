@@ -144,6 +144,33 @@ def test_nothing_to_calibrate(apply, tmp_path):
     assert apply(tmp_path / "nowhere")[0] == 2
 
 
+def test_limits_of_the_band(twintrack, pristine_cohort, tmp_path):
+    model, out = tmp_path / "sure.json", tmp_path / "out"
+    manifest = pristine_cohort / "manifest.csv"
+    band = ("--band", tmp_path / "band.csv")
+    assert twintrack("fit", "-i", manifest, "-o", model, *band, "-q")[0] == 0
+    status, told, err = twintrack("apply", "-i", manifest, "-m", model, "-o", out, "--band")
+    assert status == 0, err
+    assert "0.95 pointwise band of 6 patients" in told
+    for folder in ("", "low", "high"):
+        assert names(out / folder) == CASES
+    rows = (out / "volumes.csv").read_text().splitlines()
+    assert rows[0] == "case,voxels,voxels_low,voxels_high,mm3,mm3_low,mm3_high"
+    assert len(rows) == 7
+    # Limits are no scores of the folder.
+    evaluated = ("evaluate", "-i", manifest, "-m", model, "-o", tmp_path / "figures")
+    status, told, err = twintrack(*evaluated)
+    assert status == 0, err
+    assert "volumes in interval" in told
+
+
+def test_a_calibrator_without_a_band_says_how_to_come_to_one(apply, pristine_cohort, tmp_path):
+    status, _, err = apply(pristine_cohort / "predictions", "--band")
+    assert status == 2
+    assert "c.json: has no band: make it again with twintrack fit --band FILE.csv" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_masks_begin_where_the_calibrator_or_a_number_says(apply, model, pristine_cohort, tmp_path):
     source = pristine_cohort / "predictions"
     assert apply(source)[0] == 0

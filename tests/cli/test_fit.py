@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from twintrack import Calibrator, MapBand, ScoreTally, load_calibrator
+from twintrack.calibration.map_band import band_scores
+from twintrack.calibration.volume_interval import VolumeSpread
 from twintrack.cli.map_band import tell_band
 from twintrack.cli.reporting import Report
 from twintrack.cohort import Case, read_manifest, write_manifest
@@ -148,24 +150,62 @@ def test_band_is_told_with_what_it_rests_on(fit, pristine_cohort, tmp_path):
     source = ("-i", pristine_cohort / "manifest.csv", "--bins", "30", "--band", tmp_path / "b.csv")
     status, out, err, output = fit(*source)
     assert status == 0
-    assert "Band of the map, pointwise: 95% at each score by itself" in out
+    assert "Band of the map, pointwise: 0.95 at each score by itself" in out
     found = re.search(r"^patients +6\nn_eff +([\d.]+), as the votes", out, re.MULTILINE)
     tallies = read_tallies(tmp_path / "c.tallies")[1]
-    band = band_over_cases(load_calibrator(output), tallies)
+    calibrator = load_calibrator(output)
+    band = band_over_cases(calibrator, tallies, band_scores(calibrator.map_))
     assert found[1] == f"{band.effective_groups:.1f}"
     assert "next to nothing" not in err
     np.testing.assert_array_equal(
         np.loadtxt(tmp_path / "b.csv", delimiter=",", skiprows=1),
-        np.stack([band.score, band.value, band.low, band.high], axis=1),
+        np.stack([band.score, band.value, band.low, band.high], axis=1)[
+            np.isin(band.score, np.linspace(0, 1, 1001))
+        ],
     )
+    assert calibrator.band_ == band.at_corners()
+    low, high = re.search(
+        r"^volumes +([\d.]+) to ([\d.]+) times a large predicted one", out, re.MULTILINE
+    ).groups()
+    limits = calibrator.volume_interval(1e7)
+    assert (low, high) == (f"{limits.low / 1e7:.2g}", f"{limits.high / 1e7:.2g}")
+
+
+def test_kind_and_level_of_the_band(fit, twintrack, pristine_cohort, tmp_path):
+    source = ("-i", pristine_cohort / "manifest.csv", "--bins", "30")
+    asked = ("--band", tmp_path / "b.csv", "--band-kind", "simultaneous", "--band-level", "0.8")
+    status, out, _, output = fit(*source, *asked)
+    assert status == 0
+    assert "Band of the map, simultaneous: 0.8 at all scores at once" in out
+    band = load_calibrator(output).band_
+    assert (band.kind, band.level) == ("simultaneous", 0.8)
+    told = r"^band +0.8 simultaneous band of 6 patients$"
+    assert re.search(told, twintrack("info", "-m", output)[1], re.MULTILINE)
+    for wrong, told in (
+        (asked[2:], "--band-kind is that of a band: give --band FILE.csv, too"),
+        ((*asked[:2], "--band-level", "95"), "--band-level is 95; it must be above 0 and below"),
+    ):
+        status, _, err, _ = fit(*source, *wrong, name="d.json")
+        assert status == 2
+        assert told in err
+    assert not (tmp_path / "d.tallies").exists()
+
+
+@pytest.mark.parametrize("region", ["box", "roi"])
+def test_volumes_that_were_compared_in_boxes_are_warned_of(fit, pristine_cohort, tmp_path, region):
+    source = ("-i", pristine_cohort / "manifest.csv", "--region", region)
+    _, _, err, _ = fit(*source, "--band", tmp_path / "b.csv")
+    assert ("say nothing of what is predicted outside of such boxes" in err) is (region == "box")
 
 
 @pytest.mark.parametrize(("effective", "warned"), [(1.2, True), (1.8, False)])
 def test_a_band_of_hardly_more_than_one_patient_is_warned_of(capsys, effective, warned):
     some = np.zeros(2)
-    band = MapBand(some, some, some, some + 1, 0.95, "pointwise", 40, effective)
+    volumes = VolumeSpread(1.0, 0.0, 1.0, 1.000001, 40, 40)
+    band = MapBand(some, some, some, some + 1, 0.95, "pointwise", 40, effective, volumes)
     tell_band(Report(), band, Path("band.csv"))
     out, err = capsys.readouterr()
+    assert "0 to inf times a large predicted one" in out
     assert re.search(rf"^n_eff +{effective},", out, re.MULTILINE)
     assert (f"n_eff is {effective}: nearly all votes are of one patient" in err) is warned
 

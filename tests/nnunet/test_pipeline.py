@@ -166,6 +166,9 @@ def test_region_and_calibrator(models: list[Path], tmp_path: Path) -> None:
     calibrator.save(tmp_path / "map.json")
     calibrated = Pipeline(models[:1], calibrator=tmp_path / "map.json", **FAST).predict(file)
     assert np.abs(calibrated.score.array - calibrator.transform(plain.score.array)).max() < 1e-6
+    volume = calibrated.score.array.sum(dtype=np.float64)
+    assert calibrated.predicted_volume == pytest.approx(volume, abs=1e-4)
+    assert calibrated.interval is None
 
     pipeline = Pipeline(models[:1], nowhere, **FAST)
     with pytest.warns(UserWarning, match="finds no organ"):

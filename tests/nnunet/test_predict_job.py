@@ -12,6 +12,7 @@ import pytest
 import tiny_models as tiny
 from folders import touch
 
+from twintrack import Calibrator
 from twintrack.errors import InputError
 from twintrack.nnunet import Pipeline
 from twintrack.nnunet.image_cases import ImageCase, find_images
@@ -31,7 +32,7 @@ class Steps(PredictJob):
         return case.images[0]
 
     def compute(self, loaded: Any) -> Product:
-        return Product(1, {"notes": []})
+        return Product(1, {"notes": [], "predicted_volume": 40.0, "voxel_volume": 2.0})
 
     def write(self, case: ImageCase, loaded: Any, store: Any) -> dict[str, tuple[str, Path]]:
         written = {}
@@ -74,6 +75,21 @@ def test_only_what_is_not_finished_is_done(folder: Path, capsys: Any) -> None:
     assert len(list((folder / "out" / "rois").iterdir())) == 3
     assert states(folder, job(folder)) == done
     assert not list((folder / "out" / "rois").iterdir())
+
+
+def test_predicted_volumes_have_the_intervals_of_the_band(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    score = rng.random((3, 200), np.float32)
+    calibrator = Calibrator(bins=5).fit([*score], [[rng.random(200) < own] for own in score])
+    given = job(folder, calibrator=calibrator)
+    states(folder, given)
+    assert not (folder / "out" / "volumes.csv").exists()
+    calibrator.keep_band()
+    assert states(folder, given, keep=True) == dict.fromkeys("012", "stored")
+    lines = (folder / "out" / "volumes.csv").read_text().splitlines()
+    limits = calibrator.volume_interval(40)
+    row = f"40.0,{float(limits.low)!r},{float(limits.high)!r},80.0,"
+    assert [line.startswith(f"{case},{row}") for case, line in enumerate(lines[1:])] == [True] * 3
 
 
 def test_what_another_ensemble_made_goes_before_the_first_is_done(folder: Path) -> None:

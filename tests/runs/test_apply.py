@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import errno
 import json
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from folders import content
 
-from twintrack import Calibrator, load_calibrator
+from twintrack import CalibrationMap, Calibrator, MapBand, load_calibrator
 from twintrack.cohort import Case, find_scores, read_manifest
 from twintrack.runs import apply as runs
 from twintrack.runs.apply import ApplyJob, apply_cohort
@@ -30,6 +31,23 @@ def calibrator():
 @pytest.fixture
 def job(calibrator, tmp_path):
     return ApplyJob(calibrator, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def sure():
+    """A calibrator of five patients with a band."""
+    rng = np.random.default_rng(1)
+    made = Calibrator(bins=20)
+    for patient in range(5):
+        score = rng.random(3000, np.float32)
+        marks = [rng.random(score.size) < score ** (1 + patient / 3) for _ in range(3)]
+        made.partial_fit(score, marks, case=str(patient))
+    return made.keep_band()
+
+
+@pytest.fixture
+def banded(sure, tmp_path):
+    return ApplyJob(sure, tmp_path / "out", band=True)
 
 
 def test_volume_holds_the_calibrated_score_in_its_place(cases, job, calibrator):
@@ -147,11 +165,12 @@ def test_volumes_of_this_calibrator_are_kept_however_they_are_stored(cases, job)
         {"tumour": (1, 2)},
         {"threshold": 0.4},
         {"threshold": None},
+        {"band": False},
     ],
 )
-def test_everything_that_decides_a_volume_is_in_its_options(job, changed):
+def test_everything_that_decides_a_volume_is_in_its_options(banded, changed):
     """Else volumes that were made in another way would pass for those asked for."""
-    job = dataclasses.replace(job, threshold=0.5)
+    job = dataclasses.replace(banded, threshold=0.5)
     assert dataclasses.replace(job, **changed).options != job.options
     fields = {field.name for field in dataclasses.fields(job)}
     assert fields - {"folder"} <= set(job.options)
@@ -358,6 +377,107 @@ def test_region_of_the_whole_ct_fits_a_score_that_is_a_crop(tmp_path, ending):
     assert calibrator.transform(score).min() > 0
     np.testing.assert_array_equal(written.array, expected)
     np.testing.assert_allclose(written.affine, placed, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "step"), [("float32", 0), ("uint8", 1 / 255)])
+def test_limits_are_those_of_the_band_at_the_scores(cases, banded, sure, dtype, step):
+    job = dataclasses.replace(banded, dtype=dtype)
+    apply_cohort(cases[:2], job)
+    for case in cases[:2]:
+        score = read_score(case.score).array
+        band = sure.band(np.unique(score).astype(np.float64))
+        at = np.searchsorted(band.score, score)
+        found = {
+            role: np.asarray(nib.load(place).get_fdata())
+            for role, place in job.places(case).items()
+        }
+        assert set(found) == {"volume", "low", "high"}
+        # Between the scores that are kept with the map a limit is a straight line.
+        for role, limit in (("low", band.low), ("high", band.high)):
+            np.testing.assert_allclose(found[role], limit[at], atol=step / 2 + 1e-3)
+            kept = getattr(sure.band_, "lower_map" if role == "low" else "upper_map")
+            np.testing.assert_allclose(found[role], kept(score), atol=step / 2 + 1e-6)
+        assert np.all((found["low"] <= found["volume"]) & (found["volume"] <= found["high"]))
+        assert np.mean(found["low"] < found["high"]) > 0.1
+        source = nib.load(case.score)
+        for place in job.places(case).values():
+            assert np.array_equal(nib.load(place).affine, source.affine)
+
+
+def test_limits_hold_the_map_where_the_band_is_too_coarse(tmp_path):
+    """A step of the map between two scores of a band."""
+    x, y = [0, 0.501, 0.502, 1], [0.1, 0.1, 0.9, 0.9]
+    calibrator = _of_knots(x, y)
+    write_volume(tmp_path / "A.nii.gz", np.linspace(0.45, 0.55, 60).reshape(3, 4, 5), np.eye(4))
+    job = ApplyJob(calibrator, tmp_path / "out", "float32", band=True)
+    case = Case("A", tmp_path / "A.nii.gz", ())
+    apply_cohort([case], job)
+    low, value, high = (
+        read_score(job.places(case)[role]).array for role in ("low", "volume", "high")
+    )
+    assert np.all((low <= value) & (value <= high))
+    assert np.any(calibrator.band_.lower_map(read_score(case.score).array) > value)
+
+
+def test_outside_of_the_region_of_interest_limits_are_0_too(banded, tmp_path):
+    score = np.zeros((4, 5, 6), np.float32)
+    score[:2] = 0.4
+    roi = np.zeros(score.shape, np.uint8)
+    roi[1:3] = 1
+    write_volume(tmp_path / "A.nii.gz", score, np.eye(4))
+    write_volume(tmp_path / "roi.nii.gz", roi, np.eye(4))
+    case = Case("A", tmp_path / "A.nii.gz", (), roi=tmp_path / "roi.nii.gz")
+    apply_cohort([case], banded)
+    for place in banded.places(case).values():
+        found = read_score(place).array
+        assert np.all(found[3] == 0)
+    assert np.all(read_score(banded.places(case)["high"]).array[:3] > 0)
+
+
+def test_a_band_that_is_not_there_is_asked_for(calibrator, tmp_path):
+    with pytest.raises(ValueError, match="twintrack fit --band"):
+        ApplyJob(calibrator, tmp_path, band=True)
+
+
+def test_limits_are_resumed_and_are_of_one_band(cases, banded, sure):
+    apply_cohort(cases[:3], banded)
+    whole = content(banded.folder, "**/*.nii*")
+    assert {outcome.state for outcome in apply_cohort(cases[:3], banded)} == {"stored"}
+    banded.places(cases[1])["high"].unlink()
+    states = [outcome.state for outcome in apply_cohort(cases[:3], banded)]
+    assert states == ["stored", "done", "stored"]
+    assert content(banded.folder, "**/*.nii*") == whole
+    other = copy.copy(sure).keep_band(sure.band(level=0.5))
+    narrow = dataclasses.replace(banded, calibrator=other)
+    for existing in ("refuse", "keep"):
+        with pytest.raises(ValueError, match=r"low/prediction\.json: the limits .* another band"):
+            apply_cohort(cases[2:4], narrow, existing=existing)
+    apply_cohort(cases[2:4], narrow, existing="overwrite")
+    assert sorted(content(banded.folder, "low/*.nii*")) == sorted(
+        f"low/{case.name}.nii.gz" for case in cases[2:4]
+    )
+    # The map is the same, and so are its volumes, with or without limits.
+    plain = dataclasses.replace(narrow, band=False)
+    kept = apply_cohort(cases[:4], plain, existing="keep")
+    assert [outcome.case for outcome in kept] == [case.name for case in cases[:2]]
+
+
+def test_limits_count_as_calibrated(cases, banded, tmp_path):
+    apply_cohort(cases[:1], banded)
+    again = dataclasses.replace(cases[0], score=banded.places(cases[0])["low"])
+    (outcome,) = apply_cohort([again], dataclasses.replace(banded, folder=tmp_path / "twice"))
+    assert "is calibrated already" in outcome.failure.message
+
+
+def _of_knots(x, y):
+    fitted = CalibrationMap(x, y)
+    calibrator = Calibrator()
+    said = {"raters": 2, "cases": 2, "voxels": 9, "target": "mhr", "ensemble": None}
+    calibrator.restore(fitted, said)
+    at = np.array([0, 0.5, 0.51, 1])
+    value = fitted(at)
+    calibrator.keep_band(MapBand(at, value, value, value, 0.95, "pointwise", 2, 2.0))
+    return calibrator
 
 
 def masks_of(job, cases):

@@ -25,6 +25,7 @@ from twintrack.runs.evaluate import FIGURES, EvaluateJob, evaluate_cohort, store
 from twintrack.runs.fit import TallyJob, fit_tallies, read_tallies, tally_cohort
 from twintrack.runs.merge import merge_stores
 from twintrack.runs.store import open_stores
+from twintrack.runs.volume_figures import INTERVAL
 from twintrack.volumes import read_volume, write_volume
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -39,7 +40,7 @@ KINDS = {
         *("brier", "reliability", "resolution", "uncertainty", "tally"),
     ),
     "crps": ("crps",),
-    "volumes": ("predicted_volume", "rater_volume"),
+    "volumes": ("predicted_volume", *INTERVAL, "rater_volume"),
     "vascular_invasion": tuple(name for name in FIGURES if name.startswith("vi_")),
     "contested": ("disagreement", "contested_error"),
     "staple": ("dice_staple",),

@@ -107,7 +107,7 @@ def test_band_over_cases_needs_them_kept(cases, store, case_weight):
     kept = fit_tallies(made, tallies, "roi", keep=True)
     assert set(kept.tallies_) == {case.name for case in cases}
     band = kept.band()
-    assert set(np.linspace(0, 1, 1001)) | set(kept.X_thresholds_) == set(band.score)
+    assert band.low.shape == (1001,)
     assert band == band_over_cases(kept, tallies)
     assert band.volumes.cases == len(cases)
 

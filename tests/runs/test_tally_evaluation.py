@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from twintrack import Calibrator, InputError
+from twintrack.runs.case_band import band_over_cases
 from twintrack.runs.evaluate import EvaluateJob, evaluate_cohort
 from twintrack.runs.fit import TallyJob, fit_cohort, read_tallies
 from twintrack.runs.pooled_tallies import Place, pool_tallies
@@ -65,7 +66,13 @@ def test_the_figures_are_those_of_the_voxels(coarse, tmp_path, region, protocol)
 
 
 def test_the_identity_and_an_infinite_log_score(cases, tmp_path):
-    _, made, tallies = stored(cases[:2], tmp_path / "fit", "all")
+    fitted, made, tallies = stored(cases[:2], tmp_path / "fit", "all")
+    fitted.keep_band(band_over_cases(fitted, tallies))
+    with_band = evaluate_tallies(tallies, tally_options(made, fitted, "corrected"), fitted)
+    for row in with_band.rows.values():
+        ends = fitted.volume_interval(row["predicted_volume"])
+        assert (row["predicted_volume_low"], row["predicted_volume_high"]) == (ends.low, ends.high)
+    assert "volumes" in with_band.options
     found = evaluate_tallies(tallies, tally_options(made, None, "corrected"))
     assert found.fitted_on == {}
     for case, row in found.rows.items():

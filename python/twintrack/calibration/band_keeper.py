@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.case_gatherer import CaseGatherer
-from twintrack.calibration.map_band import BandKind, MapBand, band_of_groups
+from twintrack.calibration.map_band import BandKind, MapBand, band_of_groups, band_scores
 from twintrack.calibration.score_tally import ScoreTally
 from twintrack.calibration.tally_fit import TallyFit
 from twintrack.calibration.volume_interval import VolumeInterval
@@ -41,8 +41,7 @@ class BandKeeper(CaseGatherer):
         Parameters
         ----------
         scores : (S,) floats in [0, 1], optional
-            Where to evaluate; by default at 1001 equally spaced scores and the knots of the map, of
-            more than 1000 knots at some.
+            Where to evaluate; 1001 equally spaced scores by default.
         level : float
             Probability, between 0 and 1, that the map of all patients there are is in the band.
         kind : {"pointwise", "simultaneous"}
@@ -70,15 +69,17 @@ class BandKeeper(CaseGatherer):
         Parameters
         ----------
         band : MapBand, optional
-            Of this map, at scores that are close enough for straight lines between them; by default
-            ``band()``. It goes when the map does.
+            Of this map, at scores that are close enough for straight lines between them
+            (`band_scores`); by default the pointwise 95% band. It goes when the map does.
 
         Raises
         ------
         ValueError
             As `band`; or it is the band of another map.
         """
-        band = (self.band() if band is None else band).at_corners()
+        if band is None:
+            band = self.band(band_scores(self.map_))
+        band = band.at_corners()
         with self._lock:
             if not np.array_equal(self.map_(band.score), band.value):
                 raise InputError("it is of another map than this", argument="band")

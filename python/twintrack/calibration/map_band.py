@@ -92,6 +92,21 @@ class MapBand(ByValue):
         return CalibrationMap(x, limit.ravel()[place])
 
 
+def band_scores(fitted: CalibrationMap) -> NDArray[np.float64]:
+    """Return scores between which the limits of a map's band are close to straight lines.
+
+    1001 equally spaced ones, the knots of the map (of more than 1000 knots some), and what is next
+    to them: at a knot a limit may step.
+    """
+    knots = _some_knots(fitted)
+    beside = [np.nextafter(knots, 0), knots, np.nextafter(knots, 1)]
+    return np.unique(np.concatenate([np.linspace(0, 1, _GRID), *beside]))
+
+
+def _some_knots(fitted: CalibrationMap) -> NDArray[np.float64]:
+    return fitted.x[:: 1 + len(fitted.x) // _KNOTS]
+
+
 def band_of_groups(
     fitted: CalibrationMap,
     fit: TallyFit,
@@ -163,12 +178,12 @@ def band_of_groups(
             f"it must be one of {', '.join(get_args(BandKind))}", argument="kind", value=kind
         )
     seed = whole_number(seed, "seed", 0) if kind == "simultaneous" else 0
-    asked = np.empty(0) if scores is None else real_numbers(scores, "scores")
-    # Each score's limits are those of its neighbours too, so all bands are made at many scores.
-    knots = fitted.x[:: 1 + len(fitted.x) // _KNOTS]
-    everywhere = np.unique(np.concatenate([np.linspace(0, 1, _GRID), knots, asked.ravel()]))
-    at = everywhere if scores is None else asked
+    at = np.linspace(0, 1, _GRID) if scores is None else real_numbers(scores, "scores")
     value = fitted(at)
+    # Each score's limits are those of its neighbours too, so all bands are made at many scores.
+    everywhere = np.unique(
+        np.concatenate([np.linspace(0, 1, _GRID), _some_knots(fitted), at.ravel()])
+    )
     draws = 0 if kind == "pointwise" else _DRAWS
     spread = jackknife(fit, total, groups, everywhere, draws, seed)
     of_groups = (level, kind, number, spread.effective_groups, spread.volumes)

@@ -91,7 +91,7 @@ _Positive = Annotated[float, Meta(ge=0, description="be a number of at least 0")
 class BandRecord(Struct):
     """The `MapBand` that is kept with the map."""
 
-    level: _Probability
+    level: Annotated[float, Meta(gt=0, lt=1, description="be above 0 and below 1")]
     kind: Annotated[BandKind, Meta(description=f"be one of {', '.join(get_args(BandKind))}")]
     groups: _Count
     effective_groups: _Positive
@@ -103,7 +103,7 @@ class BandRecord(Struct):
 class VolumesRecord(Struct):
     """Its `VolumeSpread`."""
 
-    offset: _Positive
+    offset: Annotated[float, Meta(gt=0, description="be a number above 0")]
     centre: float
     spread: _Positive
     effective_groups: Annotated[float, Meta(gt=1, description="be a number above 1")]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.calibration.calibration_map import CalibrationMap
-from twintrack.calibration.equal_mass import EVERY_CELL
+from twintrack.calibration.equal_mass import EVERY_CELL, bins_of_cells
 from twintrack.calibration.map_fit import IDENTITY, Target, fit_map
 from twintrack.calibration.parametric import MapKind, fit_parametric
 from twintrack.calibration.score_tally import ScoreTally
@@ -88,8 +88,11 @@ class TallyFit:
         predicted, marked : float
             In voxels: sums of the map's values, and of the response of the raters whom it follows.
         """
-        if not tally.voxels:
+        cells, sums = tally.pooled_rows()
+        if not len(cells):
             return 0.0, 0.0
-        means = tally.equal_mass_bins(EVERY_CELL).mean_score
+        # Of one rater: the votes have no part in the mean scores, and take time.
+        rows = cells, np.ascontiguousarray(sums[:, :3])
+        means = bins_of_cells(rows, 1, EVERY_CELL).mean_score
         values = np.clip(np.interp(means, fitted.x, fitted.y), self.floor, self.ceiling)
-        return float((tally.counts * values).sum()), float(self.yes(tally).sum())
+        return float((sums[:, 0] * values).sum()), float(self.yes(tally).sum())

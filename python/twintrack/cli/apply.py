@@ -10,6 +10,7 @@ import typer
 
 from twintrack.cli import options
 from twintrack.cli.extras import require_for, require_for_cases
+from twintrack.cli.map_band import band_told, warn_of_box
 from twintrack.cli.running import Running
 from twintrack.errors import InputError
 
@@ -28,6 +29,9 @@ class Output:
         another --dtype. A case is made again where one of its files is missing.
     mask
         Write masks/CASE.nii.gz, too: 1 where the calibrated score is above --threshold, else 0.
+    band
+        Write low/CASE.nii.gz and high/CASE.nii.gz, too: the limits of the map's band, which
+        twintrack fit --band keeps in the calibrator.
     """
 
     panel: ClassVar[str] = options.OUTPUT
@@ -36,6 +40,7 @@ class Output:
     ending: options.FileEnding = options.Ending.nii_gz
     mask: Annotated[bool, typer.Option("--mask")] = False
     threshold: options.MaskThreshold = None
+    band: Annotated[bool, typer.Option("--band")] = False
     keep: Annotated[bool, typer.Option("--continue_prediction")] = False
 
 
@@ -53,8 +58,9 @@ def apply(
 
     Volumes that this command has finished before are not made again unless the score, the
     calibrator or the options have changed: an interrupted run goes on where it was. A folder holds
-    the volumes of one calibrator, and masks of one threshold: what others have left is replaced
-    with --force alone.
+    the volumes of one calibrator, masks of one threshold and limits of one band: what others have
+    left is replaced with --force alone. volumes.csv has the volume that each calibrated score
+    predicts, with an interval for the raters' if the calibrator has a band.
 
     Parameters
     ----------
@@ -64,7 +70,8 @@ def apply(
     model
         Calibrator file of twintrack fit.
     output
-        Folder that gets CASE.nii.gz of each case, and masks/CASE.nii.gz with --mask.
+        Folder that gets CASE.nii.gz of each case and volumes.csv, masks/CASE.nii.gz with --mask,
+        low/CASE.nii.gz and high/CASE.nii.gz with --band.
     """
     from twintrack.calibration.calibrator_file import read_calibrator
     from twintrack.files import check_folder_place
@@ -82,12 +89,18 @@ def apply(
         check_folder_place(output)
     options.check_calibrator(model)
     calibrator = read_calibrator(model)
+    if volumes.band and calibrator.band_ is None:
+        raise InputError(
+            "has no band: make it again with twintrack fit --band FILE.csv, or leave out --band",
+            file=model,
+        )
     threshold = calibrator.threshold(asked) if volumes.mask else None
     cases = run.part_of(_scores(inputs))
     dtype = volumes.dtype.value
     classes = options.classes(tumour)
-    job = runs.ApplyJob(calibrator, output, dtype, volumes.ending.value, classes, threshold)
-    require_for([volumes.ending.value])
+    ending = volumes.ending.value
+    job = runs.ApplyJob(calibrator, output, dtype, ending, classes, threshold, volumes.band)
+    require_for([ending])
     require_for_cases(cases, job)
     existing: Literal["refuse", "keep", "overwrite"]
     existing = "overwrite" if run.force else "keep" if volumes.keep else "refuse"
@@ -98,6 +111,7 @@ def apply(
     with run.settings(report) as settings:
         outcomes = runs.apply_cohort(cases, job, existing=existing, settings=settings)
     report.warn_of_notes(notes_of(outcomes))
+    warn_of_box(report, calibrator)
     failed = sum(outcome.failure is not None for outcome in outcomes)
     kept = len(cases) - len(outcomes)
     before = sum(outcome.state == "stored" for outcome in outcomes)
@@ -108,6 +122,8 @@ def apply(
         ("volumes", f"{len(outcomes) - failed} in {output}"),
         ("stored as", told),
         *([("masks", options.mask_told(threshold, asked))] if threshold is not None else []),
+        *([("limits", band_told(calibrator))] if volumes.band else []),
+        ("sizes", f"in {output / 'volumes.csv'}"),
         *((label, f"{number}") for label, number in numbers.items() if number),
     ]
     report.result(

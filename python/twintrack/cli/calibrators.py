@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from twintrack.cli.map_band import band_told
 from twintrack.cli.reporting import Report
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def calibrator_rows(calibrator: Calibrator) -> dict[str, str]:
             for told, value in found.items()
             if value is not None
         )
+    if calibrator.band_ is not None:
+        rows["band"] = band_told(calibrator)
     if made_of.get("bounds") is not None:
         chosen = made_of["bounds"]["auto"]
         for name, value in (("floor", calibrator.floor_), ("ceiling", calibrator.ceiling_)):

@@ -11,6 +11,7 @@ import typer
 
 from twintrack.cli import options
 from twintrack.cli.extras import require_for, require_for_cases
+from twintrack.cli.map_band import warn_of_box
 from twintrack.cli.running import Running
 from twintrack.errors import InputError
 
@@ -140,7 +141,8 @@ def evaluate(
         and volumes, those of the box calibration errors; vascular invasion needs voxels. May be
         repeated, as for twintrack fit.
     model
-        Calibrator file of twintrack fit, applied to the scores first.
+        Calibrator file of twintrack fit, applied to the scores first. If it has a band, predicted
+        volumes have intervals.
     """
     from twintrack.calibration.calibrator_file import read_calibrator
     from twintrack.files import check_folder_place
@@ -208,6 +210,8 @@ def _evaluate_cohort(
     fitted = runs.fitted_among(cases, job, store)
     if fitted:
         report.warn(f"{model or 'calibrated scores'}: {told(fitted, len(cases))}")
+    if job.calibrator is not None:
+        warn_of_box(report, job.calibrator)
     if run.dry_run:
         run.print_plan(report, cases, job, store)
         return

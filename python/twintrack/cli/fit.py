@@ -12,7 +12,7 @@ import typer
 from twintrack.cli import options
 from twintrack.cli.calibrators import TARGETS, calibrator_rows, map_warnings, show_choice
 from twintrack.cli.extras import require_for_cases
-from twintrack.cli.map_band import tell_band, write_band
+from twintrack.cli.map_band import tell_band, warn_of_box, write_band
 from twintrack.cli.reporting import Report
 from twintrack.cli.running import RUNNING, Running
 from twintrack.errors import InputError
@@ -66,7 +66,13 @@ class Map:
     leave_one_out
         Also write to this folder, for every case, CASE.json fitted to all cases of other patients.
     band
-        Also write to this CSV file the map with its pointwise 95% band over patients.
+        Also write to this CSV file the map with its band over patients, and keep the band in the
+        calibrator file, with the interval of predicted volumes.
+    band_kind
+        The band holds the map of all patients at each score by itself (pointwise, the default) or
+        at all scores at once (simultaneous).
+    band_level
+        The probability of that, 0.95 by default, and of the interval of predicted volumes.
     """
 
     panel: ClassVar[str] = "Map"
@@ -85,6 +91,19 @@ class Map:
     average: str | None = None
     leave_one_out: Path | None = None
     band: Path | None = None
+    band_kind: Literal["pointwise", "simultaneous"] | None = None
+    band_level: float | None = None
+
+    def check_band(self) -> None:
+        """Refuse a level that is none, and what is asked of no band."""
+        asked = {"--band-kind": self.band_kind, "--band-level": self.band_level}
+        for option, value in asked.items():
+            if value is not None and self.band is None:
+                raise InputError(f"{option} is that of a band: give --band FILE.csv, too")
+        if self.band_level is not None and not 0 < self.band_level < 1:
+            raise InputError(
+                "it must be above 0 and below 1", argument="--band-level", value=self.band_level
+            )
 
     def calibrator(self, use_raters: Sequence[int] | None) -> Calibrator:
         """Return an unfitted calibrator with these parameters, of the raters that count."""
@@ -179,6 +198,7 @@ def fit(
         so other targets, bins and subsets of the cases take moments. May be repeated: the cases of
         all stores are fitted together. With a name, its cases are told apart as NAME/CASE.
     """
+    from twintrack.calibration.map_band import band_scores
     from twintrack.files import check_file_place, check_folder_place
     from twintrack.runs import fit as runs
     from twintrack.runs.case_band import band_over_cases
@@ -200,6 +220,7 @@ def fit(
             "--store": run.store if tallies else store,
         },
     )
+    asked.check_band()
     calibrator = asked.calibrator(files.numbers_of_raters)
     failures: list[Failure] = []
     found: StoredTallies | None = None
@@ -224,12 +245,21 @@ def fit(
                 place.parent.mkdir(parents=True, exist_ok=True)  # of a store with a name, its own
                 fitted.save(place)
         if asked.band is not None:
-            band = band_over_cases(calibrator, found, progress=report.progress)
+            band = band_over_cases(
+                calibrator,
+                found,
+                band_scores(calibrator.map_),
+                level=asked.band_level or 0.95,
+                kind=asked.band_kind or "pointwise",
+                progress=report.progress,
+            )
+            calibrator.keep_band(band)
             write_band(asked.band, band)
     calibrator.save(output)
     _tell(report, calibrator, output, failures)
     if band is not None and asked.band is not None:
         tell_band(report, band, asked.band)
+        warn_of_box(report, calibrator)
     raise typer.Exit(1 if failures else 0)
 
 

@@ -333,6 +333,7 @@ def warn_of_missing_raters(report: Report, cohort: Sequence[Case]) -> None:
 def write_evaluation(report: Report, found: Evaluation, output: Path, method: str) -> None:
     """Write a result folder and tell the means."""
     from twintrack.report.columns import describe
+    from twintrack.runs.volume_figures import volumes_held
 
     found.write(output, method)
     if found.rows:
@@ -345,6 +346,7 @@ def write_evaluation(report: Report, found: Evaluation, output: Path, method: st
             ],
             means={figure: mean for figure, (mean, _) in found.means().items()},
         )
+    held = volumes_held(found.rows.values())
     with_notes = sum(bool(notes) for notes in found.notes.values())
     report.result(
         "",
@@ -352,6 +354,7 @@ def write_evaluation(report: Report, found: Evaluation, output: Path, method: st
             ("cases", f"{len(found.rows)}"),
             *([("with notes", f"{with_notes}")] if with_notes else []),
             *_fitted_on(found),
+            *([("volumes in interval", f"{held['held']} of {held['cases']}")] if held else []),
             *([("failed", f"{len(found.failures)}, see failures.csv")] if found.failures else []),
             ("written to", output),
         ],
@@ -359,6 +362,7 @@ def write_evaluation(report: Report, found: Evaluation, output: Path, method: st
         method=method,
         cases=len(found.rows),
         failed=len(found.failures),
+        volumes_held=held,
     )
 
 

@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from twintrack.arrays.host import region_array
+from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.calibrator import Calibrator
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.records import FittedCases
@@ -36,6 +37,9 @@ REGIONS = "rois"
 
 MASKS = "masks"
 """Folder beside it with the masks of 0 and 1 that a threshold makes of the scores."""
+
+LIMITS = ("low", "high")
+"""Folders beside it with the limits of the map's band at the scores; each has such a file, too."""
 
 
 class _Record(Struct):
@@ -175,12 +179,15 @@ def check_score(calibrator: Calibrator, score: Path, tumour: Sequence[int] = (1,
 
 
 def is_calibrated_by(
-    folder: Path, calibrator: Calibrator, threshold: float | None = None
+    folder: Path,
+    calibrator: Calibrator,
+    threshold: float | None = None,
+    limit: CalibrationMap | None = None,
 ) -> bool | None:
     """Whether the record of a folder says that its volumes are calibrated by this map.
 
-    And that its masks, if it has any, begin at this threshold, where one is given. None if there is
-    no record.
+    Or by this `limit` of its band. And that its masks, if it has any, begin at this threshold,
+    where one is given. None if there is no record.
 
     Raises
     ------
@@ -197,11 +204,16 @@ def is_calibrated_by(
         )
     same_masks = None in (threshold, content.threshold) or threshold == content.threshold
     return same_masks and all(
-        getattr(content, name) == value for name, value in _calibration(calibrator).items()
+        getattr(content, name) == value for name, value in _calibration(calibrator, limit).items()
     )
 
 
-def record_calibrated(folder: Path, calibrator: Calibrator, threshold: float | None = None) -> None:
+def record_calibrated(
+    folder: Path,
+    calibrator: Calibrator,
+    threshold: float | None = None,
+    limit: CalibrationMap | None = None,
+) -> None:
     """Write beside calibrated volumes that they are: so that nothing maps or fits them again.
 
     A record that says so already stays as it is: whatever was made from it is not made anew.
@@ -210,20 +222,22 @@ def record_calibrated(folder: Path, calibrator: Calibrator, threshold: float | N
     ----------
     threshold
         That of the masks, if any are written.
+    limit
+        Of the map's band, where that is what the volumes went through.
 
     Raises
     ------
     ValueError
         As `is_calibrated_by`.
     """
-    if is_calibrated_by(folder, calibrator, threshold):
+    if is_calibrated_by(folder, calibrator, threshold, limit):
         known = read_record(folder / RECORD, _Record).threshold
         if threshold in (None, known):
             return
     cases = calibrator.fitted_on_
     content = {
         "twintrack": __version__,
-        **_calibration(calibrator),
+        **_calibration(calibrator, limit),
         **({} if threshold is None else {"threshold": threshold}),
         "fitted_on": None if cases is None else [case.to_json() for case in cases],
     }
@@ -231,10 +245,11 @@ def record_calibrated(folder: Path, calibrator: Calibrator, threshold: float | N
     write_text(folder / RECORD, json.dumps(content, indent=1) + "\n")
 
 
-def _calibration(calibrator: Calibrator) -> dict[str, Any]:
+def _calibration(calibrator: Calibrator, limit: CalibrationMap | None) -> dict[str, Any]:
+    applied = limit or calibrator.map_
     return {
         "ensemble": calibrator.provenance_["ensemble"] or {},
-        "calibrator": {"x": calibrator.map_.x.tolist(), "y": calibrator.map_.y.tolist()},
+        "calibrator": {"x": applied.x.tolist(), "y": applied.y.tolist()},
     }
 
 
@@ -251,14 +266,16 @@ def region_of_case(case: Case) -> Path | None:
 
 
 def calibrate_score(
-    calibrator: Calibrator, score: NDArray[Any], region: NDArray[Any] | None = None
+    calibrator: Calibrator | CalibrationMap,
+    score: NDArray[Any],
+    region: NDArray[Any] | None = None,
 ) -> None:
     """Calibrate an array in place as the pipeline does.
 
     Parameters
     ----------
     calibrator
-        Fitted.
+        Fitted, or a map.
     score
         Of any shape.
     region
@@ -269,10 +286,11 @@ def calibrate_score(
     Raises
     ------
     ValueError
-        As `Calibrator.transform`; and for a region that is no mask.
+        As `CalibrationMap.__call__`; and for a region that is no mask.
     """
     mask = region_array(region)
     unasked = None if mask is None else (mask == 0) & (score == 0)
-    calibrator.transform(score, out=score)
+    fitted = calibrator if isinstance(calibrator, CalibrationMap) else calibrator.map_
+    fitted(score, out=score)
     if unasked is not None:
         np.copyto(score, 0, where=unasked)

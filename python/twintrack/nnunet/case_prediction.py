@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twintrack.arrays.libraries import device_kind
+from twintrack.calibration.volume_interval import VolumeInterval
 from twintrack.ensemble import export_score
 from twintrack.errors import InputError
 from twintrack.nnunet.images import Image, resample_image, spacing_note
 from twintrack.nnunet.member_logits import MemberLogits, move_to_host
 from twintrack.nnunet.network_axes import NetworkAxes
 from twintrack.nnunet.roi import Roi, find_roi, narrowed, near_organ, whole_volume
+from twintrack.runs.volume_table import PredictedVolume
 from twintrack.volumes import Volume
 
 if TYPE_CHECKING:
@@ -45,6 +47,11 @@ class Prediction:
         What the user should know, such as that no organ was found.
     seconds : dict
         Time by stage: "read", "coarse", "preprocess", "members", "export".
+    predicted_volume : float
+        Sum of the score, in voxels.
+    interval : VolumeInterval or None
+        Of the volume that raters mark on average, in voxels, with the probability of the
+        calibrator's band; None where it has none.
     """
 
     score: Volume
@@ -52,6 +59,8 @@ class Prediction:
     roi: Roi
     notes: tuple[str, ...]
     seconds: Mapping[str, float]
+    predicted_volume: float
+    interval: VolumeInterval | None
 
     def roi_mask(self) -> NDArray[np.uint8]:
         """Return the region as a mask of 0 and 1, of the image's shape."""
@@ -78,6 +87,8 @@ class CasePrediction:
     ----------
     notes
         What the user should know, so far.
+    result
+        What is recorded of the case: its notes and, once it is exported, its volume.
     voxels
         Of the image.
 
@@ -114,6 +125,7 @@ class CasePrediction:
         self._axes = NetworkAxes(image, folder.canonical)
         note = spacing_note(image.place)
         self.notes: list[str] = [] if note is None else [note]
+        self.result: dict[str, Any] = {"notes": self.notes}
         channels = [self._axes.view(channel) for channel in image.channels]
         with self._stage("coarse"):
             self._roi = self._find_region(channels)
@@ -168,6 +180,12 @@ class CasePrediction:
             if roi.inside is not None:
                 inside[~roi.inside] = 0
             mask = (score > pipeline.threshold).view(np.uint8)
+            predicted = PredictedVolume()
+            predicted.add(score)
+        self.result.update(predicted.record(place.voxel_volume))
+        interval, band = None, getattr(pipeline.calibrator, "band_", None)  # a bare map has none
+        if band is not None and band.volumes is not None:
+            interval = band.volumes.interval(predicted.voxels, band.level)
         return Prediction(
             score=Volume(score, place.affine, place.path, place.header),
             mask=Volume(mask, place.affine, place.path, place.header),
@@ -175,6 +193,8 @@ class CasePrediction:
             roi=self._axes.back(narrowed(roi, self._geometries[0].box)),
             notes=tuple(self.notes),
             seconds=self._seconds,
+            predicted_volume=predicted.voxels,
+            interval=interval,
         )
 
     def _find_region(self, channels: list[NDArray[Any]]) -> Roi:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from twintrack.calibration.calibrator import Calibrator
 from twintrack.cohort.score_records import MASKS, RECORD, REGIONS
 from twintrack.errors import InputError
 from twintrack.files import split_suffix
@@ -23,6 +24,7 @@ from twintrack.runs.inputs import with_files_read
 from twintrack.runs.job import Job, Product
 from twintrack.runs.records import Entry
 from twintrack.runs.store import Store
+from twintrack.runs.volume_table import recorded, write_volumes
 from twintrack.volumes import write_volume
 from twintrack.volumes.writing import check_format
 
@@ -50,7 +52,8 @@ class PredictJob(Job[CasePrediction]):
     folder
         Gets ``CASE.nii.gz``, the score; ``masks/CASE.nii.gz``; ``rois/CASE.nii.gz`` if wanted;
         ``prediction.json``, which says how the scores are made; and ``store``, which says what each
-        case was made from.
+        case was made from. And ``volumes.csv`` (`twintrack.runs.volume_table`) where the calibrator
+        has a band.
     ending
         ".nii.gz", ".nii" or ".mha".
     dtype
@@ -116,8 +119,8 @@ class PredictJob(Job[CasePrediction]):
         """Let the members predict."""
         with _advising():
             loaded.run_members()
-        # The notes come while the case is exported, which is before the record is written.
-        return Product(loaded.voxels, {"notes": loaded.notes})
+        # Notes and volume come while the case is exported, which is before the record is written.
+        return Product(loaded.voxels, loaded.result)
 
     def write(
         self, case: ImageCase, loaded: CasePrediction, store: Store
@@ -213,7 +216,12 @@ def predict_cohort(
     write_json(job.folder / RECORD, job.settings)
     with store.writing(case.name for case in cohort or cases):
         how = replace(settings, force=not keep)
-        return run_cases(cases, job, store, how, "Predicting")[0]
+        outcomes, _ = run_cases(cases, job, store, how, "Predicting")
+    calibrator = job.pipeline.calibrator
+    if isinstance(calibrator, Calibrator) and calibrator.band_ is not None:
+        found = recorded([store], lambda _, case: {"score": job.places(case)["score"]})
+        write_volumes(job.folder, found, calibrator)
+    return outcomes
 
 
 def check_folder(cases: Sequence[ImageCase], job: PredictJob, *, keep: bool) -> bool:

@@ -23,7 +23,7 @@ from twintrack.report.examples import Example, read_examples
 
 # Columns and keys that are not metrics and not provenance.
 _CASE, _PATIENT, _NOTES = "case", "patient", "notes"
-_NOT_PROVENANCE = ("method", "means", "reliability", "fitted_on")
+_NOT_PROVENANCE = ("method", "means", "reliability", "fitted_on", "volumes_held")
 
 
 class _Curve(Struct):

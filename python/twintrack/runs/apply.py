@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +17,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.calibrator import Calibrator
 from twintrack.cohort import Case
 from twintrack.cohort.region import open_mask
 from twintrack.cohort.score_records import (
+    LIMITS,
     MASKS,
     RECORD,
     calibrate_score,
@@ -39,6 +41,7 @@ from twintrack.runs.memory import case_bytes
 from twintrack.runs.records import Entry
 from twintrack.runs.store import Store, dump_json, stores_there
 from twintrack.runs.streaming import SLAB_VOXELS, planes_of
+from twintrack.runs.volume_table import PredictedVolume, recorded, write_volumes
 from twintrack.volumes.grid import place_together
 from twintrack.volumes.slabs import VolumeSlabs, open_score
 from twintrack.volumes.writing import check_format, slab_writer
@@ -61,15 +64,20 @@ def calibrator_content(calibrator: Calibrator) -> dict[str, Any]:
 
 def calibrator_digest(calibrator: Calibrator) -> str:
     """Return a digest of knots and provenance."""
-    return hashlib.sha256(dump_json(calibrator_content(calibrator)).encode()).hexdigest()[:16]
+    return _digest(calibrator_content(calibrator))
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(dump_json(content).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Opened:
-    """The score of a case and its region of interest, if any."""
+    """The score of a case, its region of interest, if any, and what is recorded of it."""
 
     score: VolumeSlabs
     region: VolumeSlabs | None
+    result: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,14 @@ class ApplyJob(Job[Opened]):
     threshold
         ``masks/CASE`` + `ending` is 1 where the calibrated score, before it is rounded to `dtype`,
         is above; without a threshold there are no masks.
+    band
+        Whether the limits of the calibrator's band go to ``low/CASE`` and ``high/CASE`` + `ending`,
+        stored likewise.
+
+    Raises
+    ------
+    ValueError
+        `ending` and `dtype` do not go together, or there is no band.
     """
 
     calibrator: Calibrator
@@ -98,23 +114,37 @@ class ApplyJob(Job[Opened]):
     ending: str = ".nii.gz"
     tumour: tuple[int, ...] = (1,)
     threshold: float | None = None
+    band: bool = False
 
     kind = KIND
 
     def __post_init__(self) -> None:
         check_format(self.ending, self.dtype)
+        if self.band and self.calibrator.band_ is None:
+            raise InputError(
+                "the calibrator has no band: make it again with `twintrack fit --band FILE.csv` "
+                "(in Python with keep_band), or leave out --band"
+            )
 
     @property
     def options(self) -> dict[str, Any]:
-        """What decides a calibrated volume, and its mask, besides the score."""
+        """What decides a calibrated volume, its mask and its limits, besides the score."""
+        limits = [[fitted.x.tolist(), fitted.y.tolist()] for fitted in self.limits.values()]
         return {
             "calibrator": calibrator_digest(self.calibrator),
             "dtype": self.dtype,
             "ending": self.ending,
             "tumour": list(self.tumour),
             **({} if self.threshold is None else {"threshold": self.threshold}),
+            **({"band": _digest(limits)} if limits else {}),
             **edition("calibrated"),
         }
+
+    @property
+    def limits(self) -> dict[str, CalibrationMap]:
+        """The limits of the band that are applied, too, by role."""
+        band = self.calibrator.band_ if self.band else None
+        return {} if band is None else {"low": band.lower_map, "high": band.upper_map}
 
     def place(self, case: Case) -> Path:
         """Where the calibrated volume of a case goes."""
@@ -124,7 +154,8 @@ class ApplyJob(Job[Opened]):
         """Where all that is written of a case goes, by role."""
         place = self.place(case)
         mask = {} if self.threshold is None else {"mask": self.folder / MASKS / place.name}
-        return {"volume": place, **mask}
+        limits = {role: self.folder / role / place.name for role in LIMITS if self.band}
+        return {"volume": place, **mask, **limits}
 
     def files(self, case: Case) -> dict[str, Path]:
         """Return the score, what gives it its geometry, and its region of interest."""
@@ -132,8 +163,10 @@ class ApplyJob(Job[Opened]):
         return case_files(Case(case.name, case.score, (), roi=region), vessels=False, roi=True)
 
     def memory(self, case: Case) -> int:
-        """Estimate the memory of a slab, or of the volume where it is written in one piece."""
-        return case_bytes(self.files(case), None if self.ending == ".mha" else SLAB_VOXELS)
+        """Estimate the memory of a slab, or of the volumes where they are written in one piece."""
+        if self.ending != ".mha":
+            return case_bytes(self.files(case), SLAB_VOXELS)
+        return case_bytes(self.files(case)) * (3 if self.band else 1)
 
     def read(self, case: Case) -> Opened:
         """Open the score, to be calibrated while it is written.
@@ -165,15 +198,16 @@ class ApplyJob(Job[Opened]):
 
     def compute(self, loaded: Opened) -> Product:
         """Return what there is to record: the score is calibrated while it is written."""
-        # Its notes come then, too, which is before the record is made.
-        return Product(loaded.score.place.array.size, {"notes": loaded.score.notes})
+        # Its notes and volume come then, too, which is before the record is made.
+        loaded.result["notes"] = loaded.score.notes
+        return Product(loaded.score.place.array.size, loaded.result)
 
     def write(self, case: Case, loaded: Opened, store: Store) -> dict[str, tuple[str, Path]]:
         """Write what there is of the case into the staging folder, in one pass over its score."""
         written = {
             role: (f"{role}_{place.name}", place) for role, place in self.places(case).items()
         }
-        place = loaded.score.place
+        place, predicted = loaded.score.place, PredictedVolume()
         with ExitStack() as stack:
             writers = {
                 role: stack.enter_context(
@@ -184,8 +218,10 @@ class ApplyJob(Job[Opened]):
                 for role, (name, _) in written.items()
             }
             for made in self._made(loaded.score, loaded.region):
+                predicted.add(made["volume"])
                 for role, slab in made.items():
                     writers[role](slab)
+        loaded.result.update(predicted.record(place.voxel_volume))
         return written
 
     def _made(
@@ -197,9 +233,15 @@ class ApplyJob(Job[Opened]):
         try:
             masks: Iterator[NDArray[Any] | None]
             masks = repeat(None) if region is None else region.slabs(planes)
+            limits = self.limits
             for slab, mask in zip(score.slabs(planes), masks, strict=False):
+                made = {"volume": slab, **{role: slab.copy() for role in limits}}
                 calibrate_score(self.calibrator, slab, mask)
-                made = {"volume": slab}
+                for role, fitted in limits.items():
+                    calibrate_score(fitted, made[role], mask)
+                    # Between its scores a band is a straight line, which may cross the map.
+                    nearest = np.minimum if role == "low" else np.maximum
+                    nearest(made[role], slab, out=made[role])
                 if self.threshold is not None:
                     made["mask"] = (slab > self.threshold).view(np.uint8)
                 yield made
@@ -225,7 +267,8 @@ def apply_cohort(
     """Write the calibrated score of every case to a folder.
 
     Volumes that an earlier run has written with the same calibrator and options from the same
-    scores are not written again. The records of the run are in the folder's ``store``.
+    scores are not written again. The records of the run are in the folder's ``store``; the volumes
+    that the calibrated scores predict, with their intervals, in ``volumes.csv``.
 
     Parameters
     ----------
@@ -236,9 +279,9 @@ def apply_cohort(
     existing
         What to do about volumes that are there and are not the result of this very work: "refuse"
         to begin; "keep" those of this calibrator, however they are stored, and leave out the case
-        where all of its files are there; or "overwrite" them, also those of another calibrator or
-        threshold, all of which go before the first volume is written: a folder never holds volumes
-        that its ``prediction.json`` does not describe.
+        where all of its files are there; or "overwrite" them, also those of another calibrator,
+        threshold or band, all of which go before the first volume is written: a folder never holds
+        volumes that its ``prediction.json`` does not describe.
     settings
         How to go about it.
 
@@ -266,10 +309,20 @@ def apply_cohort(
     for path in outdated:
         path.unlink(missing_ok=True)
     record_calibrated(job.folder, job.calibrator, job.threshold)
+    for role, limit in job.limits.items():
+        record_calibrated(job.folder / role, job.calibrator, limit=limit)
     if job.threshold is not None:
         (job.folder / MASKS).mkdir(exist_ok=True)
     with store.writing(case.name for case in cases):
         outcomes, _ = run_cases(cases, job, store, settings or Settings(), "Calibrating")
+    digest = job.options["calibrator"]
+    others = stores_there(job.folder / "store", KIND)
+    same = [other for other in others if other.options.get("calibrator") == digest]
+
+    def places(store: Store, case: str) -> dict[str, Path]:
+        return {"volume": job.folder / f"{case}{store.options['ending']}"}
+
+    write_volumes(job.folder, recorded([store, *same], places), job.calibrator)
     return outcomes
 
 
@@ -282,7 +335,7 @@ def check_folder(
     -------
     foreign, outdated
         Cases of which a file is there and is not of this very work; files that have to go because
-        they are not of this calibrator and threshold.
+        they are not of this calibrator, threshold and band.
 
     Raises
     ------
@@ -307,7 +360,11 @@ def check_folder(
     # Before the record, which another process with a part of the cases writes before its volumes.
     volumes = [
         (role, path)
-        for role, folder in (("volume", job.folder), ("mask", job.folder / MASKS))
+        for role, folder in {
+            "volume": job.folder,
+            "mask": job.folder / MASKS,
+            **{limit: job.folder / limit for limit in LIMITS},
+        }.items()
         for path in sorted(folder.glob("[!.]*"))
         if split_suffix(path.name)[1]
     ]
@@ -321,6 +378,16 @@ def check_folder(
             "another folder, or replace them all with --force",
             file=record,
         )
+    for role, limit in job.limits.items():
+        there = any(role == known for known, _ in volumes)
+        if there and is_calibrated_by(job.folder / role, job.calibrator, limit=limit) is False:
+            if existing != "overwrite":
+                raise InputError(
+                    "the limits that are there are of another band; name another folder, or "
+                    "replace all volumes with --force",
+                    file=job.folder / role / RECORD,
+                )
+            ours = False
     found = stores_there(job.folder / "store", KIND)
     same = [store for store in found if not differing_options(store.options, job.options)]
     foreign = {

@@ -22,7 +22,9 @@ from twintrack.runs.result_folder import FORMAT
 from twintrack.runs.store import stores_there
 
 # Options of an evaluation that are left out where they were not given.
-_SAID_IF_GIVEN = ("label", "ignore_label", "use_raters", "tallies", "one_more_rater", "ece_bins")
+_SAID_IF_GIVEN = (
+    *("label", "ignore_label", "use_raters", "tallies", "one_more_rater", "ece_bins", "volumes"),
+)
 
 
 def check_results(
@@ -104,7 +106,7 @@ def _same_calibrator(one: Any, other: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or "knots" not in value:
         return "none" if value is None else json.dumps(value, ensure_ascii=False)
     # A calibrator, of which two that differ may be alike in all but the map.
     known = {name: value.get(name) for name in ("target", "region", "cases", "voxels")}

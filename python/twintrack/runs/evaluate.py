@@ -44,13 +44,20 @@ from twintrack.runs.method_names import one_a_folder
 from twintrack.runs.records import Entry, Failure
 from twintrack.runs.result_folder import Row, cell_text, means, write_results
 from twintrack.runs.store import Store
+from twintrack.runs.volume_figures import (
+    INTERVAL,
+    interval_figures,
+    volume_options,
+    volumes_held,
+)
 
 KIND = "evaluation"
 
 FIGURES = (
     *("tdsc", "ece", "crps", *(f"vi_{vessel}" for vessel in VESSELS)),
     *("ece_probability", "ece_mhr", "ace", "brier", "reliability", "resolution", "uncertainty"),
-    *("dice_staple", "predicted_volume", "rater_volume", "disagreement", "contested_error"),
+    *("dice_staple", "predicted_volume", *INTERVAL, "rater_volume"),
+    *("disagreement", "contested_error"),
 )
 """Columns of cases.csv, in their order; a cohort without vessels has none of theirs."""
 
@@ -115,6 +122,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
             **({} if self.ignore_label is None else {"ignore_label": self.ignore_label}),
             **({} if self.ece_bins == BINS else {"ece_bins": self.ece_bins}),
             "calibrator": None if calibrator is None else calibrator_content(calibrator),
+            **volume_options(calibrator),
             "editions": editions_of_figures(self.staple),
         }
 
@@ -167,11 +175,12 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         region = loaded.region
         if self.region == "all":
             region = np.broadcast_to(np.True_, score.shape)
+        size = loaded.voxel_volume() if self.millimetres else 1.0
         found = metrics.evaluate(
             score,
             loaded.raters,
             loaded.vessels,
-            loaded.voxel_volume() if self.millimetres else 1.0,
+            size,
             self.protocol,
             region,
             ignore_label=loaded.aligned.unseen,
@@ -180,6 +189,7 @@ class EvaluateJob(Job[tuple[LoadedCase, NDArray[Any] | None]]):
         figures = _figures(found)
         if self.staple:
             figures["dice_staple"] = _staple(score, loaded, self.protocol)
+        figures |= interval_figures(self.calibrator, found.predicted_volume, size)
         stored = {
             name: float(figures[name]) if math.isfinite(figures[name]) else None
             for name in FIGURES
@@ -287,6 +297,9 @@ class Evaluation(NamedTuple):
                 "mean_mhr": curve.mhr,
             }
         provenance = dict(self.options)
+        held = volumes_held(self.rows.values())
+        if held is not None:
+            provenance["volumes_held"] = held
         if _is_fitted(self.options) or self.fitted_on:
             provenance["fitted_on"] = self.fitted_on and {
                 kind: [cell_text(name) for name in names] for kind, names in self.fitted_on.items()

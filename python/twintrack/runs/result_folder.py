@@ -13,9 +13,11 @@ summary.json
     that wrote it), what the figures depend on (``protocol``, ``calibrator``, ``editions`` and so
     on), ``fitted_on`` (the cases that the calibrator's map was fitted on, by kind, as
     `twintrack.calibration.fitted_on` tells them apart, and as the notes say; null if that is not
-    known, absent where no map was fitted), ``cases``, ``failed``, ``means`` (figure to ``mean`` and
-    ``cases``, the number of cases that have it) and ``reliability``, the curve pooled over all
-    cases: ``bin_count``, ``mean_score`` and ``mean_mhr`` per bin, null where a bin is empty.
+    known, absent where no map was fitted), ``volumes_held`` (where predicted volumes have
+    intervals: ``cases`` that have one, and ``held``, those whose raters' volume is inside),
+    ``cases``, ``failed``, ``means`` (figure to ``mean`` and ``cases``, the number of cases that
+    have it) and ``reliability``, the curve pooled over all cases: ``bin_count``, ``mean_score`` and
+    ``mean_mhr`` per bin, null where a bin is empty.
 failures.csv
     A row per case that could not be evaluated: ``case``, ``step``, ``file``, ``message``.
 

@@ -22,6 +22,7 @@ from twintrack.runs.evaluate import FIGURES, Evaluation
 from twintrack.runs.progress import Progress, once_it_takes_long
 from twintrack.runs.result_folder import Row
 from twintrack.runs.stored_tallies import StoredTallies
+from twintrack.runs.volume_figures import interval_figures, volume_options
 
 # Options of stores that say what the figures are of, beside the map.
 _OF_STORES = ("region", "tumour", "label", "ignore_label", "use_raters", "ignore_header")
@@ -52,6 +53,7 @@ def tally_options(
         **{name: stored[name] for name in _OF_STORES if name in stored},
         **({} if ece_bins == BINS else {"ece_bins": ece_bins}),
         "calibrator": None if calibrator is None else calibrator_content(calibrator),
+        **volume_options(calibrator),
         "editions": editions_of_figures(staple=False),
     }
 
@@ -108,7 +110,7 @@ def evaluate_tallies(
     with once_it_takes_long(progress or Progress(), "Evaluating", len(tallies)) as tell:
         last = time.monotonic()
         for case, found, counted in ahead(measure, tallies.cases):
-            rows[case] = _row(found, refused)
+            rows[case] = _row(found, refused, calibrator)
             notes[case] = [note for note in found.notes if note not in of_all]
             if math.isinf(found.log_score):
                 notes[case].append("log_score: infinite: the map is certain where a rater differs")
@@ -130,10 +132,12 @@ def evaluate_tallies(
     return Evaluation(rows, notes, (), total, said, patients, overlap)
 
 
-def _row(found: TallyMetrics, refused: Collection[str]) -> Row:
+def _row(found: TallyMetrics, refused: Collection[str], calibrator: Calibrator | None) -> Row:
     """Return the figures by column; None for those that the region cannot give."""
     volume = mean_of_raters(found.rater_volumes)
     figures = {**vars(found), **found.murphy._asdict(), "rater_volume": volume}
+    if "predicted_volume" not in refused:
+        figures |= interval_figures(calibrator, found.predicted_volume, 1.0)
     row = {
         name: float(figures[name]) if name in figures and name not in refused else None
         for name in FIGURES

@@ -1,7 +1,7 @@
 // The calibrator file: the knots of a map and where they come from, one JSON object.
 //
 // The format is described in python/twintrack/calibration/calibrator_file.py, which writes it. The
-// file is read strictly, and refused for the same reasons as there.
+// file is read strictly, and refused for the same reasons as there; the band is passed over.
 #pragma once
 
 #include <array>
