@@ -65,12 +65,11 @@ def corp(voxels: MappedVoxels) -> Corp:
     total = n.sum()
     base = response.sum() / total
     uncertainty = (voxels.squares.sum() - base * response.sum()) / total
-    # As differences of the terms: the scores themselves are a thousand times larger.
-    miscalibration = ((m - curve) * (n * (m + curve) - 2 * response)).sum() / total
+    miscalibration = _miscalibration(m, n, response, curve)
     discrimination = (n * (curve - base) ** 2).sum() / total  # blocks have their mean response
     brier = miscalibration - discrimination + uncertainty
     return Corp(
-        m, n, curve, float(brier), float(miscalibration), float(discrimination), float(uncertainty)
+        m, n, curve, float(brier), miscalibration, float(discrimination), float(uncertainty)
     )
 
 
@@ -105,13 +104,7 @@ def consistency_band(
     draws, seed = whole_number(draws, "draws", 1), whole_number(seed, "seed", 0)
     if len(groups) < 2:
         raise InputError(f"a band over groups needs at least two, here {len(groups)}")
-    together = all_of(groups)
-    m, n = together.value, together.count
-    mean_deviation = together.response / n - m
-    own = np.zeros((len(groups), len(m)))
-    for row, group in zip(own, groups, strict=True):
-        at = np.searchsorted(m, group.value)
-        row[at] = group.response - group.count * (group.value + mean_deviation[at])
+    m, n, own = _deviations(groups)
     # Deviations from their own mean are too small, and few groups have the tails of Student's t.
     sizes = np.zeros_like(own)
     for row, group in zip(sizes, groups, strict=True):
@@ -128,3 +121,55 @@ def consistency_band(
         curve[:] = _core.isotonic(response / n, n)
     low, high = np.quantile(curves, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return m, np.clip(low, 0, 1), np.clip(high, 0, 1)
+
+
+def miscalibration_if_calibrated(
+    groups: Sequence[MappedVoxels], draws: int = 500, seed: int = 0
+) -> _Floats:
+    """Return the MCB that CORP would find if the scores were calibrated: above 0, in few groups.
+
+    The responses are those of `consistency_band`; few groups make them larger by n / (n - 1), with
+    n Kish's effective number of groups by their voxels.
+
+    Parameters
+    ----------
+    groups
+        The voxels of each independent group (patient), two at least.
+    draws, seed
+        Number of values, and seed of the signs.
+
+    Returns
+    -------
+    (draws,) float64
+    """
+    draws, seed = whole_number(draws, "draws", 1), whole_number(seed, "seed", 0)
+    if len(groups) < 2:
+        raise InputError(f"groups are compared, so two at least are needed, here {len(groups)}")
+    m, n, own = _deviations(groups)
+    sizes = np.array([group.voxels for group in groups])
+    effective = sizes.sum() ** 2 / (sizes**2).sum()
+    own *= np.sqrt(effective / max(effective - 1, 1e-9))
+    rng = np.random.default_rng(seed)
+    found = np.empty(draws)
+    for draw in range(draws):
+        response = n * m + rng.choice([-1.0, 1.0], len(groups)) @ own
+        curve = _core.isotonic(response / n, n)
+        found[draw] = _miscalibration(m, n, response, curve)
+    return found
+
+
+def _miscalibration(m: _Floats, n: _Floats, response: _Floats, curve: _Floats) -> float:
+    # As differences of the terms: the scores themselves are a thousand times larger.
+    return float(((m - curve) * (n * (m + curve) - 2 * response)).sum() / n.sum())
+
+
+def _deviations(groups: Sequence[MappedVoxels]) -> tuple[_Floats, _Floats, _Floats]:
+    """Return scores, voxels, and of each group (row) how far it is from the mean deviation."""
+    together = all_of(groups)
+    m, n = together.value, together.count
+    mean_deviation = together.response / n - m
+    own = np.zeros((len(groups), len(m)))
+    for row, group in zip(own, groups, strict=True):
+        at = np.searchsorted(m, group.value)
+        row[at] = group.response - group.count * (group.value + mean_deviation[at])
+    return m, n, own
