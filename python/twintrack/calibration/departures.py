@@ -26,7 +26,8 @@ _LEAST_P = 1e-12
 _POWER = 0.8
 
 
-class Answers(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Answers(ByValue):
     """Voxels of a patient by their score, and how many of them the raters marked.
 
     Attributes
@@ -84,7 +85,9 @@ class Departure(ByValue):
         for _ in range(60):
             middle = (low + high) / 2
             low, high = (
-                (middle, high) if self.reach(math.exp(middle)) > abs(self.estimate) else (low, middle)
+                (middle, high)
+                if self.reach(math.exp(middle)) > abs(self.estimate)
+                else (low, middle)
             )
         return math.exp(high)
 
@@ -160,9 +163,7 @@ class Departures:
         Fewer than two of the patients have a voxel that a rater marked, or the map predicts none.
     """
 
-    def __init__(
-        self, fitted: CalibrationMap, groups: Sequence[Answers], total: Answers
-    ) -> None:
+    def __init__(self, fitted: CalibrationMap, groups: Sequence[Answers], total: Answers) -> None:
         marked = np.array([group.yes.sum() for group in groups])
         if np.count_nonzero(marked) < 2:
             raise InputError(
@@ -208,7 +209,8 @@ class Departures:
         volume, tilt, marked = np.array(found).T
         share = marked / math.fsum(marked)
         squares = [math.fsum((1 - share) * change**2) for change in (volume, tilt)]
-        return MapErrors(*map(math.sqrt, squares), effective_groups(marked) - 1)
+        freedom = effective_groups(marked) - 1
+        return MapErrors(math.sqrt(squares[0]), math.sqrt(squares[1]), freedom)
 
     def within(self, band: MapBand) -> MapErrors:
         """Return errors that the map has at most, by its band: as if all scores err together."""

@@ -1,4 +1,4 @@
-"""Updates of a map by new cases: an affine change of its log-odds, or a map of these cases alone."""
+"""Updates of a map by new cases: an affine change of its log-odds."""
 
 from __future__ import annotations
 
@@ -59,15 +59,17 @@ class AffineUpdates:
             sums[0] = np.bincount(at, group.count[inside], steps)
             sums[1] = np.bincount(at, group.yes[inside], steps)
 
+        self._total = self._sums.sum(axis=0)
+
     def fit(self, without: int | None = None) -> tuple[CalibrationMap, dict[str, float]]:
         """Return the changed map and a and b, by all patients or all but one.
 
         The map is not changed if these marked nothing, or everything.
         """
-        count, yes = self._sums.sum(axis=0)
+        count, yes = self._total
         if without is not None:
-            others = np.arange(len(self._sums)) != without
-            count, yes = self._sums[others].sum(axis=0)
+            own = self._sums[without]
+            count, yes = count - own[0], np.clip(yes - own[1], 0, count - own[0])
         if not 0 < yes.sum() < count.sum():
             return self._fitted, {"a": 1.0, "b": 0.0}
         used = count > 0

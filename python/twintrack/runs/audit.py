@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.numbers import number_between
 from twintrack.arrays.threads import ahead
 from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.calibrator import Calibrator
-from twintrack.calibration.departures import Answers, Departure, Departures, MapErrors
+from twintrack.calibration.departures import Answers, Departures, MapErrors
+from twintrack.calibration.fitted_on import Overlap, find_overlap, told
 from twintrack.calibration.group_tally import GroupTally
 from twintrack.calibration.map_bounds import bounded
 from twintrack.calibration.map_updates import AffineUpdates
@@ -22,140 +21,13 @@ from twintrack.calibration.score_tally import ScoreTally
 from twintrack.errors import InputError
 from twintrack.metrics.corp import corp, miscalibration_if_calibrated
 from twintrack.metrics.mapped_voxels import MappedVoxels, all_of
+from twintrack.runs.audit_result import SHARES, SIZE, Audit, Gain, Source, Update, judged, relative
 from twintrack.runs.case_band import each_patient
 from twintrack.runs.fit import fit_tallies
 from twintrack.runs.progress import Progress
 from twintrack.runs.stored_tallies import StoredTallies
 
-Verdict = Literal["keep", "refit", "too few cases"]
-Update = Literal["affine", "refit"]
-Source = Literal["tallies", "band", "unknown"]
-
-SIZE = 0.05
-SHARES = (0.6, 0.4)
-"""What the tests of volume and of tilt have of the size: the volume is what shifts most often."""
-
-LEVEL = 0.90
-"""Of the intervals that lie within the bound if the map is kept: two one-sided tests of 5%."""
-
 _SAME_MAP = 0.01  # cuts of exact=True move a map by less
-
-
-class Gain(NamedTuple):
-    """By how much a map has a lower Brier score per voxel, and the standard error over patients."""
-
-    gain: float
-    error: float
-
-
-@dataclass(frozen=True, eq=False)
-class Audit(ByValue):
-    """What new cases say of a map.
-
-    Attributes
-    ----------
-    verdict : {"keep", "refit", "too few cases"}
-    p_value : float
-        Of the map being right for the new cases: the smaller of those of volume and tilt, divided
-        by its share of the size (`SHARES`).
-    volume, tilt : Departure
-        As `Departures` defines them.
-    bound : float
-        Relative error of the volume, and of the tilt, that would not matter.
-    detectable : float
-        Relative error of the volume that the test would have found with a probability of 80%.
-    map_error_from : {"tallies", "band", "unknown"}
-        Where the error of the map's own calibration set is known from.
-    cases, patients : int
-    effective_groups : float
-        Effective number of new patients by their marked volumes.
-    miscalibration, if_calibrated, likely : float
-        CORP's MCB in the new cases; its mean, and its 95% quantile, in as many of them if the map
-        were exactly right.
-    updates : dict
-        a and b of the affine update of the log-odds.
-    affine_gain, refit_gain, refit_over_affine : Gain
-        In each new patient, of a map made of the others.
-    recommended : {"affine", "refit"} or None
-        What replaces the map; None if it stays, or if neither is better in patients left out.
-    old, affine, refitted : CalibrationMap
-        The map, and those of the updates.
-    """
-
-    verdict: Verdict
-    p_value: float
-    volume: Departure
-    tilt: Departure
-    bound: float
-    detectable: float
-    map_error_from: Source
-    cases: int
-    patients: int
-    effective_groups: float
-    miscalibration: float
-    if_calibrated: float
-    likely: float
-    updates: dict[str, float]
-    affine_gain: Gain
-    refit_gain: Gain
-    refit_over_affine: Gain
-    recommended: Update | None
-    old: CalibrationMap
-    affine: CalibrationMap
-    refitted: CalibrationMap
-
-    @property
-    def volume_interval(self) -> tuple[float, float]:
-        """The 90% interval of the map's relative volume error in all cases like the new ones."""
-        low, high = map(_relative, self.volume.interval(LEVEL))
-        return low, high
-
-    @property
-    def sentence(self) -> str:
-        """The verdict and its reason."""
-        found, (low, high) = _relative(self.volume.estimate), self.volume_interval
-        volume = (
-            f"it predicts {abs(found):.0%} {'more' if found > 0 else 'less'} volume than raters "
-            f"mark (90% interval {_signed(low)} to {_signed(high)})"
-        )
-        if self.verdict == "keep":
-            return f"Keep the map: {volume}, and ±{self.bound:.0%} would not matter."
-        if self.verdict == "too few cases":
-            return (
-                f"Too few cases to tell: {volume}. An error of {_signed(self.detectable)} would "
-                "have been found with 80% probability."
-            )
-        what = {
-            "affine": "An affine update of its log-odds is enough.",
-            "refit": "A map fitted to the new cases is better than an affine update.",
-            None: "But no update is better on patients left out: collect more cases for a new map.",
-        }[self.recommended]
-        doubt = "" if self.map_error_from != "unknown" else " as far as the map itself is exact"
-        return f"Refit: {volume}, which is more than chance{doubt} (p = {_p(self.p_value)}). {what}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all numbers as JSON has them, the maps aside; what is infinite is None."""
-        departures = {
-            name: {
-                **asdict(one),
-                "p_value": one.p_value,
-                "interval": list(one.interval(LEVEL)),
-                "interval_level": LEVEL,
-                "size": SIZE * share,
-            }
-            for name, one, share in zip(("volume", "tilt"), (self.volume, self.tilt), SHARES, strict=True)
-        }
-        left_out = ("volume", "tilt", "old", "affine", "refitted")
-        said = {name: value for name, value in vars(self).items() if name not in left_out}
-        gains = {name: value._asdict() for name, value in said.items() if isinstance(value, Gain)}
-        relative = {
-            "volume_ratio": math.exp(self.volume.estimate),
-            "relative_volume_error": _relative(self.volume.estimate),
-            "relative_volume_interval": list(self.volume_interval),
-        }
-        whole = {"sentence": self.sentence, **said, **gains, **relative, **departures}
-        found: dict[str, Any] = _finite(whole)
-        return found
 
 
 def audit_map(
@@ -212,15 +84,7 @@ def audit_map(
     elif calibrator.band_ is not None:
         source, errors = "band", found.within(calibrator.band_)
     volume, tilt = found.measured(errors)
-    both = tuple(zip((volume, tilt), SHARES, strict=True))
-    p_value = min(1.0, *(one.p_value / share for one, share in both))
-    within = np.log1p([-bound, bound])
-    low, high = volume.interval(LEVEL)
-    verdict: Verdict = "too few cases"
-    if p_value < SIZE:
-        verdict = "refit"
-    elif within[0] <= low and high <= within[1] and np.abs(tilt.interval(LEVEL)).max() <= bound:
-        verdict = "keep"
+    p_value, verdict = judged(volume, tilt, bound)
 
     affine = AffineUpdates(old, answers, *bounds)
     gains = _gains(calibrator, new, answers, affine)
@@ -238,7 +102,7 @@ def audit_map(
         volume,
         tilt,
         bound,
-        _relative(volume.detectable(SIZE * SHARES[0])),
+        relative(volume.detectable(SIZE * SHARES[0])),
         source,
         len(tallies),
         len(answers),
@@ -253,6 +117,32 @@ def audit_map(
         changed,
         bounded(fit(new.seen), *bounds),
     )
+
+
+def check_region(calibrator: Calibrator, region: str) -> None:
+    """Raise InputError if new cases count other voxels than those that the map was fitted to."""
+    if region != calibrator.region_:
+        raise InputError(
+            f"the map was fitted to the region {calibrator.region_}, and is not to be judged by "
+            f"another: tally the new cases with --region {calibrator.region_}",
+            argument="region",
+            value=region,
+        )
+
+
+def overlap_with(calibrator: Calibrator, tallies: StoredTallies) -> Overlap:
+    """Return which of the new cases a map was fitted on, as far as its file tells."""
+    scores = {case: one.score for case, one in tallies.fitted_cases().items()}
+    patients = {case: who for case, who in tallies.patients().items() if who is not None}
+    return find_overlap(calibrator.fitted_on_ or (), scores, patients)
+
+
+def check_overlap(overlap: Overlap, cases: int) -> None:
+    """Raise InputError if a map was fitted on the very scores of some of the new cases."""
+    if "same_case" in overlap or "same_score" in overlap:
+        raise InputError(
+            f"{told(overlap, cases)}: an audit of a map on its own cases would always keep it"
+        )
 
 
 def updated_calibrator(
@@ -284,9 +174,18 @@ def updated_calibrator(
             asked["case_weight"] = "voxels"
         return fit_tallies(Calibrator(**asked), tallies, region)
     made_of = calibrator.provenance_
-    update = {**audit.updates, "cases": audit.cases, "patients": audit.patients}
+    before = made_of.get("update") or {"a": 1.0, "b": 0.0, "cases": 0, "patients": 0}
+    a, b = audit.updates["a"], audit.updates["b"]
+    update = {
+        "a": a * before["a"],
+        "b": a * before["b"] + b,
+        "cases": before["cases"] + audit.cases,
+        "patients": before["patients"] + audit.patients,
+    }
     cases = {*(calibrator.fitted_on_ or ()), *tallies.fitted_cases().values()}
-    known = None if calibrator.fitted_on_ is None else [one.to_json() for one in sorted(cases, key=str)]
+    known = (
+        None if calibrator.fitted_on_ is None else [one.to_json() for one in sorted(cases, key=str)]
+    )
     updated = Calibrator(**calibrator.made_with_)
     updated.restore(
         audit.affine,
@@ -338,7 +237,10 @@ def _errors_by(
                 argument="calibration",
             )
     fit, patients = calibrator.tally_fit, _Patients(calibrator, stored, progress)
-    fitted, at = bounded(fit(patients.seen), fit.floor, fit.ceiling), Answers.of(fit, patients.total)
+    fitted, at = (
+        bounded(fit(patients.seen), fit.floor, fit.ceiling),
+        Answers.of(fit, patients.total),
+    )
     off = float(np.abs(at.mapped(fitted) - at.mapped(calibrator.map_)).max(initial=0))
     if off > _SAME_MAP:
         raise InputError(
@@ -400,23 +302,3 @@ def _voxels(by: CalibrationMap, answers: Answers) -> MappedVoxels:
     """Return the voxels by mapped score; squares of responses have no part in the MCB."""
     m = answers.mapped(by)
     return all_of([MappedVoxels(m, answers.count, answers.yes, np.zeros_like(m))])
-
-
-def _relative(log_ratio: float) -> float:
-    return math.expm1(min(log_ratio, 700.0))
-
-
-def _signed(share: float) -> str:
-    return f"{share:+.0%}" if share < 10 else "more than +1000%"
-
-
-def _p(value: float) -> str:
-    return f"{value:.3f}".removeprefix("0") if value >= 0.001 else "below .001"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
