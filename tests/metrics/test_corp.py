@@ -6,7 +6,7 @@ from sklearn.isotonic import IsotonicRegression
 
 import twintrack as tt
 from twintrack import InputError
-from twintrack.metrics.corp import consistency_band, corp
+from twintrack.metrics.corp import consistency_band, corp, miscalibration_if_calibrated
 from twintrack.metrics.debiased_error import debiased_error
 from twintrack.metrics.mapped_voxels import MappedVoxels, all_of, mapped_voxels
 from twintrack.metrics.rater_noise import rater_noise
@@ -155,3 +155,29 @@ def test_the_noise_is_what_few_raters_add_to_a_brier_score():
     tally = tallied(score, [(rng.random(truth.size) < truth).astype(np.uint8) for _ in range(3)])
     brier = corp(mapped_voxels(tally)).brier
     assert brier == pytest.approx(rater_noise(tally).noise, rel=0.01)
+
+
+def test_the_miscalibration_of_calibrated_groups_is_what_they_show():
+    """Groups that differ, of a right map: the MCB is as large as it is said to be, on average."""
+    rng = np.random.default_rng(0)
+    score = np.arange(1, 20) / 20
+
+    def groups(shift=0.0):
+        made = []
+        for size in rng.integers(50, 150, 12):
+            count = np.full(len(score), float(size))
+            own = rng.normal(shift, 0.05)
+            response = count * np.clip(score + own, 0, 1)
+            made.append(MappedVoxels(score, count, response, response))
+        return made
+
+    shown, said = [], []
+    for seed in range(60):
+        drawn = groups()
+        said.append(miscalibration_if_calibrated(drawn, 30, seed))
+        shown.append(corp(all_of(drawn)).miscalibration)
+    assert np.mean(said) == pytest.approx(np.mean(shown), rel=0.25)
+    off = groups(0.1)
+    assert corp(all_of(off)).miscalibration > 10 * miscalibration_if_calibrated(off)
+    with pytest.raises(InputError, match="two at least"):
+        miscalibration_if_calibrated(off[:1])

@@ -24,6 +24,7 @@ _Floats: TypeAlias = NDArray[np.float64]
 _LEAST_FREEDOM = 0.1  # degrees of freedom with which next to nothing is significant
 _LEAST_P = 1e-12
 _POWER = 0.8
+_ROUNDING = 1e-12  # of a map's values
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,20 +182,24 @@ class Departures:
 
         weight = total.count * self._m * (1 - self._m)
         self._turn = float(weight @ self._m / weight.sum()) if weight.any() else 0.5
-        arm = self._m - self._turn
-        self._scale = float(total.count * self._m @ np.abs(arm))
+        self._arm = self._arms(self._m)
+        self._scale = float(total.count * self._m @ np.abs(self._arm))
         pull, information = np.zeros((2, len(groups)))
         for c, (group, m) in enumerate(zip(groups, mapped, strict=True)):
-            arm = m - self._turn
+            arm = self._arms(m)
             pull[c] = (group.yes - group.count * m) @ arm
             information[c] = group.count * m * (1 - m) @ arm**2
         self._own_tilt = _sum(pull, information, self._scale)
+
+    def _arms(self, m: _Floats) -> _Floats:
+        arm = m - self._turn
+        return np.where(np.abs(arm) > _ROUNDING, arm, 0)
 
     def changes(self, other: CalibrationMap) -> tuple[float, float]:
         """Return by how much the departures from another map are larger than those from this."""
         change = self._total.mapped(other) - self._m
         volume = float(self._total.count @ change) / self._volume
-        tilt = -float(self._total.count * (self._m - self._turn) @ change)
+        tilt = -float(self._total.count * self._arm @ change)
         return math.log1p(max(volume, -1 + 1e-9)), tilt / self._scale if self._scale else 0.0
 
     def jackknifed(self, without: Iterable[tuple[CalibrationMap, float]]) -> MapErrors:
@@ -223,8 +228,8 @@ class Departures:
         below = self._own_volume.estimate > 0
         other = float(count @ (low if below else high))
         volume = abs(math.log(max(other, 1e-9) / self._volume))
-        rises = (m > self._turn) == (self._own_tilt.estimate > 0)
-        pull = count * np.abs(m - self._turn) @ np.where(rises, high - m, m - low)
+        rises = (self._arm > 0) == (self._own_tilt.estimate > 0)
+        pull = count * np.abs(self._arm) @ np.where(rises, high - m, m - low)
         tilt = float(pull) / self._scale if self._scale else 0.0
         return MapErrors(volume / reach, tilt / reach, freedom)
 

@@ -48,17 +48,19 @@ class AffineUpdates:
 
         self._fitted, self._floor, self._ceiling = fitted, floor, ceiling
         end = float(logit(1 - LEAST_SCORE))
-        steps = 1 + round(2 * end / _STEP)
-        self._value = expit(np.linspace(-end, end, steps))
+        steps = 2 + round(2 * end / _STEP)
         self._sums = np.zeros((len(groups), 2, steps))
+        moments = np.zeros(steps)
         for sums, group in zip(self._sums, groups, strict=True):
             m = group.mapped(fitted)
             inside = (m > 0) & (m < 1)
             log_odds = logit(np.clip(m[inside], LEAST_SCORE, 1 - LEAST_SCORE))
-            at = np.rint((log_odds + end) * ((steps - 1) / (2 * end))).astype(np.intp)
+            at = np.rint((log_odds + end) / _STEP).astype(np.intp)
             sums[0] = np.bincount(at, group.count[inside], steps)
             sums[1] = np.bincount(at, group.yes[inside], steps)
-
+            moments += np.bincount(at, group.count[inside] * log_odds, steps)
+        count = self._sums[:, 0].sum(axis=0)
+        self._value = expit(moments / np.where(count > 0, count, 1))
         self._total = self._sums.sum(axis=0)
 
     def fit(self, without: int | None = None) -> tuple[CalibrationMap, dict[str, float]]:

@@ -261,8 +261,7 @@ def _tell(report: Report, found: Audit, output: Path, written: Path | None) -> N
         ("error of the map", _SOURCES[found.map_error_from]),
         (
             "CORP's MCB",
-            f"{found.miscalibration:.3g}; {found.if_calibrated:.3g} on average if the map were "
-            f"exact, {found.likely:.3g} at most in 95%",
+            f"{found.miscalibration:.3g}; {found.if_calibrated:.3g} on average of an exact map",
         ),
         ("affine update", f"{affine}; Brier {_gain(found.affine_gain)}"),
         ("new map", f"Brier {_gain(found.refit_gain)}"),

@@ -95,7 +95,6 @@ def audit_map(
         if gains[recommended == "refit"].gain <= 0:
             recommended = None
     voxels = [_voxels(old, group) for group in answers]
-    calibrated = miscalibration_if_calibrated(voxels)
     return Audit(
         verdict,
         p_value,
@@ -108,8 +107,7 @@ def audit_map(
         len(answers),
         found.effective_groups,
         corp(all_of(voxels)).miscalibration,
-        float(calibrated.mean()),
-        float(np.quantile(calibrated, 0.95)),
+        miscalibration_if_calibrated(voxels),
         updates,
         *gains,
         recommended,

@@ -50,9 +50,8 @@ class Audit(ByValue):
     cases, patients : int
     effective_groups : float
         Effective number of new patients by their marked volumes.
-    miscalibration, if_calibrated, likely : float
-        CORP's MCB in the new cases; its mean, and its 95% quantile, in as many of them if the map
-        were exactly right.
+    miscalibration, if_calibrated : float
+        CORP's MCB in the new cases, and its mean in as many of them if the map were exactly right.
     updates : dict
         a and b of the affine update of the log-odds.
     affine_gain, refit_gain, refit_over_affine : Gain
@@ -75,7 +74,6 @@ class Audit(ByValue):
     effective_groups: float
     miscalibration: float
     if_calibrated: float
-    likely: float
     updates: dict[str, float]
     affine_gain: Gain
     refit_gain: Gain
