@@ -95,6 +95,7 @@ def audit(
         report.warn(f"{model} does not say which cases it was fitted on: see that these are others")
     known = _calibration(question, model, calibrator)
     if tallies:
+        _check_needs_files(files, run)
         found = _stored(report, tallies, calibrator, question.region, files)
     else:
         assert source is not None  # noqa: S101 - one of the two is given
@@ -124,6 +125,20 @@ def _calibration(question: Question, model: Path, calibrator: Calibrator) -> Sto
     if not named:
         return None
     return pool_tallies(places(named), region=calibrator.region_).tallies
+
+
+def _check_needs_files(files: options.CohortFiles, run: FitRunning) -> None:
+    """Refuse, with tallies, the options that ask for files of voxels."""
+    needed = {
+        "-p": files.predictions,
+        "--use-raters": files.use_raters,
+        "--store": run.store,
+        "-num_parts": run.parts > 1,
+        "--dry-run": run.dry_run,
+    }
+    for option, asked in needed.items():
+        if asked:
+            raise InputError(f"{option} is about files of voxels: give the new cases (-i) for it")
 
 
 def _stored(
