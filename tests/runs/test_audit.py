@@ -245,6 +245,29 @@ def test_cases_of_a_patient_count_as_one(calibration):
     assert found.volume.estimate == pytest.approx(audit_map(made, new).volume.estimate)
 
 
+def test_new_cases_may_have_other_raters(calibration):
+    """Any number of them, and not the same for all cases or voxels."""
+    rng = np.random.default_rng(8)
+    made, new = {}, simulated(20, 8, 1)
+    for number, case in enumerate(new.cases):
+        score = expit(np.round(rng.normal(-1, 2, 1500) * 4) / 4).astype(np.float32)
+        chance = expit(logit(score.astype(float)) - 1 + rng.normal(0, 0.1))
+        votes = (rng.random((2 + number % 4, len(score))) < chance).astype(np.uint8)
+        votes[0, :200] = 255
+        made[case] = ScoreTally(len(votes)).update(score, list(votes), ignore_label=255)
+    others = Tallies(made)
+    found = audit_map(fitted(calibration), others, calibration)
+    assert found.verdict == "keep", found.sentence
+    marked = sum(tally.response for tally in made.values())
+    voxels = ScoreTally.of_all([tally.among(5) for tally in made.values()])
+    cells = voxels.equal_mass_bins(1 << 62)
+    predicted = cells.count @ np.interp(cells.mean_score, found.old.x, found.old.y)
+    assert found.volume.estimate == pytest.approx(np.log(predicted / marked), abs=1e-6)
+    single = fitted(calibration, target="single", rater=2)
+    with pytest.raises(InputError, match="rater"):
+        audit_map(single, others, calibration)
+
+
 def test_an_affine_update_is_saved_with_what_it_is(calibration, tmp_path):
     made, new = fitted(calibration), simulated(20, 10, 1, b=-2.2)
     found = audit_map(made, new, calibration)
