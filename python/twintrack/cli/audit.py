@@ -260,37 +260,34 @@ _SOURCES = {
 
 
 def _tell(report: Report, found: Audit, output: Path, written: Path | None) -> None:
+    from twintrack.runs.audit_result import SHARES, SIZE, signed
+
+    least = [f"wrong below {SIZE * share:.2g}" for share in SHARES]
+    tilt = found.tilt.estimate
+    more, less = ("more", "less") if tilt > 0 else ("less", "more")
     affine = ", ".join(f"{name} {value:.3g}" for name, value in found.updates.items())
+    patients = f"{found.cases:,} of {found.patients:,} patients"
     rows = [
-        (
-            "new cases",
-            f"{found.cases:,} of {found.patients:,} patients, n_eff {found.effective_groups:.1f}",
-        ),
-        ("volume", f"p = {found.volume.p_value:.3g}; it is wrong below {_size(0)}"),
+        ("new cases", f"{patients}, n_eff {found.effective_groups:.1f}"),
+        ("volume", f"p = {found.volume.p_value:.2g}, {least[0]}"),
         (
             "tilt",
-            f"{found.tilt.estimate:+.1%} marked where the map is high, against where it is low; "
-            f"p = {found.tilt.p_value:.3g}; it is wrong below {_size(1)}",
+            f"raters mark {abs(tilt):.1%} {more} than it says where it is high, and {less} where "
+            f"it is low; p = {found.tilt.p_value:.2g}, {least[1]}",
         ),
-        ("power", f"80% to find a volume that is off by {found.detectable:+.0%}"),
+        ("power", f"80% to find a volume error of {signed(found.detectable)}"),
         ("error of the map", _SOURCES[found.map_error_from]),
         (
             "CORP's MCB",
-            f"{found.miscalibration:.3g}; {found.if_calibrated:.3g} on average of an exact map",
+            f"{found.miscalibration:.3g}; of an exact map {found.if_calibrated:.3g} on average",
         ),
         ("affine update", f"{affine}; Brier {_gain(found.affine_gain)}"),
-        ("new map", f"Brier {_gain(found.refit_gain)}"),
+        ("map of new cases", f"Brier {_gain(found.refit_gain)}"),
         ("written to", output),
     ]
     if written is not None:
-        rows.append((f"{found.recommended} map", written))
+        rows.append(("map to use now", written))
     report.result(found.sentence, rows, output=str(output), **found.to_dict())
-
-
-def _size(which: int) -> str:
-    from twintrack.runs.audit_result import SHARES, SIZE
-
-    return f"{SIZE * SHARES[which]:.2g}"
 
 
 def _gain(found: tuple[float, float]) -> str:

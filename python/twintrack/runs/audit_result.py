@@ -96,12 +96,12 @@ class Audit(ByValue):
         size = f"{abs(found):.0%} {'more' if found > 0 else 'less'} volume than raters mark"
         if abs(found) < 0.005:
             size = "as much volume as raters mark"
-        volume = f"it predicts {size} (90% interval {_signed(low)} to {_signed(high)}"
+        volume = f"it predicts {size} (90% interval {signed(low)} to {signed(high)}"
         if self.verdict == "keep":
             return f"Keep the map: {volume}), and ±{self.bound:.0%} would not matter."
         if self.verdict == "too few cases":
             return (
-                f"Too few cases to tell: {volume}). An error of {_signed(self.detectable)} would "
+                f"Too few cases to tell: {volume}). An error of {signed(self.detectable)} would "
                 "have been found with 80% probability."
             )
         doubt = "if the map itself had no error" if self.map_error_from == "unknown" else ""
@@ -166,7 +166,8 @@ def relative(log_ratio: float) -> float:
     return math.expm1(min(log_ratio, 700.0))
 
 
-def _signed(share: float) -> str:
+def signed(share: float) -> str:
+    """Return a relative error as text."""
     return f"{share:+.0%}" if share < 10 else "more than +1000%"
 
 
