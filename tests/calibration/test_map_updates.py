@@ -54,6 +54,14 @@ def test_the_update_is_of_greatest_likelihood():
     assert value.sum() == pytest.approx(group.yes.sum(), rel=1e-4)
 
 
+def test_votes_at_an_exact_zero_do_not_move_the_rest():
+    group = answers(0.7, -0.5)
+    at_zero = np.interp(group.score, MAP.x, MAP.y) == 0
+    more = Answers(group.score, group.count, np.where(at_zero, 0.5, group.yes))
+    assert at_zero.sum() > 100
+    assert AffineUpdates(MAP, [more]).fit() == AffineUpdates(MAP, [group]).fit()
+
+
 def test_an_exact_end_and_the_bounds_stay():
     fitted, found = AffineUpdates(MAP, [answers(1.0, 3.0)]).fit()
     assert found["b"] > 2

@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 
 from twintrack import Calibrator, InputError, ScoreTally
 from twintrack.arrays.threads import thread_limit
-from twintrack.calibration.departures import Answers
+from twintrack.calibration.departures import Answers, Departure
 from twintrack.calibration.fitted_on import FittedCase
 from twintrack.calibration.map_updates import AffineUpdates
 from twintrack.metrics.corp import corp
@@ -23,6 +23,7 @@ from twintrack.runs.audit import (
     overlap_with,
     updated_calibrator,
 )
+from twintrack.runs.audit_result import Gain, judged
 from twintrack.runs.fit import fit_tallies
 from twintrack.runs.stored_tallies import Known, StoredTallies
 
@@ -113,6 +114,43 @@ def test_a_wrong_slope_with_the_right_volume_is_seen(calibration):
     assert found.tilt.estimate < -0.1
     assert found.verdict == "refit"
     assert "raters mark less than it says where it is high, more where low" in found.sentence
+
+
+def departure(p=1.0, error=0.01):
+    """A departure that is significant at p."""
+    one = Departure(0.0, error, 10.0)
+    return dataclasses.replace(one, estimate=one.reach(p))
+
+
+@pytest.mark.parametrize(
+    ("volume", "tilt", "p", "verdict"),
+    [
+        (departure(), departure(), 1, "keep"),
+        (departure(0.04), departure(), 0.04 / 0.6, "keep"),
+        (departure(0.02), departure(), 0.02 / 0.6, "refit"),
+        (departure(), departure(0.03), 0.03 / 0.4, "keep"),
+        (departure(), departure(0.01), 0.01 / 0.4, "refit"),
+        (departure(error=0.2), departure(), 1, "too few cases"),
+        (departure(), departure(error=0.2), 1, "too few cases"),
+        # From -23% to +30%, and from -27% to +16%.
+        (Departure(0.02, 0.155, 10.0), departure(), 1, "too few cases"),
+        (Departure(-0.1, 0.12, 10.0), departure(), 0.7, "too few cases"),
+        (Departure(-0.05, 0.1, 10.0), departure(), 1, "keep"),
+    ],
+)
+def test_volume_and_tilt_share_the_size_and_both_must_be_within_the_bound(volume, tilt, p, verdict):
+    found = judged(volume, tilt, 0.25)
+    assert found == (pytest.approx(p, rel=0.05), verdict)
+
+
+def test_an_update_that_is_no_better_is_not_recommended(calibration, monkeypatch):
+    made, new = fitted(calibration), simulated(20, 10, 1, b=-2.2)
+    monkeypatch.setattr("twintrack.runs.audit._gains", lambda *_: (Gain(-1, 1),) * 3)
+    found = audit_map(made, new, calibration)
+    assert (found.verdict, found.recommended) == ("refit", None)
+    assert "no update is better on patients left out" in found.sentence
+    with pytest.raises(InputError, match="no map to replace it with: Refit"):
+        updated_calibrator(found, made, new, "box")
 
 
 def test_two_cases_are_too_few(calibration):
