@@ -1,7 +1,7 @@
 """Prints how often `twintrack audit` says refit, keep or too few cases, by simulation.
 
-    python benchmarks/audit.py                        # a minute
-    python benchmarks/audit.py --draws 1000 --lidc    # ten minutes; also real disagreement: LIDC
+    python benchmarks/audit.py                        # a minute of one core
+    python benchmarks/audit.py --draws 500 --lidc     # four; also real disagreement: LIDC
     python benchmarks/audit.py --bound 0.5
 
 From a population, as of coverage.py, patients are drawn, and a map is fitted to them; new cases are

@@ -141,8 +141,8 @@ class Departures:
     - tilt: :math:`\sum (y - n m) (m - k) / \sum n m |m - k|`, above 0 where raters mark more than
       the map says at its high values, and less at its low ones, as of a map that is too flat. It is
       the relative error of the two parts, in opposite directions, if it is the same in both. With
-      :math:`k = \sum n m^2 (1 - m) / \sum n m (1 - m)` it is that of a wrong slope, whatever the
-      prevalence: the efficient score of a slope with an unknown offset.
+      :math:`k = \sum n m^2 (1 - m) / \sum n m (1 - m)` a small shift of all log-odds, as of
+      another prevalence, is no tilt.
 
     Both are 0 on average over patients for whom the map is right. Standard errors are those of the
     delete-one jackknife over patients with its correction for leverage (Bell and McCaffrey 2002):

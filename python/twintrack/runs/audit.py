@@ -297,6 +297,9 @@ def _gain(each: Any, voxels: float) -> Gain:
 
 
 def _voxels(by: CalibrationMap, answers: Answers) -> MappedVoxels:
-    """Return the voxels by mapped score; squares of responses have no part in the MCB."""
-    m = answers.mapped(by)
+    """Return the voxels by mapped score, in steps of float16: patients have theirs in common.
+
+    Squares of responses have no part in the MCB.
+    """
+    m = answers.mapped(by).astype(np.float16).astype(np.float64)
     return all_of([MappedVoxels(m, answers.count, answers.yes, np.zeros_like(m))])
