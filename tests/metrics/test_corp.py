@@ -157,27 +157,33 @@ def test_the_noise_is_what_few_raters_add_to_a_brier_score():
     assert brier == pytest.approx(rater_noise(tally).noise, rel=0.01)
 
 
-def test_the_miscalibration_of_calibrated_groups_is_what_they_show():
-    """Groups that differ, of a right map: the MCB is as large as it is said to be, on average."""
+@pytest.mark.parametrize("shared", [True, False], ids=["scores in common", "scores of their own"])
+def test_calibrated_groups_show_what_is_said_of_them(shared):
+    """Groups that differ, of a right map: in the band, and with an MCB as large as it is said."""
     rng = np.random.default_rng(0)
-    score = np.arange(1, 20) / 20
 
     def groups(shift=0.0):
         made = []
         for size in rng.integers(50, 150, 12):
+            score = np.arange(1, 20) / 20 + (0 if shared else np.sort(rng.uniform(-0.01, 0.01, 19)))
             count = np.full(len(score), float(size))
-            own = rng.normal(shift, 0.05)
-            response = count * np.clip(score + own, 0, 1)
+            response = count * np.clip(score + rng.normal(shift, 0.05), 0, 1)
             made.append(MappedVoxels(score, count, response, response))
         return made
 
-    shown, said = [], []
+    shown, said, held = [], [], []
     for seed in range(60):
         drawn = groups()
+        found = corp(all_of(drawn))
         said.append(miscalibration_if_calibrated(drawn, 30, seed))
-        shown.append(corp(all_of(drawn)).miscalibration)
-    assert np.mean(said) == pytest.approx(np.mean(shown), rel=0.25)
-    off = groups(0.1)
+        shown.append(found.miscalibration)
+        if seed < 20:
+            _, low, high = consistency_band(drawn, draws=100, seed=seed)
+            within = (low - 1e-9 <= found.recalibrated) & (found.recalibrated <= high + 1e-9)
+            held.append(within.mean())
+    assert np.mean(said) == pytest.approx(np.mean(shown), rel=0.35)
+    assert 0.85 < np.mean(held) <= 1
+    off = groups(0.15)
     assert corp(all_of(off)).miscalibration > 10 * miscalibration_if_calibrated(off)
     with pytest.raises(InputError, match="two at least"):
         miscalibration_if_calibrated(off[:1])

@@ -17,6 +17,8 @@ from twintrack.metrics.mapped_voxels import MappedVoxels, all_of
 
 _Floats: TypeAlias = NDArray[np.float64]
 
+_FEWEST = 2.0  # effective groups that a band goes by at least
+
 
 @dataclass(frozen=True, eq=False)
 class Corp(ByValue):
@@ -79,10 +81,10 @@ def consistency_band(
     """Return where the CORP curve of calibrated scores would lie, with as many groups as these.
 
     The response of each group at each score is replaced by what the score says, plus or minus the
-    group's own deviation from the mean deviation there (a wild bootstrap: a random sign for each
+    group's own deviation from the curve of all groups (a wild bootstrap: a random sign for each
     group, Wu 1986), and the curve is drawn again. Voxels of a group stay together, so a group that
     differs from the others moves the whole curve. Few groups make the band wider, as Student's t
-    with Kish's effective number of groups at that score.
+    with Kish's effective number of groups in the block of the curve at that score, at least two.
 
     Parameters
     ----------
@@ -104,16 +106,19 @@ def consistency_band(
     draws, seed = whole_number(draws, "draws", 1), whole_number(seed, "seed", 0)
     if len(groups) < 2:
         raise InputError(f"a band over groups needs at least two, here {len(groups)}")
-    m, n, own = _deviations(groups)
+    m, n, own, block = _deviations(groups)
     # Deviations from their own mean are too small, and few groups have the tails of Student's t.
+    blocks = np.unique(block)
     sizes = np.zeros_like(own)
     for row, group in zip(sizes, groups, strict=True):
         row[np.searchsorted(m, group.value)] = group.count
-    effective = n**2 / (sizes**2).sum(axis=0)  # Kish 1965
-    free = np.maximum(effective - 1, 1e-9)
+    sizes = np.add.reduceat(sizes, blocks, axis=1)
+    of_blocks = sizes.sum(axis=0) ** 2 / (sizes**2).sum(axis=0)  # Kish 1965
+    # Deviations of a group that is alone say nothing, and must not drown those of its neighbours.
+    effective = np.maximum(of_blocks, _FEWEST)[np.searchsorted(blocks, block)]
+    free = effective - 1
     tail = (1 + level) / 2
-    with np.errstate(over="ignore"):
-        own *= np.sqrt(effective / free) * np.minimum(stdtrit(free, tail) / ndtri(tail), 1e9)
+    own *= np.sqrt(effective / free) * stdtrit(free, tail) / ndtri(tail)
     rng = np.random.default_rng(seed)
     curves = np.empty((draws, len(m)))
     for curve in curves:
@@ -141,7 +146,7 @@ def miscalibration_if_calibrated(
     draws, seed = whole_number(draws, "draws", 1), whole_number(seed, "seed", 0)
     if len(groups) < 2:
         raise InputError(f"groups are compared, so two at least are needed, here {len(groups)}")
-    m, n, own = _deviations(groups)
+    m, n, own, _ = _deviations(groups)
     sizes = np.array([group.voxels for group in groups])
     effective = sizes.sum() ** 2 / (sizes**2).sum()
     own *= np.sqrt(effective / max(effective - 1, 1e-9))
@@ -159,13 +164,19 @@ def _miscalibration(m: _Floats, n: _Floats, response: _Floats, curve: _Floats) -
     return float(((m - curve) * (n * (m + curve) - 2 * response)).sum() / n.sum())
 
 
-def _deviations(groups: Sequence[MappedVoxels]) -> tuple[_Floats, _Floats, _Floats]:
-    """Return scores, voxels, and of each group (row) how far it is from the mean deviation."""
+def _deviations(
+    groups: Sequence[MappedVoxels],
+) -> tuple[_Floats, _Floats, _Floats, NDArray[np.intp]]:
+    """Return scores, voxels, how far each group (row) is from the curve, and where blocks begin.
+
+    From the curve, not from the mean at each score: scores that one group alone has, as those of
+    float32, would have no deviation. The last array has, for each score, the first of its block.
+    """
     together = all_of(groups)
     m, n = together.value, together.count
-    mean_deviation = together.response / n - m
+    curve = _core.isotonic(together.response / n, n)
     own = np.zeros((len(groups), len(m)))
     for row, group in zip(own, groups, strict=True):
         at = np.searchsorted(m, group.value)
-        row[at] = group.response - group.count * (group.value + mean_deviation[at])
-    return m, n, own
+        row[at] = group.response - group.count * curve[at]
+    return m, n, own, np.searchsorted(curve, curve)
