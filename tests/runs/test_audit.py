@@ -320,7 +320,10 @@ def test_an_affine_update_is_saved_with_what_it_is(calibration, tmp_path):
         FittedCase.named(case).case for case in (*calibration.cases, *new.cases)
     }
     again = simulated(40, 10, 5, b=-3.4)
+    with pytest.raises(InputError, match="updated by an audit"):
+        audit_map(loaded, again, calibration)
     second = audit_map(loaded, again)
+    assert second.map_error_from == "unknown"
     assert second.recommended == "affine"
     twice = updated_calibrator(second, loaded, again, "box").provenance_["update"]
     assert twice["a"] == pytest.approx(second.updates["a"] * found.updates["a"])

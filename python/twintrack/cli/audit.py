@@ -121,7 +121,8 @@ def _calibration(question: Question, model: Path, calibrator: Calibrator) -> Sto
     from twintrack.runs.pooled_tallies import pool_tallies
 
     beside = model.with_name(f"{model.stem}.tallies")
-    named = question.calibration or ([str(beside)] if beside.is_dir() else [])
+    there = beside.is_dir() and not calibrator.provenance_.get("update")
+    named = question.calibration or ([str(beside)] if there else [])
     if not named:
         return None
     return pool_tallies(places(named), region=calibrator.region_).tallies

@@ -225,6 +225,11 @@ def _errors_by(
     found: Departures, calibrator: Calibrator, stored: StoredTallies, progress: Progress
 ) -> MapErrors:
     """Return the errors of the map by the tallies that it was fitted to."""
+    if calibrator.provenance_.get("update"):
+        raise InputError(
+            "the map was updated by an audit, so its error is not that of a fit; leave it out",
+            argument="calibration",
+        )
     if calibrator.fitted_on_ is not None:
         known = {case.case for case in calibrator.fitted_on_}
         stored = stored.of([k for k, case in stored.fitted_cases().items() if case.case in known])
