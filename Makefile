@@ -91,6 +91,7 @@ bench-check: $(VENV)/installed $(VENV)/test $(VENV)/bench ## that the benchmarks
 	$(PY) benchmarks/coverage.py --small
 	$(PY) benchmarks/volume_interval.py --small
 	$(PY) benchmarks/false_positives.py --small
+	$(PY) benchmarks/audit.py --small
 	cd benchmarks && HOME=$(CURDIR)/build ../$(VENV)/bin/asv machine --yes > /dev/null
 	cd benchmarks && HOME=$(CURDIR)/build TWINTRACK_BENCH_SMALL=1 \
 	  ../$(VENV)/bin/asv run --quick --dry-run --show-stderr \

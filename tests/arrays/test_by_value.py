@@ -15,7 +15,9 @@ from twintrack import calibration, ensemble, metrics, statistics
 from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.case import open_case
 from twintrack.calibration.case_weights import Load
+from twintrack.calibration.departures import Answers, Departures
 from twintrack.calibration.jackknife import jackknife
+from twintrack.calibration.map_fit import IDENTITY
 from twintrack.calibration.outer_contour import outer_contour
 from twintrack.calibration.tally_fit import TallyFit
 from twintrack.metrics.corp import corp
@@ -44,6 +46,11 @@ def spread(calibrator):
     groups = calibrator._tallies().each_group()
     total = tt.ScoreTally.of_all([group.total for group in groups])
     return jackknife(calibrator.tally_fit, total, groups, np.array([0.2, 0.8]))
+
+
+def departures(seed):
+    answers = RESULTS["Answers"](seed)
+    return Departures(fitted(seed).map_, [answers, answers], answers)
 
 
 def tally(seed):
@@ -83,6 +90,9 @@ RESULTS = {
     "Thresholds": lambda seed: fitted(seed).thresholds_,
     "Load": lambda seed: Load.of(RESULTS["ScoreTally"](seed)),
     "FittedCase": lambda seed: fitted(seed).fitted_on_[0] if seed else fitted(seed).fitted_on_[1],
+    "Answers": lambda seed: Answers.of(TallyFit("mhr", 5, 0), RESULTS["ScoreTally"](seed)),
+    "Departure": lambda seed: departures(seed).measured(None)[0],
+    "MapErrors": lambda seed: departures(seed).jackknifed([(IDENTITY, 1), (fitted(0).map_, 2)]),
     "ExportGeometry": lambda seed: tt.ExportGeometry(
         (1, 1, 1 + seed), ((0, 1),) * 3, (1, 1, 1), (1, 1, 1)
     ),

@@ -6,7 +6,7 @@ from sklearn.isotonic import IsotonicRegression
 
 import twintrack as tt
 from twintrack import InputError
-from twintrack.metrics.corp import consistency_band, corp
+from twintrack.metrics.corp import consistency_band, corp, miscalibration_if_calibrated
 from twintrack.metrics.debiased_error import debiased_error
 from twintrack.metrics.mapped_voxels import MappedVoxels, all_of, mapped_voxels
 from twintrack.metrics.rater_noise import rater_noise
@@ -155,3 +155,35 @@ def test_the_noise_is_what_few_raters_add_to_a_brier_score():
     tally = tallied(score, [(rng.random(truth.size) < truth).astype(np.uint8) for _ in range(3)])
     brier = corp(mapped_voxels(tally)).brier
     assert brier == pytest.approx(rater_noise(tally).noise, rel=0.01)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["scores in common", "scores of their own"])
+def test_calibrated_groups_show_what_is_said_of_them(shared):
+    """Groups that differ, of a right map: in the band, and with an MCB as large as it is said."""
+    rng = np.random.default_rng(0)
+
+    def groups(shift=0.0):
+        made = []
+        for size in rng.integers(50, 150, 12):
+            score = np.arange(1, 20) / 20 + (0 if shared else np.sort(rng.uniform(-0.01, 0.01, 19)))
+            count = np.full(len(score), float(size))
+            response = count * np.clip(score + rng.normal(shift, 0.05), 0, 1)
+            made.append(MappedVoxels(score, count, response, response))
+        return made
+
+    shown, said, held = [], [], []
+    for seed in range(60):
+        drawn = groups()
+        found = corp(all_of(drawn))
+        said.append(miscalibration_if_calibrated(drawn, 30, seed))
+        shown.append(found.miscalibration)
+        if seed < 20:
+            _, low, high = consistency_band(drawn, draws=100, seed=seed)
+            within = (low - 1e-9 <= found.recalibrated) & (found.recalibrated <= high + 1e-9)
+            held.append(within.mean())
+    assert np.mean(said) == pytest.approx(np.mean(shown), rel=0.35)
+    assert 0.85 < np.mean(held) <= 1
+    off = groups(0.15)
+    assert corp(all_of(off)).miscalibration > 10 * miscalibration_if_calibrated(off)
+    with pytest.raises(InputError, match="two at least"):
+        miscalibration_if_calibrated(off[:1])

@@ -209,7 +209,7 @@ def test_cases_of_fewer_raters_are_fitted_with_the_others(store):
 
 
 @pytest.mark.parametrize("kind", ["pointwise", "simultaneous"])
-@pytest.mark.parametrize("target", ["mhr", "single", "hard", "none"])
+@pytest.mark.parametrize("target", ["mhr", "single", "hard", "majority", "none"])
 def test_band_over_stored_cases_is_that_of_the_calibrator(store, target, kind):
     kept = Calibrator(target, bins=12, rater=2, seed=3)
     tallies = read_tallies(store)[1]

@@ -26,6 +26,8 @@ Version 1 of the format::
                       null; or null
     ensemble          how the score was made, or null
     versions          {"twintrack": ..., "numpy": ...}
+    update            {"a": ..., "b": ..., "cases": n, "patients": n} where the log-odds of the map
+                      are a times those of the fit plus b, by an audit on n new cases; else absent
     fitted_on         [{"case": ..., "score": ..., "patient": ...}, ...], sorted, or null: the
                       cases that the map was fitted on, by digests of name, score and patient
                       (`FittedCase`), as far as they are known. "score" may be null, and "patient"

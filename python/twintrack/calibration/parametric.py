@@ -80,6 +80,16 @@ def fit_parametric(
     return _map_of(value), tuple(_named(kind, weights) for weights in fits)
 
 
+def platt_map(s: _Floats, yes: _Floats, count: _Floats) -> tuple[CalibrationMap, dict[str, float]]:
+    """Return the Platt map of scores, of which raters marked `yes` of `count` voxels; all (K,)."""
+    weights = _fit("platt", np.clip(s, LEAST_SCORE, 1 - LEAST_SCORE), yes, count)
+
+    def value(score: _Floats) -> _Floats:
+        return _logistic(_features("platt", score) @ weights)
+
+    return _map_of(value), _named("platt", weights)
+
+
 def _features(kind: MapKind, s: _Floats) -> _Floats:
     yes, no = np.log(s), -np.log1p(-s)
     if kind == "temperature":

@@ -118,6 +118,15 @@ class KnownThresholds(Struct):
     dice: _Probability | None = None
 
 
+class UpdateRecord(Struct):
+    """An affine update of the map's log-odds by an audit."""
+
+    a: _Positive
+    b: float
+    cases: _Count
+    patients: _Count
+
+
 class CalibratorRecord(Struct):
     """What is asked of a calibrator file."""
 
@@ -139,5 +148,6 @@ class CalibratorRecord(Struct):
     ] = None
     ensemble: Annotated[dict[str, Any] | None, Meta(description="be null or an object")] = None
     fitted_on: FittedCases = None
+    update: UpdateRecord | None = None
     band: BandRecord | None = None
     volumes: VolumesRecord | None = None

@@ -43,6 +43,9 @@ def calibrator_rows(calibrator: Calibrator) -> dict[str, str]:
     ]
     if fits:
         rows[made_of["kind"]] = "; ".join(fits)
+    update = made_of.get("update")
+    if update is not None:
+        rows["updated"] = "log-odds × {a:.4g} {b:+.4g}, by {cases} new cases".format(**update)
     bins = made_of["bins"]
     if bins is not None:
         cells = bins.get("rule") == "cells"

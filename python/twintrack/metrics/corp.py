@@ -17,6 +17,8 @@ from twintrack.metrics.mapped_voxels import MappedVoxels, all_of
 
 _Floats: TypeAlias = NDArray[np.float64]
 
+_FEWEST = 2.0  # effective groups that a band goes by at least
+
 
 @dataclass(frozen=True, eq=False)
 class Corp(ByValue):
@@ -65,12 +67,11 @@ def corp(voxels: MappedVoxels) -> Corp:
     total = n.sum()
     base = response.sum() / total
     uncertainty = (voxels.squares.sum() - base * response.sum()) / total
-    # As differences of the terms: the scores themselves are a thousand times larger.
-    miscalibration = ((m - curve) * (n * (m + curve) - 2 * response)).sum() / total
+    miscalibration = _miscalibration(m, n, response, curve)
     discrimination = (n * (curve - base) ** 2).sum() / total  # blocks have their mean response
     brier = miscalibration - discrimination + uncertainty
     return Corp(
-        m, n, curve, float(brier), float(miscalibration), float(discrimination), float(uncertainty)
+        m, n, curve, float(brier), miscalibration, float(discrimination), float(uncertainty)
     )
 
 
@@ -80,10 +81,10 @@ def consistency_band(
     """Return where the CORP curve of calibrated scores would lie, with as many groups as these.
 
     The response of each group at each score is replaced by what the score says, plus or minus the
-    group's own deviation from the mean deviation there (a wild bootstrap: a random sign for each
+    group's own deviation from the curve of all groups (a wild bootstrap: a random sign for each
     group, Wu 1986), and the curve is drawn again. Voxels of a group stay together, so a group that
     differs from the others moves the whole curve. Few groups make the band wider, as Student's t
-    with Kish's effective number of groups at that score.
+    with Kish's effective number of groups in the block of the curve at that score, at least two.
 
     Parameters
     ----------
@@ -105,22 +106,19 @@ def consistency_band(
     draws, seed = whole_number(draws, "draws", 1), whole_number(seed, "seed", 0)
     if len(groups) < 2:
         raise InputError(f"a band over groups needs at least two, here {len(groups)}")
-    together = all_of(groups)
-    m, n = together.value, together.count
-    mean_deviation = together.response / n - m
-    own = np.zeros((len(groups), len(m)))
-    for row, group in zip(own, groups, strict=True):
-        at = np.searchsorted(m, group.value)
-        row[at] = group.response - group.count * (group.value + mean_deviation[at])
+    m, n, own, block = _deviations(groups)
     # Deviations from their own mean are too small, and few groups have the tails of Student's t.
+    blocks = np.unique(block)
     sizes = np.zeros_like(own)
     for row, group in zip(sizes, groups, strict=True):
         row[np.searchsorted(m, group.value)] = group.count
-    effective = n**2 / (sizes**2).sum(axis=0)  # Kish 1965
-    free = np.maximum(effective - 1, 1e-9)
+    sizes = np.add.reduceat(sizes, blocks, axis=1)
+    of_blocks = sizes.sum(axis=0) ** 2 / (sizes**2).sum(axis=0)  # Kish 1965
+    # Deviations of a group that is alone say nothing, and must not drown those of its neighbours.
+    effective = np.maximum(of_blocks, _FEWEST)[np.searchsorted(blocks, block)]
+    free = effective - 1
     tail = (1 + level) / 2
-    with np.errstate(over="ignore"):
-        own *= np.sqrt(effective / free) * np.minimum(stdtrit(free, tail) / ndtri(tail), 1e9)
+    own *= np.sqrt(effective / free) * stdtrit(free, tail) / ndtri(tail)
     rng = np.random.default_rng(seed)
     curves = np.empty((draws, len(m)))
     for curve in curves:
@@ -128,3 +126,57 @@ def consistency_band(
         curve[:] = _core.isotonic(response / n, n)
     low, high = np.quantile(curves, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return m, np.clip(low, 0, 1), np.clip(high, 0, 1)
+
+
+def miscalibration_if_calibrated(
+    groups: Sequence[MappedVoxels], draws: int = 200, seed: int = 0
+) -> float:
+    """Return the mean MCB that CORP would find if the scores were calibrated: not 0 in few groups.
+
+    The responses are those of `consistency_band`; few groups make them larger by n / (n - 1), with
+    n Kish's effective number of groups by their voxels.
+
+    Parameters
+    ----------
+    groups
+        The voxels of each independent group (patient), two at least.
+    draws, seed
+        Number of values, and seed of the signs.
+    """
+    draws, seed = whole_number(draws, "draws", 1), whole_number(seed, "seed", 0)
+    if len(groups) < 2:
+        raise InputError(f"groups are compared, so two at least are needed, here {len(groups)}")
+    m, n, own, _ = _deviations(groups)
+    sizes = np.array([group.voxels for group in groups])
+    effective = sizes.sum() ** 2 / (sizes**2).sum()
+    own *= np.sqrt(effective / max(effective - 1, 1e-9))
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        response = n * m + rng.choice([-1.0, 1.0], len(groups)) @ own
+        curve = _core.isotonic(response / n, n)
+        found.append(_miscalibration(m, n, response, curve))
+    return float(np.mean(found))
+
+
+def _miscalibration(m: _Floats, n: _Floats, response: _Floats, curve: _Floats) -> float:
+    # As differences of the terms: the scores themselves are a thousand times larger.
+    return float(((m - curve) * (n * (m + curve) - 2 * response)).sum() / n.sum())
+
+
+def _deviations(
+    groups: Sequence[MappedVoxels],
+) -> tuple[_Floats, _Floats, _Floats, NDArray[np.intp]]:
+    """Return scores, voxels, how far each group (row) is from the curve, and where blocks begin.
+
+    From the curve, not from the mean at each score: scores that one group alone has, as those of
+    float32, would have no deviation. The last array has, for each score, the first of its block.
+    """
+    together = all_of(groups)
+    m, n = together.value, together.count
+    curve = _core.isotonic(together.response / n, n)
+    own = np.zeros((len(groups), len(m)))
+    for row, group in zip(own, groups, strict=True):
+        at = np.searchsorted(m, group.value)
+        row[at] = group.response - group.count * curve[at]
+    return m, n, own, np.searchsorted(curve, curve)

@@ -48,7 +48,13 @@ def band_over_cases(
         calibrator.map_,
         calibrator.tally_fit,
         tallies.total(weights),
-        _each_patient(tallies, weights, patients, progress or Progress()),
+        each_patient(
+            tallies,
+            weights,
+            patients,
+            progress or Progress(),
+            counts_votes=made_with["target"] == "majority",
+        ),
         len(patients),
         scores,
         level=level,
@@ -57,17 +63,22 @@ def band_over_cases(
     )
 
 
-def _each_patient(
+def each_patient(
     tallies: StoredTallies,
     weights: Mapping[str, int] | None,
     patients: Mapping[str, Sequence[str]],
     progress: Progress,
+    work: str = "Band",
+    counts_votes: bool = False,
 ) -> Iterator[GroupTally]:
-    """Yield each patient's tallies; tell of them once it takes long."""
-    with once_it_takes_long(progress, "Band", len(patients)) as tell:
+    """Yield each patient's tallies; tell of them, as `work`, once it takes long.
+
+    Without the voxels with exactly k votes unless `counts_votes`: targets of majorities ask for it.
+    """
+    with once_it_takes_long(progress, work, len(patients)) as tell:
         last = time.monotonic()
         for patient, cases in patients.items():
-            own = [packed.tally(counts_votes=False) for _, packed in tallies.of(cases).narrow()]
+            own = [packed.tally(counts_votes) for _, packed in tallies.of(cases).narrow()]
             times = [1 if weights is None else weights[case] for case in cases]
             group = GroupTally.of(own, times)
             yield group
