@@ -40,6 +40,7 @@ COMMANDS = {
     "apply": Command("Calibrate", "Apply a calibrator to score volumes."),
     "evaluate": Command("Evaluate", "Measure scores against several raters."),
     "compare": Command("Evaluate", "Compare methods: tables, figures, HTML report."),
+    "study": Command("Evaluate", "How many cases, which bins, region, method: from tallies."),
     "prepare": Command("Networks", "Make nnU-Net training data with regions."),
     "train": Command("Networks", "Train the members of an ensemble."),
     "predict": Command("Networks", "Run an ensemble and calibrate its score."),

@@ -124,9 +124,8 @@ def study(
             _take_over(own, theirs, {d: fresh[n, d] for n, d in fresh if n == number})
     measured = [one.measure(list(FITS) if one is bench else [], progress) for one in benches]
 
-    noises = [bench.noise(split) for split in range(splits)]
     found = [
-        tables.methods_table(list(FITS), measured[0], noises),
+        tables.methods_table(list(FITS), measured[0]),
         tables.bins_table(measured[0]),
     ]
     absent = []

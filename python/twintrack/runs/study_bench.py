@@ -50,7 +50,7 @@ class Measured(ByValue):
     brier, log_score
         Means over their voxels, the log score of values clipped to [1e-6, 1 - 1e-6].
     noise
-        The raters' noise in the Brier score (`RaterNoise`).
+        The floor of the raters on these voxels.
     miscalibration
         CORP's MCB.
     squared_error
@@ -66,7 +66,7 @@ class Measured(ByValue):
 
     brier: float
     log_score: float
-    noise: float
+    noise: RaterNoise
     miscalibration: float
     squared_error: float
     top: float
@@ -78,7 +78,7 @@ class Measured(ByValue):
     @property
     def excess_brier(self) -> float:
         """Brier score beyond the raters' noise."""
-        return self.brier - self.noise
+        return self.brier - self.noise.noise
 
     @property
     def volume_ratio(self) -> float:
@@ -171,7 +171,7 @@ class StudyBench:
         whole = self.cohort.region == "all"
         for split, half in enumerate(self.halves):
             total = self.cohort.total(half.tested)
-            noise = rater_noise(total).noise
+            noise = rater_noise(total)
             trials = [one for one in self.maps if one.split == split]
             patients = [patient for patient in half.tested if patient in groups]
             cases = [(k, case) for k, patient in enumerate(patients) for case in groups[patient]]
@@ -196,10 +196,6 @@ class StudyBench:
                     marked=np.array([one.marked for one, _ in own]),
                 )
         return measured
-
-    def noise(self, split: int) -> RaterNoise:
-        """Return the floor of the raters in a test half."""
-        return rater_noise(self.cohort.total(self.halves[split].tested))
 
 
 def _pooled(total: ScoreTally, one: AnyMap) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ class StudyCohort:
     others: Mapping[str, StoredTallies]
     notes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def patients(self) -> dict[str, list[str]]:
         """Cases of each patient; a case without one is a patient of its own."""
         return self.tallies.groups()

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.metrics.rater_noise import RaterNoise
 from twintrack.runs.study_bench import CLIP, Measured, Trial
 from twintrack.runs.study_table import Column, StudyTable
 
@@ -81,9 +80,7 @@ def summary(results: Results, name: str, reference: str = MHR) -> Row | None:
     }
 
 
-def methods_table(
-    names: Sequence[str], results: Results, noises: Sequence[RaterNoise]
-) -> StudyTable:
+def methods_table(names: Sequence[str], results: Results) -> StudyTable:
     """Compare methods."""
     columns = (
         _BRIER,
@@ -102,6 +99,7 @@ def methods_table(
     rows = _found({name: summary(results, name) for name in names})
     lowest = min(rows, key=lambda name: rows[name]["brier"])
     best = rows[lowest]
+    one_more = mean(one.noise.one_more for trial, one in results.items() if trial.name == MHR)
     answer = (
         f"The Brier score of the MHR map of 250 bins is {_brier(rows[MHR])}, without a map "
         f"{_brier(rows[NONE])}; "
@@ -118,7 +116,7 @@ def methods_table(
         answer,
         "method",
         columns,
-        {**rows, "One more rater": {"brier": mean(noise.one_more for noise in noises)}},
+        {**rows, "One more rater": {"brier": one_more}},
         "Brier score, log score, CE² and MCB are of all voxels of a test half; TDSC and CRPS are "
         "means over its cases (corrected protocol). All are means over the splits.",
         "Excess: Brier score less the raters' noise. Against MHR: paired difference from the row "
