@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,8 +116,9 @@ def study(
         sizes: tuple[int, ...] = SIZES
         if number:
             fits, sizes = {name: fits[name] for name in (tables.NONE, tables.MHR)}, (FRESH,)
-        works += (_fitting(one, split, fits) for split in range(splits))
-        works += (_drawing(one, number, draw, sizes, seed, fresh) for draw in range(DRAWS))
+        regions = () if number else tuple(cohort.others)
+        works += [_fitting(one, split, fits, regions) for split in range(splits)]
+        works += [_drawing(one, number, draw, sizes, seed, fresh) for draw in range(DRAWS)]
     _do(works, progress)
     if len(benches) == 2:
         for number, (own, theirs) in enumerate((benches, benches[::-1])):
@@ -180,12 +181,13 @@ def _do(works: list[Callable[[], None]], progress: Progress) -> None:
 
 
 def _fitting(
-    bench: StudyBench, split: int, fits: Mapping[str, TallyFit | None]
+    bench: StudyBench, split: int, fits: Mapping[str, TallyFit | None], regions: Iterable[str]
 ) -> Callable[[], None]:
     def fit() -> None:
         half = bench.halves[split].fitted
-        bench.fit(split, fits, bench.cohort.total(half))
-        for region in bench.cohort.others:
+        bench.fitted[split] = bench.cohort.total(half)
+        bench.fit(split, fits, bench.fitted[split])
+        for region in regions:
             own = bench.cohort.total(half, region)
             bench.fit(split, {tables.of_region(region): _MHR}, own)
 

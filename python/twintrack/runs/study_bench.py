@@ -99,12 +99,15 @@ class StudyBench:
         Those to be measured, by trial.
     failed
         Why a map could not be fitted, by name.
+    fitted
+        The sum over each half that maps are fitted to, by split.
     """
 
     cohort: StudyCohort
     halves: Sequence[Half]
     maps: dict[Trial, AnyMap] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    fitted: dict[int, ScoreTally] = field(default_factory=dict)
 
     def fit(
         self,
@@ -168,9 +171,9 @@ class StudyBench:
         binned: Sequence[str],
     ) -> dict[Trial, Measured]:
         measured = {}
-        whole = self.cohort.region == "all"
+        whole, everyone = self.cohort.region == "all", self.cohort.total(groups)
         for split, half in enumerate(self.halves):
-            total = self.cohort.total(half.tested)
+            total = everyone - self.fitted[split]
             noise = rater_noise(total)
             trials = [one for one in self.maps if one.split == split]
             patients = [patient for patient in half.tested if patient in groups]
