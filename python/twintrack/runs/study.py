@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.numbers import whole_number
 from twintrack.arrays.threads import ahead
 from twintrack.calibration.equal_mass import EVERY_CELL
@@ -44,8 +45,8 @@ FITS: Mapping[str, TallyFit | None] = {
 """The methods that are compared, and how each is fitted."""
 
 
-@dataclass(frozen=True)
-class Study:
+@dataclass(frozen=True, eq=False)
+class Study(ByValue):
     """What a study found.
 
     Attributes

@@ -172,6 +172,11 @@ class StudyBench:
     ) -> dict[Trial, Measured]:
         measured = {}
         whole, everyone = self.cohort.region == "all", self.cohort.total(groups)
+        if not 0 < everyone.response < everyone.voxels:
+            raise InputError(
+                f"{self.cohort.name}: no rater marks a voxel, or all mark all of them: there is "
+                "nothing that a map could learn"
+            )
         for split, half in enumerate(self.halves):
             total = everyone - self.fitted[split]
             noise = rater_noise(total)

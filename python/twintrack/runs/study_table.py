@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from twintrack.arrays.by_value import ByValue
 from twintrack.files import csv_text
 
 
@@ -30,8 +31,8 @@ class Column(NamedTuple):
     scale: float = 1.0
 
 
-@dataclass(frozen=True)
-class StudyTable:
+@dataclass(frozen=True, eq=False)
+class StudyTable(ByValue):
     """A table of a study.
 
     Attributes

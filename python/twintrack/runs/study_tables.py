@@ -58,7 +58,7 @@ def summary(results: Results, name: str, reference: str = MHR) -> Row | None:
     if not pairs:
         return None
     own = [one for one, _ in pairs]
-    off = [one.brier / other.brier - 1 for one, other in pairs]
+    off = [one.brier / other.brier - 1 if other.brier else math.nan for one, other in pairs]
     soft = [one.tdsc - other.tdsc for one, other in pairs]
     return {
         **{
