@@ -77,7 +77,17 @@ def test_groups_are_spread_into_options_and_put_together_again():
 
 
 def test_no_option_of_a_command_is_without_a_text():
-    for name in ("apply", "compare", "demo", "evaluate", "fit", "info", "merge", "phantom"):
+    for name in (
+        "apply",
+        "compare",
+        "demo",
+        "evaluate",
+        "fit",
+        "info",
+        "merge",
+        "phantom",
+        "study",
+    ):
         found = typer.main.get_command(cli.command_app(name))
         silent = [one.name for one in found.params if not getattr(one, "help", None)]
         assert silent == [], name

@@ -78,10 +78,16 @@ def _page(found: Study, pictures: dict[str, Picture], title: str) -> str:
 
 
 def shown_rows(table: StudyTable) -> list[tuple[str, list[str]]]:
-    """Return the rows as people read them: a column has three digits of its largest value."""
-    values = np.array([row for _, row in table.rows]) * [column.scale for column in table.columns]
-    texts = [rounded_column(column[:, np.newaxis]) for column in values.T]
+    """Return the rows as people read them: by column with the same decimals."""
+    texts = []
+    for column in table.columns:
+        values = column.scale * np.array(table.column(column.key))
+        if column.decimals is None:
+            texts.append([text for (text,) in rounded_column(values[:, np.newaxis])])
+        else:
+            told = (f"{value:z.{column.decimals}f}" for value in values)
+            texts.append(["–" if text == "nan" else text for text in told])
     return [
-        (name, [column[k][0].replace("-", "−") for column in texts])
+        (name, [column[k].replace("-", "−") for column in texts])
         for k, name in enumerate(table.names)
     ]

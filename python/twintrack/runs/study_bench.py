@@ -140,6 +140,12 @@ class StudyBench:
             votes; names the case.
         """
         groups, found = self.cohort.patients, dict[str, tuple[list[Trial], MapFigures]]()
+        everyone = self.cohort.total(groups)
+        if not 0 < everyone.response < everyone.voxels:
+            raise InputError(
+                f"{self.cohort.name}: no rater marks a voxel, or all mark all of them: there is "
+                "nothing that a map could learn"
+            )
         tested = [set(half.tested) for half in self.halves]
         order = sorted(self.maps, key=lambda one: one.name not in binned)
         patient_of = {case: patient for patient, cases in groups.items() for case in cases}
@@ -162,21 +168,17 @@ class StudyBench:
                 now = time.monotonic()
                 tell(Outcome(case, "done", 0, now - last))
                 last = now
-        return self._gathered(found, groups, binned)
+        return self._gathered(everyone, found, groups, binned)
 
     def _gathered(
         self,
+        everyone: ScoreTally,
         found: Mapping[str, tuple[Sequence[Trial], MapFigures]],
         groups: Mapping[str, Sequence[str]],
         binned: Sequence[str],
     ) -> dict[Trial, Measured]:
         measured = {}
-        whole, everyone = self.cohort.region == "all", self.cohort.total(groups)
-        if not 0 < everyone.response < everyone.voxels:
-            raise InputError(
-                f"{self.cohort.name}: no rater marks a voxel, or all mark all of them: there is "
-                "nothing that a map could learn"
-            )
+        whole = self.cohort.region == "all"
         for split, half in enumerate(self.halves):
             total = everyone - self.fitted[split]
             noise = rater_noise(total)

@@ -23,12 +23,15 @@ class Column(NamedTuple):
         Which values are good; None where neither are.
     scale
         1,000 for Brier scores, 100 for shares shown as percentages.
+    decimals
+        With which people read them; None for three digits of the largest.
     """
 
     key: str
     label: str
     better: Literal["higher", "lower"] | None = None
     scale: float = 1.0
+    decimals: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

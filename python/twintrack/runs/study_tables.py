@@ -22,6 +22,7 @@ REGIONS, SIZES = "Which voxels should a map be fitted to?", "What does pooling h
 
 _ENOUGH_MEAN, _ENOUGH_WORST = 0.03, 0.10
 _ENOUGH_BINS = 0.01
+_EQUAL = 0.005  # Brier scores that differ by less than that share
 
 _BRIER = Column("brier", "Brier × 10³", "lower", 1e3)
 _TDSC = Column("tdsc", "TDSC", "higher")
@@ -72,7 +73,6 @@ def summary(results: Results, name: str, reference: str = MHR) -> Row | None:
         "brier_difference": mean(off),
         "brier_spread": _spread(off),
         "brier_worst": max(off),
-        "brier_lower": float(sum(value < 0 for value in off)),
         "tdsc_difference": mean(soft),
         "tdsc_spread": _spread(soft),
         "tdsc_worst": min(soft),
@@ -85,30 +85,31 @@ def methods_table(names: Sequence[str], results: Results) -> StudyTable:
     columns = (
         _BRIER,
         Column("excess_brier", "Excess × 10³", "lower", 1e3),
-        Column("brier_difference", "Brier against MHR, %", None, 100),
-        Column("brier_spread", "± %", None, 100),
+        Column("brier_difference", "Brier against MHR, %", None, 100, 1),
+        Column("brier_spread", "± %", None, 100, 1),
         Column("log_score", "Log score", "lower"),
         _TDSC,
         Column("tdsc_difference", "TDSC against MHR"),
         Column("tdsc_spread", "±"),
         _CRPS,
-        Column("squared_error", "CE² × 10⁶", "lower", 1e6),
-        Column("miscalibration", "MCB × 10⁶", "lower", 1e6),
+        Column("squared_error", "CE² × 10⁶", "lower", 1e6, 1),
+        Column("miscalibration", "MCB × 10⁶", "lower", 1e6, 1),
         _RATIO,
     )
     rows = _found({name: summary(results, name) for name in names})
-    lowest = min(rows, key=lambda name: rows[name]["brier"])
-    best = rows[lowest]
+    off = {name: row["brier_difference"] for name, row in rows.items() if name != MHR}
+    equal = [name for name, value in off.items() if abs(value) <= _EQUAL]
+    lower = sorted((value, name) for name, value in off.items() if value < -_EQUAL)
     one_more = mean(one.noise.one_more for trial, one in results.items() if trial.name == MHR)
     answer = (
         f"The Brier score of the MHR map of 250 bins is {_brier(rows[MHR])}, without a map "
-        f"{_brier(rows[NONE])}; "
+        f"{_brier(rows[NONE])}. "
     )
+    answer += f"Equal to within {_EQUAL:.1%}: {', '.join(equal)}. " if equal else ""
     answer += (
-        "no other method has a lower one."
-        if lowest == MHR
-        else f"the lowest is that of {lowest} ({100 * best['brier_difference']:+.1f}%, lower in "
-        f"{best['brier_lower']:.0f} of {best['draws']:.0f} splits)."
+        f"Lower: {', '.join(f'{name} ({100 * value:+.1f}%)' for value, name in lower)}."
+        if lower
+        else "No method has a lower one."
     )
     return _table(
         "methods",
@@ -130,7 +131,7 @@ def methods_table(names: Sequence[str], results: Results) -> StudyTable:
 
 def bins_table(results: Results) -> StudyTable:
     """Compare numbers of bins."""
-    columns = (_BRIER, Column("brier_difference", "against no bins, %", None, 100))
+    columns = (_BRIER, Column("brier_difference", "against no bins, %", None, 100, 1))
     names = {**{str(m): of_bins(m) for m in BINS}, "without bins": CELLS, "no map": NONE}
     rows = _found({shown: summary(results, name, CELLS) for shown, name in names.items()})
     good = next((m for m in BINS if rows[str(m)]["brier_difference"] <= _ENOUGH_BINS), None)
@@ -155,11 +156,11 @@ def bins_table(results: Results) -> StudyTable:
 def learning_table(results: Results, sizes: Sequence[int]) -> StudyTable | None:
     """Tell what few patients cost; None if there are too few for any size."""
     columns = (
-        Column("brier_difference", "Brier above that of all, %", "lower", 100),
-        Column("brier_worst", "worst draw, %", "lower", 100),
+        Column("brier_difference", "Brier above that of all, %", "lower", 100, 1),
+        Column("brier_worst", "worst draw, %", "lower", 100, 1),
         Column("tdsc_difference", "TDSC against all", "higher"),
         Column("tdsc_worst", "worst draw", "higher"),
-        Column("draws", "Draws"),
+        Column("draws", "Draws", decimals=0),
     )
     rows = _found({str(size): summary(results, of_patients(size)) for size in sizes})
     if not rows:
@@ -191,8 +192,8 @@ def transfer_table(names: Sequence[str], results: Sequence[Results]) -> StudyTab
     """Tell what the map of one cohort does for the other."""
     columns = (
         _BRIER,
-        Column("brier_difference", "against own map, %", None, 100),
-        Column("brier_worst", "worst, %", None, 100),
+        Column("brier_difference", "against own map, %", None, 100, 1),
+        Column("brier_worst", "worst, %", None, 100, 1),
     )
     rows: dict[str, Row] = {}
     told = []
@@ -228,7 +229,7 @@ def transfer_table(names: Sequence[str], results: Sequence[Results]) -> StudyTab
 
 def regions_table(region: str, others: Sequence[str], results: Results) -> StudyTable:
     """Compare the regions that maps are fitted to."""
-    columns = (_BRIER, Column("brier_difference", f"against {region}, %", None, 100))
+    columns = (_BRIER, Column("brier_difference", f"against {region}, %", None, 100, 1))
     names = {region: MHR, **{one: of_region(one) for one in others}}
     rows = _found({shown: summary(results, name) for shown, name in names.items()})
     lowest = min(rows, key=lambda name: rows[name]["brier"])
@@ -249,7 +250,7 @@ def sizes_table(results: Results) -> StudyTable:
     columns = (
         Column("volume_ratio", "Volume ratio, MHR"),
         Column("volume_ratio_without", "Volume ratio, no map"),
-        Column("predicted_share", "Share of the predicted volume, %", None, 100),
+        Column("predicted_share", "Share of the predicted volume, %", None, 100, 1),
     )
     by_size = {
         name: np.mean([_by_size(one) for t, one in results.items() if t.name == name], axis=0)
