@@ -15,7 +15,7 @@ MAPS = (
     None,
     tt.CalibrationMap([0.0, 1.0], [0.0, 0.3]),
     tt.CalibrationMap([0.0, 0.4, 0.5, 1.0], [0.0, 0.0, 0.8, 0.97]),
-    tt.CalibrationMap([0.5], [0.24]),  # on a threshold, which is not exceeded
+    tt.CalibrationMap([0.5], [0.38]),  # on a threshold, which is not exceeded
 )
 
 
