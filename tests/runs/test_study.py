@@ -253,6 +253,17 @@ def test_what_cannot_be_fitted_is_said(folder):
         study(open_cohort(Place(folder / "a")))
 
 
+def test_a_region_that_some_cases_lack(folder):
+    cases, patients = names(12)
+    write_store(folder / "lacking", cases, patients)
+    write_store(folder / "lacking", cases[:3], patients[:3], regions=("roi",))
+    cohort = open_cohort(Place(folder / "lacking"))
+    assert cohort.notes[0].endswith("9 cases have no tally of the region roi")
+    found = study(cohort, splits=3)
+    assert found.notes[0] == cohort.notes[0]
+    assert table(found, "regions").names == ["all", "roi"]
+
+
 def test_two_cohorts_of_different_regions(folder, cohort):
     write_store(folder / "roi", *names(8), regions=("roi",))
     with pytest.raises(tt.InputError, match="--region"):
@@ -278,7 +289,7 @@ def test_a_damaged_tally_is_named_and_long_work_is_told_of(folder, monkeypatch):
 
     monkeypatch.setattr("twintrack.runs.progress._PATIENCE", -1.0)
     study(open_cohort(Place(folder / "damaged")), splits=1, progress=Told())
-    assert told == ["Fitting", "Measuring"]
+    assert told == ["Adding up", "Fitting", "Measuring"]
     path = next((folder / "damaged").glob("*/cases/c003.npz"))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(tt.InputError, match="c003"):

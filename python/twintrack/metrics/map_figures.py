@@ -90,12 +90,11 @@ def figures_of_maps(
             first = np.searchsorted(mapped, THRESHOLDS, side="right")
             exceeding[k] += ending[first, 0]
             both[k] += ending[first, needed]
-            expected = mapped * voxels
-            predicted[k] += expected.sum()
+            predicted[k] += np.einsum("i,i", mapped, voxels)  # the same on any number of threads
             if k < binned:
                 at = np.minimum((mapped * BINS).astype(np.intp), BINS - 1)
                 count[k] += np.bincount(at, voxels, BINS)
-                off[k] += np.bincount(at, expected - mean, BINS)
+                off[k] += np.bincount(at, mapped * voxels - mean, BINS)
     dice = np.where(exceeding + marked > 0, 2 * both / (exceeding + marked + SMOOTHING), 1.0)
     crps = np.full(len(maps), math.nan)
     seen = looked > 0

@@ -110,6 +110,15 @@ def study(
     divided = halves(cohorts, splits, seed)
     benches = [StudyBench(one, divided) for one in cohorts]
     bench = benches[0]
+    regions = (cohort.region, *cohort.others)
+    _do(
+        "Adding up",
+        [
+            *bench.adding_up(regions),
+            *(work for one in benches[1:] for work in one.adding_up([one.cohort.region])),
+        ],
+        progress,
+    )
     works: list[Callable[[], None]] = []
     fresh: dict[tuple[int, int], ScoreTally] = {}  # five patients, by bench and draw
     for number, one in enumerate(benches):
@@ -117,10 +126,10 @@ def study(
         sizes: tuple[int, ...] = SIZES
         if number:
             fits, sizes = {name: fits[name] for name in (tables.NONE, tables.MHR)}, (FRESH,)
-        regions = () if number else tuple(cohort.others)
-        works += [_fitting(one, split, fits, regions) for split in range(splits)]
+        others = () if number else tuple(cohort.others)
+        works += [_fitting(one, split, fits, others) for split in range(splits)]
         works += [_drawing(one, number, draw, sizes, seed, fresh) for draw in range(DRAWS)]
-    _do(works, progress)
+    _do("Fitting", works, progress)
     if len(benches) == 2:
         for number, (own, theirs) in enumerate((benches, benches[::-1])):
             _take_over(own, theirs, {d: fresh[n, d] for n, d in fresh if n == number})
@@ -170,26 +179,24 @@ def _facts(cohorts: list[StudyCohort], splits: int, seed: int) -> dict[str, str]
     }
 
 
-def _do(works: list[Callable[[], None]], progress: Progress) -> None:
+def _do(what: str, works: list[Callable[[], None]], progress: Progress) -> None:
     def timed(work: Callable[[], None]) -> Outcome:
         begin = time.monotonic()
         work()
         return Outcome("maps", "done", 0, time.monotonic() - begin)
 
-    with once_it_takes_long(progress, "Fitting", len(works)) as tell:
+    with once_it_takes_long(progress, what, len(works)) as tell:
         for outcome in ahead(timed, works):
             tell(outcome)
 
 
 def _fitting(
-    bench: StudyBench, split: int, fits: Mapping[str, TallyFit | None], regions: Iterable[str]
+    bench: StudyBench, split: int, fits: Mapping[str, TallyFit | None], others: Iterable[str]
 ) -> Callable[[], None]:
     def fit() -> None:
-        half = bench.halves[split].fitted
-        bench.fitted[split] = bench.cohort.total(half)
-        bench.fit(split, fits, bench.fitted[split])
-        for region in regions:
-            own = bench.cohort.total(half, region)
+        bench.fit(split, fits, bench.half(split, bench.cohort.region, fitted=True))
+        for region in others:
+            own = bench.half(split, region, fitted=True)
             bench.fit(split, {tables.of_region(region): _MHR}, own)
 
     return fit
@@ -224,7 +231,7 @@ def _growing(
     for size in sizes:
         if size >= len(patients):
             return
-        part = bench.cohort.total(patients[done:size])
+        part = bench.cohort.total(patients[done:size], bench.cohort.region)
         total, done = (part if total is None else ScoreTally.of_all([total, part])), size
         yield size, total
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -99,15 +100,33 @@ class StudyBench:
         Those to be measured, by trial.
     failed
         Why a map could not be fitted, by name.
-    fitted
-        The sum over each half that maps are fitted to, by split.
+    sums
+        Sums over the patients who are fitted to in the same splits, by region and these splits.
     """
 
     cohort: StudyCohort
     halves: Sequence[Half]
     maps: dict[Trial, AnyMap] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    fitted: dict[int, ScoreTally] = field(default_factory=dict)
+    sums: dict[tuple[str, frozenset[int]], ScoreTally] = field(default_factory=dict)
+
+    def adding_up(self, regions: Iterable[str]) -> Iterator[Callable[[], None]]:
+        """Yield the works that fill `sums`: each case is read once, whatever the splits."""
+        alike: dict[frozenset[int], list[str]] = {}
+        for patient in self.cohort.patients:
+            splits = frozenset(k for k, half in enumerate(self.halves) if patient in half.fitted)
+            alike.setdefault(splits, []).append(patient)
+
+        def add_up(region: str, splits: frozenset[int]) -> None:
+            self.sums[region, splits] = self.cohort.total(alike[splits], region)
+
+        for region in regions:
+            yield from (partial(add_up, region, splits) for splits in alike)
+
+    def half(self, split: int, region: str, *, fitted: bool) -> ScoreTally:
+        """Return the sum over the half that maps are fitted to, or tested on."""
+        wanted = (one for one in self.sums if one[0] == region and (split in one[1]) == fitted)
+        return ScoreTally.of_all([self.sums[one] for one in wanted])
 
     def fit(
         self,
@@ -140,8 +159,8 @@ class StudyBench:
             votes; names the case.
         """
         groups, found = self.cohort.patients, dict[str, tuple[list[Trial], MapFigures]]()
-        everyone = self.cohort.total(groups)
-        if not 0 < everyone.response < everyone.voxels:
+        response = sum(total.response for total in self.sums.values())
+        if not 0 < response < sum(total.voxels for total in self.sums.values()):
             raise InputError(
                 f"{self.cohort.name}: no rater marks a voxel, or all mark all of them: there is "
                 "nothing that a map could learn"
@@ -168,11 +187,10 @@ class StudyBench:
                 now = time.monotonic()
                 tell(Outcome(case, "done", 0, now - last))
                 last = now
-        return self._gathered(everyone, found, groups, binned)
+        return self._gathered(found, groups, binned)
 
     def _gathered(
         self,
-        everyone: ScoreTally,
         found: Mapping[str, tuple[Sequence[Trial], MapFigures]],
         groups: Mapping[str, Sequence[str]],
         binned: Sequence[str],
@@ -180,7 +198,7 @@ class StudyBench:
         measured = {}
         whole = self.cohort.region == "all"
         for split, half in enumerate(self.halves):
-            total = everyone - self.fitted[split]
+            total = self.half(split, self.cohort.region, fitted=False)
             noise = rater_noise(total)
             trials = [one for one in self.maps if one.split == split]
             patients = [patient for patient in half.tested if patient in groups]

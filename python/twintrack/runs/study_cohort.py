@@ -54,12 +54,13 @@ class StudyCohort:
         """Cases of each patient; a case without one is a patient of its own."""
         return self.tallies.groups()
 
-    def total(self, patients: Iterable[str], region: str | None = None) -> ScoreTally:
-        """Return the sum over the cases of some patients, of another region if one is named."""
-        tallies, groups = self.tallies if region is None else self.others[region], self.patients
+    def total(self, patients: Iterable[str], region: str) -> ScoreTally:
+        """Return the sum over the cases of some patients, of tallies of a region that is there."""
+        tallies, groups = {**self.others, self.region: self.tallies}[region], self.patients
         wanted = [case for patient in patients for case in groups.get(patient, ())]
         there = set(tallies.cases)
-        return tallies.of([case for case in wanted if case in there]).total()
+        cases = [case for case in wanted if case in there]
+        return tallies.of(cases).total() if cases else ScoreTally(1)
 
 
 def open_cohort(
