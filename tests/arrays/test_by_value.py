@@ -22,6 +22,7 @@ from twintrack.calibration.outer_contour import outer_contour
 from twintrack.calibration.tally_fit import TallyFit
 from twintrack.metrics.corp import corp
 from twintrack.metrics.debiased_error import debiased_error
+from twintrack.metrics.map_figures import figures_of_maps
 from twintrack.metrics.mapped_voxels import mapped_voxels
 from twintrack.metrics.rater_noise import rater_noise
 from twintrack.metrics.vascular import contact_degrees, invasion_distances
@@ -82,6 +83,7 @@ RESULTS = {
     "CaseTally": tally,
     "TallyMetrics": lambda seed: tt.evaluate_tally(RESULTS["ScoreTally"](seed)),
     "MappedVoxels": lambda seed: mapped_voxels(RESULTS["ScoreTally"](seed)),
+    "MapFigures": lambda seed: figures_of_maps(RESULTS["ScoreTally"](seed), [None], 1),
     "Corp": lambda seed: corp(RESULTS["MappedVoxels"](seed)),
     "DebiasedError": lambda seed: debiased_error([RESULTS["MappedVoxels"](seed)] * 2),
     "RaterNoise": lambda seed: rater_noise(RESULTS["ScoreTally"](seed)),

@@ -87,6 +87,7 @@ def test_no_option_of_a_command_is_without_a_text():
         "info",
         "merge",
         "phantom",
+        "study",
     ):
         found = typer.main.get_command(cli.command_app(name))
         silent = [one.name for one in found.params if not getattr(one, "help", None)]

@@ -63,6 +63,7 @@ def test_missing_extra_is_told_before_the_work(twintrack, monkeypatch, tmp_path)
     for arguments, package, extra in (
         (("compare", "a", "b", "-o", out), "matplotlib", "report"),
         (("demo", "-o", out), "matplotlib", "report"),
+        (("study", "--tallies", "a", "-o", out), "matplotlib", "report"),
         (("predict", "-i", image, "-o", out, "--members", "none"), "nnunetv2", "nnunet"),
     ):
         told = f"twintrack: {arguments[0]} needs {package}: pip install 'twintrack[{extra}]'\n"
@@ -151,6 +152,7 @@ def test_predictions_beside_their_images_are_refused_before_networks_are_loaded(
         ("compare", "none"),
         ("demo",),
         ("phantom",),
+        ("study", "--tallies", "none"),
         ("predict", "-i", "none", "--members", "none"),
         ("prepare", "panorama", "-i", "none", "-l", "none"),
     ],

@@ -41,6 +41,7 @@ COMMANDS = {
     "evaluate": Command("Evaluate", "Measure scores against several raters."),
     "compare": Command("Evaluate", "Compare methods: tables, figures, HTML report."),
     "audit": Command("Evaluate", "Say from few new cases whether a map is still right."),
+    "study": Command("Evaluate", "How many cases, which bins, region, method: from tallies."),
     "prepare": Command("Networks", "Make nnU-Net training data with regions."),
     "train": Command("Networks", "Train the members of an ensemble."),
     "predict": Command("Networks", "Run an ensemble and calibrate its score."),

@@ -83,6 +83,38 @@ def crps_corrected(predicted: float, rater_volumes: ArrayLike) -> float:
     return _integral(predicted, at, share, min(at[0], predicted), max(at[-1], predicted))
 
 
+def crps_corrected_each(
+    predicted: NDArray[np.float64], rater_volumes: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return `crps_corrected` of many predictions for one case, all at once.
+
+    Parameters
+    ----------
+    predicted : (M,) float64, finite
+    rater_volumes : (N,) float64
+        As in `crps_corrected`, which this is to rounding.
+    """
+    mean, deviation = _moments(0.0, rater_volumes)
+    if deviation == 0:
+        return np.abs(predicted - mean)
+    at, share = _reference(mean, deviation)
+
+    def pieces(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+        # Three times the mean of the square of what is linear from one to the other.
+        return np.asarray(left * left + left * right + right * right)
+
+    # The squares of F up to each point, and of 1 - F from there on.
+    up_to = np.concatenate([[0.0], np.cumsum(np.diff(at) * pieces(share[:-1], share[1:]) / 3)])
+    beyond = np.diff(at) * pieces(1 - share[:-1], 1 - share[1:]) / 3
+    from_on = np.concatenate([np.cumsum(beyond[::-1])[::-1], [0.0]])
+    inside = np.clip(predicted, at[0], at[-1])
+    j = np.minimum(np.searchsorted(at, inside, side="right"), len(at) - 1) - 1
+    here = np.interp(inside, at, share)
+    left = (inside - at[j]) * pieces(share[j], here) / 3
+    right = (at[j + 1] - inside) * pieces(1 - here, 1 - share[j + 1]) / 3
+    return np.asarray(up_to[j] + left + right + from_on[j + 1] + np.abs(predicted - inside))
+
+
 def _moments(predicted: float, rater_volumes: ArrayLike) -> tuple[float, float]:
     volumes = real_numbers(rater_volumes, "rater_volumes")
     if volumes.ndim != 1 or volumes.size == 0:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twintrack.arrays.numbers import whole_number
 from twintrack.errors import InputError
@@ -58,13 +59,24 @@ def debiased_error(groups: Sequence[MappedVoxels], bins: int = 50) -> DebiasedEr
         There are fewer than two groups, or no voxels.
     """
     bins = whole_number(bins, "bins", 1)
-    if len(groups) < 2:
-        raise InputError(f"the bias is known from two groups on, here {len(groups)}")
     count, off = np.zeros((2, len(groups), bins))
     for c, group in enumerate(groups):
         at = np.minimum((group.value * bins).astype(np.intp), bins - 1)
         count[c] = np.bincount(at, group.count, bins)
         off[c] = np.bincount(at, group.value * group.count - group.response, bins)
+    return error_of_bins(count, off)
+
+
+def error_of_bins(count: NDArray[np.float64], off: NDArray[np.float64]) -> DebiasedError:
+    """Return `debiased_error` from its sums.
+
+    Parameters
+    ----------
+    count, off : (groups, bins) float64
+        n_cb and D_cb: voxels, and sums of (m - MHR).
+    """
+    if len(count) < 2:
+        raise InputError(f"the bias is known from two groups on, here {len(count)}")
     voxels = count.sum()
     if voxels == 0:
         raise InputError("there are no voxels to measure a calibration error of")

@@ -66,13 +66,15 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Let a function draw in the style of the report."""
+
     @wraps(draw)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with _style():
             return draw(*args, **kwargs)
 
-    return styled
+    return drawn
 
 
 def method_colours(methods: Sequence[str], reference: str | None = None) -> dict[str, str]:
@@ -95,7 +97,7 @@ def _label(text: str, width: int = 28, lines: int = 2) -> str:
     return f"\u200a{label}" if label.startswith("_") else label  # _… would leave the legend
 
 
-@_styled
+@styled
 def map_figure(maps: Sequence[MapPlot]) -> Figure:
     """Draw calibration maps with their bands, and below them the mass of the bins.
 
@@ -147,7 +149,7 @@ def _count_axis(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-@_styled
+@styled
 def reliability_figure(curves: Mapping[str, Reliability], reference: str | None = None) -> Figure:
     """Draw the mean human response against the mean score of each bin, and the voxels below.
 
@@ -177,7 +179,7 @@ def reliability_figure(curves: Mapping[str, Reliability], reference: str | None 
     return figure
 
 
-@_styled
+@styled
 def interval_figure(
     comparison: Comparison, metrics: Sequence[Metric] | None = None, columns: int = 1
 ) -> Figure:
@@ -212,7 +214,7 @@ def interval_figure(
     return figure
 
 
-@_styled
+@styled
 def paired_figure(
     comparison: Comparison, metrics: Sequence[Metric] | None = None, columns: int = 1
 ) -> Figure:
@@ -251,7 +253,7 @@ def paired_figure(
     return figure
 
 
-@_styled
+@styled
 def qualitative_figure(
     examples: Sequence[Example], levels: Sequence[float] = (0.1, 0.5, 0.9)
 ) -> Figure:

@@ -59,6 +59,17 @@ class Picture:
         return f"data:{self.kind};base64,{base64.b64encode(self.content).decode('ascii')}"
 
 
+def page_environment() -> jinja2.Environment:
+    """Return where the templates of pages are; all text that is put into them is escaped."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("twintrack.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 def render(
     comparison: Comparison,
     methods: Mapping[str, MethodResults],
@@ -89,13 +100,7 @@ def render(
         A whole HTML document that loads nothing and runs no script. All text from outside is
         escaped.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("twintrack.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters["signed"] = lambda name: signed(comparison, name)
     environment.filters["minus"] = lambda text: text.replace("-", "−")
     benchmark, further = comparison.split_metrics()
