@@ -10,7 +10,7 @@ from twintrack.files import replacing
 from twintrack.report import study_figures
 from twintrack.report.figures import png, svg
 from twintrack.report.html import Picture, page_environment
-from twintrack.report.tables import rounded_column
+from twintrack.report.rounding import rounded_column
 from twintrack.runs.study import Study
 from twintrack.runs.study_table import StudyTable
 from twintrack.version import __version__
