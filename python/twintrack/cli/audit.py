@@ -37,7 +37,7 @@ class Question:
         Relative error of the volume that would not matter: the map is kept where its error is
         surely smaller.
     region
-        Which of several sets of --tallies is meant. The voxels that count are those of the map.
+        The voxels that count, which must be those of the map; by default they are.
     write
         Also write the map that the audit recommends, if it is to be replaced, to this calibrator
         file.
@@ -93,10 +93,12 @@ def audit(
     calibrator = read_calibrator(model)
     if calibrator.fitted_on_ is None:
         report.warn(f"{model} does not say which cases it was fitted on: see that these are others")
+    if question.region is not None:
+        runs.check_region(calibrator, question.region)
     known = _calibration(question, model, calibrator)
     if tallies:
         _check_needs_files(files, run)
-        found = _stored(report, tallies, calibrator, question.region, files)
+        found = _stored(report, tallies, calibrator, files)
     else:
         assert source is not None  # noqa: S101 - one of the two is given
         tallied = _tallied(report, source, calibrator, files, run, output)
@@ -146,7 +148,6 @@ def _stored(
     report: Report,
     stores: Sequence[str],
     calibrator: Calibrator,
-    region: str | None,
     files: options.CohortFiles,
 ) -> StoredTallies:
     """Return the tallies of the new cases."""
@@ -154,8 +155,7 @@ def _stored(
     from twintrack.cohort.score_records import join_ensembles
     from twintrack.runs import audit as runs
 
-    made_with, found, _ = read_pool(report, places(stores), region, files)
-    runs.check_region(calibrator, made_with["region"])
+    made_with, found, _ = read_pool(report, places(stores), calibrator.region_, files)
     _tell_overlap(report, runs.overlap_with(calibrator, found), len(found))
     try:
         join_ensembles(
