@@ -37,7 +37,7 @@ class Question:
         Relative error of the volume that would not matter: the map is kept where its error is
         surely smaller.
     region
-        Which of several sets of --tallies is meant. The voxels that count are those of the map.
+        The voxels that count, which must be those of the map; by default they are.
     write
         Also write the map that the audit recommends, if it is to be replaced, to this calibrator
         file.
@@ -91,18 +91,21 @@ def audit(
         raise InputError("give either -i (the new cases) or --tallies (the store of their fit)")
     options.check_calibrator(model)
     calibrator = read_calibrator(model)
+    runs.check_question(calibrator, question.bound)
     if calibrator.fitted_on_ is None:
         report.warn(f"{model} does not say which cases it was fitted on: see that these are others")
+    if question.region is not None:
+        runs.check_region(calibrator, question.region)
     known = _calibration(question, model, calibrator)
     if tallies:
         _check_needs_files(files, run)
-        found = _stored(report, tallies, calibrator, question.region, files)
+        failed, found = 0, _stored(report, tallies, calibrator, files)
     else:
         assert source is not None  # noqa: S101 - one of the two is given
         tallied = _tallied(report, source, calibrator, files, run, output)
         if tallied is None:
             return
-        found = tallied
+        failed, found = tallied
     results = runs.audit_map(
         calibrator, found, known, bound=question.bound, progress=report.progress
     )
@@ -113,6 +116,7 @@ def audit(
         written = question.write
     _write(output, results)
     _tell(report, results, output, written)
+    raise typer.Exit(1 if failed else 0)
 
 
 def _calibration(question: Question, model: Path, calibrator: Calibrator) -> StoredTallies | None:
@@ -146,7 +150,6 @@ def _stored(
     report: Report,
     stores: Sequence[str],
     calibrator: Calibrator,
-    region: str | None,
     files: options.CohortFiles,
 ) -> StoredTallies:
     """Return the tallies of the new cases."""
@@ -154,8 +157,7 @@ def _stored(
     from twintrack.cohort.score_records import join_ensembles
     from twintrack.runs import audit as runs
 
-    made_with, found, _ = read_pool(report, places(stores), region, files)
-    runs.check_region(calibrator, made_with["region"])
+    made_with, found, _ = read_pool(report, places(stores), calibrator.region_, files)
     _tell_overlap(report, runs.overlap_with(calibrator, found), len(found))
     try:
         join_ensembles(
@@ -174,8 +176,11 @@ def _tallied(
     files: options.CohortFiles,
     run: FitRunning,
     output: Path,
-) -> StoredTallies | None:
-    """Tally the new cases in the region of the map; None if only the plan was asked for."""
+) -> tuple[int, StoredTallies] | None:
+    """Tally the new cases in the region of the map; return how many failed, and the tallies.
+
+    None if only the plan was asked for.
+    """
     from twintrack.runs import fit as runs
     from twintrack.runs.engine import notes_of
     from twintrack.runs.fitted_cases import find_among
@@ -215,7 +220,7 @@ def _tallied(
     report.warn_of_notes(notes_of(outcomes))
     broken = {failure.case for failure in failures}
     names = [case.name for case in cohort if case.name not in broken]
-    return runs.read_tallies(store, region=region, only=names)[1]
+    return len(failures), runs.read_tallies(store, region=region, only=names)[1]
 
 
 def _tell_overlap(report: Report, overlap: Overlap, cases: int) -> None:

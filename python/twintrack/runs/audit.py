@@ -68,10 +68,8 @@ def audit_map(
         The map has no target; fewer than two new patients have marked voxels; the map was fitted on
         some of these very cases; or `calibration` is not what it was fitted to.
     """
-    bound, progress = number_between(bound, "bound", 0, 1), progress or Progress()
-    fit = calibrator.tally_fit
-    if fit.target == "none":
-        raise InputError("the map is the identity (target none): there is nothing to keep or refit")
+    check_question(calibrator, bound)
+    fit, progress = calibrator.tally_fit, progress or Progress()
     old, bounds = calibrator.map_, (fit.floor, fit.ceiling)
     new = _Patients(calibrator, tallies, progress)
     answers = [Answers.of(fit, group.total) for group in new.groups("Auditing")]
@@ -115,6 +113,13 @@ def audit_map(
         changed,
         bounded(fit(new.seen), *bounds),
     )
+
+
+def check_question(calibrator: Calibrator, bound: float) -> None:
+    """Raise InputError if there is nothing to ask of a map, or the bound makes no sense."""
+    number_between(bound, "bound", 0, 1)
+    if calibrator.made_with_["target"] == "none":
+        raise InputError("the map is the identity (target none): there is nothing to keep or refit")
 
 
 def check_region(calibrator: Calibrator, region: str) -> None:
