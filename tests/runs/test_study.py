@@ -131,19 +131,16 @@ def test_paired_differences_and_one_more_rater(found, cohort, tallies):
     assert math.isnan(value(found, "methods", "One more rater", "tdsc"))
 
 
-def test_few_bins_cap_the_map(found):
-    tops = table(found, "bins").column("top")
-    assert tops[0] < tops[2] < tops[4]
-    answer = table(found, "bins").answer
-    assert f"no score comes above {tops[0]:.2f}" in answer
-    enough = next(
-        name
-        for name, off in zip(
-            table(found, "bins").names, table(found, "bins").column("brier_difference"), strict=True
-        )
-        if off <= 0.01
-    )
-    assert answer.startswith(f"{enough} bins are enough")
+def test_few_bins_cap_the_map(folder):
+    write_store(folder / "rare", CASES, PATIENTS, shift=-5.0)
+    rows = table(study(open_cohort(Place(folder / "rare")), splits=1), "bins")
+    assert rows.names == ["20", "30", "40", "100", "250", "1000", "without bins", "no map"]
+    tops, brier = rows.column("top"), np.array(rows.column("brier"))
+    assert tops[:7] == sorted(tops[:7])
+    assert rows.column("brier_difference") == pytest.approx(brier / brier[6] - 1, abs=1e-12)
+    assert rows.column("brier_difference")[2] > 0.01 > rows.column("brier_difference")[3]
+    assert rows.answer.startswith("100 bins are enough")
+    assert f"no score comes above {tops[0]:.2f}" in rows.answer
 
 
 def test_few_patients_cost(found, cohort, tallies):
