@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import functools
 import dataclasses
+import functools
 import io
 import json
 import os
