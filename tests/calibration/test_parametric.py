@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 import twintrack as tt
 from twintrack import InputError
@@ -105,3 +106,16 @@ def test_a_slope_is_never_below_0():
         fit_parametric("platt", cells_of(score, [np.zeros(2000)]), "mhr", 0)
     with pytest.raises(InputError, match="all voxels were marked"):
         fit_parametric("beta", cells_of(score, [np.ones(2000)]), "mhr", 0)
+
+
+@pytest.mark.parametrize("kind", ["platt", "beta", "temperature"])
+def test_the_map_is_the_same_on_any_number_of_threads(kind):
+    rng = np.random.default_rng(2)
+    score = expit(rng.normal(-3, 4, 200_000)).astype(np.float32)
+    cells = cells_of(score, [rng.random(score.shape) < score**2 for _ in range(3)])
+    assert len(cells) > 20_000  # so many that BLAS would share them out
+    found = []
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads):
+            found.append(fit_parametric(kind, cells, "mhr", 0))
+    assert found[0] == found[1] == found[2]

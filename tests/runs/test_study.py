@@ -15,13 +15,14 @@ from twintrack.calibration.tally_fit import TallyFit
 from twintrack.metrics.corp import corp
 from twintrack.metrics.debiased_error import debiased_error
 from twintrack.metrics.mapped_voxels import mapped_voxels
-from twintrack.metrics.rater_noise import rater_noise
+from twintrack.metrics.rater_noise import RaterNoise, rater_noise
 from twintrack.runs import study as studies
 from twintrack.runs.pooled_tallies import Place
 from twintrack.runs.progress import Progress
 from twintrack.runs.study import study
-from twintrack.runs.study_bench import CLIP
+from twintrack.runs.study_bench import CLIP, Measured, Trial
 from twintrack.runs.study_cohort import halves, open_cohort
+from twintrack.runs.study_tables import methods_table
 
 CASES, PATIENTS = names(24)
 
@@ -129,6 +130,24 @@ def test_paired_differences_and_one_more_rater(found, cohort, tallies):
     assert value(found, "methods", "MHR, 250 bins", "brier_difference") == 0
     assert value(found, "methods", "One more rater", "brier") == pytest.approx(np.mean(noise))
     assert math.isnan(value(found, "methods", "One more rater", "tdsc"))
+
+
+def test_the_answer_names_methods_that_are_lower_in_every_split():
+    def one(brier):
+        noise = RaterNoise(0.0, brier, 1)
+        return Measured(brier, 0, noise, 0, 0, 1, 0.5, 1, np.ones(4), np.ones(4))
+
+    names = ("MHR, 250 bins", "No map", "Equal", "Lower", "Once")
+    figures = ((1.0, 2.0, 0.998, 0.9, 0.9), (1.0, 2.0, 1.001, 0.95, 1.01))
+    results = {
+        Trial(split, name): one(brier)
+        for split, briers in enumerate(figures)
+        for name, brier in zip(names, briers, strict=True)
+    }
+    answer = methods_table(names, results).answer
+    assert answer.endswith("Equal to within 0.5%: Equal. Lower in every split: Lower (-7.5%).")
+    some = {trial: one for trial, one in results.items() if trial.name != "Lower"}
+    assert methods_table(names, some).answer.endswith("No method is lower in every split by more.")
 
 
 def test_few_bins_cap_the_map(folder):

@@ -75,7 +75,9 @@ def fit_parametric(
 
     def value(score: _Floats) -> _Floats:
         features = _features(kind, np.clip(score, LEAST_SCORE, 1 - LEAST_SCORE))
-        return np.asarray(np.mean([_logistic(features @ weights) for weights in fits], axis=0))
+        return np.asarray(
+            np.mean([_logistic(_times(features, weights)) for weights in fits], axis=0)
+        )
 
     return _map_of(value), tuple(_named(kind, weights) for weights in fits)
 
@@ -136,16 +138,16 @@ def _newton(features: _Floats, rate: _Floats, weight: _Floats) -> _Floats:
     found = np.zeros(features.shape[1])
 
     def loss(at: _Floats) -> float:
-        linear = features @ at
+        linear = _times(features, at)
         # log(1 + e^x) - y x, for all sizes of x.
         each = np.maximum(linear, 0) + np.log1p(np.exp(-np.abs(linear))) - rate * linear
-        return float(weight @ each)
+        return float(np.einsum("i,i", weight, each))
 
     least = loss(found)
     for _ in range(_STEPS):
-        p = _logistic(features @ found)
-        gradient = features.T @ (weight * (p - rate))
-        curvature = (features * (weight * p * (1 - p))[:, None]).T @ features
+        p = _logistic(_times(features, found))
+        gradient = np.einsum("ij,i->j", features, weight * (p - rate))
+        curvature = np.einsum("ij,ik->jk", features * (weight * p * (1 - p))[:, None], features)
         step, *_ = np.linalg.lstsq(curvature, gradient, rcond=None)
         size = 1.0
         while size > 1e-10 and loss(found - size * step) > least:
@@ -156,6 +158,11 @@ def _newton(features: _Floats, rate: _Floats, weight: _Floats) -> _Floats:
             return found
         found, least = moved, now
     return found
+
+
+def _times(features: _Floats, weights: _Floats) -> _Floats:
+    # Not with @: BLAS adds up in another order on another number of threads.
+    return np.asarray(np.einsum("ij,j->i", features, weights))
 
 
 def _logistic(x: _Floats) -> _Floats:

@@ -99,17 +99,22 @@ def methods_table(names: Sequence[str], results: Results) -> StudyTable:
     rows = _found({name: summary(results, name) for name in names})
     off = {name: row["brier_difference"] for name, row in rows.items() if name != MHR}
     equal = [name for name, value in off.items() if abs(value) <= _EQUAL]
-    lower = sorted((value, name) for name, value in off.items() if value < -_EQUAL)
+    lower = sorted(
+        (value, name)
+        for name, value in off.items()
+        if value < -_EQUAL and rows[name]["brier_worst"] < 0
+    )
     one_more = mean(one.noise.one_more for trial, one in results.items() if trial.name == MHR)
+    told = [f"{name} ({100 * value:+.1f}%)" for value, name in lower]
     answer = (
         f"The Brier score of the MHR map of 250 bins is {_brier(rows[MHR])}, without a map "
         f"{_brier(rows[NONE])}. "
     )
     answer += f"Equal to within {_EQUAL:.1%}: {', '.join(equal)}. " if equal else ""
     answer += (
-        f"Lower: {', '.join(f'{name} ({100 * value:+.1f}%)' for value, name in lower)}."
+        f"Lower in every split: {', '.join(told)}."
         if lower
-        else "No method has a lower one."
+        else "No method is lower in every split by more."
     )
     return _table(
         "methods",
@@ -122,7 +127,7 @@ def methods_table(names: Sequence[str], results: Results) -> StudyTable:
         "means over its cases (corrected protocol). All are means over the splits.",
         "Excess: Brier score less the raters' noise. Against MHR: paired difference from the row "
         f"{MHR}, and ± its standard deviation over the splits, which share patients: it is no "
-        "standard error.",
+        "standard error, and a difference no finding: twintrack compare has intervals and tests.",
         f"Log score of values clipped to [{CLIP:g}, 1 − {CLIP:g}]. CE²: squared calibration error "
         "of 50 bins without its bias over patients. MCB: CORP's miscalibration.",
         "One more rater: each rater against the mean of the others.",
