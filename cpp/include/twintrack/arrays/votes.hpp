@@ -10,7 +10,7 @@ namespace twintrack {
 inline constexpr std::size_t votes_per_group = 7;
 inline constexpr std::size_t vote_patterns = std::size_t{1} << votes_per_group;
 
-inline std::size_t vote_groups(std::size_t raters) {
+constexpr std::size_t vote_groups(std::size_t raters) {
   return (raters + votes_per_group - 1) / votes_per_group;
 }
 

@@ -26,7 +26,7 @@
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/calibration/score_counter.hpp"
 #include "twintrack/calibration/score_grid.hpp"
-#include "twintrack/calibration/tally_rows.hpp"
+#include "twintrack/calibration/tally_sums.hpp"
 
 namespace twintrack {
 
@@ -34,28 +34,27 @@ class ScoreTally {
  public:
   static constexpr std::size_t most_raters = 255;
 
-  explicit ScoreTally(std::size_t raters)
-      : raters_(checked(raters)), sums_(grid::cells * TallyColumns::all(raters)) {}
+  explicit ScoreTally(std::size_t raters) : sums_(checked(raters)) {}
 
   ScoreTally(ScoreTally&&) = default;
   ScoreTally& operator=(ScoreTally&&) = default;
 
-  std::size_t raters() const { return raters_; }
-  std::size_t columns() const { return TallyColumns::all(raters_); }
+  std::size_t raters() const { return sums_.raters(); }
+  std::size_t columns() const { return sums_.columns(); }
 
-  /// Sums by cell and column (TallyColumns), `cells` × `columns()`, row-major.
-  const std::vector<std::uint64_t>& sums() const { return sums_; }
-  std::vector<std::uint64_t>& sums() { return sums_; }
+  const TallySums& sums() const { return sums_; }
+  TallySums& sums() { return sums_; }
 
   /// Adds the voxels of a case. Either all of them are added or, when InputError is
   /// thrown, none.
   void update(const CaseView& view, int threads = max_threads());
 
   ScoreTally& operator+=(const ScoreTally& other) {
-    if (other.raters_ != raters_)
-      throw InputError("", "cannot add a tally of " + std::to_string(other.raters_) +
-                               " raters to one of " + std::to_string(raters_));
-    for (std::size_t i = 0; i < sums_.size(); ++i) sums_[i] += other.sums_[i];
+    if (other.raters() != raters())
+      throw InputError("", "cannot add a tally of " + std::to_string(other.raters()) +
+                               " raters to one of " + std::to_string(raters()));
+    other.sums_.for_each(
+        [&](std::uint32_t cell) { sums_.add(cell, other.sums_.row(cell), columns()); });
     return *this;
   }
 
@@ -69,10 +68,14 @@ class ScoreTally {
   }
 
  private:
-  std::size_t raters_;
-  std::vector<std::uint64_t> sums_;
-  std::vector<std::unique_ptr<detail::ScoreCounter>>
-      counters_;  // one a thread, kept from case to case
+  /// Threads that have counters of their own: as many as the case has work for and as memory is
+  /// meant for.
+  int team(int threads, std::int64_t tasks) const;
+  void add_counted(int team, TallySums& fresh);
+
+  TallySums sums_;
+  std::unique_ptr<TallySums> fresh_;  // sums of the case that is being added to others
+  std::vector<std::unique_ptr<detail::ScoreCounter>> counters_;  // one a thread; 0 between cases
 };
 
 }  // namespace twintrack

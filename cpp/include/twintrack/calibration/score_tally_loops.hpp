@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -15,7 +16,10 @@
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/calibration/score_counter.hpp"
 #include "twintrack/calibration/score_positions.hpp"
+#include "twintrack/calibration/score_record.hpp"
 #include "twintrack/calibration/score_tally.hpp"
+#include "twintrack/calibration/tally_columns.hpp"
+#include "twintrack/calibration/tally_sums.hpp"
 
 namespace twintrack {
 
@@ -24,28 +28,56 @@ namespace detail {
 // What one thread works in: blocks as they are loaded, then grid positions and votes.
 template <class Real>
 struct ScoreRoom {
-  explicit ScoreRoom(const VoxelBlocks<Real>& blocks) : buffers(blocks) {}
+  explicit ScoreRoom(const VoxelBlocks<Real>& blocks)
+      : buffers(blocks), patterns(vote_groups(blocks.raters()) * block_voxels) {}
+
+  std::uint8_t* pattern(std::size_t group) { return patterns.data() + group * block_voxels; }
+
   typename VoxelBlocks<Real>::Buffers buffers;
   ScorePositions at;
-  alignas(64) std::array<std::uint8_t, block_voxels> pattern;
+  std::vector<std::uint8_t> patterns;
   alignas(64) std::array<std::uint8_t, block_voxels> votes;
 };
 
-template <class Real>
-TWINTRACK_INLINE void count_block(const ScoreRoom<Real>& room, int count, ScoreCounter& counter) {
-  const std::uint32_t* cell = room.at.cell.data();
-  const std::uint32_t* residual = room.at.residual();
-  const std::uint8_t* pattern = room.pattern.data();
-  const ScoreEntry* voxels = counter.voxels();
-  ScoreEntry* entries = counter.entries();
-  const std::uint64_t full = counter.full();
+// Adds a voxel and its residual to a record, and returns the word with the count.
+template <std::size_t words>
+TWINTRACK_INLINE std::uint64_t add_voxel(std::uint64_t* record, const std::uint64_t* voxel,
+                                         std::uint32_t residual) {
+#if defined(__GNUC__) || defined(__clang__)
+  if constexpr (words == 2) {  // both at once
+    typedef std::uint64_t Words __attribute__((vector_size(16)));
+    Words sum, more;
+    std::memcpy(&sum, record, sizeof sum);
+    std::memcpy(&more, voxel, sizeof more);
+    sum += more + Words{residual, 0};
+    std::memcpy(record, &sum, sizeof sum);
+    return sum[0];
+  }
+#endif
+  for (std::size_t word = 1; word < words; ++word) record[word] += voxel[word];
+  return record[0] += voxel[0] + residual;
+}
+
+// Counts a block of up to seven raters.
+template <RecordLayout layout, class Real>
+TWINTRACK_INLINE void count_block(ScoreRoom<Real>& room, int count, ScoreCounter& counter,
+                                  const VoxelBlocks<Real>& blocks, std::int64_t next) {
+  const std::uint32_t* const cell = room.at.cell.data();
+  const std::uint32_t* const residual = room.at.residual.data();
+  const std::uint8_t* const pattern = room.pattern(0);
+  const std::uint64_t* const voxels = counter.voxels();
+  std::uint64_t* const records = counter.records();
+  constexpr std::size_t words = layout.words();
+  constexpr std::uint64_t full = layout.full();
   const auto add = [&](int j) TWINTRACK_INLINE_LAMBDA {
-    const std::uint64_t votes = add_voxel(entries[cell[j]], voxels[pattern[j]], residual + j);
-    if ((~votes & full) == 0) counter.spill(cell[j]);
+    const std::uint64_t sum =
+        add_voxel<words>(records + cell[j] * words, voxels + pattern[j] * words, residual[j]);
+    if ((~sum & full) == 0) counter.spill(cell[j]);
   };
   constexpr int run_length = 32;
   int i = 0;
   for (; i + run_length <= count; i += run_length) {
+    if (i % 64 == 0) blocks.prefetch(next + i);
     std::uint32_t differs = 0;
     std::uint64_t residuals = 0;
     for (int j = i; j < i + run_length; ++j) {
@@ -53,7 +85,7 @@ TWINTRACK_INLINE void count_block(const ScoreRoom<Real>& room, int count, ScoreC
       residuals += residual[j];
     }
     if (differs == 0) {
-      counter.add_run(cell[i], voxels[pattern[i]], residuals, run_length);
+      counter.add_run(cell[i], voxels + pattern[i] * words, words, residuals, run_length);
     } else {
       for (int j = i; j < i + run_length; ++j) add(j);
     }
@@ -61,26 +93,56 @@ TWINTRACK_INLINE void count_block(const ScoreRoom<Real>& room, int count, ScoreC
   for (; i < count; ++i) add(i);
 }
 
-// Counts those voxels of a block that two raters or more marked, by how many did.
+// Counts a block of more raters. Runs are those of voxels that nobody marked.
 template <class Real>
-TWINTRACK_INLINE void count_agreement(const ScoreRoom<Real>& room, int count,
-                                      ScoreCounter& counter) {
-  const std::uint32_t* cell = room.at.cell.data();
-  const std::uint8_t* votes = room.votes.data();
-  std::uint8_t most = 0;
-  for (int i = 0; i < count; ++i) most = std::max(most, votes[i]);
-  if (most < 2) return;
-  for (int i = 0; i < count; ++i)
-    if (votes[i] >= 2) counter.add_exactly(cell[i], votes[i]);
+TWINTRACK_INLINE void count_grouped(ScoreRoom<Real>& room, int count, ScoreCounter& counter,
+                                    const VoxelBlocks<Real>& blocks, std::int64_t next) {
+  const std::uint32_t* const cell = room.at.cell.data();
+  const std::uint32_t* const residual = room.at.residual.data();
+  const std::uint8_t* const pattern = room.pattern(0);
+  const std::uint8_t* const votes = room.votes.data();
+  const std::uint64_t* const voxels = counter.voxels();
+  const ScoreCounter::Exactly* const exactly = counter.exactly();
+  std::uint64_t* const records = counter.records();
+  const std::size_t words = counter.words();
+  const std::size_t groups = vote_groups(counter.layout().raters);
+  const std::uint64_t full = counter.layout().full();
+  const auto add = [&](int j) TWINTRACK_INLINE_LAMBDA {
+    std::uint64_t* const record = records + cell[j] * words;
+    record[0] += RecordLayout::one_voxel + residual[j];
+    record[exactly[votes[j]].word] += exactly[votes[j]].one;
+    for (std::size_t group = 0; group < groups; ++group)
+      record[1 + group] += voxels[pattern[group * block_voxels + static_cast<std::size_t>(j)]];
+    if ((~record[0] & full) == 0) counter.spill(cell[j]);
+  };
+  constexpr int run_length = 32;
+  int i = 0;
+  for (; i + run_length <= count; i += run_length) {
+    if (i % 64 == 0) blocks.prefetch(next + i);
+    std::uint32_t differs = 0;
+    std::uint64_t residuals = 0;
+    for (int j = i; j < i + run_length; ++j) {
+      differs |= (cell[j] ^ cell[i]) | votes[j];
+      residuals += residual[j];
+    }
+    if (differs == 0) {
+      counter.add_run(cell[i], &RecordLayout::one_voxel, 1, residuals, run_length);
+    } else {
+      for (int j = i; j < i + run_length; ++j) add(j);
+    }
+  }
+  for (; i < count; ++i) add(i);
 }
 
 // Counts ranks [first, last). False if a voxel was invalid.
 template <class Real>
 bool count_range(const VoxelBlocks<Real>& blocks, std::int64_t first, std::int64_t last,
-                 std::size_t group, ScoreRoom<Real>& room, ScoreCounter& counter) {
+                 ScoreRoom<Real>& room, ScoreCounter& counter) {
   bool valid = true;
   with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
     VoxelBlock<Real> block;
+    const std::size_t groups = vote_groups(blocks.raters());
+    constexpr std::int64_t ahead = 2 * block_voxels;
     for (std::int64_t rank = first; rank < last; rank += block_voxels) {
       const int n = static_cast<int>(std::min<std::int64_t>(block_voxels, last - rank));
       if (blocks.blank(rank, n)) {
@@ -93,50 +155,94 @@ bool count_range(const VoxelBlocks<Real>& blocks, std::int64_t first, std::int64
       }
       if (block.count == 0) continue;
       room.at.locate(block.score, block.count);
-      pack_votes(block.raters, blocks.raters(), group, block.count, room.pattern.data());
-      count_block(room, block.count, counter);
-      if (!counter.asks_for_votes()) continue;
-      count_votes(block.raters, blocks.raters(), block.count, room.votes.data());
-      count_agreement(room, block.count, counter);
+      for (std::size_t group = 0; group < groups; ++group)
+        pack_votes(block.raters, blocks.raters(), group, block.count, room.pattern(group));
+      if (counter.layout().grouped()) {
+        count_votes(block.raters, blocks.raters(), block.count, room.votes.data());
+        count_grouped(room, block.count, counter, blocks, rank + ahead);
+      } else if (counter.words() == 1) {
+        count_block<RecordLayout{2}>(room, block.count, counter, blocks, rank + ahead);
+      } else if (counter.layout().bits() == 8) {
+        count_block<RecordLayout{6}>(room, block.count, counter, blocks, rank + ahead);
+      } else {
+        count_block<RecordLayout{7}>(room, block.count, counter, blocks, rank + ahead);
+      }
     }
   });
   return valid;
 }
 
-// Counts all voxels of a case into `counters`, to which it adds some if there are too few.
+// Counts all voxels of a case, with a counter a thread.
 template <class Real>
-void count_scores(const VoxelBlocks<Real>& blocks, int threads,
-                  std::vector<std::unique_ptr<ScoreCounter>>& counters) {
+void count_scores(const VoxelBlocks<Real>& blocks, int team,
+                  const std::vector<std::unique_ptr<ScoreCounter>>& counters) {
   std::vector<std::unique_ptr<ScoreRoom<Real>>> rooms;
-  for (int thread = 0; thread < team_size(threads, blocks.tasks()); ++thread) {
+  for (int thread = 0; thread < team; ++thread)
     rooms.push_back(std::make_unique<ScoreRoom<Real>>(blocks));
-    if (counters.size() < rooms.size())
-      counters.push_back(std::make_unique<ScoreCounter>(blocks.raters()));
-  }
-  for (std::size_t group = 0; group < vote_groups(blocks.raters()); ++group) {
-    for (auto& counter : counters) counter->start_group(group);
-    const bool valid = parallel_valid(threads, blocks.tasks(), [&](int thread, std::int64_t task) {
-      const std::int64_t last = std::min((task + 1) * task_voxels, blocks.voxels());
-      const auto own = static_cast<std::size_t>(thread);
-      return count_range(blocks, task * task_voxels, last, group, *rooms[own], *counters[own]);
-    });
-    if (!valid) blocks.explain();
-  }
+  const bool valid = parallel_valid(team, blocks.tasks(), [&](int thread, std::int64_t task) {
+    const std::int64_t last = std::min((task + 1) * task_voxels, blocks.voxels());
+    const auto own = static_cast<std::size_t>(thread);
+    return count_range(blocks, task * task_voxels, last, *rooms[own], *counters[own]);
+  });
+  if (!valid) blocks.explain();
 }
 
 }  // namespace detail
 
+inline int ScoreTally::team(int threads, std::int64_t tasks) const {
+  constexpr std::size_t most_bytes = 24 << 20;
+  constexpr std::int64_t tasks_a_table = 4;
+  const std::size_t bytes =
+      grid::cells * sizeof(std::uint64_t) * detail::RecordLayout{raters()}.words();
+  const auto most = static_cast<int>(std::max<std::size_t>(most_bytes / bytes, 1));
+  return team_size(std::min(threads, most), (tasks + tasks_a_table - 1) / tasks_a_table);
+}
+
+// Adds what the counters have counted to `fresh`, and that to the sums if it is not the same.
+TWINTRACK_ENTRY void ScoreTally::add_counted(int team, TallySums& fresh) {
+  const auto each = [&](auto&& call) {
+    for (int thread = 0; thread < team; ++thread)
+      call(*counters_[static_cast<std::size_t>(thread)]);
+  };
+  parallel_tasks(team, detail::stripes, [&](int, std::int64_t stripe) {
+    each([&](auto& counter) { counter.empty_log(static_cast<std::size_t>(stripe)); });
+  });
+  each([](auto& counter) { counter.empty_blank(); });
+  constexpr std::uint32_t range = 1024;
+  parallel_tasks(team, (grid::cells + range - 1) / range, [&](int, std::int64_t task) {
+    const auto first = static_cast<std::uint32_t>(task) * range;
+    const std::uint32_t last = std::min(first + range, grid::cells);
+    each([&](auto& counter) { counter.empty_records(first, last); });
+    fresh.for_each(first, last, [&](std::uint32_t cell) {
+      detail::derive_single_votes(fresh.add_to(cell), raters());
+      if (&fresh == &sums_) return;
+      sums_.add(cell, fresh.row(cell), columns());
+      fresh.clear(cell);
+    });
+  });
+}
+
 TWINTRACK_ENTRY void ScoreTally::update(const CaseView& view, int threads) {
-  require_raters(view, raters_);
+  require_raters(view, raters());
+  const bool first = sums_.empty();
+  if (!first && !fresh_) fresh_ = std::make_unique<TallySums>(raters());
+  TallySums& fresh = first ? sums_ : *fresh_;
+  detail::SharedSums shared(fresh);
   try {
     visit_real(view.score.element, [&](auto real) {
-      detail::count_scores(VoxelBlocks<decltype(real)>(view), threads, counters_);
+      const VoxelBlocks<decltype(real)> blocks(view);
+      const int own = team(threads, blocks.tasks());
+      while (counters_.size() < static_cast<std::size_t>(own))
+        counters_.push_back(std::make_unique<detail::ScoreCounter>(raters()));
+      for (auto& counter : counters_) counter->begin(shared);
+      detail::count_scores(blocks, own, counters_);
+      add_counted(own, fresh);
     });
   } catch (...) {
-    for (auto& counter : counters_) counter->discard();
+    for (auto& counter : counters_) counter->forget();
+    fresh.clear();
     throw;
   }
-  for (auto& counter : counters_) counter->give(sums_);
 }
 
 }  // namespace twintrack
