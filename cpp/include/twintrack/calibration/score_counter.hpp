@@ -81,9 +81,13 @@ class ScoreCounter {
   // Where records go when they are full. Call it before anything is counted.
   void begin(SharedSums& to) { to_ = &to; }
 
-  // `count` voxels of one pattern in one cell.
+  // `count` voxels that add the same to the first `words` words, and nothing to others, in one
+  // cell.
   TWINTRACK_INLINE void add_run(std::uint32_t cell, const std::uint64_t* voxel, std::size_t words,
                                 std::uint64_t residual, unsigned count) {
+    // So many are blank that threads would wait for each other to add up this cell.
+    if (cell == 0 && voxel[0] == RecordLayout::one_voxel && (words == 1 || voxel[1] == 0))
+      return add_blank(count);
     std::uint64_t* const record = records_.data() + cell * words_;
     const std::uint64_t full = layout_.full();
     if ((record[0] & full) + count * RecordLayout::one_voxel > full) spill(cell);
@@ -93,7 +97,7 @@ class ScoreCounter {
   }
 
   // `count` voxels with score 0 and no votes.
-  TWINTRACK_INLINE void add_blank(int count) { blank_ += static_cast<std::uint64_t>(count); }
+  TWINTRACK_INLINE void add_blank(unsigned count) { blank_ += count; }
 
   // Empties a record.
   TWINTRACK_NOINLINE void spill(std::uint32_t cell) {
@@ -142,7 +146,7 @@ class ScoreCounter {
   }
 
   void empty_blank() {
-    if (blank_ != 0) to_->sums.add_to(grid::position(0.0f).cell)[TallyColumns::count] += blank_;
+    if (blank_ != 0) to_->sums.add_to(0)[TallyColumns::count] += blank_;
     blank_ = 0;
   }
 

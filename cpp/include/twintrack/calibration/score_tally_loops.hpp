@@ -58,22 +58,16 @@ TWINTRACK_INLINE std::uint64_t add_voxel(std::uint64_t* record, const std::uint6
   return record[0] += voxel[0] + residual;
 }
 
-// Counts a block of up to seven raters.
-template <RecordLayout layout, class Real>
-TWINTRACK_INLINE void count_block(ScoreRoom<Real>& room, int count, ScoreCounter& counter,
-                                  const VoxelBlocks<Real>& blocks, std::int64_t next) {
+// Counts a block: runs of voxels that are alike at once, and the others by `add(j)`. `unlike(i, j)`
+// is 0 if voxels i and j of one cell have the same votes; `voxel(i)` is what such a one adds to the
+// first `words` words. `next` is the rank of voxels to be brought near meanwhile.
+template <class Real, class Unlike, class Voxel, class Add>
+TWINTRACK_INLINE void count_block(const ScoreRoom<Real>& room, int count, ScoreCounter& counter,
+                                  const VoxelBlocks<Real>& blocks, std::int64_t next,
+                                  std::size_t words, const Unlike& unlike, const Voxel& voxel,
+                                  const Add& add) {
   const std::uint32_t* const cell = room.at.cell.data();
   const std::uint32_t* const residual = room.at.residual.data();
-  const std::uint8_t* const pattern = room.pattern(0);
-  const std::uint64_t* const voxels = counter.voxels();
-  std::uint64_t* const records = counter.records();
-  constexpr std::size_t words = layout.words();
-  constexpr std::uint64_t full = layout.full();
-  const auto add = [&](int j) TWINTRACK_INLINE_LAMBDA {
-    const std::uint64_t sum =
-        add_voxel<words>(records + cell[j] * words, voxels + pattern[j] * words, residual[j]);
-    if ((~sum & full) == 0) counter.spill(cell[j]);
-  };
   constexpr int run_length = 32;
   int i = 0;
   for (; i + run_length <= count; i += run_length) {
@@ -81,11 +75,11 @@ TWINTRACK_INLINE void count_block(ScoreRoom<Real>& room, int count, ScoreCounter
     std::uint32_t differs = 0;
     std::uint64_t residuals = 0;
     for (int j = i; j < i + run_length; ++j) {
-      differs |= (cell[j] ^ cell[i]) | static_cast<std::uint32_t>(pattern[j] ^ pattern[i]);
+      differs |= (cell[j] ^ cell[i]) | unlike(i, j);
       residuals += residual[j];
     }
     if (differs == 0) {
-      counter.add_run(cell[i], voxels + pattern[i] * words, words, residuals, run_length);
+      counter.add_run(cell[i], voxel(i), words, residuals, run_length);
     } else {
       for (int j = i; j < i + run_length; ++j) add(j);
     }
@@ -93,45 +87,56 @@ TWINTRACK_INLINE void count_block(ScoreRoom<Real>& room, int count, ScoreCounter
   for (; i < count; ++i) add(i);
 }
 
+// Counts a block of up to seven raters.
+template <RecordLayout layout, class Real>
+TWINTRACK_INLINE void count_ungrouped(const ScoreRoom<Real>& room, int count, ScoreCounter& counter,
+                                      const VoxelBlocks<Real>& blocks, std::int64_t next) {
+  const std::uint32_t* const cell = room.at.cell.data();
+  const std::uint32_t* const residual = room.at.residual.data();
+  const std::uint8_t* const pattern = room.patterns.data();
+  const std::uint64_t* const voxels = counter.voxels();
+  std::uint64_t* const records = counter.records();
+  constexpr std::size_t words = layout.words();
+  constexpr std::uint64_t full = layout.full();
+  count_block(
+      room, count, counter, blocks, next, words,
+      [&](int i, int j)
+          TWINTRACK_INLINE_LAMBDA { return static_cast<std::uint32_t>(pattern[j] ^ pattern[i]); },
+      [&](int i) TWINTRACK_INLINE_LAMBDA { return voxels + pattern[i] * words; },
+      [&](int j) TWINTRACK_INLINE_LAMBDA {
+        const std::uint64_t sum =
+            add_voxel<words>(records + cell[j] * words, voxels + pattern[j] * words, residual[j]);
+        if ((~sum & full) == 0) counter.spill(cell[j]);
+      });
+}
+
 // Counts a block of more raters. Runs are those of voxels that nobody marked.
 template <class Real>
-TWINTRACK_INLINE void count_grouped(ScoreRoom<Real>& room, int count, ScoreCounter& counter,
+TWINTRACK_INLINE void count_grouped(const ScoreRoom<Real>& room, int count, ScoreCounter& counter,
                                     const VoxelBlocks<Real>& blocks, std::int64_t next) {
   const std::uint32_t* const cell = room.at.cell.data();
   const std::uint32_t* const residual = room.at.residual.data();
-  const std::uint8_t* const pattern = room.pattern(0);
+  const std::uint8_t* const pattern = room.patterns.data();
   const std::uint8_t* const votes = room.votes.data();
   const std::uint64_t* const voxels = counter.voxels();
   const ScoreCounter::Exactly* const exactly = counter.exactly();
   std::uint64_t* const records = counter.records();
   const std::size_t words = counter.words();
-  const std::size_t groups = vote_groups(counter.layout().raters);
+  const std::size_t groups = vote_groups(blocks.raters());
   const std::uint64_t full = counter.layout().full();
-  const auto add = [&](int j) TWINTRACK_INLINE_LAMBDA {
-    std::uint64_t* const record = records + cell[j] * words;
-    record[0] += RecordLayout::one_voxel + residual[j];
-    record[exactly[votes[j]].word] += exactly[votes[j]].one;
-    for (std::size_t group = 0; group < groups; ++group)
-      record[1 + group] += voxels[pattern[group * block_voxels + static_cast<std::size_t>(j)]];
-    if ((~record[0] & full) == 0) counter.spill(cell[j]);
-  };
-  constexpr int run_length = 32;
-  int i = 0;
-  for (; i + run_length <= count; i += run_length) {
-    if (i % 64 == 0) blocks.prefetch(next + i);
-    std::uint32_t differs = 0;
-    std::uint64_t residuals = 0;
-    for (int j = i; j < i + run_length; ++j) {
-      differs |= (cell[j] ^ cell[i]) | votes[j];
-      residuals += residual[j];
-    }
-    if (differs == 0) {
-      counter.add_run(cell[i], &RecordLayout::one_voxel, 1, residuals, run_length);
-    } else {
-      for (int j = i; j < i + run_length; ++j) add(j);
-    }
-  }
-  for (; i < count; ++i) add(i);
+  count_block(
+      room, count, counter, blocks, next, 1,
+      [&](int i, int j)
+          TWINTRACK_INLINE_LAMBDA { return static_cast<std::uint32_t>(votes[i] | votes[j]); },
+      [&](int) TWINTRACK_INLINE_LAMBDA { return &RecordLayout::one_voxel; },
+      [&](int j) TWINTRACK_INLINE_LAMBDA {
+        std::uint64_t* const record = records + cell[j] * words;
+        record[0] += RecordLayout::one_voxel + residual[j];
+        record[exactly[votes[j]].word] += exactly[votes[j]].one;
+        for (std::size_t group = 0; group < groups; ++group)
+          record[1 + group] += voxels[pattern[group * block_voxels + static_cast<std::size_t>(j)]];
+        if ((~record[0] & full) == 0) counter.spill(cell[j]);
+      });
 }
 
 // Counts ranks [first, last). False if a voxel was invalid.
@@ -141,12 +146,13 @@ bool count_range(const VoxelBlocks<Real>& blocks, std::int64_t first, std::int64
   bool valid = true;
   with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
     VoxelBlock<Real> block;
-    const std::size_t groups = vote_groups(blocks.raters());
+    const RecordLayout layout = counter.layout();
+    const std::size_t groups = vote_groups(layout.raters);
     constexpr std::int64_t ahead = 2 * block_voxels;
     for (std::int64_t rank = first; rank < last; rank += block_voxels) {
       const int n = static_cast<int>(std::min<std::int64_t>(block_voxels, last - rank));
       if (blocks.blank(rank, n)) {
-        counter.add_blank(n);
+        counter.add_blank(static_cast<unsigned>(n));
         continue;
       }
       if (!blocks.load(rank, n, room.buffers, block)) {
@@ -157,15 +163,16 @@ bool count_range(const VoxelBlocks<Real>& blocks, std::int64_t first, std::int64
       room.at.locate(block.score, block.count);
       for (std::size_t group = 0; group < groups; ++group)
         pack_votes(block.raters, blocks.raters(), group, block.count, room.pattern(group));
-      if (counter.layout().grouped()) {
+      const std::int64_t next = rank + ahead;
+      if (layout.grouped()) {
         count_votes(block.raters, blocks.raters(), block.count, room.votes.data());
-        count_grouped(room, block.count, counter, blocks, rank + ahead);
-      } else if (counter.words() == 1) {
-        count_block<RecordLayout{2}>(room, block.count, counter, blocks, rank + ahead);
-      } else if (counter.layout().bits() == 8) {
-        count_block<RecordLayout{6}>(room, block.count, counter, blocks, rank + ahead);
+        count_grouped(room, block.count, counter, blocks, next);
+      } else if (layout.words() == 1) {
+        count_ungrouped<RecordLayout{2}>(room, block.count, counter, blocks, next);
+      } else if (layout.bits() == 8) {
+        count_ungrouped<RecordLayout{6}>(room, block.count, counter, blocks, next);
       } else {
-        count_block<RecordLayout{7}>(room, block.count, counter, blocks, rank + ahead);
+        count_ungrouped<RecordLayout{7}>(room, block.count, counter, blocks, next);
       }
     }
   });
