@@ -155,7 +155,7 @@ class VoxelBlocks {
   /// Has ranks [first, first + 64) brought near, of arrays that lie in order: a loop that computes
   /// for long asks for what comes next, as the processor itself looks too short a way ahead.
   TWINTRACK_INLINE void prefetch([[maybe_unused]] std::int64_t first) const {
-#if defined(__GNUC__) || defined(__clang__)
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(__CUDACC__)
     if (first + 64 > voxels()) return;
     for (const Lane& lane : lanes_)
       for (std::int64_t line = 0; line < lane.size; ++line)

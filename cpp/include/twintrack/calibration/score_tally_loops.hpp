@@ -43,7 +43,7 @@ struct ScoreRoom {
 template <std::size_t words>
 TWINTRACK_INLINE std::uint64_t add_voxel(std::uint64_t* record, const std::uint64_t* voxel,
                                          std::uint32_t residual) {
-#if defined(__GNUC__) || defined(__clang__)
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(__CUDACC__)
   if constexpr (words == 2) {  // both at once
     typedef std::uint64_t Words __attribute__((vector_size(16)));
     Words sum, more;

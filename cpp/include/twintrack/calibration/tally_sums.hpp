@@ -56,7 +56,7 @@ class TallySums {
   }
   /// Has the row of a cell brought near, as it will be added to.
   void prefetch([[maybe_unused]] std::uint32_t cell) const {
-#if defined(__GNUC__) || defined(__clang__)
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(__CUDACC__)
     const std::uint64_t* const first = row(cell);
     __builtin_prefetch(first, 1);
     __builtin_prefetch(first + columns() - 1, 1);
