@@ -180,6 +180,9 @@ void memory_is_zero_again() {
   Zeroed<std::uint64_t> second(size), third(size);
   check(second.data() == where, "memory that was kept is not used");
   check(third.data() != where, "memory is used twice");
+  for (int i = 0; i < 100; ++i) Zeroed<std::uint8_t>(std::size_t(i) + 1).keep();
+  second.keep();
+  check(Zeroed<std::uint64_t>(size).data() == where, "what is kept longest stays");
   check(!Zeroed<std::uint8_t>(Zeroed<std::uint8_t>::most_kept_bytes + 1).keepable(),
         "large memory is kept");
 }

@@ -3,6 +3,7 @@
 // again, which is quicker still.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -66,11 +67,12 @@ inline void free_memory(Memory memory) {
 #endif
 }
 
-// Keeps memory that is all zero, or frees it if there is enough already.
+// Keeps memory that is all zero; if there is enough already, what was kept longest is freed.
 inline void keep_memory(Memory memory) {
   with_kept_memory([&](auto& kept) {
-    for (Memory& each : kept)
-      if (each.data == nullptr) std::swap(each, memory);
+    auto place = std::find_if(kept.begin(), kept.end(), [](Memory& each) { return !each.data; });
+    if (place == kept.end()) place = std::rotate(kept.begin(), kept.begin() + 1, kept.end());
+    std::swap(*place, memory);
   });
   free_memory(memory);
 }

@@ -41,9 +41,11 @@ struct SharedSums {
 // What one thread has counted and not yet given to the tally.
 class ScoreCounter {
  public:
-  explicit ScoreCounter(std::size_t raters)
+  // Records go to `to` when they are full.
+  ScoreCounter(std::size_t raters, SharedSums& to)
       : layout_{raters},
         words_(layout_.words()),
+        to_(to),
         records_(grid::cells * words_),
         logged_cells_(stripes * log_records),
         logged_(stripes * log_records * words_) {
@@ -61,9 +63,14 @@ class ScoreCounter {
 
   ScoreCounter(const ScoreCounter&) = delete;
   ScoreCounter& operator=(const ScoreCounter&) = delete;
-  // Nothing may be left that is not given to the sums, or forgotten.
+  // All must have been added to the sums, or forgotten.
   ~ScoreCounter() {
     if (records_.keepable()) records_.keep();
+  }
+
+  // Of records.
+  static std::size_t bytes(std::size_t raters) {
+    return grid::cells * RecordLayout{raters}.words() * sizeof(std::uint64_t);
   }
 
   RecordLayout layout() const { return layout_; }
@@ -77,9 +84,6 @@ class ScoreCounter {
   const Exactly* exactly() const { return exactly_.data(); }
   // By vote pattern: the words of a voxel; with more than seven raters, the votes of one group.
   const std::uint64_t* voxels() const { return voxels_.data(); }
-
-  // Where records go when they are full. Call it before anything is counted.
-  void begin(SharedSums& to) { to_ = &to; }
 
   // `count` voxels that add the same to the first `words` words, and nothing to others, in one
   // cell.
@@ -114,14 +118,14 @@ class ScoreCounter {
 
   // Adds a log to the sums.
   TWINTRACK_NOINLINE void empty_log(std::size_t stripe) {
-    const std::lock_guard<std::mutex> lock(to_->locks[stripe].mutex);
+    const std::lock_guard<std::mutex> lock(to_.locks[stripe].mutex);
     const std::uint32_t* const cells = logged_cells_.data() + stripe * log_records;
     const std::uint64_t* const records = logged_.data() + stripe * log_records * words_;
     with_raters(layout_.raters, [&](auto raters) {
       constexpr std::size_t ahead = 8;
       for (std::size_t i = 0; i < in_log_[stripe]; ++i) {
-        if (i + ahead < in_log_[stripe]) to_->sums.prefetch(cells[i + ahead]);
-        add_record<raters()>(records + i * words_, layout_, to_->sums.add_to(cells[i]));
+        if (i + ahead < in_log_[stripe]) to_.sums.prefetch(cells[i + ahead]);
+        add_record<raters()>(records + i * words_, layout_, to_.sums.add_to(cells[i]));
       }
     });
     in_log_[stripe] = 0;
@@ -133,20 +137,17 @@ class ScoreCounter {
       for (std::uint32_t cell = first; cell < last; ++cell) {
         std::uint64_t* const record = records_.data() + cell * words_;
         if (record[0] == 0) continue;
-        add_record<raters()>(record, layout_, to_->sums.add_to(cell));
+        add_record<raters()>(record, layout_, to_.sums.add_to(cell));
         for (std::size_t word = 0; word < words_; ++word) record[word] = 0;
       }
     });
   }
 
-  void forget() {
-    std::memset(records_.data(), 0, records_.size() * sizeof(std::uint64_t));
-    in_log_.fill(0);
-    blank_ = 0;
-  }
+  // Makes all records zero without adding them.
+  void forget() { std::memset(records_.data(), 0, records_.size() * sizeof(std::uint64_t)); }
 
   void empty_blank() {
-    if (blank_ != 0) to_->sums.add_to(0)[TallyColumns::count] += blank_;
+    if (blank_ != 0) to_.sums.add_to(0)[TallyColumns::count] += blank_;
     blank_ = 0;
   }
 
@@ -155,7 +156,7 @@ class ScoreCounter {
 
   RecordLayout layout_;
   std::size_t words_;
-  SharedSums* to_ = nullptr;
+  SharedSums& to_;
   std::uint64_t blank_ = 0;
   Zeroed<std::uint64_t> records_;
   std::array<std::size_t, stripes> in_log_{};

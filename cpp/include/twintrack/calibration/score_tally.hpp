@@ -23,14 +23,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
-#include <vector>
 
 #include "twintrack/arrays/input_error.hpp"
 #include "twintrack/arrays/parallel.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
-#include "twintrack/calibration/score_counter.hpp"
 #include "twintrack/calibration/score_grid.hpp"
 #include "twintrack/calibration/tally_sums.hpp"
 
@@ -74,14 +71,7 @@ class ScoreTally {
   }
 
  private:
-  /// Threads that have counters of their own: as many as the case has work for and as memory is
-  /// meant for.
-  int team(int threads, std::int64_t tasks) const;
-  void add_counted(int team, TallySums& fresh);
-
   TallySums sums_;
-  std::unique_ptr<TallySums> fresh_;  // sums of the case that is being added to others
-  std::vector<std::unique_ptr<detail::ScoreCounter>> counters_;  // one a thread; 0 between cases
 };
 
 }  // namespace twintrack

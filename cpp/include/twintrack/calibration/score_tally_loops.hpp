@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "twintrack/arrays/config.hpp"
@@ -179,13 +180,28 @@ bool count_range(const VoxelBlocks<Real>& blocks, std::int64_t first, std::int64
   return valid;
 }
 
-// Counts all voxels of a case, with a counter a thread.
+using Counters = std::vector<std::unique_ptr<ScoreCounter>>;
+
+// One for each thread that counts: as many as the case has work for and as there is room for.
+inline Counters make_counters(std::size_t raters, SharedSums& to, int threads, std::int64_t tasks) {
+  constexpr std::size_t most_bytes = 24 << 20;
+  constexpr std::int64_t tasks_a_counter = 4;
+  const std::size_t most = std::max<std::size_t>(most_bytes / ScoreCounter::bytes(raters), 1);
+  const int team = team_size(std::min(threads, static_cast<int>(most)),
+                             (tasks + tasks_a_counter - 1) / tasks_a_counter);
+  Counters counters;
+  while (counters.size() < static_cast<std::size_t>(team))
+    counters.push_back(std::make_unique<ScoreCounter>(raters, to));
+  return counters;
+}
+
+// Counts all voxels of a case.
 template <class Real>
-void count_scores(const VoxelBlocks<Real>& blocks, int team,
-                  const std::vector<std::unique_ptr<ScoreCounter>>& counters) {
+void count_scores(const VoxelBlocks<Real>& blocks, const Counters& counters) {
   std::vector<std::unique_ptr<ScoreRoom<Real>>> rooms;
-  for (int thread = 0; thread < team; ++thread)
+  for (std::size_t i = 0; i < counters.size(); ++i)
     rooms.push_back(std::make_unique<ScoreRoom<Real>>(blocks));
+  const auto team = static_cast<int>(counters.size());
   const bool valid = parallel_valid(team, blocks.tasks(), [&](int thread, std::int64_t task) {
     const std::int64_t last = std::min((task + 1) * task_voxels, blocks.voxels());
     const auto own = static_cast<std::size_t>(thread);
@@ -194,59 +210,44 @@ void count_scores(const VoxelBlocks<Real>& blocks, int team,
   if (!valid) blocks.explain();
 }
 
-}  // namespace detail
-
-inline int ScoreTally::team(int threads, std::int64_t tasks) const {
-  constexpr std::size_t most_bytes = 24 << 20;
-  constexpr std::int64_t tasks_a_table = 4;
-  const std::size_t bytes =
-      grid::cells * sizeof(std::uint64_t) * detail::RecordLayout{raters()}.words();
-  const auto most = static_cast<int>(std::max<std::size_t>(most_bytes / bytes, 1));
-  return team_size(std::min(threads, most), (tasks + tasks_a_table - 1) / tasks_a_table);
-}
-
-// Adds what the counters have counted to `fresh`, and that to the sums if it is not the same.
-TWINTRACK_ENTRY void ScoreTally::add_counted(int team, TallySums& fresh) {
-  const auto each = [&](auto&& call) {
-    for (int thread = 0; thread < team; ++thread)
-      call(*counters_[static_cast<std::size_t>(thread)]);
-  };
-  parallel_tasks(team, detail::stripes, [&](int, std::int64_t stripe) {
-    each([&](auto& counter) { counter.empty_log(static_cast<std::size_t>(stripe)); });
+// Completes `fresh`, the sums of what was counted, and adds them to `sums` if these are others.
+inline void add_counted(const Counters& counters, TallySums& fresh, TallySums& sums) {
+  const auto team = static_cast<int>(counters.size());
+  parallel_tasks(team, stripes, [&](int, std::int64_t stripe) {
+    for (auto& counter : counters) counter->empty_log(static_cast<std::size_t>(stripe));
   });
-  each([](auto& counter) { counter.empty_blank(); });
+  for (auto& counter : counters) counter->empty_blank();
   constexpr std::uint32_t range = 1024;
   parallel_tasks(team, (grid::cells + range - 1) / range, [&](int, std::int64_t task) {
     const auto first = static_cast<std::uint32_t>(task) * range;
     const std::uint32_t last = std::min(first + range, grid::cells);
-    each([&](auto& counter) { counter.empty_records(first, last); });
+    for (auto& counter : counters) counter->empty_records(first, last);
     fresh.for_each(first, last, [&](std::uint32_t cell) {
-      detail::derive_single_votes(fresh.add_to(cell), raters());
-      if (&fresh == &sums_) return;
-      sums_.add(cell, fresh.row(cell), columns());
-      fresh.clear(cell);
+      derive_single_votes(fresh.add_to(cell), fresh.raters());
+      if (&fresh != &sums) sums.add(cell, fresh.row(cell), fresh.columns());
     });
   });
 }
 
+}  // namespace detail
+
 TWINTRACK_ENTRY void ScoreTally::update(const CaseView& view, int threads) {
   require_raters(view, raters());
-  const bool first = sums_.empty();
-  if (!first && !fresh_) fresh_ = std::make_unique<TallySums>(raters());
-  TallySums& fresh = first ? sums_ : *fresh_;
+  // The first case is counted into the sums themselves.
+  std::optional<TallySums> others;
+  if (!sums_.empty()) others.emplace(raters());
+  TallySums& fresh = others ? *others : sums_;
   detail::SharedSums shared(fresh);
+  detail::Counters counters;
   try {
     visit_real(view.score.element, [&](auto real) {
       const VoxelBlocks<decltype(real)> blocks(view);
-      const int own = team(threads, blocks.tasks());
-      while (counters_.size() < static_cast<std::size_t>(own))
-        counters_.push_back(std::make_unique<detail::ScoreCounter>(raters()));
-      for (auto& counter : counters_) counter->begin(shared);
-      detail::count_scores(blocks, own, counters_);
-      add_counted(own, fresh);
+      counters = detail::make_counters(raters(), shared, threads, blocks.tasks());
+      detail::count_scores(blocks, counters);
+      detail::add_counted(counters, fresh, sums_);
     });
   } catch (...) {
-    for (auto& counter : counters_) counter->forget();
+    for (auto& counter : counters) counter->forget();
     fresh.clear();
     throw;
   }
