@@ -19,6 +19,10 @@ constexpr std::size_t vote_groups(std::size_t raters) {
 void pack_votes(const std::uint8_t* const* labels, std::size_t raters, std::size_t group, int n,
                 std::uint8_t* pattern);
 
+/// The same of up to eight raters, all of them.
+void pack_votes(const std::uint8_t* const* labels, std::size_t raters, int n,
+                std::uint8_t* pattern);
+
 /// votes[i] is the number of raters, at most 255, who mark voxel i of n.
 void count_votes(const std::uint8_t* const* labels, std::size_t raters, int n, std::uint8_t* votes);
 

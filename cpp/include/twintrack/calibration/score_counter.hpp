@@ -49,16 +49,19 @@ class ScoreCounter {
         records_(grid::cells * words_),
         logged_cells_(stripes * log_records),
         logged_(stripes * log_records * words_) {
-    for (std::size_t pattern = 0; pattern < vote_patterns; ++pattern) {
-      if (!layout_.grouped()) {
+    if (!layout_.grouped()) {
+      for (std::size_t pattern = 0; pattern < patterns; ++pattern)
         set_voxel(&voxels_[pattern * words_], layout_, pattern);
-      } else {
-        for (std::size_t k = 0; k < votes_per_group; ++k)
-          voxels_[pattern] += std::uint64_t{pattern >> k & 1} << 8 * k;
-      }
+      return;
     }
-    for (std::size_t k = 2; layout_.grouped() && k <= raters; ++k)
-      exactly_[k] = {layout_.exactly_at(k) / 64, std::uint64_t{1} << layout_.exactly_at(k) % 64};
+    for (std::size_t pattern = 0; pattern < vote_patterns; ++pattern)
+      for (std::size_t k = 0; k < votes_per_group; ++k)
+        voxels_[pattern] += std::uint64_t{pattern >> k & 1} << 8 * k;
+    exactly_.resize((raters + 1) * words_);
+    for (std::size_t k = 0; k <= raters; ++k) {
+      add_one(&exactly_[k * words_], RecordLayout::count_at);
+      if (k >= 2) add_one(&exactly_[k * words_], layout_.exactly_at(k));
+    }
   }
 
   ScoreCounter(const ScoreCounter&) = delete;
@@ -76,16 +79,13 @@ class ScoreCounter {
   RecordLayout layout() const { return layout_; }
   std::size_t words() const { return words_; }
   std::uint64_t* records() { return records_.data(); }
-  // What a voxel adds, in a record of groups, by the number of raters who marked it.
-  struct Exactly {
-    std::size_t word;
-    std::uint64_t one;
-  };
-  const Exactly* exactly() const { return exactly_.data(); }
-  // By vote pattern: the words of a voxel; with more than seven raters, the votes of one group.
+  // With more than eight raters: the words of a voxel but for its votes and its residual, by the
+  // number of raters who marked it.
+  const std::uint64_t* exactly() const { return exactly_.data(); }
+  // By vote pattern: the words of a voxel; with more than eight raters, the votes of one group.
   const std::uint64_t* voxels() const { return voxels_.data(); }
 
-  // `count` voxels that add the same to the first `words` words, and nothing to others, in one
+  // `count` voxels that add the same to the first one or two words, and nothing to others, in one
   // cell.
   TWINTRACK_INLINE void add_run(std::uint32_t cell, const std::uint64_t* voxel, std::size_t words,
                                 std::uint64_t residual, unsigned count) {
@@ -95,8 +95,13 @@ class ScoreCounter {
     std::uint64_t* const record = records_.data() + cell * words_;
     const std::uint64_t full = layout_.full();
     if ((record[0] & full) + count * RecordLayout::one_voxel > full) spill(cell);
-    record[0] += residual;
-    for (std::size_t word = 0; word < words; ++word) record[word] += voxel[word] * count;
+    if (words == 1) {
+      record[0] += voxel[0] * count + residual;
+    } else {
+      const WideWord sum = wide_word(record) + wide_word(voxel) * count + residual;
+      record[0] = static_cast<std::uint64_t>(sum);
+      record[1] = static_cast<std::uint64_t>(sum >> 64);
+    }
     if ((record[0] & full) == full) spill(cell);
   }
 
@@ -153,6 +158,7 @@ class ScoreCounter {
 
  private:
   static constexpr std::size_t log_records = 128;
+  static constexpr std::size_t patterns = std::size_t{1} << RecordLayout::most_ungrouped;
 
   RecordLayout layout_;
   std::size_t words_;
@@ -162,8 +168,8 @@ class ScoreCounter {
   std::array<std::size_t, stripes> in_log_{};
   std::vector<std::uint32_t> logged_cells_;
   std::vector<std::uint64_t> logged_;
-  std::array<Exactly, 256> exactly_{};
-  alignas(64) std::array<std::uint64_t, 2 * vote_patterns> voxels_{};
+  std::vector<std::uint64_t> exactly_;
+  alignas(64) std::array<std::uint64_t, 2 * patterns> voxels_{};
 };
 
 }  // namespace twintrack::detail

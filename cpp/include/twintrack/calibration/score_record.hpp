@@ -6,14 +6,16 @@
 // of voxels, so a record is full when that is 255, and its residuals, below 2^24 each, are below
 // 2^32 then.
 //
-// Up to seven raters: a voxel is one addition of all words, of 8 bytes for one and two raters, else
-// of 16. The fields of seven raters would need 18 bytes; they have 6 bits, and a record is full
-// with 63 voxels. To empty it more often costs less than a table of 32 bytes a cell, of which a
-// core's caches hold less: 0.4 against 0.8 ns a voxel.
+// Up to eight raters: a voxel is one addition of all words, of 8 bytes for one and two raters, else
+// of 16. The fields of seven and eight raters would need 18 and 20 bytes; they have 6 bits, and a
+// record is full with 63 voxels. To empty it more often costs less than a table of 32 bytes a cell,
+// of which a core's caches hold less: scores of ensembles took 1.3 times as long with that. The
+// fields of eight raters are all bits that there are, one of them half in each word, so the
+// addition is one of 128 bits there.
 //
 // More raters: each group of seven (votes.hpp) has a word of its own with a byte to spare; the
 // fields for exactly 2, 3, … fill word 0, then the spare bytes, then further words. A voxel is one
-// addition a group, and two more.
+// addition a word.
 #pragma once
 
 #include <algorithm>
@@ -34,13 +36,17 @@ struct RecordLayout {
   static constexpr std::size_t count_at = 32;
   static constexpr std::uint64_t one_voxel = std::uint64_t{1} << count_at;
 
-  constexpr bool grouped() const { return raters > votes_per_group; }
-  constexpr std::size_t bits() const { return raters == votes_per_group ? 6 : 8; }
+  static constexpr std::size_t most_ungrouped = 8;
+
+  constexpr bool grouped() const { return raters > most_ungrouped; }
+  constexpr std::size_t bits() const { return raters == 7 || raters == 8 ? 6 : 8; }
+  /// Whether an addition to one word may carry into the next.
+  constexpr bool carries() const { return raters == 8; }
   constexpr std::uint64_t most() const { return (std::uint64_t{1} << bits()) - 1; }
   /// Of word 0, what is all 1 in a full record.
   constexpr std::uint64_t full() const { return most() << count_at; }
   constexpr std::size_t words() const {
-    const std::size_t last = raters < 2 ? vote_at(0) : exactly_at(raters);
+    const std::size_t last = raters < 2 ? vote_at(0) : exactly_at(raters);  // where it begins
     return (grouped() ? std::max(last / 64, vote_groups(raters)) : last / 64) + 1;
   }
   constexpr std::size_t vote_at(std::size_t rater) const {
@@ -57,8 +63,9 @@ struct RecordLayout {
   }
 
  private:
-  // No field lies in two words.
   constexpr std::size_t side_by_side(std::size_t field) const {
+    if (carries()) return count_at + bits() * field;
+    // No field lies in two words.
     const std::size_t in_first = (64 - count_at) / bits();
     if (field < in_first) return count_at + bits() * field;
     const std::size_t in_word = 64 / bits();
@@ -70,7 +77,14 @@ inline void add_one(std::uint64_t* words, std::size_t at) {
   words[at / 64] += std::uint64_t{1} << at % 64;
 }
 
-/// A voxel of up to seven raters as it is added to a record, but for its residual.
+__extension__ typedef unsigned __int128 WideWord;
+
+/// A record of two words as one number.
+TWINTRACK_INLINE WideWord wide_word(const std::uint64_t* words) {
+  return words[0] | WideWord{words[1]} << 64;
+}
+
+/// A voxel of up to eight raters as it is added to a record, but for its residual.
 inline void set_voxel(std::uint64_t* words, RecordLayout layout, std::size_t pattern) {
   add_one(words, RecordLayout::count_at);
   std::size_t votes = 0;
@@ -87,7 +101,11 @@ inline void set_voxel(std::uint64_t* words, RecordLayout layout, std::size_t pat
 template <std::size_t raters_>
 inline void add_record(const std::uint64_t* words, RecordLayout given, std::uint64_t* row) {
   const RecordLayout layout{raters_ != 0 ? raters_ : given.raters};
-  const auto field = [&](std::size_t at) { return words[at / 64] >> at % 64 & layout.most(); };
+  const auto field = [&](std::size_t at) {
+    std::uint64_t bits = words[at / 64] >> at % 64;
+    if (layout.carries() && at % 64 + layout.bits() > 64) bits |= words[1] << (64 - at % 64);
+    return bits & layout.most();
+  };
   row[TallyColumns::count] += field(RecordLayout::count_at);
   row[TallyColumns::residual] += words[0] & 0xffffffff;
   std::uint64_t* const marked = row + TallyColumns::first_vote;
@@ -96,7 +114,7 @@ inline void add_record(const std::uint64_t* words, RecordLayout given, std::uint
   for (std::size_t k = 2; k <= layout.raters; ++k) exactly[k] += field(layout.exactly_at(k));
 }
 
-/// Calls `visit(n)`: n is the number of raters as a constant up to seven, and 0 for more.
+/// Calls `visit(n)`: n is the number of raters as a constant up to eight, and 0 for more.
 template <class Visit>
 TWINTRACK_INLINE void with_raters(std::size_t raters, const Visit& visit) {
   switch (raters) {
@@ -114,6 +132,8 @@ TWINTRACK_INLINE void with_raters(std::size_t raters, const Visit& visit) {
       return visit(std::integral_constant<std::size_t, 6>{});
     case 7:
       return visit(std::integral_constant<std::size_t, 7>{});
+    case 8:
+      return visit(std::integral_constant<std::size_t, 8>{});
     default:
       return visit(std::integral_constant<std::size_t, 0>{});
   }

@@ -32,31 +32,36 @@ struct ScoreRoom {
   explicit ScoreRoom(const VoxelBlocks<Real>& blocks)
       : buffers(blocks), patterns(vote_groups(blocks.raters()) * block_voxels) {}
 
-  std::uint8_t* pattern(std::size_t group) { return patterns.data() + group * block_voxels; }
-
   typename VoxelBlocks<Real>::Buffers buffers;
   ScorePositions at;
-  std::vector<std::uint8_t> patterns;
+  std::vector<std::uint8_t> patterns;  // a block after the other for each group
   alignas(64) std::array<std::uint8_t, block_voxels> votes;
 };
 
 // Adds a voxel and its residual to a record, and returns the word with the count.
-template <std::size_t words>
+template <RecordLayout layout>
 TWINTRACK_INLINE std::uint64_t add_voxel(std::uint64_t* record, const std::uint64_t* voxel,
                                          std::uint32_t residual) {
+  if constexpr (layout.words() == 1) {
+    return record[0] += voxel[0] + residual;
+  } else if constexpr (layout.carries()) {
+    const WideWord sum = wide_word(record) + wide_word(voxel) + residual;
+    record[1] = static_cast<std::uint64_t>(sum >> 64);
+    return record[0] = static_cast<std::uint64_t>(sum);
+  } else {
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(__CUDACC__)
-  if constexpr (words == 2) {  // both at once
-    typedef std::uint64_t Words __attribute__((vector_size(16)));
+    typedef std::uint64_t Words __attribute__((vector_size(16)));  // both at once
     Words sum, more;
     std::memcpy(&sum, record, sizeof sum);
     std::memcpy(&more, voxel, sizeof more);
     sum += more + Words{residual, 0};
     std::memcpy(record, &sum, sizeof sum);
     return sum[0];
-  }
+#else
+    record[1] += voxel[1];
+    return record[0] += voxel[0] + residual;
 #endif
-  for (std::size_t word = 1; word < words; ++word) record[word] += voxel[word];
-  return record[0] += voxel[0] + residual;
+  }
 }
 
 // Counts a block: runs of voxels that are alike at once, and the others by `add(j)`. `unlike(i, j)`
@@ -88,7 +93,7 @@ TWINTRACK_INLINE void count_block(const ScoreRoom<Real>& room, int count, ScoreC
   for (; i < count; ++i) add(i);
 }
 
-// Counts a block of up to seven raters.
+// Counts a block of up to eight raters.
 template <RecordLayout layout, class Real>
 TWINTRACK_INLINE void count_ungrouped(const ScoreRoom<Real>& room, int count, ScoreCounter& counter,
                                       const VoxelBlocks<Real>& blocks, std::int64_t next) {
@@ -106,13 +111,14 @@ TWINTRACK_INLINE void count_ungrouped(const ScoreRoom<Real>& room, int count, Sc
       [&](int i) TWINTRACK_INLINE_LAMBDA { return voxels + pattern[i] * words; },
       [&](int j) TWINTRACK_INLINE_LAMBDA {
         const std::uint64_t sum =
-            add_voxel<words>(records + cell[j] * words, voxels + pattern[j] * words, residual[j]);
+            add_voxel<layout>(records + cell[j] * words, voxels + pattern[j] * words, residual[j]);
         if ((~sum & full) == 0) counter.spill(cell[j]);
       });
 }
 
-// Counts a block of more raters. Runs are those of voxels that nobody marked.
-template <class Real>
+// Counts a block of more raters. Runs are those of voxels that nobody marked. `layout_` is that of
+// as many words, or of 0 raters.
+template <RecordLayout layout_, class Real>
 TWINTRACK_INLINE void count_grouped(const ScoreRoom<Real>& room, int count, ScoreCounter& counter,
                                     const VoxelBlocks<Real>& blocks, std::int64_t next) {
   const std::uint32_t* const cell = room.at.cell.data();
@@ -120,23 +126,26 @@ TWINTRACK_INLINE void count_grouped(const ScoreRoom<Real>& room, int count, Scor
   const std::uint8_t* const pattern = room.patterns.data();
   const std::uint8_t* const votes = room.votes.data();
   const std::uint64_t* const voxels = counter.voxels();
-  const ScoreCounter::Exactly* const exactly = counter.exactly();
+  const std::uint64_t* const exactly = counter.exactly();
   std::uint64_t* const records = counter.records();
-  const std::size_t words = counter.words();
-  const std::size_t groups = vote_groups(blocks.raters());
+  const std::size_t words = layout_.raters != 0 ? layout_.words() : counter.words();
+  const std::size_t groups = vote_groups(layout_.raters != 0 ? layout_.raters : blocks.raters());
   const std::uint64_t full = counter.layout().full();
   count_block(
       room, count, counter, blocks, next, 1,
       [&](int i, int j)
           TWINTRACK_INLINE_LAMBDA { return static_cast<std::uint32_t>(votes[i] | votes[j]); },
-      [&](int) TWINTRACK_INLINE_LAMBDA { return &RecordLayout::one_voxel; },
+      [&](int) TWINTRACK_INLINE_LAMBDA { return exactly; },
       [&](int j) TWINTRACK_INLINE_LAMBDA {
         std::uint64_t* const record = records + cell[j] * words;
-        record[0] += RecordLayout::one_voxel + residual[j];
-        record[exactly[votes[j]].word] += exactly[votes[j]].one;
-        for (std::size_t group = 0; group < groups; ++group)
-          record[1 + group] += voxels[pattern[group * block_voxels + static_cast<std::size_t>(j)]];
-        if ((~record[0] & full) == 0) counter.spill(cell[j]);
+        const std::uint64_t* const more = exactly + votes[j] * words;
+        const std::uint64_t sum = record[0] += more[0] + residual[j];
+        for (std::size_t word = 1; word <= groups; ++word) {
+          const std::size_t at = (word - 1) * block_voxels + static_cast<std::size_t>(j);
+          record[word] += more[word] + voxels[pattern[at]];
+        }
+        for (std::size_t word = 1 + groups; word < words; ++word) record[word] += more[word];
+        if ((~sum & full) == 0) counter.spill(cell[j]);
       });
 }
 
@@ -162,19 +171,27 @@ bool count_range(const VoxelBlocks<Real>& blocks, std::int64_t first, std::int64
       }
       if (block.count == 0) continue;
       room.at.locate(block.score, block.count);
-      for (std::size_t group = 0; group < groups; ++group)
-        pack_votes(block.raters, blocks.raters(), group, block.count, room.pattern(group));
       const std::int64_t next = rank + ahead;
-      if (layout.grouped()) {
-        count_votes(block.raters, blocks.raters(), block.count, room.votes.data());
-        count_grouped(room, block.count, counter, blocks, next);
-      } else if (layout.words() == 1) {
-        count_ungrouped<RecordLayout{2}>(room, block.count, counter, blocks, next);
-      } else if (layout.bits() == 8) {
-        count_ungrouped<RecordLayout{6}>(room, block.count, counter, blocks, next);
-      } else {
-        count_ungrouped<RecordLayout{7}>(room, block.count, counter, blocks, next);
+      if (!layout.grouped()) {
+        pack_votes(block.raters, layout.raters, block.count, room.patterns.data());
+        if (layout.words() == 1)
+          count_ungrouped<RecordLayout{2}>(room, block.count, counter, blocks, next);
+        else if (layout.carries())
+          count_ungrouped<RecordLayout{8}>(room, block.count, counter, blocks, next);
+        else if (layout.bits() == 8)
+          count_ungrouped<RecordLayout{6}>(room, block.count, counter, blocks, next);
+        else
+          count_ungrouped<RecordLayout{7}>(room, block.count, counter, blocks, next);
+        continue;
       }
+      for (std::size_t group = 0; group < groups; ++group)
+        pack_votes(block.raters, layout.raters, group, block.count,
+                   room.patterns.data() + group * block_voxels);
+      count_votes(block.raters, layout.raters, block.count, room.votes.data());
+      if (groups == 2)
+        count_grouped<RecordLayout{9}>(room, block.count, counter, blocks, next);
+      else
+        count_grouped<RecordLayout{0}>(room, block.count, counter, blocks, next);
     }
   });
   return valid;
