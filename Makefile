@@ -81,9 +81,9 @@ sanitize-address: $(VENV)/test build/address/installed
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(PY) -m pytest -n auto --ignore=tests/runs/test_cluster.py $(PYTEST)
 
-bench: $(VENV)/installed $(VENV)/test $(VENV)/bench ## every work of the targets beside its peers
+bench: $(VENV)/installed $(VENV)/test $(VENV)/bench ## every work of the targets beside its peers, or BEFORE=COMMIT
 	-$(MAKE) --no-print-directory $(VENV)/bench-peers  # rows say which peers are not there
-	$(PY) benchmarks/peers.py $(BENCH)
+	$(PY) benchmarks/peers.py $(BENCH) $(if $(BEFORE),--before $(BEFORE))
 
 bench-check: $(VENV)/installed $(VENV)/test $(VENV)/bench ## that the benchmarks run, small and once
 	$(PY) benchmarks/peers.py --small --repeats 1

@@ -47,30 +47,38 @@ class Measured:
     peak_bytes: int | None
     answer: Any
 
+    @classmethod
+    def of(cls, seconds: Sequence[float], peak_bytes: int | None, answer: Any = None) -> Measured:
+        """Return what runs that took so long amount to; the first only if it stayed the only one.
 
-def measure(work: Callable[[], Any], runs: int, budget: float = 15.0) -> Measured:
-    """Do `work` at most `runs` times, fewer once `budget` seconds have gone.
+        Later runs find warm caches and the memory of earlier ones ready.
+        """
+        later = seconds[1:] or seconds
+        return cls(statistics.median(later), min(later), max(later), len(later), peak_bytes, answer)
 
-    The first run tells the memory, and counts for the time only if it stays the only one: later
-    runs find warm caches and the memory of earlier ones ready.
+
+def measure(
+    work: Callable[[], Any],
+    runs: int,
+    budget: float = 15.0,
+    between: Callable[[], Any] = lambda: None,
+) -> Measured:
+    """Do `work` once, for its memory, and then at most `runs` times, fewer once `budget` is spent.
+
+    `between` is called after every time; `budget` is in seconds of `work`.
     """
     memory = PeakMemory()
-    started = time.perf_counter()
-    answer = work()
-    first = time.perf_counter() - started
-    peak = memory.bytes()
     seconds: list[float] = []
-    spent = first
-    while len(seconds) < runs and spent < budget:
+    peak = None
+    answer = None
+    while len(seconds) <= runs and (not seconds or sum(seconds) < budget):
         answer = None  # a result is not held beside the next one
         started = time.perf_counter()
         answer = work()
         seconds.append(time.perf_counter() - started)
-        spent += seconds[-1]
-    seconds = seconds or [first]
-    return Measured(
-        statistics.median(seconds), min(seconds), max(seconds), len(seconds), peak, answer
-    )
+        peak = memory.bytes() if len(seconds) == 1 else peak
+        between()
+    return Measured.of(seconds, peak, answer)
 
 
 def copy_seconds(source: NDArray[Any], destination: NDArray[Any], runs: int = 9) -> float:

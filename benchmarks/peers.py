@@ -8,6 +8,7 @@ inputs, results included. Peers that are not installed are named with what insta
     python benchmarks/peers.py                              # every row
     python benchmarks/peers.py fit apply --voxels 1e6 1e7 --distributions background
     python benchmarks/peers.py evaluate vascular --official CHALLENGE/evaluation_metrics
+    python benchmarks/peers.py fit --before HEAD~20 --voxels 1e5 1e8 --raters 1 5 8 --threads 2
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import before
 import measure
 from rows.metrics.official import MODULE
 from rows.row import NotRunError, Row, Setting, Sizes
@@ -65,7 +67,7 @@ def main() -> None:
     results = []
     for row in arguments.rows:
         for setting in ROWS[row].settings(arguments.sizes):
-            result = in_own_process(row, setting, arguments.repeats)
+            result = in_own_process(row, setting, arguments)
             results.append(result)
             for line in lines(result):
                 print(f"| {' | '.join(line)} |", flush=True)
@@ -81,6 +83,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--distributions", nargs="+", choices=DISTRIBUTIONS, help="of fit, apply and ece"
     )
+    parser.add_argument("--raters", nargs="+", type=int, help="of fit; 5 by default")
     parser.add_argument("--shape", nargs=3, type=int, help="of a CT; 512 512 160 by default")
     parser.add_argument("--cases", type=int, help="in the cohort")
     parser.add_argument("--resamples", type=int, help="of the bootstrap")
@@ -90,6 +93,12 @@ def parse() -> argparse.Namespace:
         metavar="FOLDER",
         help=f"the challenge's evaluator: has {MODULE}.py",
     )
+    parser.add_argument(
+        "--before",
+        metavar="COMMIT",
+        help="beside this commit's package alone, in turns; builds it if it is not there",
+    )
+    parser.add_argument("--threads", type=int, help="of ours; as many as cores by default")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each side at most")
     parser.add_argument("--small", action="store_true", help="small inputs: only whether it runs")
     parser.add_argument("--json", type=Path, help="file for the results in full")
@@ -106,14 +115,22 @@ def parse() -> argparse.Namespace:
         for name, value in vars(arguments).items()
         if name in vars(SMALL) and value is not None
     }
+    arguments.site = arguments.before and str(before.build(arguments.before))
     arguments.sizes = Sizes(**{**(vars(SMALL) if arguments.small else {}), **given})
     return arguments
 
 
-def in_own_process(row: str, setting: Setting, repeats: int) -> dict[str, Any]:
-    task = json.dumps({"row": row, "setting": setting, "repeats": repeats})
+def in_own_process(row: str, setting: Setting, arguments: argparse.Namespace) -> dict[str, Any]:
+    asked = {"row": row, "setting": setting}
+    asked |= {name: getattr(arguments, name) for name in ("repeats", "before", "site")}
+    task = json.dumps(asked)
+    threads = {} if arguments.threads is None else {"OMP_NUM_THREADS": str(arguments.threads)}
     finished = subprocess.run(
-        [sys.executable, __file__, "--child", task], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, __file__, "--child", task],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, **threads},
     )
     if finished.returncode != 0:
         sys.exit(f"{task} failed with exit status {finished.returncode}")
@@ -121,30 +138,34 @@ def in_own_process(row: str, setting: Setting, repeats: int) -> dict[str, Any]:
     return found
 
 
-def compare(row: str, setting: Setting, repeats: int) -> dict[str, Any]:
+def compare(
+    row: str, setting: Setting, repeats: int, before: str | None, site: str | None
+) -> dict[str, Any]:
     """Measure one input of a row."""
     work = ROWS[row]
     small = work.prepare(work.warm_up(setting))
     inputs = work.prepare(setting)
     try:
-        return {"row": row, "setting": setting, **measured(work, setting, small, inputs, repeats)}
+        for run in work.ours().values():
+            run(small)  # loads all code and starts all threads before anything is measured
+        if site is None:
+            found = beside_peers(work, setting, small, inputs, repeats)
+        else:
+            found = beside_earlier(work, setting, inputs, repeats, f"before, {before}", Path(site))
+        return {"row": row, "setting": setting, **found}
     finally:
         work.close(small)
         work.close(inputs)
 
 
-def measured(
+def beside_peers(
     work: Row, setting: Setting, small: Any, inputs: Any, repeats: int
 ) -> dict[str, dict[str, Any]]:
     ours: dict[str, Any] = {}
     answers: dict[str, Any] = {}
     for name, run in work.ours().items():
-        run(small)  # loads all code and starts all threads before anything is measured
         found = measure.measure(partial(run, inputs), repeats)
-        ours[name], answers[name] = figures(found), found.answer
-        ours[name]["traffic"] = work.traffic(name, inputs)
-        if ours[name]["traffic"] is not None:
-            ours[name]["limit"] = work.limit(name, inputs)
+        ours[name], answers[name] = of_ours(work, name, inputs, found), found.answer
     peers: dict[str, Any] = {}
     for name, run in work.peers().items():
         reason = obstacle(work, setting, run, small)
@@ -159,7 +180,30 @@ def measured(
                 for mine, answer in answers.items()
             },
         }
+    return {"ours": ours, "peers": dict.fromkeys(ours, peers)}
+
+
+def beside_earlier(
+    work: Row, setting: Setting, inputs: Any, repeats: int, peer: str, site: Path
+) -> dict[str, dict[str, Any]]:
+    ours: dict[str, Any] = {}
+    peers: dict[str, Any] = {}
+    with before.Earlier(site, work, setting, inputs) as earlier:
+        for name, run in work.ours().items():
+            try:
+                found, theirs = before.in_turns(partial(run, inputs), earlier, name, repeats)
+                peers[name] = {peer: {**figures(theirs), "difference": {}}}
+            except RuntimeError as error:
+                found = measure.measure(partial(run, inputs), repeats)
+                peers[name] = {peer: {"not run": str(error)}}
+            ours[name] = of_ours(work, name, inputs, found)
     return {"ours": ours, "peers": peers}
+
+
+def of_ours(work: Row, name: str, inputs: Any, found: measure.Measured) -> dict[str, Any]:
+    traffic = work.traffic(name, inputs)
+    limit = {} if traffic is None else {"limit": work.limit(name, inputs)}
+    return {**figures(found), "traffic": traffic, **limit}
 
 
 def obstacle(work: Row, setting: Setting, run: Callable[[Any], Any], small: Any) -> str | None:
@@ -190,20 +234,28 @@ def lines(result: dict[str, Any]) -> Iterable[list[str]]:
                 ours["traffic"] / each / 1e9 for each in (ours["seconds"], ours["limit"])
             )
             speeds = [f"{rate:.1f}", f"{limit:.1f}", f"{rate / limit:.0%}"]
-        for name, peer in result["peers"].items():
+        for name, peer in result["peers"][work].items():
             ran = "not run" not in peer
             yield [
                 work,
                 row.describe(result["setting"]),
                 measure.duration(ours["seconds"]),
                 f"{name}: " + (measure.duration(peer["seconds"]) if ran else peer["not run"]),
-                row.ratio(ours["seconds"], peer["seconds"]) if ran else "",
+                ratios(row, ours, peer) if ran else "",
                 ", ".join(row.goals[each] for each in (name, work) if each in row.goals),
                 *speeds,
                 measure.megabytes(ours["peak_bytes"]),
                 measure.megabytes(peer["peak_bytes"]) if ran else "",
-                differences(peer["difference"][work]) if ran else "",
+                differences(peer["difference"].get(work, {})) if ran else "",
             ]
+
+
+def ratios(row: Row, ours: dict[str, Any], peer: dict[str, Any]) -> str:
+    """Of the medians; where both ran in turns, of the fastest runs too."""
+    of_medians = row.ratio(ours["seconds"], peer["seconds"])
+    if peer["difference"]:
+        return of_medians
+    return f"{of_medians}, fastest {row.ratio(ours['fastest'], peer['fastest'])}"
 
 
 def differences(found: dict[str, float]) -> str:

@@ -28,6 +28,8 @@ class Sizes:
         Of rows on scores and masks without a shape; None leaves each row its own.
     distributions
         Names in `suite.inputs.DISTRIBUTIONS`; None likewise.
+    raters
+        Of rows on masks of any number of raters; None likewise.
     shape
         Of a CT.
     cases
@@ -40,6 +42,7 @@ class Sizes:
 
     voxels: tuple[int, ...] | None = None
     distributions: tuple[str, ...] | None = None
+    raters: tuple[int, ...] | None = None
     shape: tuple[int, int, int] = (512, 512, 160)
     cases: int = 4
     resamples: int = 5000

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DISTRIBUTIONS = {
     "uniform": "float32, uniform in [0, 1)",
     "background": "float32, 97% near 0 in runs of 4096 voxels, as a whole CT is",
+    "ensemble3": "float32, mean of three networks that are nearly sure: most scores lie near k / 3",
+    "ensemble5": "float32, the same of five networks",
     "fp16": "float16 logistic of normal logits: few different values, many ties",
 }
 RATERS = 5
@@ -54,6 +56,14 @@ def scores(voxels: int, distribution: str, seed: int = 0) -> NDArray[Any]:
             rng.random(out=part, dtype=np.float32)
             continue
         logits = rng.standard_normal(part.size, np.float32)
+        if distribution.startswith("ensemble"):
+            networks = int(distribution.removeprefix("ensemble"))
+            part[:] = 0
+            for _ in range(networks):  # all see the same voxel, and each errs in its own way
+                own = rng.standard_normal(part.size, np.float32)
+                part += _logistic(np.clip(8 * (2 * logits - 1 + own), -80, 80))
+            part /= np.float32(networks)
+            continue
         if distribution == "fp16":
             part[:] = _logistic((logits * 4 - 4).astype(np.float16).astype(np.float32))
             continue

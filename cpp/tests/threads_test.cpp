@@ -86,7 +86,7 @@ void threads_inside_a_call() {
   const CaseView view = sample.view();
   const ScoreTally serial = tallied(view, 1);
   check(tallied(view, threads).sums() == serial.sums(), "a tally depends on the threads");
-  const OccurringRows rows(serial.sums(), serial.raters());
+  const OccurringRows rows(serial.sums());
   check(refined(view, rows, threads) == refined(view, rows, 1), "refined cuts depend on threads");
   const CalibrationMap map({0.1, 0.4, 0.9}, {0.0, 0.2, 0.7});
   check(same_bits(mapped(map, view, threads), mapped(map, view, 1)), "a map depends on threads");
@@ -95,7 +95,7 @@ void threads_inside_a_call() {
 void an_invalid_voxel_leaves_the_tally_as_it_was() {
   SampleCase sample(voxels, raters, 2);
   ScoreTally tally = tallied(sample.view(), threads);
-  const Sums before = tally.sums();
+  const Sums before = tally.sums().dense();
   sample.score[voxels / 2] = 1.5f;
   bool thrown = false;
   try {
@@ -104,7 +104,7 @@ void an_invalid_voxel_leaves_the_tally_as_it_was() {
     thrown = std::string(error.what()).find(std::to_string(voxels / 2)) != std::string::npos;
   }
   check(thrown, "a score of 1.5 was not reported with its voxel");
-  check(tally.sums() == before, "a case that was refused has changed the tally");
+  check(tally.sums().dense() == before, "a case that was refused has changed the tally");
 }
 
 // A program may take subnormal numbers for 0: in one of its threads, and not in ours.
@@ -115,13 +115,13 @@ void arithmetic_is_the_same_in_every_thread() {
   const CaseView view = sample.view();
   const CalibrationMap map({0.0, 1.0}, {0.0, 0.5});
   const std::vector<float> expected = mapped(map, view, 1);
-  const Sums sums = tallied(view, 1).sums();
+  const Sums sums = tallied(view, 1).sums().dense();
   const unsigned before = _mm_getcsr();
   const unsigned flushing = before | 0x8040;  // results, and what is read
   _mm_setcsr(flushing);
   const std::vector<float> alone = mapped(map, view, 1);
   const std::vector<float> together = mapped(map, view, threads);
-  const Sums flushed_sums = tallied(view, threads).sums();
+  const Sums flushed_sums = tallied(view, threads).sums().dense();
   const bool kept = (_mm_getcsr() & 0x8040) == 0x8040;
   _mm_setcsr(before);
   check(same_bits(alone, expected), "a thread's setting for subnormal numbers decides");
@@ -134,11 +134,11 @@ void arithmetic_is_the_same_in_every_thread() {
 void calls_from_many_threads() {
   const SampleCase sample(voxels, raters, 3);
   const CaseView view = sample.view();
-  const Sums serial = tallied(view, 1).sums();
+  const Sums serial = tallied(view, 1).sums().dense();
   const CalibrationMap map({0.0, 0.3, 1.0}, {0.1, 0.2, 0.9});
   const std::vector<float> expected = mapped(map, view, 1);
   tests::from_many_threads([&] {
-    check(tallied(view, 2).sums() == serial, "concurrent tallies disagree");
+    check(tallied(view, 2).sums().dense() == serial, "concurrent tallies disagree");
     check(same_bits(mapped(map, view, 2), expected), "concurrent uses of one map disagree");
   });
 }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from measure import read_seconds
 from numpy.typing import NDArray
-from suite.inputs import rater_masks, scores
+from suite.inputs import RATERS, rater_masks, scores
 
-from rows.row import Setting, VoxelRow
+from rows.row import Setting, Sizes, VoxelRow
 from twintrack import Calibrator
 
 BINS = 250
@@ -32,9 +32,18 @@ class Fit(VoxelRow):
     packages: ClassVar[tuple[str, ...]] = ("numpy", "scikit-learn")
     peer_bytes_per_voxel: ClassVar[int] = 32
 
+    def settings(self, sizes: Sizes) -> Iterable[Setting]:
+        for setting in super().settings(sizes):
+            for raters in sizes.raters or (RATERS,):
+                yield {**setting, "raters": raters}
+
+    def describe(self, setting: Setting) -> str:
+        others = setting["raters"] != RATERS
+        return super().describe(setting) + (f", {setting['raters']} raters" if others else "")
+
     def prepare(self, setting: Setting) -> Case:
         score = scores(setting["voxels"], setting["distribution"])
-        return Case(score, rater_masks(score))
+        return Case(score, rater_masks(score, setting["raters"]))
 
     def ours(self) -> Mapping[str, Callable[[Case], Calibrator]]:
         return {

@@ -21,7 +21,7 @@ void register_score_tally(py::module_& module) {
           py::arg("score"), py::arg("raters"), py::arg("region") = py::none())
       .def("rows",
            [](const ScoreTally& tally) {
-             OccurringRows found(tally.sums(), tally.raters());
+             OccurringRows found(tally.sums());
              const auto rows = static_cast<py::ssize_t>(found.cells.size());
              const auto columns = static_cast<py::ssize_t>(found.columns);
              return py::make_tuple(to_numpy(std::move(found.cells), {rows}),
@@ -36,10 +36,8 @@ void register_score_tally(py::module_& module) {
                 rows.columns != TallyColumns::first_exactly(tally.raters()))
               throw std::invalid_argument("rows do not fit a tally of " +
                                           std::to_string(tally.raters()) + " raters");
-            for (std::size_t i = 0; i < rows.rows; ++i) {
-              std::uint64_t* to = tally.sums().data() + rows.cell[i] * tally.columns();
-              for (std::size_t k = 0; k < rows.columns; ++k) to[k] += rows.row(i)[k];
-            }
+            for (std::size_t i = 0; i < rows.rows; ++i)
+              tally.sums().add(rows.cell[i], rows.row(i), rows.columns);
           },
           py::arg("cells"), py::arg("sums"))
       .def("__iadd__", [](ScoreTally& tally, const ScoreTally& other) -> ScoreTally& {

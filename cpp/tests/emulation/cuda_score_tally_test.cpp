@@ -19,7 +19,7 @@ namespace {
 std::vector<std::uint64_t> on_cpu(const CaseView& view) {
   twintrack::ScoreTally tally(view.raters.size());
   tally.update(view, 1);
-  return tally.sums();
+  return tally.sums().dense();
 }
 
 std::vector<std::uint64_t> on_device(const CaseView& view, int device = 0) {
@@ -111,10 +111,11 @@ void counters_that_overflow() {
   emulate("shared=16384,multiprocessors=2");
   for (const Element element : {Element::float32, Element::float64}) {
     std::vector<std::byte> memory;
-    CaseSample sample(1, 60000, 5, false, Scores::uniform, 3, {.score = element});
+    constexpr std::int64_t voxels = thinned > 1 ? 12000 : 60000;
+    CaseSample sample(1, voxels, 5, false, Scores::uniform, 3, {.score = element});
     const auto size = static_cast<std::int64_t>(size_of(element));
     // Two cells in turn, so that nothing is added up before it is added; large residuals.
-    for (std::int64_t i = 0; i < 60000; ++i)
+    for (std::int64_t i = 0; i < voxels; ++i)
       store_score(element, i % 2 == 0 ? 0.3001234 : 0.9999877, sample.at(0, 0, i));
     check(size > 0, "");
     compare(sample.view(), "two cells in turn");
@@ -131,8 +132,8 @@ void tallies_add_up() {
   cuda::ScoreTally tally(3, 1, stream);
   tally.update(first.view(), stream);
   tally.update(second.view(), stream);
-  check(tally.take(stream) == expected.sums(), "two cases do not add up");
-  check(tally.take(stream) == std::vector<std::uint64_t>(expected.sums().size()),
+  check(tally.take(stream) == expected.sums().dense(), "two cases do not add up");
+  check(tally.take(stream) == std::vector<std::uint64_t>(expected.sums().dense().size()),
         "a tally that was taken is not empty");
 }
 
@@ -141,6 +142,7 @@ void invalid_voxels_are_named_and_change_nothing() {
   const double bad_scores[] = {1.5, -0.25, std::nan(""), INFINITY, -INFINITY, 1e300};
   unsigned turn = 0;
   for (const double bad : bad_scores) {
+    if (turn > 0 && thinned > 1) break;
     const Element element = turn % 2 == 0 ? Element::float32 : Element::float64;
     const Lie lie{.score = element, .spread = turn++ % 3 == 0 ? 2 : 1};
     CaseSample sample(9, 333, 11, true, Scores::uniform, 6, lie);

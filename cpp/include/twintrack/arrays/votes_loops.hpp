@@ -44,12 +44,10 @@ TWINTRACK_INLINE void add_labels(const std::uint8_t* const* labels, int n,
 
 }  // namespace detail
 
-TWINTRACK_ENTRY void pack_votes(const std::uint8_t* const* labels, std::size_t raters,
-                                std::size_t group, int n, std::uint8_t* pattern) {
-  const std::size_t first = group * votes_per_group;
-  labels += first;
+TWINTRACK_ENTRY void pack_votes(const std::uint8_t* const* labels, std::size_t raters, int n,
+                                std::uint8_t* pattern) {
   with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
-    switch (std::min(votes_per_group, raters - first)) {
+    switch (raters) {
       case 1:
         return detail::pack_labels<1>(labels, n, pattern);
       case 2:
@@ -62,10 +60,18 @@ TWINTRACK_ENTRY void pack_votes(const std::uint8_t* const* labels, std::size_t r
         return detail::pack_labels<5>(labels, n, pattern);
       case 6:
         return detail::pack_labels<6>(labels, n, pattern);
-      default:
+      case 7:
         return detail::pack_labels<7>(labels, n, pattern);
+      default:
+        return detail::pack_labels<8>(labels, n, pattern);
     }
   });
+}
+
+TWINTRACK_ENTRY void pack_votes(const std::uint8_t* const* labels, std::size_t raters,
+                                std::size_t group, int n, std::uint8_t* pattern) {
+  const std::size_t first = group * votes_per_group;
+  pack_votes(labels + first, std::min(votes_per_group, raters - first), n, pattern);
 }
 
 TWINTRACK_ENTRY void count_votes(const std::uint8_t* const* labels, std::size_t raters, int n,

@@ -111,8 +111,11 @@ class VoxelBlocks {
         raters_(view.raters.size()),
         arrays_(case_arrays(view)),
         walk_(view.score.shape, arrays_) {
-    for (std::size_t k = 0; k < arrays_.size(); ++k)
-      contiguous_.push_back(walk_.contiguous(k, size_of(arrays_[k]->element)));
+    for (std::size_t k = 0; k < arrays_.size(); ++k) {
+      const std::size_t size = size_of(arrays_[k]->element);
+      contiguous_.push_back(walk_.contiguous(k, size));
+      if (contiguous_[k]) lanes_.push_back({walk_.start(k), static_cast<std::int64_t>(size)});
+    }
     all_contiguous_ = std::find(contiguous_.begin(), contiguous_.end(), false) == contiguous_.end();
     score_ready_ = contiguous_[0] && view.score.element == ready_element &&
                    reinterpret_cast<std::uintptr_t>(view.score.data) % alignof(Real) == 0;
@@ -149,6 +152,17 @@ class VoxelBlocks {
   /// far as that shows in memory without a walk: such background need not be loaded.
   bool blank(std::int64_t first, int n) const;
 
+  /// Has ranks [first, first + 64) brought near, of arrays that lie in order: a loop that computes
+  /// for long asks for what comes next, as the processor itself looks too short a way ahead.
+  TWINTRACK_INLINE void prefetch([[maybe_unused]] std::int64_t first) const {
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(__CUDACC__)
+    if (first + 64 > voxels()) return;
+    for (const Lane& lane : lanes_)
+      for (std::int64_t line = 0; line < lane.size; ++line)
+        __builtin_prefetch(lane.start + first * lane.size + line * 64);
+#endif
+  }
+
   /// Throws InputError for the first voxel, in walking order, that breaks the rules; call it when
   /// `load` has returned false somewhere.
   [[noreturn]] void explain() const;
@@ -165,8 +179,15 @@ class VoxelBlocks {
   double value(std::size_t k, std::int64_t rank) const;
   void explain_voxel(std::int64_t rank) const;
 
+  // An array that lies in order: its first element, and bytes of each.
+  struct Lane {
+    const std::byte* start;
+    std::int64_t size;
+  };
+
   const CaseView& view_;
   std::size_t raters_;
+  std::vector<Lane> lanes_;
   std::vector<const ArrayView*> arrays_;  // score, raters, region
   Walk walk_;
   std::vector<bool> contiguous_;

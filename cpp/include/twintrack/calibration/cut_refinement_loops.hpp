@@ -72,7 +72,7 @@ void CutRefinement::count(const VoxelBlocks<Real>& blocks, int threads) {
         for (int i = 0; i < block.count; ++i) {
           const auto k = static_cast<std::size_t>(i);
           if (first_active_[at.cell[k]] != first_active_[at.cell[k] + 1])
-            count_voxel(block, i, {at.cell[k], at.residual()[k]});
+            count_voxel(block, i, {at.cell[k], at.residual[k]});
         }
       }
     });

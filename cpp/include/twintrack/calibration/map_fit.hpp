@@ -123,7 +123,7 @@ inline Knots fitted_knots(const EqualMassBins& bins, std::size_t raters, Target 
 /// the tally holds no voxels, `bins` is 0, or there is no such rater.
 inline CalibrationMap fit_map(const ScoreTally& tally, std::uint64_t bins = 250,
                               Target target = Target::mhr, std::size_t rater = 0) {
-  const OccurringRows rows(tally.sums(), tally.raters());
+  const OccurringRows rows(tally.sums());
   Knots knots = fitted_knots(equal_mass_bins(rows.view(), bins), tally.raters(), target, rater);
   return CalibrationMap(std::move(knots.x), std::move(knots.y));
 }

@@ -1,244 +1,175 @@
 // What one thread has counted of a ScoreTally (score_tally.hpp).
 //
-// One 16-byte read-modify-write a voxel. One word of an entry has fields that count the voxel, its
-// raters and that exactly 6 (and 7) raters marked it; the other adds up residuals in 32 bits and
-// counts in four bytes that exactly 2, 3, 4 and 5 did. That exactly 1 did is what the others leave
-// of the votes. Fields have 8 bits for cases of up to six raters, 6 for seven. An entry is spilled
-// into 64-bit sums when its count is full.
-//
-// More raters than seven are counted in groups, which do not know the votes of the others: their
-// voxels with two votes or more are added to the 64-bit sums at once.
+// One record a cell (score_record.hpp) that is added to voxel by voxel. A full record is not added
+// to the 64-bit sums at once, which would wait for memory: it is put into a log, and logs are
+// emptied a hundred records at a time, whose sums are fetched ahead. So one table of sums does for
+// all threads: a log holds records of one stripe of cells, and a stripe has a lock.
 #pragma once
 
-#include <algorithm>
 #include <array>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <new>
+#include <mutex>
 #include <vector>
 
 #include "twintrack/arrays/config.hpp"
 #include "twintrack/arrays/votes.hpp"
+#include "twintrack/arrays/zeroed.hpp"
 #include "twintrack/calibration/score_grid.hpp"
-#include "twintrack/calibration/tally_rows.hpp"
+#include "twintrack/calibration/score_record.hpp"
+#include "twintrack/calibration/tally_columns.hpp"
+#include "twintrack/calibration/tally_sums.hpp"
 
 namespace twintrack::detail {
 
-// Sums over voxels. A voxel without its residual is one too.
-struct alignas(16) ScoreEntry {
-  std::uint64_t votes;  // fields: voxels, those that each rater of the group marked, exactly 6, 7
-  std::uint64_t rest;   // low half: residuals; byte 2 + k: that exactly k marked, k = 2 … 5
+inline constexpr std::size_t stripes = 8;
+
+// Sums that several threads add to. Threads that hold a stripe's lock may add to its cells.
+struct SharedSums {
+  explicit SharedSums(TallySums& all) : sums(all) {}
+
+  static std::size_t stripe(std::uint32_t cell) { return cell / 16 % stripes; }
+
+  struct alignas(64) Lock {
+    std::mutex mutex;
+  };
+  TallySums& sums;
+  std::array<Lock, stripes> locks;
 };
-
-// What the fields of `votes` are: so many raters, each of so many bits.
-struct EntryLayout {
-  int bits;
-  int raters;
-  bool exactly;  // whether exactly-k counts are kept
-
-  constexpr std::uint64_t full() const { return (std::uint64_t{1} << bits) - 1; }
-};
-inline constexpr EntryLayout up_to_six_raters{8, 6, true};
-inline constexpr EntryLayout seven_raters{6, 7, true};
-inline constexpr EntryLayout groups_of_raters{8, 7, false};
-static_assert(votes_per_group == 7);
-
-// one_voxel<layout>[pattern]: a voxel with that vote pattern.
-template <const EntryLayout& layout>
-inline constexpr std::array<ScoreEntry, vote_patterns> one_voxel = [] {
-  std::array<ScoreEntry, vote_patterns> voxels{};
-  for (std::size_t pattern = 0; pattern < vote_patterns; ++pattern) {
-    ScoreEntry& voxel = voxels[pattern];
-    voxel.votes = 1;
-    for (int k = 0; k < layout.raters; ++k)
-      voxel.votes |= std::uint64_t{(pattern >> k) & 1} << (layout.bits * (1 + k));
-    const int votes = std::popcount(pattern);
-    if (!layout.exactly || votes < 2 || votes > layout.raters) continue;
-    if (votes <= 5)
-      voxel.rest = std::uint64_t{1} << (8 * (2 + votes));
-    else
-      voxel.votes |= std::uint64_t{1} << (layout.bits * (1 + layout.raters + votes - 6));
-  }
-  return voxels;
-}();
-
-// Adds a voxel and its residual to an entry, and returns its `votes`.
-#if (defined(__GNUC__) || defined(__clang__)) && !defined(__CUDACC__) && \
-    __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-// Both words at once. The two numbers before the residual and the one after it are loaded too.
-TWINTRACK_INLINE std::uint64_t add_voxel(ScoreEntry& entry, const ScoreEntry& voxel,
-                                         const std::uint32_t* residual) {
-  typedef std::uint64_t Words __attribute__((vector_size(16)));
-  typedef std::uint32_t Halves __attribute__((vector_size(16)));
-  Words sum, more;
-  Halves rest;
-  std::memcpy(&sum, &entry, sizeof sum);
-  std::memcpy(&more, &voxel, sizeof more);
-  std::memcpy(&rest, residual - 2, sizeof rest);
-  rest &= Halves{0, 0, ~0u, 0};
-  sum += more + reinterpret_cast<Words>(rest);
-  std::memcpy(&entry, &sum, sizeof sum);
-  return sum[0];
-}
-#else
-TWINTRACK_INLINE std::uint64_t add_voxel(ScoreEntry& entry, const ScoreEntry& voxel,
-                                         const std::uint32_t* residual) {
-  entry.rest += voxel.rest + *residual;
-  return entry.votes += voxel.votes;
-}
-#endif
 
 // What one thread has counted and not yet given to the tally.
 class ScoreCounter {
  public:
-  explicit ScoreCounter(std::size_t raters)
-      : raters_(raters),
-        columns_(TallyColumns::all(raters)),
-        entries_(grid::cells),
-        wide_(static_cast<std::uint64_t*>(
-            std::calloc(grid::cells * columns_, sizeof(std::uint64_t)))),
-        seen_(grid::cells) {
-    if (!wide_) throw std::bad_alloc();
-    touched_.reserve(grid::cells);  // so that counting never allocates
-    const auto use = [&]<const EntryLayout & layout>() {
-      layout_ = layout;
-      one_voxel_ = one_voxel<layout>.data();
-    };
-    if (raters < votes_per_group)
-      use.template operator()<up_to_six_raters>();
-    else if (raters == votes_per_group)
-      use.template operator()<seven_raters>();
-    else
-      use.template operator()<groups_of_raters>();
-    if (layout_.exactly) most_exactly_ = raters;
+  // Records go to `to` when they are full.
+  ScoreCounter(std::size_t raters, SharedSums& to)
+      : layout_{raters},
+        words_(layout_.words()),
+        to_(to),
+        records_(grid::cells * words_),
+        logged_cells_(stripes * log_records),
+        logged_(stripes * log_records * words_) {
+    if (!layout_.grouped()) {
+      for (std::size_t pattern = 0; pattern < patterns; ++pattern)
+        set_voxel(&voxels_[pattern * words_], layout_, pattern);
+      return;
+    }
+    for (std::size_t pattern = 0; pattern < vote_patterns; ++pattern)
+      for (std::size_t k = 0; k < votes_per_group; ++k)
+        voxels_[pattern] += std::uint64_t{pattern >> k & 1} << 8 * k;
+    exactly_.resize((raters + 1) * words_);
+    for (std::size_t k = 0; k <= raters; ++k) {
+      add_one(&exactly_[k * words_], RecordLayout::count_at);
+      if (k >= 2) add_one(&exactly_[k * words_], layout_.exactly_at(k));
+    }
   }
 
-  // Whether voxels that two raters or more marked are to be given to `add_exactly` too.
-  bool asks_for_votes() const { return !layout_.exactly && group_ == 0; }
-
-  // What a loop over voxels adds to: `add_voxel(entries()[cell], voxels()[pattern], …)`, and then
-  // `spill(cell)` if the lowest bits, those of `full()`, are all 1.
-  ScoreEntry* entries() { return entries_.data(); }
-  const ScoreEntry* voxels() const { return one_voxel_; }
-  std::uint64_t full() const { return layout_.full(); }
-
-  // `count` voxels, half as many as a field holds at most, of one pattern in one cell.
-  TWINTRACK_INLINE void add_run(std::uint32_t cell, const ScoreEntry& voxel, std::uint64_t residual,
-                                unsigned count) {
-    ScoreEntry& entry = entries_[cell];
-    if ((entry.votes & full()) + count > full()) spill(cell);
-    entry.rest += voxel.rest * count + residual;
-    entry.votes += voxel.votes * count;
-    if ((entry.votes & full()) == full()) spill(cell);
+  ScoreCounter(const ScoreCounter&) = delete;
+  ScoreCounter& operator=(const ScoreCounter&) = delete;
+  // All must have been added to the sums, or forgotten.
+  ~ScoreCounter() {
+    if (records_.keepable()) records_.keep();
   }
 
-  // Empties an entry into the 64-bit sums.
-  TWINTRACK_NOINLINE void spill(std::uint32_t cell) {
-    ScoreEntry& entry = entries_[cell];
-    std::uint64_t* to = wide_.get() + cell * columns_;
-    touch(cell);
-    if (group_ == 0) {
-      to[TallyColumns::count] += entry.votes & full();
-      to[TallyColumns::residual] += entry.rest & 0xffffffffu;
+  // Of records.
+  static std::size_t bytes(std::size_t raters) {
+    return grid::cells * RecordLayout{raters}.words() * sizeof(std::uint64_t);
+  }
+
+  RecordLayout layout() const { return layout_; }
+  std::size_t words() const { return words_; }
+  std::uint64_t* records() { return records_.data(); }
+  // With more than eight raters: the words of a voxel but for its votes and its residual, by the
+  // number of raters who marked it.
+  const std::uint64_t* exactly() const { return exactly_.data(); }
+  // By vote pattern: the words of a voxel; with more than eight raters, the votes of one group.
+  const std::uint64_t* voxels() const { return voxels_.data(); }
+
+  // `count` voxels that add the same to the first one or two words, and nothing to others, in one
+  // cell.
+  TWINTRACK_INLINE void add_run(std::uint32_t cell, const std::uint64_t* voxel, std::size_t words,
+                                std::uint64_t residual, unsigned count) {
+    // So many are blank that threads would wait for each other to add up this cell.
+    if (cell == 0 && voxel[0] == RecordLayout::one_voxel && (words == 1 || voxel[1] == 0))
+      return add_blank(count);
+    std::uint64_t* const record = records_.data() + cell * words_;
+    const std::uint64_t full = layout_.full();
+    if ((record[0] & full) + count * RecordLayout::one_voxel > full) spill(cell);
+    if (words == 1) {
+      record[0] += voxel[0] * count + residual;
+    } else {
+      const WideWord sum = wide_word(record) + wide_word(voxel) * count + residual;
+      record[0] = static_cast<std::uint64_t>(sum);
+      record[1] = static_cast<std::uint64_t>(sum >> 64);
     }
-    std::uint64_t votes = entry.votes >> layout_.bits;
-    if (votes != 0) {
-      const auto next = [&](std::uint64_t& fields, int bits) {
-        const std::uint64_t field = fields & ((std::uint64_t{1} << bits) - 1);
-        fields >>= bits;
-        return field;
-      };
-      std::uint64_t* marked = to + TallyColumns::first_vote + group_ * votes_per_group;
-      for (std::size_t k = 0; k < group_raters_; ++k) marked[k] += next(votes, layout_.bits);
-      votes >>= layout_.bits * (layout_.raters - static_cast<int>(group_raters_));
-      std::uint64_t rest = entry.rest >> 32;
-      std::uint64_t* exactly = to + TallyColumns::first_exactly(raters_) - 1;
-      for (std::size_t k = 2; k <= most_exactly_; ++k)
-        exactly[k] += k <= 5 ? next(rest, 8) : next(votes, layout_.bits);
-    }
-    entry = ScoreEntry{};
+    if ((record[0] & full) == full) spill(cell);
   }
 
   // `count` voxels with score 0 and no votes.
-  TWINTRACK_INLINE void add_blank(int count) {
-    const std::uint32_t cell = grid::position(0.0f).cell;
-    touch(cell);
-    if (group_ == 0)
-      wide_.get()[cell * columns_ + TallyColumns::count] += static_cast<std::uint64_t>(count);
-  }
+  TWINTRACK_INLINE void add_blank(unsigned count) { blank_ += count; }
 
-  // A voxel, already added to the entry of its cell, that exactly `votes` raters marked.
-  TWINTRACK_INLINE void add_exactly(std::uint32_t cell, std::size_t votes) {
-    ++wide_.get()[cell * columns_ + TallyColumns::first_exactly(raters_) + votes - 1];
-  }
-
-  // The raters that patterns speak of from now on. Voxels are counted with the first group only.
-  void start_group(std::size_t group) {
-    flush();
-    group_ = group;
-    group_raters_ = std::min(votes_per_group, raters_ - group * votes_per_group);
-  }
-
-  // Adds everything counted to `sums` and starts afresh.
-  void give(std::vector<std::uint64_t>& sums) {
-    flush();
-    for (const std::uint32_t cell : touched_) {
-      std::uint64_t* from = wide_.get() + cell * columns_;
-      std::uint64_t* to = sums.data() + cell * columns_;
-      derive_single_votes(from, raters_);
-      for (std::size_t k = 0; k < columns_; ++k) to[k] += from[k];
+  // Empties a record.
+  TWINTRACK_NOINLINE void spill(std::uint32_t cell) {
+    const std::size_t stripe = SharedSums::stripe(cell);
+    const std::size_t at = stripe * log_records + in_log_[stripe];
+    std::uint64_t* const record = records_.data() + cell * words_;
+    logged_cells_[at] = cell;
+    for (std::size_t word = 0; word < words_; ++word) {
+      logged_[at * words_ + word] = record[word];
+      record[word] = 0;
     }
-    forget();
+    if (++in_log_[stripe] == log_records) empty_log(stripe);
   }
 
-  // Forgets everything counted.
-  void discard() {
-    flush();
-    forget();
+  // Adds a log to the sums.
+  TWINTRACK_NOINLINE void empty_log(std::size_t stripe) {
+    const std::lock_guard<std::mutex> lock(to_.locks[stripe].mutex);
+    const std::uint32_t* const cells = logged_cells_.data() + stripe * log_records;
+    const std::uint64_t* const records = logged_.data() + stripe * log_records * words_;
+    with_raters(layout_.raters, [&](auto raters) {
+      constexpr std::size_t ahead = 8;
+      for (std::size_t i = 0; i < in_log_[stripe]; ++i) {
+        if (i + ahead < in_log_[stripe]) to_.sums.prefetch(cells[i + ahead]);
+        add_record<raters()>(records + i * words_, layout_, to_.sums.add_to(cells[i]));
+      }
+    });
+    in_log_[stripe] = 0;
+  }
+
+  // Adds records of cells [first, last) to the sums; no other thread may.
+  void empty_records(std::uint32_t first, std::uint32_t last) {
+    with_raters(layout_.raters, [&](auto raters) {
+      for (std::uint32_t cell = first; cell < last; ++cell) {
+        std::uint64_t* const record = records_.data() + cell * words_;
+        if (record[0] == 0) continue;
+        add_record<raters()>(record, layout_, to_.sums.add_to(cell));
+        for (std::size_t word = 0; word < words_; ++word) record[word] = 0;
+      }
+    });
+  }
+
+  // Makes all records zero without adding them.
+  void forget() { std::memset(records_.data(), 0, records_.size() * sizeof(std::uint64_t)); }
+
+  void empty_blank() {
+    if (blank_ != 0) to_.sums.add_to(0)[TallyColumns::count] += blank_;
+    blank_ = 0;
   }
 
  private:
-  // Empties all entries. Every cell with something in `wide_` is known from then on.
-  void flush() {
-    for (std::uint32_t cell = 0; cell < grid::cells; ++cell)
-      if (entries_[cell].votes != 0) spill(cell);
-  }
+  static constexpr std::size_t log_records = 128;
+  static constexpr std::size_t patterns = std::size_t{1} << RecordLayout::most_ungrouped;
 
-  void forget() {
-    for (const std::uint32_t cell : touched_) {
-      std::fill_n(wide_.get() + cell * columns_, columns_, 0);
-      seen_[cell] = 0;
-    }
-    touched_.clear();
-    group_ = 0;
-  }
-
-  TWINTRACK_INLINE void touch(std::uint32_t cell) {
-    if (seen_[cell] != 0) return;
-    seen_[cell] = 1;
-    touched_.push_back(cell);
-  }
-
-  struct Free {
-    void operator()(void* memory) const { std::free(memory); }
-  };
-
-  std::size_t raters_;
-  std::size_t columns_;
-  EntryLayout layout_{};
-  const ScoreEntry* one_voxel_ = nullptr;
-  std::size_t most_exactly_ = 0;  // that entries count
-  std::size_t group_ = 0;
-  std::size_t group_raters_ = 0;
-  std::vector<ScoreEntry> entries_;
-  // Zeroed on demand by the system: only pages of cells that occur take up memory.
-  std::unique_ptr<std::uint64_t[], Free> wide_;
-  std::vector<std::uint8_t> seen_;
-  std::vector<std::uint32_t> touched_;  // cells with something in `wide_`, but for `add_exactly`
+  RecordLayout layout_;
+  std::size_t words_;
+  SharedSums& to_;
+  std::uint64_t blank_ = 0;
+  Zeroed<std::uint64_t> records_;
+  std::array<std::size_t, stripes> in_log_{};
+  std::vector<std::uint32_t> logged_cells_;
+  std::vector<std::uint64_t> logged_;
+  std::vector<std::uint64_t> exactly_;
+  alignas(64) std::array<std::uint64_t, 2 * patterns> voxels_{};
 };
 
 }  // namespace twintrack::detail

@@ -9,24 +9,27 @@
 // Capacity: 2^40 voxels in one cell (a residual is at most 2^24, its sum is 64 bits wide); counts
 // and votes alone would go on to 2^64.
 //
-// Speed. Per voxel the loop does one read-modify-write of a 16-byte entry (score_counter.hpp), and
-// with more than seven raters another addition where two or more of them mark. Runs of one cell and
-// one vote pattern, which is what background is, are added 32 at a time. What is left is bounded by
-// second-level cache misses on random scores and by reading the inputs otherwise.
+// Speed. Per voxel the loop does one read-modify-write of a record of 8 or 16 bytes
+// (score_record.hpp), and more for more than eight raters. Runs of voxels that are alike, which is
+// what background is, are added 32 at a time. Meanwhile the voxels after the next block are brought
+// near. What is left is bounded by the number of instructions and by second-level cache accesses on
+// random scores, and by reading the inputs otherwise.
+//
+// Memory. The sums take up 8 × (2 + 2N) bytes for every cell that occurs, 12 MB at most for five
+// raters, twice that while a case is added to others; each thread has records, 2 MB for five
+// raters, and no more threads count than have room for them in 24 MB: 12 with up to eight raters.
+// More would wait for memory anyway.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
-#include <vector>
 
 #include "twintrack/arrays/input_error.hpp"
 #include "twintrack/arrays/parallel.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
-#include "twintrack/calibration/score_counter.hpp"
 #include "twintrack/calibration/score_grid.hpp"
-#include "twintrack/calibration/tally_rows.hpp"
+#include "twintrack/calibration/tally_sums.hpp"
 
 namespace twintrack {
 
@@ -34,28 +37,27 @@ class ScoreTally {
  public:
   static constexpr std::size_t most_raters = 255;
 
-  explicit ScoreTally(std::size_t raters)
-      : raters_(checked(raters)), sums_(grid::cells * TallyColumns::all(raters)) {}
+  explicit ScoreTally(std::size_t raters) : sums_(checked(raters)) {}
 
   ScoreTally(ScoreTally&&) = default;
   ScoreTally& operator=(ScoreTally&&) = default;
 
-  std::size_t raters() const { return raters_; }
-  std::size_t columns() const { return TallyColumns::all(raters_); }
+  std::size_t raters() const { return sums_.raters(); }
+  std::size_t columns() const { return sums_.columns(); }
 
-  /// Sums by cell and column (TallyColumns), `cells` × `columns()`, row-major.
-  const std::vector<std::uint64_t>& sums() const { return sums_; }
-  std::vector<std::uint64_t>& sums() { return sums_; }
+  const TallySums& sums() const { return sums_; }
+  TallySums& sums() { return sums_; }
 
   /// Adds the voxels of a case. Either all of them are added or, when InputError is
   /// thrown, none.
   void update(const CaseView& view, int threads = max_threads());
 
   ScoreTally& operator+=(const ScoreTally& other) {
-    if (other.raters_ != raters_)
-      throw InputError("", "cannot add a tally of " + std::to_string(other.raters_) +
-                               " raters to one of " + std::to_string(raters_));
-    for (std::size_t i = 0; i < sums_.size(); ++i) sums_[i] += other.sums_[i];
+    if (other.raters() != raters())
+      throw InputError("", "cannot add a tally of " + std::to_string(other.raters()) +
+                               " raters to one of " + std::to_string(raters()));
+    other.sums_.for_each(
+        [&](std::uint32_t cell) { sums_.add(cell, other.sums_.row(cell), columns()); });
     return *this;
   }
 
@@ -69,10 +71,7 @@ class ScoreTally {
   }
 
  private:
-  std::size_t raters_;
-  std::vector<std::uint64_t> sums_;
-  std::vector<std::unique_ptr<detail::ScoreCounter>>
-      counters_;  // one a thread, kept from case to case
+  TallySums sums_;
 };
 
 }  // namespace twintrack

@@ -5,7 +5,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "twintrack/arrays/config.hpp"
@@ -15,7 +17,10 @@
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/calibration/score_counter.hpp"
 #include "twintrack/calibration/score_positions.hpp"
+#include "twintrack/calibration/score_record.hpp"
 #include "twintrack/calibration/score_tally.hpp"
+#include "twintrack/calibration/tally_columns.hpp"
+#include "twintrack/calibration/tally_sums.hpp"
 
 namespace twintrack {
 
@@ -24,36 +29,63 @@ namespace detail {
 // What one thread works in: blocks as they are loaded, then grid positions and votes.
 template <class Real>
 struct ScoreRoom {
-  explicit ScoreRoom(const VoxelBlocks<Real>& blocks) : buffers(blocks) {}
+  explicit ScoreRoom(const VoxelBlocks<Real>& blocks)
+      : buffers(blocks), patterns(vote_groups(blocks.raters()) * block_voxels) {}
+
   typename VoxelBlocks<Real>::Buffers buffers;
   ScorePositions at;
-  alignas(64) std::array<std::uint8_t, block_voxels> pattern;
+  std::vector<std::uint8_t> patterns;  // a block after the other for each group
   alignas(64) std::array<std::uint8_t, block_voxels> votes;
 };
 
-template <class Real>
-TWINTRACK_INLINE void count_block(const ScoreRoom<Real>& room, int count, ScoreCounter& counter) {
-  const std::uint32_t* cell = room.at.cell.data();
-  const std::uint32_t* residual = room.at.residual();
-  const std::uint8_t* pattern = room.pattern.data();
-  const ScoreEntry* voxels = counter.voxels();
-  ScoreEntry* entries = counter.entries();
-  const std::uint64_t full = counter.full();
-  const auto add = [&](int j) TWINTRACK_INLINE_LAMBDA {
-    const std::uint64_t votes = add_voxel(entries[cell[j]], voxels[pattern[j]], residual + j);
-    if ((~votes & full) == 0) counter.spill(cell[j]);
-  };
+// Adds a voxel and its residual to a record, and returns the word with the count.
+template <RecordLayout layout>
+TWINTRACK_INLINE std::uint64_t add_voxel(std::uint64_t* record, const std::uint64_t* voxel,
+                                         std::uint32_t residual) {
+  if constexpr (layout.words() == 1) {
+    return record[0] += voxel[0] + residual;
+  } else if constexpr (layout.carries()) {
+    const WideWord sum = wide_word(record) + wide_word(voxel) + residual;
+    record[1] = static_cast<std::uint64_t>(sum >> 64);
+    return record[0] = static_cast<std::uint64_t>(sum);
+  } else {
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(__CUDACC__)
+    typedef std::uint64_t Words __attribute__((vector_size(16)));  // both at once
+    Words sum, more;
+    std::memcpy(&sum, record, sizeof sum);
+    std::memcpy(&more, voxel, sizeof more);
+    sum += more + Words{residual, 0};
+    std::memcpy(record, &sum, sizeof sum);
+    return sum[0];
+#else
+    record[1] += voxel[1];
+    return record[0] += voxel[0] + residual;
+#endif
+  }
+}
+
+// Counts a block: runs of voxels that are alike at once, and the others by `add(j)`. `unlike(i, j)`
+// is 0 if voxels i and j of one cell have the same votes; `voxel(i)` is what such a one adds to the
+// first `words` words. `next` is the rank of voxels to be brought near meanwhile.
+template <class Real, class Unlike, class Voxel, class Add>
+TWINTRACK_INLINE void count_block(const ScoreRoom<Real>& room, int count, ScoreCounter& counter,
+                                  const VoxelBlocks<Real>& blocks, std::int64_t next,
+                                  std::size_t words, const Unlike& unlike, const Voxel& voxel,
+                                  const Add& add) {
+  const std::uint32_t* const cell = room.at.cell.data();
+  const std::uint32_t* const residual = room.at.residual.data();
   constexpr int run_length = 32;
   int i = 0;
   for (; i + run_length <= count; i += run_length) {
+    if (i % 64 == 0) blocks.prefetch(next + i);
     std::uint32_t differs = 0;
     std::uint64_t residuals = 0;
     for (int j = i; j < i + run_length; ++j) {
-      differs |= (cell[j] ^ cell[i]) | static_cast<std::uint32_t>(pattern[j] ^ pattern[i]);
+      differs |= (cell[j] ^ cell[i]) | unlike(i, j);
       residuals += residual[j];
     }
     if (differs == 0) {
-      counter.add_run(cell[i], voxels[pattern[i]], residuals, run_length);
+      counter.add_run(cell[i], voxel(i), words, residuals, run_length);
     } else {
       for (int j = i; j < i + run_length; ++j) add(j);
     }
@@ -61,30 +93,76 @@ TWINTRACK_INLINE void count_block(const ScoreRoom<Real>& room, int count, ScoreC
   for (; i < count; ++i) add(i);
 }
 
-// Counts those voxels of a block that two raters or more marked, by how many did.
-template <class Real>
-TWINTRACK_INLINE void count_agreement(const ScoreRoom<Real>& room, int count,
-                                      ScoreCounter& counter) {
-  const std::uint32_t* cell = room.at.cell.data();
-  const std::uint8_t* votes = room.votes.data();
-  std::uint8_t most = 0;
-  for (int i = 0; i < count; ++i) most = std::max(most, votes[i]);
-  if (most < 2) return;
-  for (int i = 0; i < count; ++i)
-    if (votes[i] >= 2) counter.add_exactly(cell[i], votes[i]);
+// Counts a block of up to eight raters.
+template <RecordLayout layout, class Real>
+TWINTRACK_INLINE void count_ungrouped(const ScoreRoom<Real>& room, int count, ScoreCounter& counter,
+                                      const VoxelBlocks<Real>& blocks, std::int64_t next) {
+  const std::uint32_t* const cell = room.at.cell.data();
+  const std::uint32_t* const residual = room.at.residual.data();
+  const std::uint8_t* const pattern = room.patterns.data();
+  const std::uint64_t* const voxels = counter.voxels();
+  std::uint64_t* const records = counter.records();
+  constexpr std::size_t words = layout.words();
+  constexpr std::uint64_t full = layout.full();
+  count_block(
+      room, count, counter, blocks, next, words,
+      [&](int i, int j)
+          TWINTRACK_INLINE_LAMBDA { return static_cast<std::uint32_t>(pattern[j] ^ pattern[i]); },
+      [&](int i) TWINTRACK_INLINE_LAMBDA { return voxels + pattern[i] * words; },
+      [&](int j) TWINTRACK_INLINE_LAMBDA {
+        const std::uint64_t sum =
+            add_voxel<layout>(records + cell[j] * words, voxels + pattern[j] * words, residual[j]);
+        if ((~sum & full) == 0) counter.spill(cell[j]);
+      });
+}
+
+// Counts a block of more raters. Runs are those of voxels that nobody marked. `layout_` is that of
+// as many words, or of 0 raters.
+template <RecordLayout layout_, class Real>
+TWINTRACK_INLINE void count_grouped(const ScoreRoom<Real>& room, int count, ScoreCounter& counter,
+                                    const VoxelBlocks<Real>& blocks, std::int64_t next) {
+  const std::uint32_t* const cell = room.at.cell.data();
+  const std::uint32_t* const residual = room.at.residual.data();
+  const std::uint8_t* const pattern = room.patterns.data();
+  const std::uint8_t* const votes = room.votes.data();
+  const std::uint64_t* const voxels = counter.voxels();
+  const std::uint64_t* const exactly = counter.exactly();
+  std::uint64_t* const records = counter.records();
+  const std::size_t words = layout_.raters != 0 ? layout_.words() : counter.words();
+  const std::size_t groups = vote_groups(layout_.raters != 0 ? layout_.raters : blocks.raters());
+  const std::uint64_t full = counter.layout().full();
+  count_block(
+      room, count, counter, blocks, next, 1,
+      [&](int i, int j)
+          TWINTRACK_INLINE_LAMBDA { return static_cast<std::uint32_t>(votes[i] | votes[j]); },
+      [&](int) TWINTRACK_INLINE_LAMBDA { return exactly; },
+      [&](int j) TWINTRACK_INLINE_LAMBDA {
+        std::uint64_t* const record = records + cell[j] * words;
+        const std::uint64_t* const more = exactly + votes[j] * words;
+        const std::uint64_t sum = record[0] += more[0] + residual[j];
+        for (std::size_t word = 1; word <= groups; ++word) {
+          const std::size_t at = (word - 1) * block_voxels + static_cast<std::size_t>(j);
+          record[word] += more[word] + voxels[pattern[at]];
+        }
+        for (std::size_t word = 1 + groups; word < words; ++word) record[word] += more[word];
+        if ((~sum & full) == 0) counter.spill(cell[j]);
+      });
 }
 
 // Counts ranks [first, last). False if a voxel was invalid.
 template <class Real>
 bool count_range(const VoxelBlocks<Real>& blocks, std::int64_t first, std::int64_t last,
-                 std::size_t group, ScoreRoom<Real>& room, ScoreCounter& counter) {
+                 ScoreRoom<Real>& room, ScoreCounter& counter) {
   bool valid = true;
   with_instruction_set([&]() TWINTRACK_INLINE_LAMBDA {
     VoxelBlock<Real> block;
+    const RecordLayout layout = counter.layout();
+    const std::size_t groups = vote_groups(layout.raters);
+    constexpr std::int64_t ahead = 2 * block_voxels;
     for (std::int64_t rank = first; rank < last; rank += block_voxels) {
       const int n = static_cast<int>(std::min<std::int64_t>(block_voxels, last - rank));
       if (blocks.blank(rank, n)) {
-        counter.add_blank(n);
+        counter.add_blank(static_cast<unsigned>(n));
         continue;
       }
       if (!blocks.load(rank, n, room.buffers, block)) {
@@ -93,50 +171,103 @@ bool count_range(const VoxelBlocks<Real>& blocks, std::int64_t first, std::int64
       }
       if (block.count == 0) continue;
       room.at.locate(block.score, block.count);
-      pack_votes(block.raters, blocks.raters(), group, block.count, room.pattern.data());
-      count_block(room, block.count, counter);
-      if (!counter.asks_for_votes()) continue;
-      count_votes(block.raters, blocks.raters(), block.count, room.votes.data());
-      count_agreement(room, block.count, counter);
+      const std::int64_t next = rank + ahead;
+      if (!layout.grouped()) {
+        pack_votes(block.raters, layout.raters, block.count, room.patterns.data());
+        if (layout.words() == 1)
+          count_ungrouped<RecordLayout{2}>(room, block.count, counter, blocks, next);
+        else if (layout.carries())
+          count_ungrouped<RecordLayout{8}>(room, block.count, counter, blocks, next);
+        else if (layout.bits() == 8)
+          count_ungrouped<RecordLayout{6}>(room, block.count, counter, blocks, next);
+        else
+          count_ungrouped<RecordLayout{7}>(room, block.count, counter, blocks, next);
+        continue;
+      }
+      for (std::size_t group = 0; group < groups; ++group)
+        pack_votes(block.raters, layout.raters, group, block.count,
+                   room.patterns.data() + group * block_voxels);
+      count_votes(block.raters, layout.raters, block.count, room.votes.data());
+      if (groups == 2)
+        count_grouped<RecordLayout{9}>(room, block.count, counter, blocks, next);
+      else
+        count_grouped<RecordLayout{0}>(room, block.count, counter, blocks, next);
     }
   });
   return valid;
 }
 
-// Counts all voxels of a case into `counters`, to which it adds some if there are too few.
+using Counters = std::vector<std::unique_ptr<ScoreCounter>>;
+
+// One for each thread that counts: as many as the case has work for and as there is room for.
+inline Counters make_counters(std::size_t raters, SharedSums& to, int threads, std::int64_t tasks) {
+  constexpr std::size_t most_bytes = 24 << 20;
+  constexpr std::int64_t tasks_a_counter = 4;
+  const std::size_t most = std::max<std::size_t>(most_bytes / ScoreCounter::bytes(raters), 1);
+  const int team = team_size(std::min(threads, static_cast<int>(most)),
+                             (tasks + tasks_a_counter - 1) / tasks_a_counter);
+  Counters counters;
+  while (counters.size() < static_cast<std::size_t>(team))
+    counters.push_back(std::make_unique<ScoreCounter>(raters, to));
+  return counters;
+}
+
+// Counts all voxels of a case.
 template <class Real>
-void count_scores(const VoxelBlocks<Real>& blocks, int threads,
-                  std::vector<std::unique_ptr<ScoreCounter>>& counters) {
+void count_scores(const VoxelBlocks<Real>& blocks, const Counters& counters) {
   std::vector<std::unique_ptr<ScoreRoom<Real>>> rooms;
-  for (int thread = 0; thread < team_size(threads, blocks.tasks()); ++thread) {
+  for (std::size_t i = 0; i < counters.size(); ++i)
     rooms.push_back(std::make_unique<ScoreRoom<Real>>(blocks));
-    if (counters.size() < rooms.size())
-      counters.push_back(std::make_unique<ScoreCounter>(blocks.raters()));
-  }
-  for (std::size_t group = 0; group < vote_groups(blocks.raters()); ++group) {
-    for (auto& counter : counters) counter->start_group(group);
-    const bool valid = parallel_valid(threads, blocks.tasks(), [&](int thread, std::int64_t task) {
-      const std::int64_t last = std::min((task + 1) * task_voxels, blocks.voxels());
-      const auto own = static_cast<std::size_t>(thread);
-      return count_range(blocks, task * task_voxels, last, group, *rooms[own], *counters[own]);
+  const auto team = static_cast<int>(counters.size());
+  const bool valid = parallel_valid(team, blocks.tasks(), [&](int thread, std::int64_t task) {
+    const std::int64_t last = std::min((task + 1) * task_voxels, blocks.voxels());
+    const auto own = static_cast<std::size_t>(thread);
+    return count_range(blocks, task * task_voxels, last, *rooms[own], *counters[own]);
+  });
+  if (!valid) blocks.explain();
+}
+
+// Completes `fresh`, the sums of what was counted, and adds them to `sums` if these are others.
+inline void add_counted(const Counters& counters, TallySums& fresh, TallySums& sums) {
+  const auto team = static_cast<int>(counters.size());
+  parallel_tasks(team, stripes, [&](int, std::int64_t stripe) {
+    for (auto& counter : counters) counter->empty_log(static_cast<std::size_t>(stripe));
+  });
+  for (auto& counter : counters) counter->empty_blank();
+  constexpr std::uint32_t range = 1024;
+  parallel_tasks(team, (grid::cells + range - 1) / range, [&](int, std::int64_t task) {
+    const auto first = static_cast<std::uint32_t>(task) * range;
+    const std::uint32_t last = std::min(first + range, grid::cells);
+    for (auto& counter : counters) counter->empty_records(first, last);
+    fresh.for_each(first, last, [&](std::uint32_t cell) {
+      derive_single_votes(fresh.add_to(cell), fresh.raters());
+      if (&fresh != &sums) sums.add(cell, fresh.row(cell), fresh.columns());
     });
-    if (!valid) blocks.explain();
-  }
+  });
 }
 
 }  // namespace detail
 
 TWINTRACK_ENTRY void ScoreTally::update(const CaseView& view, int threads) {
-  require_raters(view, raters_);
+  require_raters(view, raters());
+  // The first case is counted into the sums themselves.
+  std::optional<TallySums> others;
+  if (!sums_.empty()) others.emplace(raters());
+  TallySums& fresh = others ? *others : sums_;
+  detail::SharedSums shared(fresh);
+  detail::Counters counters;
   try {
     visit_real(view.score.element, [&](auto real) {
-      detail::count_scores(VoxelBlocks<decltype(real)>(view), threads, counters_);
+      const VoxelBlocks<decltype(real)> blocks(view);
+      counters = detail::make_counters(raters(), shared, threads, blocks.tasks());
+      detail::count_scores(blocks, counters);
+      detail::add_counted(counters, fresh, sums_);
     });
   } catch (...) {
-    for (auto& counter : counters_) counter->discard();
+    for (auto& counter : counters) counter->forget();
+    fresh.clear();
     throw;
   }
-  for (auto& counter : counters_) counter->give(sums_);
 }
 
 }  // namespace twintrack

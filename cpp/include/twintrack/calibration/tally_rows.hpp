@@ -1,40 +1,15 @@
 // Rows of a tally: the sums of the voxels in one cell of the score grid, or in a part of one.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "twintrack/calibration/score_grid.hpp"
+#include "twintrack/calibration/tally_columns.hpp"
+#include "twintrack/calibration/tally_sums.hpp"
 
 namespace twintrack {
-
-/// What a row's sums are: voxels, their residuals, the votes of each of N raters, then the voxels
-/// that exactly k raters marked, k = 1 … N. Rows of refined cuts and of tallies of earlier versions
-/// end with the votes.
-struct TallyColumns {
-  static constexpr std::size_t count = 0;
-  static constexpr std::size_t residual = 1;
-  static constexpr std::size_t first_vote = 2;
-  /// Of the voxels that one rater alone marked.
-  static constexpr std::size_t first_exactly(std::size_t raters) { return first_vote + raters; }
-  static constexpr std::size_t all(std::size_t raters) { return first_vote + 2 * raters; }
-};
-
-namespace detail {
-
-/// Sets the voxels that one rater alone marked, which the other columns of a row imply: every voxel
-/// that k raters marked has k of the votes.
-inline void derive_single_votes(std::uint64_t* row, std::size_t raters) {
-  std::uint64_t* exactly = row + TallyColumns::first_exactly(raters);
-  std::uint64_t votes = 0;
-  for (std::size_t k = 0; k < raters; ++k) votes += row[TallyColumns::first_vote + k];
-  for (std::size_t k = 2; k <= raters; ++k) votes -= k * exactly[k - 1];
-  *exactly = votes;
-}
-
-}  // namespace detail
 
 /// Rows of sums in ascending order of score: row i counts voxels of grid cell `cell[i]`. Several
 /// rows may lie in one cell. Does not own.
@@ -51,20 +26,16 @@ struct TallyRows {
 
 /// Rows of a tally that hold voxels, owned.
 struct OccurringRows {
+  explicit OccurringRows(const TallySums& all) : columns(all.columns()), raters(all.raters()) {
+    all.for_each([&](std::uint32_t cell) { add_cell(cell, all.row(cell)); });
+    add_sums([&](std::uint32_t cell) { return all.row(cell); });
+  }
   /// `all` are the sums of every cell, `grid::cells` × `TallyColumns::all(rater_count)`.
   OccurringRows(const std::vector<std::uint64_t>& all, std::size_t rater_count)
       : columns(TallyColumns::all(rater_count)), raters(rater_count) {
-    std::size_t rows = 0;
-    for (std::size_t at = 0; at < grid::cells; ++at)
-      rows += all[at * columns + TallyColumns::count] != 0 ? 1 : 0;
-    cells.reserve(rows);
-    sums.reserve(rows * columns);
-    for (std::uint32_t at = 0; at < grid::cells; ++at) {
-      const std::uint64_t* row = all.data() + at * columns;
-      if (row[TallyColumns::count] == 0) continue;
-      cells.push_back(at);
-      sums.insert(sums.end(), row, row + columns);
-    }
+    const auto row = [&](std::uint32_t cell) { return all.data() + cell * columns; };
+    for (std::uint32_t cell = 0; cell < grid::cells; ++cell) add_cell(cell, row(cell));
+    add_sums(row);
   }
 
   TallyRows view() const { return {cells.data(), sums.data(), cells.size(), columns, raters}; }
@@ -73,6 +44,17 @@ struct OccurringRows {
   std::size_t raters;
   std::vector<std::uint32_t> cells;
   std::vector<std::uint64_t> sums;
+
+ private:
+  void add_cell(std::uint32_t cell, const std::uint64_t* row) {
+    if (row[TallyColumns::count] != 0) cells.push_back(cell);
+  }
+  template <class RowOf>
+  void add_sums(const RowOf& row_of) {
+    sums.reserve(cells.size() * columns);
+    for (const std::uint32_t cell : cells)
+      sums.insert(sums.end(), row_of(cell), row_of(cell) + columns);
+  }
 };
 
 }  // namespace twintrack
