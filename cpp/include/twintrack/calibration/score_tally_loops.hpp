@@ -230,10 +230,11 @@ void count_scores(const VoxelBlocks<Real>& blocks, const Counters& counters) {
 // Completes `fresh`, the sums of what was counted, and adds them to `sums` if these are others.
 inline void add_counted(const Counters& counters, TallySums& fresh, TallySums& sums) {
   const auto team = static_cast<int>(counters.size());
-  parallel_tasks(team, stripes, [&](int, std::int64_t stripe) {
-    for (auto& counter : counters) counter->empty_log(static_cast<std::size_t>(stripe));
-  });
-  for (auto& counter : counters) counter->empty_blank();
+  // Little is left in the logs: to wait for threads would take longer than to add it.
+  for (auto& counter : counters) {
+    for (std::size_t stripe = 0; stripe < stripes; ++stripe) counter->empty_log(stripe);
+    counter->empty_blank();
+  }
   constexpr std::uint32_t range = 1024;
   parallel_tasks(team, (grid::cells + range - 1) / range, [&](int, std::int64_t task) {
     const auto first = static_cast<std::uint32_t>(task) * range;
