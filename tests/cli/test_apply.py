@@ -44,6 +44,22 @@ def test_folder_and_manifest(apply, model, pristine_cohort, tmp_path, source):
     assert np.array_equal(np.asarray(found.dataobj), expected)
 
 
+def test_another_prevalence(apply, model, pristine_cohort, tmp_path):
+    assert apply(pristine_cohort / "predictions", "--prevalence", "0.001")[0] == 0
+    score = read_score(pristine_cohort / "predictions" / CASES[2])
+    fitted = load_calibrator(model)
+    expected = fitted.for_prevalence(0.001).transform(score.array)
+    found = np.asarray(nib.load(tmp_path / "out" / CASES[2]).dataobj)
+    assert np.array_equal(found, expected)
+    assert not np.array_equal(found, fitted.transform(score.array))
+    status, _, err = apply(pristine_cohort / "predictions", "--prevalence", "0.002")
+    assert status == 2  # another map, as of another calibrator
+    assert "another map" in err
+    status, _, err = apply(pristine_cohort / "predictions", "--prevalence", "1")
+    assert status == 2
+    assert "prevalence is" in err
+
+
 def test_single_files(twintrack, model, pristine_cohort, tmp_path):
     files = [pristine_cohort / "predictions" / name for name in CASES[:2]]
     arguments = ("-m", model, "-o", tmp_path / "out", "--file_ending", ".nii")

@@ -100,6 +100,9 @@ class Calibrator(BandKeeper, MapApplier):
         facts of its own, and in files of earlier versions.
     floor_, ceiling_ : float
         The bounds, as numbers.
+    prevalence_ : float or None
+        Share of the voxels that are tumour, by the answers that the map follows (mean response of
+        the raters); None for ``target="none"`` and in files of earlier versions.
     parameters_ : tuple of dict
         Those of a map that has some, of "hard" for each rater; empty for isotonic maps.
     band_ : MapBand or None
@@ -137,6 +140,7 @@ class Calibrator(BandKeeper, MapApplier):
     thresholds_: Thresholds | None
     floor_: float
     ceiling_: float
+    prevalence_: float | None
     parameters_: tuple[dict[str, float], ...]
     band_: MapBand | None
     n_raters_: int
@@ -306,6 +310,19 @@ class Calibrator(BandKeeper, MapApplier):
         """`bins_used` as `ScoreTally.equal_mass_bins` takes it: "cells" is a huge number."""
         return bins_asked(self.bins_used)
 
+    def for_prevalence(self, prevalence: float, fitted: float | None = None) -> Calibrator:
+        """Return a calibrator for voxels of which another share is tumour, by Bayes' rule.
+
+        Parameters
+        ----------
+        prevalence, fitted : float
+            Share of the voxels that is tumour there, and in the fit (by default `prevalence_`), as
+            `twintrack.calibration.prevalence.with_prevalence` has them.
+        """
+        from twintrack.calibration.prevalence import with_prevalence
+
+        return with_prevalence(self, prevalence, fitted)
+
     def save(self, path: str | Path) -> None:
         """Write map and provenance to a JSON file; `twintrack.load_calibrator` reads it."""
         from twintrack.calibration.calibrator_file import write_calibrator
@@ -358,6 +375,7 @@ class Calibrator(BandKeeper, MapApplier):
         bounds, facts = provenance.get("bounds") or {}, provenance.get("facts")
         self.floor_, self.ceiling_ = bounds.get("floor", 0.0), bounds.get("ceiling", 1.0)
         self.parameters_ = tuple(provenance.get("parameters", ()))
+        self.prevalence_ = provenance.get("prevalence")
         self.facts_ = None if facts is None else MapFacts.from_dict(facts)
         known = provenance.get("thresholds")
         self.thresholds_ = None if known is None else Thresholds.from_dict(known)
@@ -385,6 +403,7 @@ class Calibrator(BandKeeper, MapApplier):
         if self.target == "none":
             self.fitted_on_, self.n_bins_, self.facts_ = None, 0, None
             self.floor_, self.ceiling_, self.parameters_ = 0.0, 1.0, ()
+            self.prevalence_ = None
             self._set_map(IDENTITY)
             return
         self.fitted_on_ = gathered.fitted_on
@@ -393,7 +412,7 @@ class Calibrator(BandKeeper, MapApplier):
             self.bin_choice_ = made.choice
         self.bins_, self.n_bins_ = made.bins, 0 if made.parameters else len(made.bins)
         self.floor_, self.ceiling_ = made.floor, made.ceiling
-        self.parameters_ = made.parameters
+        self.parameters_, self.prevalence_ = made.parameters, made.prevalence
         self._set_map(made.fitted)
 
     def _set_map(self, fitted: CalibrationMap, said: Mapping[str, Any] | None = None) -> None:

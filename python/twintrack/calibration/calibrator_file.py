@@ -12,6 +12,7 @@ Version 1 of the format::
     raters            number of raters
     cases             number of cases
     voxels            number of voxels
+    prevalence        share of them that is tumour, by the answers that the map follows, or null
     region            which voxels counted: "all", "mask", "roi", "box"
     bins              {"asked": M, "made": B, "largest_share": voxels of the largest bin / voxels,
                        "exact": bool, "rule": "equal mass" | "cells"} or null; with "cells", a bin
@@ -27,7 +28,8 @@ Version 1 of the format::
     ensemble          how the score was made, or null
     versions          {"twintrack": ..., "numpy": ...}
     update            {"a": ..., "b": ..., "cases": n, "patients": n} where the log-odds of the map
-                      are a times those of the fit plus b, by an audit on n new cases; else absent
+                      are a times those of the fit plus b, by an audit on n new cases, or for
+                      another prevalence; else absent
     fitted_on         [{"case": ..., "score": ..., "patient": ...}, ...], sorted, or null: the
                       cases that the map was fitted on, by digests of name, score and patient
                       (`FittedCase`), as far as they are known. "score" may be null, and "patient"
@@ -39,8 +41,8 @@ Version 1 of the format::
                       is kept with the map
     volumes           what `VolumeSpread` has; absent without a band, and where it is not known
 
-Files of earlier versions lack "fitted_on", "bounds", "facts", "thresholds", "rule" and all of
-"cross_validation" but "folds" and "scores".
+Files of earlier versions lack "fitted_on", "prevalence", "bounds", "facts", "thresholds", "rule"
+and all of "cross_validation" but "folds" and "scores".
 
 Numbers are written so that they are read back to the same bits. A file may have 16 MiB: a case
 takes about 80 bytes, with a patient 115, and a knot about 50, so that there is room for 10,000
@@ -132,6 +134,7 @@ def describe(calibrator: Calibrator) -> dict[str, Any]:
         "raters": calibrator.n_raters_,
         "cases": calibrator.n_cases_,
         "voxels": calibrator.n_voxels_,
+        "prevalence": calibrator.prevalence_,
         "region": calibrator.region_,
         "bins": bins,
         "cross_validation": choice,

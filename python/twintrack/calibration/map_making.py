@@ -40,6 +40,13 @@ class MadeMap:
     rater: int
     parameters: tuple[dict[str, float], ...] = ()
 
+    @property
+    def prevalence(self) -> float:
+        """Share of the voxels that are tumour, by the answers that the map follows."""
+        bins = self.bins
+        yes = bins.votes[:, self.rater] if self.target == "single" else bins.response
+        return float(yes.sum()) / float(bins.count.sum())
+
     def facts(self) -> MapFacts:
         """Return the facts of the map, which take as long as a few fits from a tally."""
         return map_facts(

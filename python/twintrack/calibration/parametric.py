@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.equal_mass import EqualMassBins
@@ -85,11 +85,16 @@ def fit_parametric(
 def platt_map(s: _Floats, yes: _Floats, count: _Floats) -> tuple[CalibrationMap, dict[str, float]]:
     """Return the Platt map of scores, of which raters marked `yes` of `count` voxels; all (K,)."""
     weights = _fit("platt", np.clip(s, LEAST_SCORE, 1 - LEAST_SCORE), yes, count)
+    return log_odds_map(weights), _named("platt", weights)
+
+
+def log_odds_map(weights: ArrayLike) -> CalibrationMap:
+    """Return the map σ(a t + c) with t the log-odds of a score; weights are (a, c)."""
 
     def value(score: _Floats) -> _Floats:
-        return _logistic(_features("platt", score) @ weights)
+        return _logistic(_features("platt", score) @ np.asarray(weights, np.float64))
 
-    return _map_of(value), _named("platt", weights)
+    return _map_of(value)
 
 
 def _features(kind: MapKind, s: _Floats) -> _Floats:

@@ -137,6 +137,7 @@ class CalibratorRecord(Struct):
     voxels: _Count
     kind: Annotated[MapKind, Meta(description=f"be one of {', '.join(KINDS)}")] = "isotonic"
     parameters: tuple[dict[str, float], ...] = ()
+    prevalence: _Probability | None = None
     rater: Annotated[_Count | None, Meta(description="be null or the number of a rater")] = None
     region: Annotated[str | None, Meta(description="be null or a text")] = None
     bins: Bins | None = None

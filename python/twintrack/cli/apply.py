@@ -49,6 +49,7 @@ def apply(
     model: Annotated[Path, typer.Option("-m")],
     output: Annotated[Path, typer.Option("-o", "--output")],
     tumour: options.Tumour = "1",
+    prevalence: float | None = None,
     *,
     volumes: Output,
     run: Running,
@@ -69,6 +70,9 @@ def apply(
         manifest (CSV), or a single file. May be repeated.
     model
         Calibrator file of twintrack fit.
+    prevalence
+        Share of the voxels of these scores that is tumour, where another share was in the fit: the
+        map is changed by Bayes' rule.
     output
         Folder that gets CASE.nii.gz of each case and volumes.csv, masks/CASE.nii.gz with --mask,
         low/CASE.nii.gz and high/CASE.nii.gz with --band.
@@ -89,6 +93,8 @@ def apply(
         check_folder_place(output)
     options.check_calibrator(model)
     calibrator = read_calibrator(model)
+    if prevalence is not None:
+        calibrator = calibrator.for_prevalence(prevalence)
     if volumes.band and calibrator.band_ is None:
         raise InputError(
             "has no band: make it again with twintrack fit --band FILE.csv, or leave out --band",

@@ -45,7 +45,10 @@ def calibrator_rows(calibrator: Calibrator) -> dict[str, str]:
         rows[made_of["kind"]] = "; ".join(fits)
     update = made_of.get("update")
     if update is not None:
-        rows["updated"] = "log-odds × {a:.4g} {b:+.4g}, by {cases} new cases".format(**update)
+        told = "log-odds × {a:.4g} {b:+.4g}".format(**update)
+        rows["updated"] = f"{told}, by {update['cases']} new cases" if update["cases"] else told
+    if made_of.get("prevalence") is not None:
+        rows["prevalence"] = f"{made_of['prevalence']:.3g} of the voxels"
     bins = made_of["bins"]
     if bins is not None:
         cells = bins.get("rule") == "cells"
