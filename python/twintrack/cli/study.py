@@ -17,6 +17,7 @@ def study(
     output: Annotated[Path, typer.Option("-o", "--output")],
     splits: Annotated[int, typer.Option(min=1)] = 5,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    draws: Annotated[int, typer.Option(min=0)] = 0,
     region: options.Region | None = None,
     only: list[str] | None = None,
     without: list[str] | None = None,
@@ -43,6 +44,9 @@ def study(
         Number of divisions into halves.
     seed
         Seed of the divisions and of the patients that are drawn.
+    draws
+        Draw the patients of both halves again, so often, for intervals of the differences between
+        methods, such as 200. By default there are none.
     region
         Which tallies are measured. By default those of all voxels, where there are any.
     only
@@ -72,7 +76,7 @@ def study(
         open_cohort(place, region=region, only=only or (), without=without or (), group=group)
         for place in places(tallies)
     ]
-    found = runs.study(*cohorts, splits=splits, seed=seed, progress=report.progress)
+    found = runs.study(*cohorts, splits=splits, seed=seed, draws=draws, progress=report.progress)
     write_study(found, output)
     for note in found.notes:
         report.warn(note)

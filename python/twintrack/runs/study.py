@@ -22,6 +22,7 @@ from twintrack.runs import study_tables as tables
 from twintrack.runs.engine import Outcome
 from twintrack.runs.progress import Progress, once_it_takes_long
 from twintrack.runs.study_bench import AnyMap, StudyBench, Trial
+from twintrack.runs.study_certainty import CERTAINTY, certainty_table
 from twintrack.runs.study_cohort import StudyCohort, halves
 from twintrack.runs.study_table import StudyTable
 
@@ -73,6 +74,7 @@ def study(
     *,
     splits: int = 5,
     seed: int = 0,
+    draws: int = 0,
     progress: Progress | None = None,
 ) -> Study:
     """Answer from tallies what methods, bins, cases, regions and another cohort's map do.
@@ -90,6 +92,9 @@ def study(
         Number of divisions, at least 1.
     seed
         Of divisions and draws, at least 0. The same seed and tallies give the same tables.
+    draws
+        How often patients of both halves are drawn again, for intervals of the differences between
+        methods; 0 leaves them out, which take half a second a draw on some hundred patients.
     progress
         Told of what takes more than two seconds.
 
@@ -100,6 +105,7 @@ def study(
         tally is damaged or of a version that did not count voxels by number of votes.
     """
     splits, seed = whole_number(splits, "splits", 1), whole_number(seed, "seed", 0)
+    draws = whole_number(draws, "draws", 0)
     progress = progress or Progress()
     cohorts = [cohort] if other is None else [cohort, other]
     if other is not None and other.region != cohort.region:
@@ -140,6 +146,13 @@ def study(
         tables.bins_table(measured[0]),
     ]
     absent = []
+    if draws:
+        certain = certainty_table(
+            cohort, divided[0], FITS, tables.MHR, draws=draws, seed=seed, progress=progress
+        )
+        found.append(certain)
+    else:
+        absent.append((CERTAINTY, "draw patients again: --draws 200"))
     learned = tables.learning_table(measured[0], SIZES)
     if learned is None:
         absent.append((tables.LEARNING, "there are fewer than three patients to fit to"))
