@@ -104,3 +104,18 @@ def test_figures_as_plain_values():
     nothing = tt.CaseTally(2).figures().to_dict()
     assert plain(nothing)
     assert np.isnan(json.loads(json.dumps(nothing))["ece"])
+
+
+def test_the_excess_is_the_brier_score_without_the_noise_of_the_raters():
+    rng = np.random.default_rng(0)
+    score = rng.random(2000).astype(np.float32)
+    masks = [(rng.random(2000) < score).astype(np.uint8) for _ in range(4)]
+    found = tt.CaseTally(4).update(score, masks).figures()
+    k = np.sum(masks, axis=0)
+    noise = np.mean(k * (4 - k) / (16 * 3))
+    assert found.brier_excess == pytest.approx(np.mean((score - k / 4) ** 2) - noise, abs=1e-12)
+    others = [(k - mask) / 3 for mask in masks]
+    assert found.rater_brier == pytest.approx(np.mean((np.array(masks) - others) ** 2), rel=1e-12)
+    masks[1:] = [np.where(np.arange(2000) < 9, 255, mask) for mask in masks[1:]]
+    partly = tt.CaseTally(4).update(score, masks, ignore_label=255).figures()
+    assert np.isnan([partly.brier_excess, partly.rater_brier]).all()

@@ -42,6 +42,7 @@ KINDS = {
     "crps": ("crps",),
     "volumes": ("predicted_volume", *INTERVAL, "rater_volume"),
     "vascular_invasion": tuple(name for name in FIGURES if name.startswith("vi_")),
+    "raters": ("brier_excess", "rater_brier"),
     "contested": ("disagreement", "contested_error"),
     "staple": ("dice_staple",),
 }

@@ -32,7 +32,7 @@ class CaseMetrics(Figures):
     ----------
     tdsc, predicted_volume, rater_volumes, disagreement, contested_error
         As in `Figures`, of the whole case.
-    ece, ece_per_rater, ece_probability, ece_mhr, ace, brier, murphy
+    ece, ece_per_rater, ece_probability, ece_mhr, ace, brier, murphy, brier_excess, rater_brier
         As in `Figures`, of the annotated box or the region.
     crps : float
         Of the volume, in the unit of `voxel_volume`; less is better.

@@ -19,6 +19,7 @@ from twintrack.metrics.ece import (
     expected_error_per_rater,
     mean_of_raters,
 )
+from twintrack.metrics.rater_noise import noise_of
 from twintrack.metrics.tdsc import tdsc
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ class Figures(ByValue):
         Sum of the scores × voxel volume.
     rater_volumes : (N,) float64
         Voxels that each rater marked × voxel volume; NaN for one who looked at none.
+    brier_excess : float
+        `brier` beyond the noise of an MHR of few raters (`rater_noise`), which no score can remove;
+        NaN where a voxel was looked at by one rater alone.
+    rater_brier : float
+        What one more rater would have in place of `brier`: each, left out, against the others.
     disagreement : float
         Share of the marked voxels that not all raters marked, in [0, 1]: a property of the raters.
     contested_error : float
@@ -78,6 +84,8 @@ class Figures(ByValue):
     murphy: Murphy
     predicted_volume: float
     rater_volumes: NDArray[np.float64]
+    brier_excess: float
+    rater_brier: float
     disagreement: float
     contested_error: float
 
@@ -104,6 +112,8 @@ def figures_of(tally: CaseTally, protocol: Protocol, voxel_volume: float = 1.0) 
     if tally.voxels:
         volumes[tally.looked_voxels == 0] = np.nan
     votes = [sums.votes for sums in tally.by_set().values()]
+    noise = noise_of(table.sum(axis=0) for table in votes)
+    known = noise.voxels == tally.voxels > 0
     return Figures(
         tdsc=tdsc(votes),
         ece=mean_of_raters(per_rater),
@@ -115,6 +125,8 @@ def figures_of(tally: CaseTally, protocol: Protocol, voxel_volume: float = 1.0) 
         murphy=murphy(score),
         predicted_volume=tally.predicted_voxels * voxel_volume,
         rater_volumes=volumes,
+        brier_excess=brier(tally) - noise.noise if known else np.nan,
+        rater_brier=noise.one_more if known else np.nan,
         disagreement=disagreement(votes),
         contested_error=contested_error(votes),
     )

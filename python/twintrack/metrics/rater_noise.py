@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from twintrack.metrics.tally_evaluation import CountedScores
+if TYPE_CHECKING:
+    from twintrack.metrics.tally_evaluation import CountedScores
 
 
 class RaterNoise(NamedTuple):
@@ -39,17 +42,31 @@ def rater_noise(tally: CountedScores) -> RaterNoise:
     ValueError
         The tally is of an earlier version, without counts of voxels by number of votes.
     """
+    return noise_of(
+        np.concatenate([[sums[:, 0].sum() - exactly.sum()], exactly])
+        for raters, (_, sums) in tally.cell_rows().items()
+        for exactly in [sums[:, 2 + len(raters) :].sum(axis=0)]
+    )
+
+
+def noise_of(sets: Iterable[NDArray[np.uint64]]) -> RaterNoise:
+    """Return the floor of the raters, from voxels by number of votes.
+
+    Parameters
+    ----------
+    sets
+        For each set of N raters the voxels that exactly 0, 1, … N of them marked.
+    """
     noise, one_more, voxels = [], [], 0
-    for raters, (_, sums) in tally.cell_rows().items():
-        n = len(raters)
+    for counts in sets:
+        n = len(counts) - 1
         if n < 2:
             continue  # who disagrees with nobody tells nothing
-        exactly = sums[:, 2 + n :].sum(axis=0)
-        k = np.arange(1, n + 1)
-        disagreeing = int((exactly.astype(object) * k * (n - k)).sum())  # exact
+        k = np.arange(n + 1)
+        disagreeing = int((counts.astype(object) * k * (n - k)).sum())  # exact
         noise.append(disagreeing / (n * n * (n - 1)))
         one_more.append(disagreeing / (n - 1) ** 2)
-        voxels += int(sums[:, 0].sum())
+        voxels += int(counts.sum())
     if voxels == 0:
         return RaterNoise(math.nan, math.nan, 0)
     return RaterNoise(math.fsum(noise) / voxels, math.fsum(one_more) / voxels, voxels)

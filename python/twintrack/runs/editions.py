@@ -18,13 +18,14 @@ EDITIONS = {
     "crps": 1,
     "volumes": 1,
     "vascular_invasion": 1,
+    "raters": 1,  # the Brier score beyond their noise, and that of one more rater
     "contested": 1,  # disagreement of raters, and the error where they disagree
     "staple": 1,
     "score_tally": 2,  # of twintrack fit; 1 did not count the voxels with exactly k votes
     "calibrated": 1,  # volumes of twintrack apply
 }
 
-_FIGURES = ("tdsc", "calibration", "crps", "volumes", "vascular_invasion", "contested")
+_FIGURES = ("tdsc", "calibration", "crps", "volumes", "vascular_invasion", "raters", "contested")
 
 # Entries of a store's options that say by which formulas, not what was asked for. Evaluations of
 # earlier versions name the version of TwinTrack instead.

@@ -57,7 +57,7 @@ FIGURES = (
     *("tdsc", "ece", "crps", *(f"vi_{vessel}" for vessel in VESSELS)),
     *("ece_probability", "ece_mhr", "ace", "brier", "reliability", "resolution", "uncertainty"),
     *("dice_staple", "predicted_volume", *INTERVAL, "rater_volume"),
-    *("disagreement", "contested_error"),
+    *("brier_excess", "rater_brier", "disagreement", "contested_error"),
 )
 """Columns of cases.csv, in their order; a cohort without vessels has none of theirs."""
 
