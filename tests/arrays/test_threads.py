@@ -95,7 +95,7 @@ import numpy as np
 from twintrack import ScoreTally
 from twintrack.arrays.threads import set_max_threads
 
-score = np.random.default_rng(0).random(600_000, np.float32)
+score = np.random.default_rng(0).random(2_000_000, np.float32)
 before = len(os.listdir("/proc/self/task"))
 for limit in (1, 3, None):
     set_max_threads(limit)

@@ -9,8 +9,9 @@ from twintrack.calibration.fitted_on import FittedCase
 from twintrack.cohort import Case
 from twintrack.runs import fitted_cases
 from twintrack.runs.evaluate import EvaluateJob, evaluate_cohort, fitted_among
-from twintrack.runs.fit import TallyJob, fit_cohort, fit_tallies, leave_one_out, read_tallies
+from twintrack.runs.fit import TallyJob, fit_cohort, fit_tallies, read_tallies
 from twintrack.runs.fitted_cases import find_among, score_digest
+from twintrack.runs.leave_one_out import leave_one_out
 from twintrack.runs.stamps import FileStamp, read_stamp
 from twintrack.runs.store import Store
 
