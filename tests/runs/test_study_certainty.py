@@ -25,15 +25,18 @@ FITS = {MHR: TallyFit("mhr", 20, 0), "None": None, "Single": TallyFit("single", 
 
 
 @pytest.fixture(scope="module")
-def tallies(tmp_path_factory):
-    return write_store(tmp_path_factory.mktemp("stores") / "over", CASES, PATIENTS)
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("certainty")
 
 
 @pytest.fixture(scope="module")
-def cohort(tallies, tmp_path_factory):
-    folder = tmp_path_factory.getbasetemp()
-    (place,) = folder.rglob("over")
-    return open_cohort(Place(place))
+def tallies(folder):
+    return write_store(folder / "over", CASES, PATIENTS)
+
+
+@pytest.fixture(scope="module")
+def cohort(folder, tallies):
+    return open_cohort(Place(folder / "over"))
 
 
 def brier(tally, fit, total):
