@@ -76,8 +76,9 @@ def load_pipeline(model: Path, device: str) -> Pipeline:
     members = sorted(folder for folder in (model / "members").iterdir() if folder.is_dir())
     coarse, calibrator = model / "coarse", model / "calibrator.json"
     file = model / "settings.json"
-    settings = _read_settings(file)
+    settings: dict[str, Any] = {}
     try:
+        settings = _read_settings(file)
         return Pipeline(
             members,
             coarse if coarse.is_dir() else None,
