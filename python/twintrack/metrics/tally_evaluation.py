@@ -176,10 +176,13 @@ def measure_tally(
     found = counted.figures(protocol, voxel_volume=voxel_volume)
     crps = math.nan
     volumes = found.rater_volumes[~np.isnan(found.rater_volumes)]
-    if counted.voxels and len(set(counted.looked_voxels[counted.looked_voxels > 0].tolist())) == 1:
+    looked = counted.looked_voxels
+    if "crps" in refused or not counted.voxels:
+        pass  # the integral takes as long as all the rest
+    elif len(set(looked[looked > 0].tolist())) == 1:
         integral = crps_official if protocol == "official" else crps_corrected
         crps = integral(found.predicted_volume, volumes)
-    elif counted.voxels and "crps" not in refused:
+    else:
         notes = (*notes, "crps: a rater did not look at all voxels")
     lacking: dict[str, Any] = {name: math.nan for name in refused if name != "crps"}
     for name in ("ece_per_rater", "rater_volumes"):
@@ -187,7 +190,7 @@ def measure_tally(
             lacking[name] = np.full(tally.raters, math.nan)
     measured = TallyMetrics(
         **vars(replace(found, **lacking)),
-        crps=math.nan if "crps" in refused else crps,
+        crps=crps,
         log_score=log_score / counted.voxels if counted.voxels else math.nan,
         notes=notes,
     )
@@ -245,7 +248,8 @@ def typed_scores(tally: CountedScores, scores: NDArray[np.float64]) -> NDArray[A
 def _log_loss(mapped: NDArray[Any], sums: NDArray[np.uint64], raters: int) -> float:
     """Return the sum over voxels of -(MHR ln m + (1 - MHR) ln(1 - m)), 0 ln 0 being 0."""
     m = mapped.astype(np.float64)
-    marked = sums[:, 2 : 2 + raters].sum(axis=1) / np.float64(raters)
+    votes = sum(sums[:, 2 + rater] for rater in range(raters))  # column by column: rows are short
+    marked = np.asarray(votes) / np.float64(raters)
     unmarked = sums[:, 0] - marked
     with np.errstate(divide="ignore", invalid="ignore"):
         gain = np.where(marked > 0, marked * np.log(m), 0) + np.where(
