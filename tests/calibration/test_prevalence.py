@@ -27,6 +27,13 @@ def test_the_map_is_that_of_bayes():
     np.testing.assert_allclose(changed.map_(calibrator.map_.x), bayes, rtol=2e-5)
 
 
+def test_floor_and_ceiling_are_kept():
+    calibrator = tt.Calibrator(bins=40, floor=0.01, ceiling=0.9).fit(*make(20_000, 80_000))
+    changed = calibrator.for_prevalence(0.02)
+    assert changed.map_.y.min() == changed.floor_ == 0.01
+    assert calibrator.for_prevalence(0.9).map_.y.max() == 0.9
+
+
 def test_it_is_right_where_the_prevalence_alone_has_changed():
     calibrator = tt.Calibrator(bins="cells").fit(*make(50_000, 200_000))
     score, masks = make(10_000, 190_000, seed=1)

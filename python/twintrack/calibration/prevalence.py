@@ -7,6 +7,7 @@ import math
 from twintrack.arrays.numbers import number_between
 from twintrack.calibration.calibration_map import CalibrationMap
 from twintrack.calibration.calibrator import Calibrator
+from twintrack.calibration.map_bounds import bounded
 from twintrack.calibration.map_updates import composed
 from twintrack.calibration.parametric import log_odds_map
 from twintrack.errors import InputError
@@ -47,8 +48,9 @@ def with_prevalence(
     Returns
     -------
     Calibrator
-        With the changed map (`of_prevalence`), "update" and the new "prevalence" in its provenance,
-        and without facts, thresholds and band, which were those of the map before.
+        With the changed map (`of_prevalence`) within the same floor and ceiling, "update" and the
+        new "prevalence" in its provenance, and without facts, thresholds and band, which were those
+        of the map before.
 
     Raises
     ------
@@ -65,8 +67,9 @@ def with_prevalence(
     made_of, known = calibrator.provenance_, calibrator.fitted_on_
     before = made_of.get("update") or {"a": 1.0, "b": 0.0, "cases": 0, "patients": 0}
     changed = Calibrator(**calibrator.made_with_)
+    kept = (calibrator.floor_, calibrator.ceiling_)
     changed.restore(
-        of_prevalence(calibrator.map_, old, new),
+        bounded(of_prevalence(calibrator.map_, old, new), *kept),
         {
             **made_of,
             "prevalence": new,

@@ -177,13 +177,12 @@ def measure_tally(
     crps = math.nan
     volumes = found.rater_volumes[~np.isnan(found.rater_volumes)]
     looked = counted.looked_voxels
-    if "crps" in refused or not counted.voxels:
-        pass  # the integral takes as long as all the rest
-    elif len(set(looked[looked > 0].tolist())) == 1:
-        integral = crps_official if protocol == "official" else crps_corrected
-        crps = integral(found.predicted_volume, volumes)
-    else:
-        notes = (*notes, "crps: a rater did not look at all voxels")
+    if counted.voxels and "crps" not in refused:  # the integral takes as long as all the rest
+        if len(set(looked[looked > 0].tolist())) == 1:
+            integral = crps_official if protocol == "official" else crps_corrected
+            crps = integral(found.predicted_volume, volumes)
+        else:
+            notes = (*notes, "crps: a rater did not look at all voxels")
     lacking: dict[str, Any] = {name: math.nan for name in refused if name != "crps"}
     for name in ("ece_per_rater", "rater_volumes"):
         if name in lacking:
