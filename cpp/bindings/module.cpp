@@ -15,6 +15,7 @@ void register_equal_mass(pybind11::module_& module);
 void register_isotonic(pybind11::module_& module);
 void register_map_fit(pybind11::module_& module);
 void register_numpy_sum(pybind11::module_& module);
+void register_volume_gap(pybind11::module_& module);
 void register_calibration_map(pybind11::module_& module);
 }  // namespace twintrack::bindings
 
@@ -33,5 +34,6 @@ PYBIND11_MODULE(_core, module) {
   twintrack::bindings::register_isotonic(module);
   twintrack::bindings::register_map_fit(module);
   twintrack::bindings::register_numpy_sum(module);
+  twintrack::bindings::register_volume_gap(module);
   twintrack::bindings::register_calibration_map(module);
 }

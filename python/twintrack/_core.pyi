@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import CapsuleType
 
 class _Bound(type): ...  # stands for the metaclass of the classes that pybind11 binds
 
@@ -54,7 +55,9 @@ class CaseTally(metaclass=_Bound):
     def update_and_overview(
         self, score: NDArray[Any], raters: Sequence[NDArray[Any]]
     ) -> tuple[list[tuple[int, int]], NDArray[np.uint8]]: ...
-    def add_counted(self, score: NDArray[Any], element: str, sums: NDArray[np.uint64]) -> None: ...
+    def add_counted(
+        self, score: NDArray[Any], element: str, counts: Sequence[NDArray[Any]]
+    ) -> float: ...
     @property
     def votes(self) -> NDArray[np.uint64]: ...
     @property
@@ -74,6 +77,9 @@ class CaseTally(metaclass=_Bound):
 def equal_mass_bins(
     cells: NDArray[np.uint32], sums: NDArray[np.uint64], raters: int, bins: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.float64], NDArray[np.uint64]]: ...
+def cell_scores(
+    cells: int | NDArray[np.uint32], count: NDArray[Any], residual: NDArray[Any]
+) -> NDArray[np.float64]: ...
 
 # --- bind_cut_refinement.cpp ----------------------------------------------------------------------
 
@@ -111,6 +117,12 @@ def fitted_knots(
 # --- bind_numpy_sum.cpp ---------------------------------------------------------------------------
 
 def numpy_sum(score: NDArray[np.float32], nonzero: NDArray[np.uint8] | None = None) -> float: ...
+
+# --- bind_volume_gap.cpp --------------------------------------------------------------------------
+
+def volume_gap(
+    at: NDArray[np.float64], share: NDArray[np.float64], predicted: float
+) -> tuple[CapsuleType, CapsuleType]: ...
 
 # --- bind_calibration_map.cpp ---------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from reference import KINDS, cut_starts, equal_mass, sample
 from threadpoolctl import threadpool_limits
 
 import twintrack as tt
+from twintrack import _core
 
 DTYPES = (np.float16, np.float32, np.float64)
 
@@ -361,3 +362,21 @@ def test_what_is_no_part_is_not_taken_away():
     for other in (tally([0.25], 1, 0), tally([0.5], 0, 1), total + total):
         with pytest.raises(tt.InputError, match="no part of this tally"):
             _ = total - other
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scores_of_cells_are_the_means_of_bins_of_one_cell(dtype):
+    """Listed or one after the other, in columns of any width; where nobody is, within the cell."""
+    rng = np.random.default_rng(2)
+    score = np.concatenate([rng.random(3000) ** 9, 1 - rng.random(3000) ** 9, [0, 0.5, 1]])
+    one = tally(score.astype(dtype), [np.zeros(score.size, np.uint8)])
+    want = one.equal_mass_bins(1 << 62).mean_score
+    (rows,) = one.cell_rows().values()
+    assert np.array_equal(rows.score, want)
+    every = np.zeros((2, _core.GRID_CELLS), np.uint64)
+    every[:, one.cells] = next(iter(one.set_rows().values()))[1][:, :2].T
+    dense = _core.cell_scores(0, every[0].astype(np.uint16), every[1])
+    assert np.array_equal(dense[one.cells], want)
+    assert np.all(np.diff(dense) >= 0)
+    with pytest.raises(ValueError, match="cells has one that is not of the score grid"):
+        _core.cell_scores(1, every[0], every[1])

@@ -45,7 +45,7 @@ def test_packed_tallies_are_the_tallies(tmp_path_factory, cases):
     for case, one in made.items():
         packed = pack.read(case)
         assert packed.tally() == one
-        assert (packed.raters, packed.regions) == (one.raters, ["all"])
+        assert (packed.raters, packed.regions) == (one.raters, {"all"})
         dense = DenseSums(one.raters)
         dense.add(packed)
         assert dense.tally() == one

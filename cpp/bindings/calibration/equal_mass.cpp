@@ -1,5 +1,9 @@
 #include "twintrack/calibration/equal_mass.hpp"
+
+#include <variant>
+
 #include "bindings/arrays/numpy_arrays.hpp"
+#include "twintrack/calibration/cell_scores.hpp"
 
 namespace twintrack::bindings {
 
@@ -19,6 +23,29 @@ void register_equal_mass(py::module_& module) {
             to_numpy(std::move(made.votes), {count, static_cast<py::ssize_t>(raters)}));
       },
       py::arg("cells"), py::arg("sums"), py::arg("raters"), py::arg("bins"));
+  module.def(
+      "cell_scores",
+      [](const std::variant<std::uint64_t, TallyArrays>& cells, const py::array& count,
+         const py::array& residual) {
+        const CountColumns sums(views_of({count, residual}, "sums"), "sums");
+        const auto rows = static_cast<py::ssize_t>(sums.rows());
+        const auto* listed = std::get_if<TallyArrays>(&cells);
+        if (listed && (listed->ndim() != 1 || listed->shape(0) != rows))
+          throw std::invalid_argument("cells and sums do not have as many rows");
+        std::vector<double> scores(sums.rows());
+        {
+          const py::gil_scoped_release release;  // the caller holds the arrays
+          if (listed) {
+            const std::uint32_t* cell = listed->data();
+            cell_scores(sums, [=](std::size_t row) { return cell[row]; }, scores.data());
+          } else {
+            const std::uint64_t first = std::get<std::uint64_t>(cells);
+            cell_scores(sums, [=](std::size_t row) { return first + row; }, scores.data());
+          }
+        }
+        return to_numpy(std::move(scores), {rows});
+      },
+      py::arg("cells"), py::arg("count"), py::arg("residual"));
 }
 
 }  // namespace twintrack::bindings

@@ -36,6 +36,13 @@ CaseTally from_state(std::size_t raters, int bins,
   return tally;
 }
 
+CountColumns count_columns(const py::array& score, const std::vector<py::array>& counts) {
+  CountColumns columns(views_of(counts, "counts"), "counts");
+  if (score.ndim() != 1 || static_cast<std::size_t>(score.shape(0)) != columns.rows())
+    throw std::invalid_argument("score and counts do not have as many rows");
+  return columns;
+}
+
 }  // namespace
 
 void register_case_tally(py::module_& module) {
@@ -76,22 +83,26 @@ void register_case_tally(py::module_& module) {
       .def(
           "add_counted",
           [](CaseTally& tally, const py::array& score, const std::string& type,
-             const py::array_t<std::uint64_t, py::array::c_style>& sums) {
-            if (score.ndim() != 1 || sums.ndim() != 2 || sums.shape(0) != score.shape(0))
-              throw std::invalid_argument("score and sums do not have as many rows");
-            const CountedScores rows{sums.data(), static_cast<std::size_t>(sums.shape(0)),
-                                     static_cast<std::size_t>(sums.shape(1))};
-            if (type == "float64") {
-              const py::array_t<double, py::array::c_style | py::array::forcecast> values(score);
-              return add_counted(tally, values.data(), Element::float64, rows);
-            }
-            const Element element = type == "float16"    ? Element::float16
-                                    : type == "bfloat16" ? Element::bfloat16
-                                                         : Element::float32;
-            const py::array_t<float, py::array::c_style | py::array::forcecast> values(score);
-            add_counted(tally, values.data(), element, rows);
+             const std::vector<py::array>& counts) {
+            const CountColumns columns = count_columns(score, counts);
+            const Counted found = [&] {
+              if (type == "float64") {
+                const py::array_t<double, py::array::c_style | py::array::forcecast> values(score);
+                const py::gil_scoped_release release;
+                return count_scores(tally.raters(), tally.bins(), values.data(), Element::float64,
+                                    columns);
+              }
+              const Element element = type == "float16"    ? Element::float16
+                                      : type == "bfloat16" ? Element::bfloat16
+                                                           : Element::float32;
+              const py::array_t<float, py::array::c_style | py::array::forcecast> values(score);
+              const py::gil_scoped_release release;
+              return count_scores(tally.raters(), tally.bins(), values.data(), element, columns);
+            }();
+            tally.sums() += found.sums;
+            return found.log_loss;
           },
-          py::arg("score"), py::arg("element"), py::arg("sums"))
+          py::arg("score"), py::arg("element"), py::arg("counts"))
       .def_property_readonly("votes",
                              [](const CaseTally& tally) {
                                const CaseSums& sums = tally.sums();

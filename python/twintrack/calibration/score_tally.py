@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.case import OpenCase
+from twintrack.arrays.cell_rows import CellRows
 from twintrack.arrays.checks import dtype_name
 from twintrack.arrays.numbers import whole_number
 from twintrack.arrays.rater_sets import (
@@ -23,13 +24,12 @@ from twintrack.arrays.rater_sets import (
     parts_of,
 )
 from twintrack.calibration.equal_mass import (
-    EVERY_CELL,
     EqualMassBins,
     Rows,
     bins_of_cells,
     bins_of_sets,
 )
-from twintrack.calibration.set_tally import SetTally
+from twintrack.calibration.set_tally import SetTally, cell_rows, require_votes
 from twintrack.errors import InputError
 
 
@@ -318,18 +318,10 @@ class ScoreTally:
                 pooled[at, k] += sums[:, column]
         return cells, pooled
 
-    def cell_rows(self) -> Mapping[RaterSet, tuple[NDArray[np.float64], NDArray[np.uint64]]]:
-        """Return, by set, mean scores of the occurring cells (K,) and their sums (K, 2 + 2n).
-
-        n is the number of raters of the set. InputError for tallies of earlier versions.
-        """
-        self._require_votes()
-        found = {}
-        for raters, rows in self.set_rows().items():
-            # Votes of the cells are not asked for.
-            narrow = rows[0], np.ascontiguousarray(rows[1][:, :3])
-            found[raters] = bins_of_cells(narrow, 1, EVERY_CELL).mean_score, rows[1]
-        return found
+    def cell_rows(self) -> dict[RaterSet, CellRows]:
+        """Return the voxels by set and cell; InputError for tallies of earlier versions."""
+        rows = self.set_rows().items()
+        return {raters: cell_rows(len(raters), cells, [*sums.T]) for raters, (cells, sums) in rows}
 
     def compact(self) -> ScoreTally:
         """Keep only the cells that occur in memory (about 1 MB rather than 12), none on devices."""
@@ -418,8 +410,4 @@ class ScoreTally:
             return self._sets[raters]
 
     def _require_votes(self) -> None:
-        if not self.counts_votes:
-            raise InputError(
-                "the tally is of an earlier version, which did not count the voxels with exactly k "
-                "votes; tally the voxels again (twintrack fit -i)"
-            )
+        require_votes(self.counts_votes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from twintrack import _core
 from twintrack.arrays.backend import cuda_module
 from twintrack.arrays.case import DeviceCase, OpenCase
+from twintrack.arrays.cell_rows import CellRows
 from twintrack.calibration.equal_mass import Rows
 from twintrack.errors import InputError
 
@@ -122,6 +124,28 @@ class SetTally:
             self._dense = _core.ScoreTally(self.raters)
             self._dense.add_rows(*self._rows)
         return self._dense
+
+
+def require_votes(counted: bool) -> None:
+    """Raise InputError unless the voxels with exactly k votes were counted."""
+    if not counted:
+        raise InputError(
+            "the tally is of an earlier version, which did not count the voxels with exactly k "
+            "votes; tally the voxels again (twintrack fit -i)"
+        )
+
+
+def cell_rows(
+    raters: int, cells: int | NDArray[np.uint32], columns: Sequence[NDArray[Any]]
+) -> CellRows:
+    """Return voxels by cell, from the columns that `SetTally.rows` has, of any unsigned type.
+
+    `cells` may be the first of them, where one follows the other. InputError for tallies of
+    earlier versions.
+    """
+    require_votes(len(columns) == 2 + 2 * raters)
+    score = _core.cell_scores(cells, columns[0], columns[1])
+    return CellRows(score, columns[0], columns[2 : 2 + raters], columns[2 + raters :])
 
 
 def check_rows(cells: NDArray[Any], sums: NDArray[Any], raters: int) -> Rows:

@@ -86,4 +86,4 @@ class Bins(ByValue):
         return Bins(*(joined(field.name) for field in fields(self)))
 
     def _of_raters(self, column: NDArray[Any]) -> NDArray[Any]:
-        return np.broadcast_to(column[:, np.newaxis], self.votes.shape)
+        return np.repeat(column[:, np.newaxis], self.votes.shape[1], axis=1)

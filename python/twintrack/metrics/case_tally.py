@@ -15,6 +15,7 @@ from twintrack.arrays.backend import cuda_module
 from twintrack.arrays.bounds import warn_of, with_roundings
 from twintrack.arrays.by_value import ByValue
 from twintrack.arrays.case import DeviceCase, OpenCase
+from twintrack.arrays.cell_rows import CellRows
 from twintrack.arrays.checks import as_numbers, dtype_name
 from twintrack.arrays.numbers import number_between, whole_number
 from twintrack.arrays.rater_sets import MOST_SETS, OpenParts, RaterSet, open_parts
@@ -140,22 +141,26 @@ class CaseTally:
             scored = blocks if case.score.flags.forc else None
         return CaseOverview(tuple((int(first), int(end)) for first, end in ranges), scored)
 
-    def add_rows(
-        self, raters: RaterSet, score: NDArray[Any], sums: NDArray[np.uint64]
-    ) -> CaseTally:
-        """Add voxels that were counted: those of each row have one score.
+    def add_rows(self, raters: RaterSet, score: NDArray[Any], rows: CellRows) -> float:
+        """Add voxels that were counted, as if those of each row had one score.
 
         Parameters
         ----------
         raters
-            The set that looked, n of them.
+            The set that looked.
         score : (K,) float16, bfloat16, float32 or float64
-        sums : (K, 2 + 2n) uint64
-            Voxels; a column that is not read; voxels that each rater marked; voxels that exactly
-            1 … n raters marked. As `ScoreTally` has them.
+            Taken in place of those of the rows.
+        rows
+            As `ScoreTally.cell_rows` has them for this set.
+
+        Returns
+        -------
+        float
+            Sum over the voxels of -(MHR ln p + (1 - MHR) ln(1 - p)) with p the score; infinite
+            where p is 0 at voxels with votes, or 1 at voxels that a rater did not mark.
         """
-        self._of(raters).tally.add_counted(as_numbers(score), dtype_name(score.dtype), sums)
-        return self
+        mine = self._of(raters).tally
+        return mine.add_counted(as_numbers(score), dtype_name(score.dtype), rows.counts)
 
     def by_set(self) -> Mapping[RaterSet, SetSums]:
         """Return the sums by the set of raters who looked, in the order of the sets."""
@@ -209,8 +214,8 @@ class CaseTally:
                 f"cannot add a tally of {other.raters} raters and {other.bins} bins to one of "
                 f"{self.raters} raters and {self.bins} bins"
             )
-        theirs = {raters: sums.copy() for raters, sums in other._sets.items()}  # may be its own
-        for raters, sums in theirs.items():
+        theirs = copy.copy(self) if other is self else other
+        for raters, sums in theirs._sets.items():
             self._of(raters).tally += sums.tally
         return self
 

@@ -107,13 +107,15 @@ def figures_of(tally: CaseTally, protocol: Protocol, voxel_volume: float = 1.0) 
     per_rater = expected_error_per_rater(
         confidence if protocol == "official" else confidence.closed()
     )
-    score = tally.score_bins.closed()
-    volumes = tally.rater_voxels.astype(np.float64) * voxel_volume
+    all_scores = tally.score_bins
+    score = all_scores.closed()
+    volumes = score.votes.sum(axis=0) * np.float64(voxel_volume)
     if tally.voxels:
-        volumes[tally.looked_voxels == 0] = np.nan
+        volumes[score.count_of.sum(axis=0) == 0] = np.nan
     votes = [sums.votes for sums in tally.by_set().values()]
     noise = noise_of(table.sum(axis=0) for table in votes)
     known = noise.voxels == tally.voxels > 0
+    error = brier(tally)
     return Figures(
         tdsc=tdsc(votes),
         ece=mean_of_raters(per_rater),
@@ -121,11 +123,11 @@ def figures_of(tally: CaseTally, protocol: Protocol, voxel_volume: float = 1.0) 
         ece_probability=mean_of_raters(expected_error_per_rater(score)),
         ece_mhr=expected_error(score),
         ace=average_error(score),
-        brier=brier(tally),
+        brier=error,
         murphy=murphy(score),
-        predicted_volume=tally.predicted_voxels * voxel_volume,
+        predicted_volume=float(all_scores.total.sum()) * voxel_volume,
         rater_volumes=volumes,
-        brier_excess=brier(tally) - noise.noise if known else np.nan,
+        brier_excess=error - noise.noise if known else np.nan,
         rater_brier=noise.one_more if known else np.nan,
         disagreement=disagreement(votes),
         contested_error=contested_error(votes),

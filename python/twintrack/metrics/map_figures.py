@@ -71,20 +71,21 @@ def figures_of_maps(
     count, off = np.zeros((2, binned, BINS))
     volumes, looked = np.zeros((2, tally.raters))
     response = 0.0
-    for raters, (scores, sums) in tally.cell_rows().items():
-        n, typed, voxels = len(raters), typed_scores(tally, scores), sums[:, 0].astype(np.float64)
-        own = sums[:, 2 : 2 + n].sum(axis=0)
+    for raters, rows in tally.cell_rows().items():
+        n, typed = len(raters), typed_scores(tally, rows.score)
+        voxels = rows.voxels.astype(np.float64)
+        own = np.array([votes.sum(dtype=np.uint64) for votes in rows.votes])
         volumes[list(raters)] += own
         looked[list(raters)] += voxels.sum()
         response += float(own.sum()) / n
         # By number of votes at least, from each row on: column 0 has all voxels.
-        ending = np.zeros((len(sums) + 1, n + 1), np.uint64)
-        ending[:-1, 0] = sums[:, 0]
-        ending[:-1, 1:] = np.cumsum(sums[:, :1:-1][:, :n], axis=1)[:, ::-1]
+        ending = np.zeros((len(voxels) + 1, n + 1), np.uint64)
+        ending[:-1, 0] = rows.voxels
+        ending[:-1, 1:] = np.cumsum(np.stack(rows.exactly[::-1], axis=1), axis=1)[:, ::-1]
         ending = np.cumsum(ending[::-1], axis=0)[::-1]
         needed = np.searchsorted(np.arange(n + 1) / np.float64(n), THRESHOLDS, side="right")
         marked += ending[0, needed]
-        mean = sums[:, 2 : 2 + n].sum(axis=1) / np.float64(n)
+        mean = rows.response
         for k, one in enumerate(maps):
             mapped = as_numbers(typed if one is None else one(typed)).astype(np.float64)
             first = np.searchsorted(mapped, THRESHOLDS, side="right")

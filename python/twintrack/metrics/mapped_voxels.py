@@ -59,15 +59,16 @@ def mapped_voxels(
         The tally is of an earlier version, without counts of voxels by number of votes.
     """
     parts = []
-    for raters, (scores, sums) in tally.cell_rows().items():
-        typed = typed_scores(tally, scores)
+    for raters, rows in tally.cell_rows().items():
+        typed = typed_scores(tally, rows.score)
         mapped = typed if map is None else getattr(map, "map_", map)(typed)
         n = len(raters)
         k = np.arange(1, n + 1, dtype=np.float64)
-        exactly = sums[:, 2 + n :].astype(np.float64)
-        count, response = sums[:, 0].astype(np.float64), exactly @ k / n
+        exactly = np.stack(rows.exactly, axis=1).astype(np.float64)
+        count, response = rows.voxels.astype(np.float64), exactly @ k / n
         value = as_numbers(mapped).astype(np.float64)
-        parts.append(np.stack([value, count, response, exactly @ k**2 / n**2]))
+        part = np.stack([value, count, response, exactly @ k**2 / n**2])
+        parts.append(part[:, count > 0])
     return _joined(parts)
 
 

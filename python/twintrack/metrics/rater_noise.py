@@ -43,9 +43,9 @@ def rater_noise(tally: CountedScores) -> RaterNoise:
         The tally is of an earlier version, without counts of voxels by number of votes.
     """
     return noise_of(
-        np.concatenate([[sums[:, 0].sum() - exactly.sum()], exactly])
-        for raters, (_, sums) in tally.cell_rows().items()
-        for exactly in [sums[:, 2 + len(raters) :].sum(axis=0)]
+        np.concatenate([[rows.voxels.sum(dtype=np.uint64) - exactly.sum()], exactly])
+        for rows in tally.cell_rows().values()
+        for exactly in [np.array([own.sum(dtype=np.uint64) for own in rows.exactly])]
     )
 
 

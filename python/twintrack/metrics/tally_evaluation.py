@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from twintrack.arrays.checks import as_numbers
+from twintrack.arrays.cell_rows import CellRows
 from twintrack.arrays.numbers import number_between
 from twintrack.arrays.rater_sets import RaterSet
 from twintrack.errors import InputError
@@ -55,8 +55,8 @@ class CountedScores(Protocol):
     def score_types(self) -> frozenset[str]:
         """Dtypes of the scores."""
 
-    def cell_rows(self) -> Mapping[RaterSet, tuple[NDArray[np.float64], NDArray[np.uint64]]]:
-        """Return, by set of raters, mean scores of cells and their sums."""
+    def cell_rows(self) -> Mapping[RaterSet, CellRows]:
+        """Return the voxels by set of raters and cell."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,11 +168,10 @@ def measure_tally(
 
     counted = CaseTally(tally.raters, ece_bins)
     log_score = 0.0
-    for raters, (scores, sums) in tally.cell_rows().items():
-        typed = typed_scores(tally, scores)
+    for raters, rows in tally.cell_rows().items():
+        typed = typed_scores(tally, rows.score)
         mapped = typed if map is None else getattr(map, "map_", map)(typed)
-        counted.add_rows(raters, mapped, sums)
-        log_score += _log_loss(as_numbers(mapped), sums, len(raters))
+        log_score += counted.add_rows(raters, mapped, rows)
     found = counted.figures(protocol, voxel_volume=voxel_volume)
     crps = math.nan
     volumes = found.rater_volumes[~np.isnan(found.rater_volumes)]
@@ -242,16 +241,3 @@ def typed_scores(tally: CountedScores, scores: NDArray[np.float64]) -> NDArray[A
         return scores.astype(dtype)
     bits = scores.astype(np.float32).view(np.uint32) >> 16
     return bits.astype(np.uint16).view("V2")
-
-
-def _log_loss(mapped: NDArray[Any], sums: NDArray[np.uint64], raters: int) -> float:
-    """Return the sum over voxels of -(MHR ln m + (1 - MHR) ln(1 - m)), 0 ln 0 being 0."""
-    m = mapped.astype(np.float64)
-    votes = sum(sums[:, 2 + rater] for rater in range(raters))  # column by column: rows are short
-    marked = np.asarray(votes) / np.float64(raters)
-    unmarked = sums[:, 0] - marked
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gain = np.where(marked > 0, marked * np.log(m), 0) + np.where(
-            unmarked > 0, unmarked * np.log1p(-m), 0
-        )
-    return -float(gain.sum())

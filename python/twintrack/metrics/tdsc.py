@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +28,22 @@ def tdsc(votes: Iterable[NDArray[np.uint64]]) -> float:
         Voxels that these raters looked at, by number of thresholds that the score exceeds and
         number of votes. The MHR of a voxel is out of its own N.
     """
-    tables = [
-        (table, np.arange(table.shape[1]) / np.float64(table.shape[1] - 1)) for table in votes
-    ]
-    scores = []
-    for exceeded, threshold in enumerate(THRESHOLDS, start=1):
-        predicted = sum(int(table[exceeded:].sum()) for table, _ in tables)
-        marked = sum(int(table[:, mhr > threshold].sum()) for table, mhr in tables)
-        both = sum(int(table[exceeded:, mhr > threshold].sum()) for table, mhr in tables)
-        empty = predicted == 0 and marked == 0
-        scores.append(1.0 if empty else 2 * both / (predicted + marked + SMOOTHING))
-    return float(np.mean(scores))
+    predicted, marked, both = np.zeros((3, len(THRESHOLDS)), np.uint64)
+    exceeded = np.arange(1, len(THRESHOLDS) + 1)
+    for table in votes:
+        # Voxels that exceed so many thresholds at least and have so many votes at least.
+        beyond = table[::-1, ::-1].cumsum(axis=0).cumsum(axis=1)[::-1, ::-1]
+        needed = _votes_beyond(table.shape[1] - 1)
+        predicted += beyond[exceeded, 0]
+        marked += beyond[0, needed]
+        both += beyond[exceeded, needed]
+    union = (predicted + marked).astype(np.float64)
+    dice = (2 * both).astype(np.float64) / (union + SMOOTHING)
+    return float(np.mean(np.where(union > 0, dice, 1.0)))
+
+
+@lru_cache
+def _votes_beyond(raters: int) -> NDArray[np.intp]:
+    """Return for each threshold the least number of votes whose MHR exceeds it."""
+    mhr = np.arange(raters + 1) / np.float64(raters)
+    return np.searchsorted(mhr, THRESHOLDS, side="right")

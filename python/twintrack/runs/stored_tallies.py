@@ -6,7 +6,6 @@ import contextlib
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 from twintrack import _core
@@ -181,7 +180,7 @@ class StoredTallies:
         def add_up(cases: Sequence[str]) -> dict[int, DenseSums]:
             sums: dict[int, DenseSums] = {}
             for case in cases:
-                narrow = self._narrow(case)
+                narrow = self.packed(case)
                 own = sums.setdefault(narrow.raters, DenseSums(narrow.raters))
                 own.add(narrow, 1 if weights is None else weights[case])
             return sums
@@ -266,9 +265,19 @@ class StoredTallies:
     def narrow(self) -> Iterator[tuple[str, PackedTally]]:
         """Yield case and sums, as narrow as they are stored."""
         for case in self.cases:
-            yield case, self._narrow(case)
+            yield case, self.packed(case)
 
-    def _narrow(self, case: str) -> PackedTally:
+    def raters(self) -> int:
+        """Return the number of raters of the case that has the most."""
+        return max(
+            self._pack.raters(case)
+            if self._pack is not None and self._is_packed(case)
+            else self._from_file(case).raters
+            for case in self.cases
+        )
+
+    def packed(self, case: str) -> PackedTally:
+        """Return the sums of a case, as narrow as they are stored; raises as iterating does."""
         packed = self._packed(case)
         if packed is not None:
             return packed
@@ -291,13 +300,13 @@ class StoredTallies:
         return ScoreTally.load(self._store.tally_path(case))
 
     def _stamp(self, case: str) -> Stamp | None:
-        found: list[int] = []
         tally = self._store.tally_path(case)
-        for path in (tally.with_name(f"{case}.json"), tally):
-            with contextlib.suppress(OSError):
-                status = Path(path).stat()
-                found += [status.st_size, status.st_mtime_ns]
-        return None if len(found) < 4 else (found[0], found[1], found[2], found[3])
+        try:
+            found = [path.stat() for path in (tally.with_name(f"{case}.json"), tally)]
+        except OSError:
+            return None
+        record, sums = ((status.st_size, status.st_mtime_ns) for status in found)
+        return (*record, *sums)
 
 
 def _known(entries: Iterable[Entry]) -> dict[str, Known]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from twintrack.arrays.threads import ahead
@@ -91,11 +92,11 @@ def evaluate_tallies(
         votes; names the case.
     """
     fitted = None if calibrator is None else calibrator.map_
-    most = max(packed.raters for _, packed in tallies.narrow())
+    most = tallies.raters()
 
     def measure(case: str) -> tuple[str, TallyMetrics, CaseTally]:
         try:
-            tally = tallies.tally(case).among(most)
+            tally = replace(tallies.packed(case), raters=most)
             # Tallies of earlier versions do not say their region; the store does.
             asked = {name: options[name] for name in ("protocol", "region")}
             asked["ece_bins"] = options.get("ece_bins", BINS)

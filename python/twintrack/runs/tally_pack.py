@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, TypeAlias
@@ -31,10 +31,12 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from twintrack import _core
+from twintrack.arrays.cell_rows import CellRows
 from twintrack.arrays.rater_sets import RaterSet
 from twintrack.calibration.case_weights import Load
 from twintrack.calibration.equal_mass import Rows
 from twintrack.calibration.score_tally import ScoreTally
+from twintrack.calibration.set_tally import cell_rows
 from twintrack.errors import InputError
 from twintrack.files import naming, replacing
 
@@ -116,15 +118,24 @@ class PackedTally:
 
     raters: int
     sets: Mapping[RaterSet, PackedRows]
-    regions: Sequence[str]
-    score_types: Sequence[str]
+    regions: frozenset[str]
+    score_types: frozenset[str]
 
     @classmethod
     def of(cls, tally: ScoreTally) -> PackedTally:
         """Return a tally as if it had been packed."""
         rows = tally.set_rows().items()
         sets = {raters: PackedRows(0, cells, list(sums.T)) for raters, (cells, sums) in rows}
-        return cls(tally.raters, sets, sorted(tally.regions), sorted(tally.score_types))
+        return cls(tally.raters, sets, tally.regions, tally.score_types)
+
+    def cell_rows(self) -> dict[RaterSet, CellRows]:
+        """Return the voxels by set and cell; InputError for tallies of earlier versions."""
+        return {
+            raters: cell_rows(
+                len(raters), own.first if own.cells is None else own.cells, own.columns
+            )
+            for raters, own in self.sets.items()
+        }
 
     def load(self) -> Load:
         """Return what it takes of the capacity of a weighted sum."""
@@ -148,7 +159,7 @@ class PackedTally:
                 for raters, packed in sets.items()
             }
         rows = {raters: packed.rows() for raters, packed in sets.items()}
-        return ScoreTally.of_rows(self.raters, rows, self.regions, self.score_types)
+        return ScoreTally.of_rows(self.raters, rows, sorted(self.regions), sorted(self.score_types))
 
 
 class DenseSums:
@@ -243,6 +254,10 @@ class TallyPack:
         """Whether the pack holds the tally of a case whose files have these sizes and times."""
         return case in self._cases and self._cases[case].files == files
 
+    def raters(self, case: str) -> int:
+        """Return the number of raters of a case."""
+        return self._cases[case].raters
+
     def read(self, case: str) -> PackedTally:
         """Return the sums of a case; ValueError if they are damaged."""
         with naming(self.path):
@@ -253,7 +268,9 @@ class TallyPack:
             )
             if len(sets) < len(entry.blocks) or not ascending:
                 raise InputError(f"damaged at case {case!r}")
-            return PackedTally(entry.raters, sets, entry.regions, entry.score_types)
+            return PackedTally(
+                entry.raters, sets, frozenset(entry.regions), frozenset(entry.score_types)
+            )
 
     def _rows(self, case: str, block: _Block) -> PackedRows:
         rows, first, at, types = block.rows, block.first, block.at, block.types

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "twintrack/arrays/compensated_sum.hpp"
 #include "twintrack/arrays/input_error.hpp"
 #include "twintrack/calibration/score_grid.hpp"
 #include "twintrack/calibration/tally_rows.hpp"
@@ -31,23 +32,6 @@ inline std::uint64_t cut_position(std::uint64_t k, std::uint64_t voxels, std::ui
 }
 
 namespace detail {
-
-// Sum of doubles with the rounding errors of the additions carried along (Neumaier): the mean of a
-// bin is right to the last bit or two however many rows it has. The order is fixed, so the result
-// is the same everywhere.
-class CompensatedSum {
- public:
-  void add(double x) {
-    const double sum = sum_ + x;
-    error_ += (sum_ < 0 ? -sum_ : sum_) >= (x < 0 ? -x : x) ? (sum_ - sum) + x : (x - sum) + sum_;
-    sum_ = sum;
-  }
-  double value() const { return sum_ + error_; }
-
- private:
-  double sum_ = 0;
-  double error_ = 0;
-};
 
 // Mean score of rows [first, last). Each half of the grid is summed as distances from its own end,
 // so that means close to 1 keep their digits too.
