@@ -40,8 +40,12 @@ class ByteStream:
         self._pieces = pieces
         self._left = memoryview(b"")
 
-    def readinto(self, target: memoryview) -> int:
-        """Fill `target` as far as the stream reaches and return the number of bytes."""
+    def readinto(self, target: memoryview, *, zeroed: bool = False) -> int:
+        """Fill `target` as far as the stream reaches and return the number of bytes.
+
+        If it is `zeroed`, what is 0 already is not written: fresh memory that nobody writes to
+        costs the system no pages.
+        """
         filled = 0
         while filled < len(target):
             if not self._left:
@@ -50,8 +54,9 @@ class ByteStream:
                     break
             step = min(len(self._left), len(target) - filled)
             # NumPy copies without the lock of the interpreter, so that other threads go on.
-            into = np.frombuffer(target[filled : filled + step], np.uint8)
-            into[:] = np.frombuffer(self._left[:step], np.uint8)
+            source = np.frombuffer(self._left[:step], np.uint8)
+            if not zeroed or source.view(np.bool_).any():
+                np.frombuffer(target[filled : filled + step], np.uint8)[:] = source
             self._left = self._left[step:]
             filled += step
         return filled
@@ -82,8 +87,9 @@ class ByteStream:
 
         The caller has made sure that `count` is plausible for the size of the file.
         """
-        array = np.empty(count, dtype)
-        filled = self.readinto(array.view(np.uint8).data)
+        # Most of a mask, and of a score outside of the region of interest, is 0.
+        array = np.zeros(count, dtype)
+        filled = self.readinto(array.view(np.uint8).data, zeroed=True)
         if filled != array.nbytes:
             raise InputError(
                 f"truncated: holds {filled:,} of the {array.nbytes:,} bytes its header announces"
