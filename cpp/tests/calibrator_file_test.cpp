@@ -132,6 +132,7 @@ void numbers_at_the_ends_of_the_range() {
       check(value == 0 && std::signbit(value) == (sign == "-"), sign + text + " is not read as 0");
     }
   check(number_of("0." + std::string(400, '0') + "1") == 0, "a long small number is not 0");
+  check(number_of("0." + std::string(800, '0') + "1e10") == 0, "a long small number is not 0");
   check(number_of("0." + std::string(400, '0') + "1e401") == 1, "a long 1 is not 1");
   check(number_of("1" + std::string(400, '0') + "e-400") == 1, "a long 1 is not 1");
   check(number_of("5e-324") == 0x1p-1074 && number_of("3e-324") == 0x1p-1074 &&
@@ -142,6 +143,7 @@ void numbers_at_the_ends_of_the_range() {
   for (const std::string text : {"1e400", "-1e400", "1.8e308", "0.1e+310", "12345678901e299",
                                  "1e99999999999999999999", "10000e0305"})
     refused(changed("0.25", text), "(the number " + text + " is out of the range of a double: ");
+  refused(changed("0.25", "1" + std::string(800, '0') + "e-10"), "is out of the range of a double");
   refused(changed("0.25", "1" + std::string(400, '0')),
           "is out of the range of a double: line 6, ");
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "twintrack/arrays/config.hpp"
 #include "twintrack/arrays/parallel.hpp"
 
 namespace {
@@ -19,16 +20,17 @@ thread_local int allocations_left = -1;
 
 }  // namespace
 
-void* operator new(std::size_t bytes) {
+// Not inlined, for GCC warns of `free` after what it takes for another `new`.
+TWINTRACK_NOINLINE void* operator new(std::size_t bytes) {
   if (allocations_left == 0) throw std::bad_alloc();
   if (allocations_left > 0) --allocations_left;
   if (void* memory = std::malloc(std::max<std::size_t>(bytes, 1))) return memory;
   throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept {
+TWINTRACK_NOINLINE void operator delete(void* memory) noexcept {
   std::free(memory);
 }
-void operator delete(void* memory, std::size_t) noexcept {
+TWINTRACK_NOINLINE void operator delete(void* memory, std::size_t) noexcept {
   std::free(memory);
 }
 

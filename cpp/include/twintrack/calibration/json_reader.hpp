@@ -229,14 +229,14 @@ class JsonReader {
 #endif
   }
 
-  // The power of ten of the first digit that is not 0; of a number that has one.
+  // The power of ten of the first digit that is not 0, or one more; of a number that has one.
   static std::int64_t decimal_exponent(std::string_view text) {
     if (text.front() == '-') text.remove_prefix(1);
     const auto mark = text.find_first_of("eE");
     const std::string_view written = text.substr(0, mark);
     const auto first = static_cast<std::int64_t>(written.find_first_of("123456789"));
     const auto point = static_cast<std::int64_t>(std::min(written.find('.'), written.size()));
-    const std::int64_t place = point - first - (first < point ? 1 : 0);
+    const std::int64_t place = point - first;
     if (mark == std::string_view::npos) return place;
     std::string_view power = text.substr(mark + 1);
     if (power.front() == '+') power.remove_prefix(1);
