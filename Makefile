@@ -32,7 +32,7 @@ help: ## list the targets
 
 # --- jobs -----------------------------------------------------------------------------------------
 
-.PHONY: demo demo-full test test-nnunet lint format sanitize sanitize-address sanitize-thread bench bench-check
+.PHONY: demo demo-full test test-nnunet portable portable-clang portable-zig lint format sanitize sanitize-address sanitize-thread bench bench-check
 .PHONY: cuda gpu-check gpu-build gpu-test gpu-sanitize gpu-bench device fuzz fuzz-check kills clean
 
 demo: WERROR := OFF
@@ -48,6 +48,35 @@ test: $(VENV)/installed $(VENV)/test build/cpp/tested ## build, install and run 
 
 test-nnunet: $(VENV)/installed $(VENV)/test $(VENV)/nnunet build/cpp/tested ## the tests that need nnU-Net and torch; large downloads
 	$(PY) -m pytest -m 'nnunet or torch' $(PYTEST)
+
+portable: portable-clang portable-zig ## the core by Clang and libc++: tests run here, all of it compiled for other systems
+
+# Clang in place of GCC, and its own standard library: what both take is C++. The tests that tell
+# instruction sets apart run on each that this processor has; the kernels' are for one.
+CLANG ?= clang++
+LIBCXX := $(CLANG) -std=c++20 -stdlib=libc++
+CORE_TESTS := $(CMAKE) -D TWINTRACK_PYTHON=OFF -D TWINTRACK_TESTS=ON -D TWINTRACK_WERROR=$(WERROR)
+portable-clang: $(VENV)/build
+	if ! echo '#include <vector>' | $(LIBCXX) -fsyntax-only -xc++ -; then \
+	  echo 'Clang with libc++ is not there (clang, libc++-dev, libc++abi-dev): its tests are left out'; \
+	  exit; fi; \
+	$(CORE_TESTS) -B build/clang -D CMAKE_BUILD_TYPE=Release -D CMAKE_CXX_COMPILER=$(CLANG) \
+	  -D CMAKE_CXX_FLAGS=-stdlib=libc++ && \
+	$(VENV)/bin/cmake --build build/clang && \
+	for set in baseline avx2 avx512; do \
+	  echo "Instruction set: $$set"; \
+	  TWINTRACK_INSTRUCTION_SET=$$set $(CTEST) build/clang --exclude-regex '^cuda_' || exit; done && \
+	$(CTEST) build/clang --tests-regex '^cuda_'
+
+# Compiled alone, but with templates and loops, as they are for the bindings: those systems are not here.
+ZIG_TARGETS := aarch64-macos aarch64-linux-gnu x86_64-windows-gnu
+portable-zig: $(VENV)/build $(VENV)/portable
+	zig=$$($(PY) -c 'import ziglang; print(ziglang.__path__[0])')/zig; \
+	export ZIG_GLOBAL_CACHE_DIR=$(CURDIR)/build/zig/cache ZIG_LOCAL_CACHE_DIR=$(CURDIR)/build/zig/cache; \
+	for target in $(ZIG_TARGETS); do \
+	  $(CORE_TESTS) -B build/zig/$$target -D CMAKE_TOOLCHAIN_FILE=cmake/zig.cmake \
+	    -D TWINTRACK_ZIG=$$zig -D TWINTRACK_ZIG_TARGET=$$target -D CMAKE_CXX_FLAGS=-O1 && \
+	  $(VENV)/bin/cmake --build build/zig/$$target || exit; done
 
 lint: $(VENV)/installed $(VENV)/test $(VENV)/lint ## style and types, of Python and C++
 	$(PY) -m ruff check
@@ -192,6 +221,10 @@ build/gpu/installed: $(CORE) $(PACKAGE)
 	$(GPU_PIP) --no-build-isolation -C build-dir=build/gpu/{wheel_tag} \
 	  -C cmake.define.TWINTRACK_WERROR=$(WERROR) -C cmake.define.TWINTRACK_CUDA=$(CUDA) \
 	  -C cmake.define.TWINTRACK_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES) .
+	touch $@
+
+$(VENV)/portable: $(PY) pyproject.toml
+	$(PIP) --group portable
 	touch $@
 
 $(VENV)/nvcc: $(PY) pyproject.toml

@@ -36,6 +36,10 @@ if(NOT CMAKE_CUDA_COMPILER)
     "install a toolkit, e.g. pip install nvidia-cuda-nvcc nvidia-cuda-runtime")
 endif()
 
+if(CMAKE_CUDA_FLAGS MATCHES "use_fast_math")
+  message(FATAL_ERROR "The kernels cannot be compiled with --use_fast_math: they give the CPU's bits. "
+    "Take the flag out of CMAKE_CUDA_FLAGS (CUDAFLAGS when a build folder is new).")
+endif()
 set(CMAKE_CUDA_ARCHITECTURES OFF)  # each target says its own
 enable_language(CUDA)
 if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12)

@@ -110,6 +110,40 @@ def test_another_minor_version_is_not_taken(prefix, tmp_path):
     assert 'compatible with requested version "0.0"' in " ".join(finished.stderr.split())
 
 
+@pytest.mark.parametrize(
+    "flag",
+    ["-ffast-math", "-Ofast", "-ffinite-math-only", "-funsafe-math-optimizations", None],
+)
+def test_fast_arithmetic_is_refused(tmp_path, flag):
+    source = tmp_path / "program.cpp"
+    source.write_text('#include "twintrack/calibration/calibrator_file.hpp"\n')
+    flags = ["-std=c++20", "-fsyntax-only", f"-I{ROOT / 'cpp' / 'include'}"]
+    compiled = run(COMPILER, *flags, *filter(None, [flag]), source)
+    if flag is None:
+        assert compiled.returncode == 0, compiled.stderr
+    elif "clang" in run(COMPILER, "--version").stdout and "unsafe" in flag:
+        pytest.skip("Clang does not tell")
+    else:
+        assert compiled.returncode != 0
+        assert "TwinTrack needs IEEE 754: compile without -ffast-math" in compiled.stderr
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["-Ofast", "-O3 -ffast-math -g", "-freciprocal-math", "-fp-model=fast", "-fassociative-math"],
+)
+def test_cmake_names_the_flag_of_fast_arithmetic(tmp_path, flags):
+    options = ["-D", "TWINTRACK_PYTHON=OFF", "-D", f"CMAKE_CXX_FLAGS={flags}"]
+    # A compiler that is not run: some refuse flags of others.
+    options += ["-D", "CMAKE_CXX_COMPILER_WORKS=1"]
+    configured = run(CMAKE, "-S", ROOT, "-B", tmp_path, *options)
+    assert configured.returncode != 0
+    flag = next(part for part in flags.split() if part not in {"-O3", "-g"})
+    said = " ".join(configured.stderr.split())
+    assert f"TwinTrack cannot be compiled with {flag}:" in said
+    assert "Take the flag out of CMAKE_CXX_FLAGS" in said
+
+
 def test_a_calibrator_file_gives_the_same_bits(program, case, tmp_path):
     score, raters = case
     fitted = tt.Calibrator(bins=60).fit(score, raters)

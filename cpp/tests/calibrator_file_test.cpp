@@ -1,8 +1,10 @@
 // A calibrator file is read to the bit; whatever is not one is refused with its reason.
 #include "twintrack/calibration/calibrator_file.hpp"
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <random>
 #include <string>
 #include <system_error>
@@ -114,13 +116,45 @@ void what_is_no_calibrator_is_refused() {
           "fitted_on must be null or");
 }
 
+double number_of(const std::string& text) {
+  JsonReader json(text);
+  const double value = json.number().value;
+  json.end();
+  return value;
+}
+
+// As Python reads them; but what Python takes for infinite is refused.
+void numbers_at_the_ends_of_the_range() {
+  for (const std::string text : {"1e-400", "1e-324", "0.0001e-321", "9e-99999999999999999999",
+                                 "1E-0400", "0e400", "0E99999"})
+    for (const std::string sign : {"", "-"}) {
+      const double value = number_of(sign + text);
+      check(value == 0 && std::signbit(value) == (sign == "-"), sign + text + " is not read as 0");
+    }
+  check(number_of("0." + std::string(400, '0') + "1") == 0, "a long small number is not 0");
+  check(number_of("0." + std::string(800, '0') + "1e10") == 0, "a long small number is not 0");
+  check(number_of("0." + std::string(400, '0') + "1e401") == 1, "a long 1 is not 1");
+  check(number_of("1" + std::string(400, '0') + "e-400") == 1, "a long 1 is not 1");
+  check(number_of("5e-324") == 0x1p-1074 && number_of("3e-324") == 0x1p-1074 &&
+            number_of("-2.5e-310") == -2.5e-310,
+        "a subnormal number is wrong");
+  check(number_of("1.7976931348623157e308") == std::numeric_limits<double>::max(),
+        "the largest number is wrong");
+  for (const std::string text : {"1e400", "-1e400", "1.8e308", "0.1e+310", "12345678901e299",
+                                 "1e99999999999999999999", "10000e0305"})
+    refused(changed("0.25", text), "(the number " + text + " is out of the range of a double: ");
+  refused(changed("0.25", "1" + std::string(800, '0') + "e-10"), "is out of the range of a double");
+  refused(changed("0.25", "1" + std::string(400, '0')),
+          "is out of the range of a double: line 6, ");
+}
+
 // Each of these breaks one rule of JSON.
 void what_is_not_json_is_refused() {
   for (std::size_t length = 0; length + 2 < good.size(); length += 7)
     refused(good.substr(0, length), "not a JSON file");
   refused(good + "x", "something follows the end: line 23, column 1");
-  for (const std::string number : {"NaN", "Infinity", "-", "+1", "01", "1.", ".5", "1e", "0x1",
-                                   "1_0", "--1", "1e999", "1e-999"})
+  for (const std::string number :
+       {"NaN", "Infinity", "-", "+1", "01", "1.", ".5", "1e", "0x1", "1_0", "--1"})
     refused(changed("0.25", number), "not a JSON file");
   for (const std::string text : {"\"\\x\"", "\"\\u12g4\"", "\"a\tb\"", "\"\xff\"", "\"\xc0\x80\"",
                                  "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xe2\x82\"", "'a'",
@@ -179,6 +213,7 @@ int main() {
     a_good_file_is_read_to_the_bit();
     what_is_no_calibrator_is_refused();
     what_is_not_json_is_refused();
+    numbers_at_the_ends_of_the_range();
     strings_and_places();
     files();
   });

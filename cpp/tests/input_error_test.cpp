@@ -1,14 +1,21 @@
 // InputError says the whole in `what()` and has it in parts.
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "check.hpp"
+#include "twintrack/arrays/array_view.hpp"
+#include "twintrack/arrays/contiguous.hpp"
 #include "twintrack/arrays/input_error.hpp"
 #include "twintrack/calibration/calibration_map.hpp"
 #include "twintrack/calibration/score_tally.hpp"
+#include "twintrack/ensemble/ensemble.hpp"
+#include "twintrack/ensemble/fused_export.hpp"
+#include "twintrack/metrics/case_tally.hpp"
+#include "twintrack/metrics/contact_angle.hpp"
 
 using namespace twintrack;
 using twintrack::tests::check;
@@ -64,11 +71,54 @@ void the_core_throws_parts() {
   check(knot.argument() == "x[1]", "the argument of a broken knot is wrong");
 }
 
+// Whatever multiplies extents refuses those whose product has no room, by the name that the
+// argument has there.
+void extents_are_multiplied_with_a_check() {
+  constexpr std::int64_t large = std::int64_t{1} << 40;
+  const Shape too_large{large, large, 3};
+  const std::string wrong = "has shape [" + std::to_string(large) + ", " + std::to_string(large) +
+                            ", 3]; at most 2^60 - 1 elements are supported";
+  check(element_count({}) == 1 && element_count({2, 3}) == 6 && element_count({5, 0, 7}) == 0,
+        "elements are counted wrongly");
+  constexpr std::int64_t most = (std::int64_t{1} << 60) - 1;
+  check(element_count({most}) == most && element_count({1, most, 1}) == most,
+        "2^60 - 1 is refused");
+  for (const Shape& shape :
+       {Shape{most + 1}, Shape{2, most / 2 + 1}, Shape{1 << 30, 1 << 30}, Shape{large, 0, large},
+        Shape{std::int64_t{1} << 32, std::int64_t{1} << 32}, Shape{3, 6148914691236517206}})
+    check(thrown_by([&] { element_count(shape, "out"); }).argument() == "out",
+          "a shape that has no room is taken");
+  says(thrown_by([] { element_count({4, -1}, "out"); }),
+       "out has shape [4, -1]; extents are not negative");
+
+  const float score = 0;
+  says(thrown_by([&] { contiguous(&score, too_large); }), "shape " + wrong);
+  const ArrayView view{reinterpret_cast<const std::byte*>(&score), Element::float32, too_large,
+                       Shape(3, 0)};
+  const WritableArrayView out{view};
+  CaseView one_case;
+  one_case.score = view;
+  one_case.raters.assign(1, view);
+  says(thrown_by([&] { ScoreTally(1).update(one_case); }), "score " + wrong);
+  says(thrown_by([&] { CaseTally(1, 50).update(one_case); }), "score " + wrong);
+  says(thrown_by([&] { CalibrationMap({0, 1}, {0, 1}).apply(view, out); }), "score " + wrong);
+  says(thrown_by([&] { contact_angles({one_case, view, {1}, {}}); }), "vessels " + wrong);
+  const MergeRule rule{{1}};
+  ArrayView member{view.data, Element::float32, {2, large, large, 3}, Shape(4, 0)};
+  says(thrown_by([&] { ensemble_score({member}, rule, nullptr, out); }),
+       "members[0] has shape [2, " + std::to_string(large) + ", " + std::to_string(large) +
+           ", 3]; at most 2^60 - 1 elements are supported");
+  member.shape = {2, 1, 1, 1};
+  says(thrown_by([&] { export_score({member}, {ExportGrid{}}, rule, nullptr, out); }),
+       "out " + wrong);
+}
+
 }  // namespace
 
 int main() {
   return tests::run([] {
     the_words_are_those_of_the_parts();
     the_core_throws_parts();
+    extents_are_multiplied_with_a_check();
   });
 }

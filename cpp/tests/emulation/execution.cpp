@@ -73,7 +73,7 @@ class Fibers {
     for (Fiber& fiber : all_)
       if (fiber.ended) return fiber;
     Fiber& made = all_.emplace_back();
-    made.stack = std::make_unique_for_overwrite<char[]>(stack_bytes);
+    made.stack = std::unique_ptr<char[]>(new char[stack_bytes]);
     TSAN(made.tsan = __tsan_create_fiber(0));
     return made;
   }
@@ -261,7 +261,7 @@ class Block {
   std::size_t ended_ = 0;
   bool progress_ = false;
   ucontext_t scheduler_{};
-  void* tsan_scheduler_ = nullptr;
+  [[maybe_unused]] void* tsan_scheduler_ = nullptr;
 };
 
 Launch last;
@@ -308,7 +308,7 @@ cudaError_t run_grid(const cudaLaunchConfig_t& config, const std::function<void(
   // like a race between blocks.
   std::vector<std::unique_ptr<std::byte[]>> shared(executed);
   for (auto& memory : shared) {
-    memory = std::make_unique_for_overwrite<std::byte[]>(config.dynamicSmemBytes);
+    memory.reset(new std::byte[config.dynamicSmemBytes]);
     std::memset(memory.get(), 0xa5, config.dynamicSmemBytes);
   }
   TSAN(__tsan_release(&grid_begin));

@@ -26,12 +26,13 @@ NamedView named_view(std::uintptr_t pointer, const std::string& dtype, Shape sha
   if (shape.size() != strides.size())
     throw InputError(name, "has " + std::to_string(shape.size()) + " dimensions but " +
                                std::to_string(strides.size()) + " strides");
+  const std::int64_t elements = element_count(shape, name);
   // A device cannot read an element across its natural boundaries.
   const auto size = static_cast<std::int64_t>(size_of(made.view.element));
   bool aligned = static_cast<std::int64_t>(pointer % static_cast<std::uintptr_t>(size)) == 0;
   for (std::size_t axis = 0; axis < shape.size(); ++axis)
     aligned &= shape[axis] < 2 || strides[axis] % size == 0;
-  if (!aligned && element_count(shape) > 0)
+  if (!aligned && elements > 0)
     throw InputError(name, "is not aligned to its elements of " + std::to_string(size) +
                                " bytes; pass a contiguous copy");
   made.view.shape = std::move(shape);

@@ -28,10 +28,24 @@ struct ArrayView {
 /// One that may be written to, although `data` does not say so.
 struct WritableArrayView : ArrayView {};
 
-inline std::int64_t element_count(const Shape& shape) {
+/// Elements of an array of this shape. Throws InputError, which names `argument`, for a negative
+/// extent and for 2^60 elements or more, whose bytes could not be counted; extents of 0 change
+/// nothing about that.
+inline std::int64_t element_count(const Shape& shape, const std::string& argument = "") {
+  constexpr std::int64_t limit = std::int64_t{1} << 60;
   std::int64_t count = 1;
-  for (const std::int64_t extent : shape) count *= extent;
-  return count;
+  bool empty = false;
+  for (const std::int64_t extent : shape) {
+    if (extent < 0)
+      throw InputError(argument,
+                       "has shape " + detail::to_text(shape) + "; extents are not negative");
+    empty = empty || extent == 0;
+    if (extent > (limit - 1) / count)
+      throw InputError(argument, "has shape " + detail::to_text(shape) +
+                                     "; at most 2^60 - 1 elements are supported");
+    count *= std::max<std::int64_t>(extent, 1);
+  }
+  return empty ? 0 : count;
 }
 
 /// A common order for walking arrays of one shape: the axes sorted so that the first array is

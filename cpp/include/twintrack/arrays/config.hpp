@@ -1,5 +1,14 @@
-// Function qualifiers shared by the CPU loops and the CUDA kernels.
+// What every header relies on: arithmetic that follows IEEE 754, and function qualifiers shared by
+// the CPU loops and the CUDA kernels.
 #pragma once
+
+// Fast arithmetic takes NaN for a number, reorders sums and multiplies by reciprocals: results
+// would be other bits, and calibrated scores NaN. GCC and Clang name all of it or the part that
+// they were asked for; what they do not name is refused by CMakeLists.txt.
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
+    defined(_M_FP_FAST) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ == 1)
+#error "TwinTrack needs IEEE 754: compile without -ffast-math, -Ofast and the flags that they set"
+#endif
 
 // A function with hot loops in it, defined in a `<topic>_loops.hpp` that `<topic>.hpp` includes: a
 // program compiles those that it calls. Our own targets define TWINTRACK_LINKED, see declarations

@@ -41,9 +41,11 @@ constexpr Element element_for() {
 
 }  // namespace detail
 
-/// `data` as an array of `shape`, last axis fastest. Does not own.
+/// `data` as an array of `shape`, last axis fastest. Does not own. Throws InputError, as
+/// `element_count` does.
 template <class T>
 ArrayView contiguous(const T* data, Shape shape) {
+  element_count(shape, "shape");
   Shape strides(shape.size());
   std::int64_t stride = sizeof(T);
   for (std::size_t axis = shape.size(); axis-- > 0; stride *= shape[axis]) strides[axis] = stride;

@@ -6,7 +6,8 @@
 // instructions for, is switched off by -ffp-contract=off (CMakeLists.txt).
 //
 // TWINTRACK_INSTRUCTION_SET=baseline|avx2|avx512 in the environment forces one that the processor
-// has; anything else is an error. On other architectures there is one set, the compiler's baseline.
+// has; anything else is an error. On other architectures, and with GCC on Windows, there is one
+// set, the compiler's baseline.
 #pragma once
 
 #include <cstdlib>
@@ -16,8 +17,9 @@
 
 #include "twintrack/arrays/config.hpp"
 
+// GCC for Windows keeps vectors of 32 bytes on a stack that it aligns to 16 (its bug 54412).
 #if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__)) && \
-    !defined(__CUDACC__)
+    !defined(__CUDACC__) && (!defined(_WIN32) || defined(__clang__))
 #define TWINTRACK_X86_DISPATCH 1
 #else
 #define TWINTRACK_X86_DISPATCH 0

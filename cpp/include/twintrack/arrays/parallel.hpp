@@ -24,6 +24,11 @@ inline int& thread_limit() {
   return limit;
 }
 
+// Calls `run(thread)` on std::threads, thread 0 being the caller's, and waits for all of them. If
+// the system or the memory has no room for so many, those that have started are all that run:
+// `run` must do without the others. It may throw in the caller's thread alone.
+void run_threads(int threads, const std::function<void(int thread)>& run);
+
 }  // namespace detail
 
 /// Lets parallel loops that this thread begins use at most `threads` threads, whatever OpenMP's own

@@ -8,6 +8,7 @@
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -47,6 +48,28 @@ inline bool openmp_works() {
 inline const bool openmp_works_at_load = openmp_works();
 #endif
 
+// Threads that are waited for, whatever happens meanwhile.
+struct Team {
+  ~Team() {
+    for (std::thread& member : members) member.join();
+  }
+  std::vector<std::thread> members;
+};
+
+TWINTRACK_ENTRY void run_threads(int threads, const std::function<void(int thread)>& run) {
+  Team team;
+  try {
+    team.members.reserve(static_cast<std::size_t>(threads));
+    for (int thread = 1; thread < threads; ++thread)
+      team.members.emplace_back(std::ref(run), thread);
+  } catch (const std::system_error&) {
+    // No more threads are to be had: those that are there do all of the tasks.
+  } catch (const std::bad_alloc&) {
+    // The same.
+  }
+  run(0);
+}
+
 // Calls `run(thread)` on `threads` threads, thread 0 being the caller's.
 TWINTRACK_ENTRY void run_team(int threads, const std::function<void(int thread)>& run) {
   if (threads == 1) return run(0);
@@ -57,15 +80,7 @@ TWINTRACK_ENTRY void run_team(int threads, const std::function<void(int thread)>
     return;
   }
 #endif
-  std::vector<std::thread> team;
-  team.reserve(static_cast<std::size_t>(threads));
-  try {
-    for (int thread = 1; thread < threads; ++thread) team.emplace_back(std::ref(run), thread);
-  } catch (const std::system_error&) {
-    // No more threads are to be had: those that are there do all of the tasks.
-  }
-  run(0);
-  for (std::thread& member : team) member.join();
+  run_threads(threads, run);
 }
 
 }  // namespace detail

@@ -63,8 +63,9 @@ TWINTRACK_INLINE bool labels_valid(const std::uint8_t* label, int n) {
 }
 
 /// The arrays of a case in the order in which they are walked: score, raters, region. Throws
-/// InputError if their shapes differ.
+/// InputError if their shapes differ or are too large.
 inline std::vector<const ArrayView*> case_arrays(const CaseView& view) {
+  element_count(view.score.shape, "score");
   std::vector<const ArrayView*> all{&view.score};
   const auto add = [&](const ArrayView& array, const std::string& name) {
     if (array.shape != view.score.shape)

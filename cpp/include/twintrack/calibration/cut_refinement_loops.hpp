@@ -2,13 +2,13 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
 #include "twintrack/arrays/config.hpp"
 #include "twintrack/arrays/instruction_set.hpp"
 #include "twintrack/arrays/parallel.hpp"
+#include "twintrack/arrays/shared_counters.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/calibration/cut_refinement.hpp"
 #include "twintrack/calibration/score_grid.hpp"
@@ -16,21 +16,6 @@
 #include "twintrack/calibration/tally_rows.hpp"
 
 namespace twintrack {
-
-namespace detail {
-
-// Additions by several threads.
-inline void add_shared(std::uint64_t& counter, std::uint64_t amount) {
-  std::atomic_ref<std::uint64_t>(counter).fetch_add(amount, std::memory_order_relaxed);
-}
-inline void raise_shared(std::uint64_t& greatest, std::uint64_t value) {
-  std::atomic_ref<std::uint64_t> shared(greatest);
-  std::uint64_t seen = shared.load(std::memory_order_relaxed);
-  while (seen < value && !shared.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
-  }
-}
-
-}  // namespace detail
 
 template <class Real>
 void CutRefinement::count_voxel(const VoxelBlock<Real>& block, int i, grid::Position at) {

@@ -5,6 +5,7 @@
 // grow with the text, and nesting is limited, so that no text can exhaust the stack.
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -204,19 +205,48 @@ class JsonReader {
     skip_space();
   }
 
+  // A number so small that no double but 0 is near is 0, as in Python; one that is too large is
+  // refused.
   double to_double(std::string_view text) const {
     double value = 0;
 #if defined(__cpp_lib_to_chars)
     const std::from_chars_result read =
         std::from_chars(text.data(), text.data() + text.size(), value);
-    const bool good = read.ec == std::errc{};
+    const bool in_range = read.ec == std::errc{};
 #else
     std::istringstream stream{std::string(text)};
     stream.imbue(std::locale::classic());
-    const bool good = static_cast<bool>(stream >> value);
+    const bool in_range = static_cast<bool>(stream >> value);
 #endif
-    if (!good) fail("the number before this is out of the range of a double");
-    return value;
+    if (in_range) return value;
+    if (decimal_exponent(text) > 0)
+      fail_at(at_ - text.size(),
+              "the number " + std::string(text.substr(0, 60)) + " is out of the range of a double");
+#if defined(__cpp_lib_to_chars)
+    return text.front() == '-' ? -0.0 : 0.0;
+#else
+    return value;  // 0 or subnormal: some libraries take that for an error, but give it
+#endif
+  }
+
+  // The power of ten of the first digit that is not 0, or one more; of a number that has one.
+  static std::int64_t decimal_exponent(std::string_view text) {
+    if (text.front() == '-') text.remove_prefix(1);
+    const auto mark = text.find_first_of("eE");
+    const std::string_view written = text.substr(0, mark);
+    const auto first = static_cast<std::int64_t>(written.find_first_of("123456789"));
+    const auto point = static_cast<std::int64_t>(std::min(written.find('.'), written.size()));
+    const std::int64_t place = point - first;
+    if (mark == std::string_view::npos) return place;
+    std::string_view power = text.substr(mark + 1);
+    if (power.front() == '+') power.remove_prefix(1);
+    std::int64_t exponent = 0;
+    const std::from_chars_result read =
+        std::from_chars(power.data(), power.data() + power.size(), exponent);
+    constexpr std::int64_t beyond = std::int64_t{1} << 60;  // of any text's length
+    if (read.ec != std::errc{} || exponent < -beyond || exponent > beyond)
+      exponent = power.front() == '-' ? -beyond : beyond;
+    return place + exponent;
   }
 
   // The character that an escape sequence, of which the backslash is read, stands for.

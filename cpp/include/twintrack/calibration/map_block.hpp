@@ -36,8 +36,10 @@ struct NodeVectors {
   typedef float Floats __attribute__((vector_size(4 * voxels)));
   typedef int Mask __attribute__((vector_size(4 * voxels)));
 
-  // The nodes of voxels `i` and, where there is room, `i + 4`. A template, as the other functions
-  // are, so that the branch for other vectors than this processor's need not compile.
+  // Templates over the vectors, so that a branch for other ones than this processor's need not
+  // compile.
+
+  // The nodes of voxels `i` and, where there is room, `i + 4`.
   template <class To>
   TWINTRACK_INLINE static void load(const MapNode<float>* nodes, const std::uint32_t* group, int i,
                                     To& to) {
@@ -51,16 +53,16 @@ struct NodeVectors {
     }
   }
   // Of each four: a[k], b[k], a[k + 1], b[k + 1].
-  template <int k>
-  TWINTRACK_INLINE static void interleave(const Floats& a, const Floats& b, Floats& to) {
+  template <int k, class V>
+  TWINTRACK_INLINE static void interleave(const V& a, const V& b, V& to) {
     if constexpr (voxels == 8)
       to = __builtin_shufflevector(a, b, k, k + 8, k + 1, k + 9, k + 4, k + 12, k + 5, k + 13);
     else
       to = __builtin_shufflevector(a, b, k, k + 4, k + 1, k + 5);
   }
   // Of each four: a[k], a[k + 1], b[k], b[k + 1].
-  template <int k>
-  TWINTRACK_INLINE static void join(const Floats& a, const Floats& b, Floats& to) {
+  template <int k, class V>
+  TWINTRACK_INLINE static void join(const V& a, const V& b, V& to) {
     if constexpr (voxels == 8)
       to = __builtin_shufflevector(a, b, k, k + 1, k + 8, k + 9, k + 4, k + 5, k + 12, k + 13);
     else

@@ -35,6 +35,7 @@ inline void check_members(const std::vector<ArrayView>& members, std::size_t spa
       throw InputError(member_name(k), "has shape " + to_text(member.shape) +
                                            "; expected channels and " +
                                            std::to_string(spatial_axes) + " spatial axes");
+    element_count(member.shape, member_name(k));
     if (member.shape[0] != members[0].shape[0])
       throw InputError(member_name(k), "has " + std::to_string(member.shape[0]) +
                                            " channels but members[0] has " +

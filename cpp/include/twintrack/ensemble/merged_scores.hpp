@@ -18,6 +18,7 @@ inline void check_out(const WritableArrayView& out) {
   if (out.element != Element::float32 && out.element != Element::float16 &&
       out.element != Element::bfloat16)
     throw InputError("out", "must be float32, float16 or bfloat16");
+  element_count(out.shape, "out");
 }
 
 /// The map to apply to scores, or none. Made once, before any loop: a map makes its table then.

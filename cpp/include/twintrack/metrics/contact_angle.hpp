@@ -71,6 +71,7 @@ inline void check_contacts(const ContactInput& input) {
   if (input.view.score.shape != shape)
     throw InputError("vessels", "has shape " + to_text(shape) + " but score has shape " +
                                     to_text(input.view.score.shape));
+  element_count(shape, "vessels");
   for (std::size_t axis = 0; axis < 3; ++axis)
     if (shape[axis] * shape[(axis + 1) % 3] >= std::int64_t{1} << 30)
       throw InputError("vessels",
