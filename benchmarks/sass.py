@@ -73,7 +73,11 @@ class Instruction:
     @property
     def counts(self) -> bool:
         """Whether it adds to shared memory and keeps what was there."""
-        return self.opcode.startswith("ATOMS") and not self.operands.startswith("RZ")
+        return self.opcode.startswith("ATOMS.ADD") and not self.operands.startswith("RZ")
+
+    @property
+    def counts_globally(self) -> bool:
+        return self.opcode.startswith("ATOMG") and ".ADD" in self.opcode
 
     @property
     def ends(self) -> bool:
@@ -200,6 +204,8 @@ def hot_loop(code: list[Instruction]) -> Loop | None:
         if address in body
     }
     counts = {here.address for here in code if here.counts}
+    if not counts & body:  # a table in global memory
+        counts = {here.address for here in code if here.counts_globally}
     return Loop(
         shortest(first, after, [streams]), shortest(first, after, [counts, streams]), len(body)
     )
