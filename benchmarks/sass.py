@@ -1,23 +1,25 @@
-"""Prints what the machine code of every kernel says: registers, memory, instructions a voxel, bounds.
+"""Prints what the machine code of every kernel says: registers, memory, instructions a voxel.
 
     python benchmarks/sass.py                          # compiles cpp/cuda with nvcc for sm_90
     python benchmarks/sass.py build/*.o --json FILE    # reads objects that are compiled
 
-No device is needed, and nothing is timed: a bound is what instructions alone would allow, if none ever
-waited. `make sass` installs nvcc, cuobjdump and nvdisasm where they are missing.
+No device is needed, and nothing is timed: a bound is what instructions alone would allow, if none
+ever waited. `make sass` installs nvcc, cuobjdump and nvdisasm where they are missing.
 
-The hot loop of a kernel is the largest loop around loads and stores of what is not used again (`.EF`),
-which only voxels are, that has no smaller loop around the same ones. Its instructions are counted in three ways:
+The hot loop of a kernel is the largest loop around loads and stores of what is not used again
+(`.EF`), which only voxels are, that has no smaller loop around the same ones. Its instructions, for
+a case without a region, are counted in three ways:
 
-    least   the shortest way round that loads and stores whole vectors: in the kernels that count, four
-            voxels of background
-    varied  the shortest of these with the most additions to shared memory whose former value is looked
-            at: four voxels in cells of their own, and no field carries
+    least   the shortest way round that loads and stores whole vectors: in the kernels that count,
+            four voxels of background
+    varied  the shortest of these with the most additions whose former value is looked at: four
+            voxels in cells of their own, and no field carries
     all     every instruction of the loop, what is rare included
 
-A warp goes every way that one of its 32 threads goes, so the truth lies between two of them. The bound is
-of `varied`, on an H200: 132 multiprocessors, four instructions of 32 threads a clock, 1.98 GHz, as a
-share of a copy at 4.8 TB/s, what its memory can do at best.
+A warp goes every way that one of its 32 threads goes, so the truth lies between two of them. The
+bound is of `varied`, on an H200: 132 multiprocessors, four instructions of 32 threads a clock,
+1.98 GHz, as a share of a copy at 4.8 TB/s, what its memory can do at best. Shared memory that is
+sized at the launch is not in the table.
 """
 
 from __future__ import annotations
@@ -140,9 +142,7 @@ def parse(listing: str) -> dict[str, list[Instruction]]:
             current = functions.setdefault(line.split("Function :")[1].strip(), [])
         elif found := LINE.search(line):
             address, predicate, opcode, operands = found.groups()
-            current.append(
-                Instruction(int(address, 16), predicate or "", opcode, operands.strip())
-            )
+            current.append(Instruction(int(address, 16), predicate or "", opcode, operands.strip()))
     return functions
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 # A loop around a load of voxels: the way of voxels that are skipped (to 0x90), the way that adds
-# (0x40 to 0x60), and the rare one (0x70 and an inner loop at 0x80). Before it a loop without voxels.
+# (0x40 to 0x60), and the rare one (0x70 and an inner loop at 0x80). Before it one without voxels.
 LISTING = """
         Function : kernel
         /*0000*/                   S2R R0, SR_TID.X ;          /* 0x0000000000000000 */
@@ -44,10 +44,11 @@ def test_instructions_are_read_with_predicates_and_targets(sass):
     kernel = functions["kernel"]
     assert len(kernel) == 14
     assert (kernel[1].predicate, kernel[1].opcode, kernel[1].target) == ("!P0", "BRA", 0)
-    assert kernel[2].streams and not kernel[2].counts
-    assert kernel[5].counts and not kernel[7].counts  # whose former value nobody looks at
+    assert [at for at, here in enumerate(kernel) if here.streams] == [2]
+    # Not the one whose former value nobody looks at.
+    assert [at for at, here in enumerate(kernel) if here.counts] == [5]
     assert kernel[9].target is None  # where a warp has come apart
-    assert kernel[13].always_jumps and not kernel[10].always_jumps
+    assert [at for at, here in enumerate(kernel) if here.always_jumps] == [13]
 
 
 def test_the_hot_loop_is_the_one_of_the_voxels_and_counted_in_three_ways(sass):

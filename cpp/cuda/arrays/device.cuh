@@ -37,9 +37,9 @@ __device__ inline std::uint32_t shared_place(const void* object) {
 #endif
 }
 
-/// The same for a counter at a place in shared memory, if `wanted`; else returns 0. Written out because
-/// the compiler by itself merges additions to shared and to global memory into a slower instruction
-/// that finds out which it is, and makes a branch of the condition.
+/// The same for a counter at a place in shared memory, if `wanted`; else returns 0. Written out
+/// because the compiler by itself merges additions to shared and to global memory into a slower
+/// instruction that finds out which it is, and makes a branch of the condition.
 __device__ inline std::uint32_t add_shared_at(bool wanted, std::uint32_t place,
                                               std::uint32_t amount) {
 #if defined(__CUDACC__)

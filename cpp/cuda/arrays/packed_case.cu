@@ -54,8 +54,8 @@ PackTask task_of(const DeviceArray& array, const DeviceCase& from, std::int64_t 
 }
 
 Grid pack_grid(std::int64_t count) {
-  const unsigned threads = std::min(
-      pack_threads, static_cast<unsigned>(attribute(cudaDevAttrMaxThreadsPerBlock)));
+  const unsigned threads =
+      std::min(pack_threads, static_cast<unsigned>(attribute(cudaDevAttrMaxThreadsPerBlock)));
   const std::int64_t most = std::int64_t{attribute(cudaDevAttrMultiProcessorCount)} * 8;
   return {static_cast<unsigned>(std::clamp<std::int64_t>((count + threads - 1) / threads, 1, most)),
           threads};
@@ -110,8 +110,7 @@ void for_each_packed(const DeviceCase& from, cudaStream_t stream,
   std::byte* const score = make_room(!aligned(from.score, 16), score_size);
   std::byte* rater[group_raters] = {};
   for (int k = 0; k < from.raters; ++k) rater[k] = make_room(!labels(from.rater[k]), 1);
-  std::byte* const region =
-      make_room(from.region.data != nullptr && !labels(from.region), 1);
+  std::byte* const region = make_room(from.region.data != nullptr && !labels(from.region), 1);
 
   for (std::int64_t first = 0; first < from.voxels; first += most) {
     const std::int64_t count = std::min(most, from.voxels - first);

@@ -41,12 +41,16 @@ void require_not_capturing(cudaStream_t stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   const cudaError_t asked = cudaStreamIsCapturing(stream, &status);
   // The default stream may not even be asked while a stream that waits for it is captured.
-  if (asked == cudaErrorStreamCaptureImplicit) cudaGetLastError();
-  else check(asked, "cudaStreamIsCapturing");
+  if (asked == cudaErrorStreamCaptureImplicit)
+    cudaGetLastError();
+  else
+    check(asked, "cudaStreamIsCapturing");
   if (asked == cudaSuccess && status == cudaStreamCaptureStatusNone) return;
   throw std::runtime_error(
-      "the CUDA stream is being captured into a graph, but this call waits for its stream and can be "
-      "no part of one; call it before the capture begins or after it has ended, or on another stream");
+      "the CUDA stream is being captured into a graph, but this call waits for its stream and can "
+      "be "
+      "no part of one; call it before the capture begins or after it has ended, or on another "
+      "stream");
 }
 
 void* detail::allocate(std::size_t bytes, cudaStream_t stream) {

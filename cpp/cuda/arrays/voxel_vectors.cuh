@@ -79,8 +79,9 @@ struct VoxelVector : ScoreFour<Real> {
     return all;
   }
 
-  /// Takes out voxels that break the rules, and makes -0 of scores 0. `vector` is the number of this one, and `fault` becomes
-  /// the number of the least faulty voxel of the packed case, if that is less.
+  /// Takes out voxels that break the rules, and makes -0 of scores 0. `vector` is the number of
+  /// this one, and `fault` becomes the number of the least faulty voxel of the packed case, if that
+  /// is less.
   __device__ void remove_faults(std::uint32_t vector, std::uint64_t& fault) {
     using Bits = decltype(score_fault(Real{}));
     const Bits one = twintrack::detail::bits_as<Bits>(Real{1});

@@ -43,8 +43,8 @@ void count(const DeviceCase& from, TallyTables tables, cudaStream_t stream) {
   launched.shared_bytes = Shared::bytes(tables.resident_pages);
 
   DeviceMemory<std::uint32_t> spilled(std::size_t{pages} * Layout::words * page_cells, stream);
-  DeviceMemory<std::uint32_t> resident(
-      most_blocks * Shared::counter_words(tables.resident_pages), stream);
+  DeviceMemory<std::uint32_t> resident(most_blocks * Shared::counter_words(tables.resident_pages),
+                                       stream);
   DeviceMemory<std::uint8_t> filled(std::size_t{most_blocks} * tables.resident_pages, stream);
   DeviceMemory<std::uint32_t> homes(pages, stream);
   tables.spilled = spilled.data();
@@ -79,7 +79,9 @@ void count(const DeviceCase& from, const TallyTables& tables, cudaStream_t strea
 
 }  // namespace
 
-std::size_t case_pages() { return pages; }
+std::size_t case_pages() {
+  return pages;
+}
 
 void count_group(const DeviceCase& from, int first_rater, int all_raters, const CaseTables& of_case,
                  std::uint8_t* votes, std::uint64_t* first_fault, cudaStream_t stream) {
@@ -103,8 +105,8 @@ void count_group(const DeviceCase& from, int first_rater, int all_raters, const 
 
 void accept_case(const CaseTables& of_case, const std::uint64_t* first_fault, std::size_t columns,
                  std::uint64_t* sums, cudaStream_t stream) {
-  const unsigned threads = std::min(
-      accept_threads, static_cast<unsigned>(attribute(cudaDevAttrMaxThreadsPerBlock)));
+  const unsigned threads =
+      std::min(accept_threads, static_cast<unsigned>(attribute(cudaDevAttrMaxThreadsPerBlock)));
   launch("accept_sums", accept_sums, {pages, threads}, stream, of_case.sums,
          static_cast<const std::uint32_t*>(of_case.touched), first_fault,
          static_cast<unsigned>(columns), sums);

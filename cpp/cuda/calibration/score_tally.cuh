@@ -7,10 +7,10 @@
 // 2. A thread adds up voxels of one cell that come four at a time in registers, until another four
 //    come in another cell. Large ties cost little, whatever their value and labels.
 // 3. The cells are divided into pages of 256. Each block holds packed counters
-//    (packed_counters.cuh) of the pages that occur most in shared memory: up to 74 pages of 472 on a
-//    device with 227 KiB of it. Which ones, and how many are worth it for so many voxels, a sample
-//    of 4096 voxels says. Uniform scores have 94% of their voxels in 64 pages, the scores of a
-//    network most in even fewer.
+//    (packed_counters.cuh) of the pages that occur most in shared memory: up to 74 pages of 472 on
+//    a device with 227 KiB of it. Which ones, and how many are worth it for so many voxels, a
+//    sample of 4096 voxels says. Uniform scores have 94% of their voxels in 64 pages, the scores of
+//    a network most in even fewer.
 // 4. The rest goes to packed counters in global memory, shared by all blocks: one table of 1 MiB
 //    that stays in the second-level cache.
 //
@@ -26,9 +26,14 @@
 // for pages alone in which something may have changed. All sums are integers, so the order in which
 // anything happens does not matter.
 //
-// Beside the voxels a tally of five raters moves 3 MB whatever it counts, 0.2 MB for each page in
-// which voxels fall and 0.8 MB for each that is resident on 132 multiprocessors: at most 150 MB for
-// scores everywhere, some tens for a CT. Most of it stays in the second-level cache.
+// Beside the voxels a tally of five raters moves 3 MB whatever it counts, 0.15 MB for each page in
+// which voxels fall and 0.8 MB for each that is resident on 132 multiprocessors: 45 MB for a CT of
+// 42 million voxels (378 MB), 112 MB for as many uniform scores. Much of it stays in the
+// second-level cache.
+//
+// Instructions a voxel of float32 and five raters (benchmarks/sass.py, sm_90): 24 for background,
+// 90 where every voxel has a cell of its own, which allows 70% of the copy bandwidth of an H200 if
+// none ever waits. Not timed on a device yet.
 #pragma once
 
 #include <cstddef>
@@ -103,7 +108,8 @@ __global__ void __launch_bounds__(page_cells)
   const CellSums sums = tables.cell_sums(cell);
 #pragma unroll
   for (int column = 0; column < Layout::columns; ++column)
-    if (left[column] != 0) *sums.template column<Layout>(column) += Layout::units(column, left[column]);
+    if (left[column] != 0)
+      *sums.template column<Layout>(column) += Layout::units(column, left[column]);
 }
 
 /// Adds the sums of a case to those of a tally, unless a voxel of it was invalid, and makes them 0.

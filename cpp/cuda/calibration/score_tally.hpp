@@ -28,8 +28,8 @@ class ScoreTally {
   /// Adds the voxels of a case whose arrays lie on this device. Works on `stream` and waits for it,
   /// since an invalid voxel must be reported: throws InputError, as the CPU does, and then has
   /// added none. Also throws it if shapes do not fit, OutOfDeviceMemory if the scratch memory does
-  /// not: at most 36 MB on a device of 132 multiprocessors, what for_each_packed takes, and for more
-  /// than nine raters a byte a voxel.
+  /// not: at most 36 MB on a device of 132 multiprocessors, what for_each_packed takes, and for
+  /// more than nine raters a byte a voxel.
   void update(const CaseView& view, cudaStream_t stream);
 
   /// Returns the sums, `grid::cells` × `columns()`, and starts afresh from 0. Works on `stream` and

@@ -14,7 +14,9 @@ namespace twintrack::cuda {
 
 /// Threads of a block, of which a multiprocessor holds one; fewer where they need more registers.
 template <class Layout>
-inline constexpr int tally_threads = Layout::words <= 3 ? 1024 : Layout::words == 4 ? 768 : 512;
+inline constexpr int tally_threads = Layout::words <= 3   ? 1024
+                                     : Layout::words == 4 ? 768
+                                                          : 512;
 inline constexpr unsigned page_cells = 256;
 inline constexpr unsigned pages = (grid::cells + page_cells - 1) / page_cells;
 /// Vectors of voxels that are looked at to choose pages.
@@ -109,7 +111,10 @@ __device__ inline void open_pages(const PackedCase& from, unsigned resident_page
   __syncthreads();
   for (unsigned i = threadIdx.x; i < sample_vectors; i += blockDim.x) {
     ScoreFour<Real> v;
-    const std::uint64_t at = std::uint64_t{i} * from.vectors / sample_vectors;
+    // One in each of as many parts of the case, at another place in each (multiples of the golden
+    // ratio): in step they would all lie on one edge of a volume.
+    const std::uint64_t place = std::uint64_t{i * 0x9e3779b9u} * from.vectors >> 32;
+    const std::uint64_t at = (std::uint64_t{i} * from.vectors + place) / sample_vectors;
     Voxels::load_scores(from, static_cast<std::uint32_t>(at), v);
 #pragma unroll
     for (int j = 0; j < vector_voxels; ++j)

@@ -218,10 +218,7 @@ CaseSums case_sums(const CaseView& view, int bins, std::vector<MarkedExtent::Ran
     Totals& totals = groups.emplace_back(pass.layout, first, count);
     std::uint64_t* const memory = on_device.emplace_back(totals.size(), stream).data();
     on_device.back().clear(stream);
-    pass.totals = {memory,
-                   memory + totals.background(),
-                   memory + totals.squares(),
-                   marks.data(),
+    pass.totals = {memory, memory + totals.background(), memory + totals.squares(), marks.data(),
                    faults.first_fault()};
     count_case(device_case(view, walk, first, count), bins, score, pass, stream);
   }

@@ -43,15 +43,14 @@ void count(const DeviceCase& from, int bins, Element score, const CasePass& pass
   grid.shared_bytes = CaseShared::bytes(nodes, in_shared ? words : 0, copies);
   std::int64_t voxels = std::int64_t{multiprocessors} * grid.threads * thread_voxels;
   if (!in_shared) voxels = std::min(voxels, shared_table_voxels);
-  const auto most = static_cast<std::uint32_t>(
-      std::min(voxels, most_packed_voxels) / vector_voxels);
+  const auto most =
+      static_cast<std::uint32_t>(std::min(voxels, most_packed_voxels) / vector_voxels);
   for_each_packed(from, stream, [&](const PackedCase& part) {
     for (std::uint32_t first = 0; first < part.vectors; first += most) {
       counters.first_vector = first;
       counters.end_vector = first + std::min(most, part.vectors - first);
-      grid.blocks =
-          std::min(multiprocessors,
-                   (counters.end_vector - first + grid.threads - 1) / grid.threads);
+      grid.blocks = std::min(multiprocessors,
+                             (counters.end_vector - first + grid.threads - 1) / grid.threads);
       if constexpr (!in_shared) table.clear(stream);
       launch("count_case_voxels", count_case_voxels<T, raters, in_shared>, grid, stream, part,
              cells, pass, counters);

@@ -32,9 +32,9 @@ inline constexpr int pattern_raters = static_cast<int>(votes_per_group);
 ///
 /// A score is `whole` units of 2^-24, to which it is rounded, and `rest` units of 2^-46 less
 /// `rest_bias`, so that no term is negative: 0 <= rest <= 2^22. `doubt` is 1 - confidence in units
-/// of 2^-24. Scores of 32 and 64 bits that predict background have whole = doubt, those that predict
-/// tumour whole = 2^24 - doubt: their cell tells one from the other. Confidences of 16-bit scores
-/// are rounded to 16 bits, so both are summed; a float16 has no rest.
+/// of 2^-24. Scores of 32 and 64 bits that predict background have whole = doubt, those that
+/// predict tumour whole = 2^24 - doubt: their cell tells one from the other. Confidences of 16-bit
+/// scores are rounded to 16 bits, so both are summed; a float16 has no rest.
 struct ScoreTerms {
   static constexpr int whole_shift = fixed::fraction_bits - confidence_bits;
   static constexpr std::uint32_t rest_bias = 1u << (whole_shift - 1);

@@ -2,9 +2,9 @@
 //
 // Cells that no score falls into are left out, and the others numbered anew.
 //
-// [0, 1] is cut into equal buckets, narrower than a bin of the evaluation. At most three cells begin
-// in one: at an edge of a bin, at one of a confidence, at a threshold. A node holds where, so that
-// the cell of a score takes three comparisons.
+// [0, 1] is cut into equal buckets, narrower than a bin of the evaluation. At most three cells
+// begin in one: at an edge of a bin, at one of a confidence, at a threshold. A node holds where, so
+// that the cell of a score takes three comparisons.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,8 @@
 
 namespace twintrack::cuda {
 
-/// The cell before the first edge of a bucket; each edge that a score reaches is one more. An edge is
-/// kept as 2^32 less its bits: added to the bits of a score that reaches it, it carries.
+/// The cell before the first edge of a bucket; each edge that a score reaches is one more. An edge
+/// is kept as 2^32 less its bits: added to the bits of a score that reaches it, it carries.
 struct alignas(16) CellNode {
   static constexpr int edges = 3;
   std::uint32_t edge[edges];  // 0, with which nothing carries, if there are fewer

@@ -129,7 +129,8 @@ void cells_that_are_looked_up() {
         const auto found = [&](float p) { return cuda::looked_up_cell(nodes.data(), buckets, p); };
         const std::string what = std::to_string(first[i]) + " of " + std::to_string(bins) + " bins";
         check(found(first[i]) == i, "a cell does not begin at " + what);
-        check(i == 0 || found(std::nextafter(first[i], 0.0f)) == i - 1, "a cell ends before " + what);
+        check(i == 0 || found(std::nextafter(first[i], 0.0f)) == i - 1,
+              "a cell ends before " + what);
       }
     }
 }

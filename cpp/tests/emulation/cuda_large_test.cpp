@@ -184,8 +184,8 @@ void score_tallies(Element element, const Shape& shape) {
   cuda::FaultReport faults(stream);
   cuda::DeviceMemory<std::uint32_t> touched(cuda::case_pages(), stream);
   touched.clear(stream);
-  cuda::count_group(cuda::device_case(sample.view, walk, 0, 2), 0, 2,
-                    {sums.data(), touched.data()}, nullptr, faults.first_fault(), stream);
+  cuda::count_group(cuda::device_case(sample.view, walk, 0, 2), 0, 2, {sums.data(), touched.data()},
+                    nullptr, faults.first_fault(), stream);
   faults.require_none(sample.view, walk, stream, "counting");
   std::vector<std::uint64_t> found(sums.data(), sums.data() + sums.size());
   for (std::size_t cell = 0; cell < grid::cells; ++cell)

@@ -214,7 +214,8 @@ void devices_and_memory() {
   check(refused, "a device that does not exist is not reported by CUDA's name");
 }
 
-// Ranks above 2^31 and 2^32 are copied from where they are, by arrays whose strides keep them small.
+// Ranks above 2^31 and 2^32 are copied from where they are, by arrays whose strides keep them
+// small.
 void large_ranks() {
   emulate("threads=32");
   const std::int64_t rows = (std::int64_t{1} << 32) + 5;
@@ -228,8 +229,8 @@ void large_ranks() {
   const Walk walk = case_walk(view);
   check(walk.count() == 3 * rows, "the walk lost voxels");
   const cuda::DeviceCase from = cuda::device_case(view, walk, 0, 1);
-  for (const std::int64_t first : {std::int64_t{0}, (std::int64_t{1} << 31) - 4,
-                                   (std::int64_t{1} << 32) * 3, 3 * rows - 9}) {
+  for (const std::int64_t first :
+       {std::int64_t{0}, (std::int64_t{1} << 31) - 4, (std::int64_t{1} << 32) * 3, 3 * rows - 9}) {
     std::vector<float> scores(9);
     std::vector<std::uint8_t> labels(9);
     cuda::pack_scores(from.score, from, first, 9, reinterpret_cast<std::byte*>(scores.data()),
