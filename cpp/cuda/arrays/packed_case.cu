@@ -21,29 +21,57 @@ struct PackTask {
   std::int64_t count;
 };
 
-__device__ const std::byte* element_at(const PackTask& task, std::int64_t i) {
+/// Calls `visit(j, pointer)` for elements i + j of the copy, j = 0 … 3, as far as there are so
+/// many. Only the first of a row is looked for by divisions.
+template <class Visit>
+__device__ inline void visit_four(const PackTask& task, std::int64_t i, const Visit& visit) {
   const DeviceArray* const arrays[1] = {&task.array};
+  const int inner = task.axes - 1;
+  const std::int64_t length = inner < 0 ? 1 : task.extent[inner];
+  const std::int64_t rank = task.first + i;
+  std::int64_t left = 0;  // elements of the row
   std::int64_t offset[1] = {0};
-  add_offsets(task.axes, task.extent, arrays, task.first + i, offset);
-  return task.array.data + offset[0];
+#pragma unroll
+  for (int j = 0; j < vector_voxels; ++j) {
+    if (i + j >= task.count) return;
+    if (left > 0) {
+      offset[0] += task.array.axis_stride[inner];
+      --left;
+    } else {
+      offset[0] = 0;
+      add_offsets(task.axes, task.extent, arrays, rank + j, offset);
+      left = j == 0 ? length - 1 - rank % length : length - 1;
+    }
+    visit(j, task.array.data + offset[0]);
+  }
 }
 
 /// Elements as they are; Unit is an integer of their size.
 template <class Unit>
 __global__ void __launch_bounds__(pack_threads)
     copy_elements(const __grid_constant__ PackTask task, Unit* to) {
-  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
-  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x * vector_voxels;
+  for (std::int64_t i =
+           (static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * vector_voxels;
        i < task.count; i += step)
-    to[i] = *reinterpret_cast<const Unit*>(element_at(task, i));
+    visit_four(task, i, [&](int j, const std::byte* from) {
+      to[i + j] = *reinterpret_cast<const Unit*>(from);
+    });
 }
 
 __global__ void __launch_bounds__(pack_threads)
-    copy_labels(const __grid_constant__ PackTask task, std::uint8_t* to) {
-  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
-  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-       i < task.count; i += step)
-    to[i] = visit_value(element_at(task, i), task.array.element, LabelByte{});
+    copy_labels(const __grid_constant__ PackTask task, std::uint32_t* to) {
+  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x * vector_voxels;
+  for (std::int64_t i =
+           (static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * vector_voxels;
+       i < task.count; i += step) {
+    std::uint32_t labels = 0;
+    visit_four(task, i, [&](int j, const std::byte* from) {
+      labels |= static_cast<std::uint32_t>(visit_value(from, task.array.element, LabelByte{}))
+                << (8 * j);
+    });
+    to[i / vector_voxels] = labels;
+  }
 }
 
 PackTask task_of(const DeviceArray& array, const DeviceCase& from, std::int64_t first,
@@ -57,8 +85,10 @@ Grid pack_grid(std::int64_t count) {
   const unsigned threads =
       std::min(pack_threads, static_cast<unsigned>(attribute(cudaDevAttrMaxThreadsPerBlock)));
   const std::int64_t most = std::int64_t{attribute(cudaDevAttrMultiProcessorCount)} * 8;
-  return {static_cast<unsigned>(std::clamp<std::int64_t>((count + threads - 1) / threads, 1, most)),
-          threads};
+  const std::int64_t per_block = std::int64_t{threads} * vector_voxels;
+  return {
+      static_cast<unsigned>(std::clamp<std::int64_t>((count + per_block - 1) / per_block, 1, most)),
+      threads};
 }
 
 bool aligned(const DeviceArray& array, std::size_t to) {
@@ -87,7 +117,7 @@ void pack_scores(const DeviceArray& array, const DeviceCase& from, std::int64_t 
 void pack_labels(const DeviceArray& array, const DeviceCase& from, std::int64_t first,
                  std::int64_t count, std::byte* to, cudaStream_t stream) {
   launch("copy_labels", copy_labels, pack_grid(count), stream, task_of(array, from, first, count),
-         reinterpret_cast<std::uint8_t*>(to));
+         reinterpret_cast<std::uint32_t*>(to));
 }
 
 void for_each_packed(const DeviceCase& from, cudaStream_t stream,
@@ -104,7 +134,8 @@ void for_each_packed(const DeviceCase& from, cudaStream_t stream,
   std::vector<DeviceMemory<std::byte>> scratch;
   const auto make_room = [&](bool needed, std::int64_t size) -> std::byte* {
     if (!needed) return nullptr;
-    const auto bytes = static_cast<std::size_t>(std::min(from.voxels, copied_voxels) * size);
+    // Whole vectors are written.
+    const auto bytes = static_cast<std::size_t>((std::min(from.voxels, copied_voxels) + 3) * size);
     return scratch.emplace_back(bytes, stream).data();
   };
   std::byte* const score = make_room(!aligned(from.score, 16), score_size);

@@ -41,7 +41,8 @@ void for_each_packed(const DeviceCase& from, cudaStream_t stream,
                      const std::function<void(const PackedCase&)>& visit);
 
 /// Queues the copy of elements [first, first + count) of an array in walking order to `to`: of
-/// scores as they are, of labels and regions as LabelByte says.
+/// scores as they are, of labels and regions as LabelByte says. `to` is aligned to 16 bytes, and of
+/// labels whole vectors are written: up to three bytes more.
 void pack_scores(const DeviceArray& array, const DeviceCase& from, std::int64_t first,
                  std::int64_t count, std::byte* to, cudaStream_t stream);
 void pack_labels(const DeviceArray& array, const DeviceCase& from, std::int64_t first,

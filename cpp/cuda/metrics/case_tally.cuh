@@ -390,12 +390,14 @@ __global__ void __launch_bounds__(case_threads<T, raters>, 1)
   using Voxels = PackedVoxels<T>;
   using Real = typename Voxels::Real;
   const std::uint32_t words = pass.layout.words();
-  const std::uint32_t nodes = in_shared && sizeof(Real) == 4 ? pass.buckets.count() : 0;
+  constexpr bool staged = in_shared && sizeof(Real) == 4;
+  const std::uint32_t nodes = staged ? pass.buckets.count() : 0;
   std::uint32_t* const table = in_shared ? CaseShared::counters(nodes) : counters.global;
   if constexpr (in_shared)
     for (std::uint32_t i = threadIdx.x; i < words * counters.copies; i += blockDim.x) table[i] = 0;
-  for (std::uint32_t i = threadIdx.x; i < nodes; i += blockDim.x)
-    CaseShared::nodes()[i] = pass.nodes[i];
+  if constexpr (staged)
+    for (std::uint32_t i = threadIdx.x; i < nodes; i += blockDim.x)
+      CaseShared::nodes()[i] = pass.nodes[i];
   const auto marked_words = static_cast<unsigned>(2 * pass.marked_axes);
   for (unsigned i = threadIdx.x; i < marked_words; i += blockDim.x)
     CaseShared::marked()[i] = no_voxel;

@@ -232,7 +232,7 @@ void large_ranks() {
   for (const std::int64_t first :
        {std::int64_t{0}, (std::int64_t{1} << 31) - 4, (std::int64_t{1} << 32) * 3, 3 * rows - 9}) {
     std::vector<float> scores(9);
-    std::vector<std::uint8_t> labels(9);
+    std::vector<std::uint8_t> labels(12);
     cuda::pack_scores(from.score, from, first, 9, reinterpret_cast<std::byte*>(scores.data()),
                       stream);
     cuda::pack_labels(from.rater[0], from, first, 9, reinterpret_cast<std::byte*>(labels.data()),
