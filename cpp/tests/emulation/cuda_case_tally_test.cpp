@@ -138,7 +138,7 @@ void cells_that_are_looked_up() {
 // Values on the edges of bins, thresholds and roundings, one to the next and one in between.
 void ties() {
   emulate("shared=100000");
-  std::vector<double> values;
+  std::vector<double> values{0.0};
   for (const float edge : UniformBins(20).edges())
     for (const float value : {std::nextafter(edge, 0.0f), edge, std::nextafter(edge, 1.0f)})
       values.push_back(static_cast<double>(value));
@@ -155,7 +155,9 @@ void ties() {
     for (std::size_t i = 0; i < values.size() * 8; ++i) {
       // Each value four times in a row, then all of them in turn.
       const std::size_t which = i < values.size() * 4 ? i / 4 : i % values.size();
-      store_score(element, values[which], sample.at(0, 0, static_cast<std::int64_t>(i)));
+      std::byte* const to = sample.at(0, 0, static_cast<std::int64_t>(i));
+      store_score(element, values[which], to);
+      if (which == 0) to[size_of(element) - 1] = std::byte{0x80};  // -0
     }
     compare(sample.view(), 20, "ties");
   }
