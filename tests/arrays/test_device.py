@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 import pytest
-from device_libraries import BFLOAT16, CupyArray, InterfaceArray, StandIn, Tensor
+from device_libraries import BFLOAT16, STAND_INS, CupyArray, InterfaceArray, StandIn, Tensor
 
 import twintrack as tt
 from twintrack.arrays.case import open_case
@@ -451,3 +451,29 @@ def test_without_the_module_the_message_says_so(monkeypatch):
         a_map()(InterfaceArray(score))
     with pytest.raises(TypeError, match=re.escape("or pass score.get()")):
         a_map()(CupyArray(score))
+
+
+@pytest.mark.parametrize("kind", STAND_INS)
+def test_a_stream_that_is_captured_is_refused(emulation, monkeypatch, kind):
+    library = StandIn(kind, monkeypatch)
+    library.stream = 70
+    score, masks = (library.put(array) for array in case())
+    member = library.put(np.ones((2, *score.shape), np.float16))
+    tally = tt.ScoreTally(raters=3)
+    tally.update(score, masks)
+    before = pickle.dumps(tally)
+    tally.update(score, masks)
+    monkeypatch.setenv("TWINTRACK_EMULATION", "capturing=70")
+    for work in (
+        lambda: tally.update(score, masks),
+        lambda: CaseTally(3).update(score, masks),
+        lambda: tt.evaluate(score, masks, protocol="corrected"),
+        lambda: a_map()(score, out=library.put(case()[0])),
+        lambda: tt.ensemble_score([member], out=library.put(case()[0])),
+    ):
+        with pytest.raises(RuntimeError, match="the CUDA stream is being captured into a graph"):
+            work()
+    monkeypatch.delenv("TWINTRACK_EMULATION")
+    twice = pickle.loads(before)
+    twice += pickle.loads(before)
+    assert pickle.dumps(tally) == pickle.dumps(twice)

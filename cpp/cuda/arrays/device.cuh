@@ -28,10 +28,20 @@ __device__ inline std::uint32_t add(std::uint32_t* to, std::uint32_t amount) {
   return atomicAdd(to, amount);
 }
 
-/// The same for a counter in shared memory, if `wanted`; else returns 0. Written out because the
-/// compiler by itself merges additions to shared and to global memory into a slower instruction
-/// that finds out which it is, and makes a branch of the condition.
-__device__ inline std::uint32_t add_shared(bool wanted, std::uint32_t* to, std::uint32_t amount) {
+/// Where an object in shared memory lies, in bytes: addresses of 32 bits take half the arithmetic.
+__device__ inline std::uint32_t shared_place(const void* object) {
+#if defined(__CUDACC__)
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(object));
+#else
+  return static_cast<std::uint32_t>(static_cast<const std::byte*>(object) - shared_memory());
+#endif
+}
+
+/// The same for a counter at a place in shared memory, if `wanted`; else returns 0. Written out
+/// because the compiler by itself merges additions to shared and to global memory into a slower
+/// instruction that finds out which it is, and makes a branch of the condition.
+__device__ inline std::uint32_t add_shared_at(bool wanted, std::uint32_t place,
+                                              std::uint32_t amount) {
 #if defined(__CUDACC__)
   // Nothing is written before all inputs are read, so that they may share registers.
   std::uint32_t before = 0;
@@ -42,12 +52,40 @@ __device__ inline std::uint32_t add_shared(bool wanted, std::uint32_t* to, std::
       " @wanted atom.shared.add.u32 %0, [%1], %2;\n"
       "}"
       : "+r"(before)
-      : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(to))), "r"(amount),
-        "r"(static_cast<std::uint32_t>(wanted))
+      : "r"(place), "r"(amount), "r"(static_cast<std::uint32_t>(wanted))
       : "memory");
   return before;
 #else
-  return wanted ? add(to, amount) : 0;
+  return wanted ? add(reinterpret_cast<std::uint32_t*>(shared_memory() + place), amount) : 0;
+#endif
+}
+
+/// The same without a condition, which takes half the instructions.
+__device__ inline std::uint32_t add_shared_at(std::uint32_t place, std::uint32_t amount) {
+#if defined(__CUDACC__)
+  std::uint32_t before;
+  asm volatile("atom.shared.add.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "r"(place), "r"(amount)
+               : "memory");
+  return before;
+#else
+  return add(reinterpret_cast<std::uint32_t*>(shared_memory() + place), amount);
+#endif
+}
+
+__device__ inline std::uint32_t add_shared(bool wanted, std::uint32_t* to, std::uint32_t amount) {
+  return add_shared_at(wanted, shared_place(to), amount);
+}
+
+/// Adds 1 to `to` if `a + b` carries out of 32 bits.
+__device__ inline void count_carry(std::uint32_t& to, std::uint32_t a, std::uint32_t b) {
+#if defined(__CUDACC__)
+  asm("{\n .reg .u32 low;\n add.cc.u32 low, %1, %2;\n addc.u32 %0, %0, 0;\n}"
+      : "+r"(to)
+      : "r"(a), "r"(b));
+#else
+  to += a + b < a ? 1u : 0u;
 #endif
 }
 

@@ -42,13 +42,6 @@ int copy_extents(const Walk& walk, std::int64_t* extent) {
   return static_cast<int>(walk.axes().size());
 }
 
-bool DeviceCase::packed() const {
-  bool all = score.contiguous;
-  for (int k = 0; k < raters; ++k) all &= rater[k].contiguous && size_of(rater[k].element) == 1;
-  if (region.data != nullptr) all &= region.contiguous && size_of(region.element) == 1;
-  return all;
-}
-
 DeviceCase device_case(const CaseView& view, const Walk& walk, std::size_t first,
                        std::size_t count) {
   DeviceCase made;

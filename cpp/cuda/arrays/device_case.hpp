@@ -39,9 +39,6 @@ struct DeviceCase {
   int axes = 0;
   std::int64_t extent[DeviceArray::max_axes] = {};  // outermost axis first
   std::int64_t voxels = 0;
-
-  /// Whether kernels may read whole vectors: no strides, labels and region of one byte each.
-  bool packed() const;
 };
 
 /// Rank of the first invalid voxel while none is known.

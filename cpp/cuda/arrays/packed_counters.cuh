@@ -11,11 +11,11 @@
 //              words 1…  count, votes of raters 0, 1, …, exactly 2, 3, …: 8 bits every one
 //
 // A field that overflows carries into the next. Nothing is lost by that: atomics on one word happen
-// in some order, so each addition knows from the value it found exactly which fields it made carry,
-// and counts these carries, one by one, in 64 bits. With c carries out of a field of b bits, and d
-// into it from the field below, the true total is what is left in the field, plus c 2^b, minus d:
-// always, modulo 2^64, in whatever order things happened. A carry is rare: one addition in 2^b for
-// counts.
+// in some order, so each addition knows from the value it found exactly which fields it made carry.
+// For each it adds 2^b to the 64-bit sum of the field of b bits that overflowed, and takes 1 from
+// that of the next field of the word, if there is one. The sums and what is left in the fields then
+// add up to the true totals, modulo 2^64, in whatever order things happened. A carry is rare: one
+// addition in 2^b for counts.
 #pragma once
 
 #include <cstdint>
@@ -82,39 +82,56 @@ struct CounterLayout {
     return (word >> f.shift) & (0xffffffffu >> (32 - f.bits));
   }
 
-  /// The highest bits of the fields of word `word`.
+  /// The highest bits of the fields of word `word`; bytes that no column has never carry.
   __host__ __device__ static constexpr std::uint32_t carry_bits(int word) {
-    std::uint32_t bits = 0;
-    for (int column = 0; column < columns; ++column) {
-      const Field f = field(column);
-      if (f.word == word) bits |= 1u << (f.shift + f.bits - 1);
-    }
-    return bits;
+    if (word > 0) return 0x80808080u;
+    return own_residual_word ? 0x80000000u : 0x81020000u;
   }
 
-  /// The column whose field carries into that of `column`, or -1.
-  __host__ __device__ static constexpr int below(int column) {
-    const Field f = field(column);
-    for (int other = 0; other < columns; ++other) {
-      const Field g = field(other);
-      if (g.word == f.word && g.shift + g.bits == f.shift) return other;
-    }
-    return -1;
+  /// The column whose field lies above that of `column` in its word, or -1.
+  __host__ __device__ static constexpr int above(int column) {
+    if (own_residual_word && column == residual_column) return -1;
+    if (!own_residual_word && column == residual_column) return count_column;
+    if (!own_residual_word && column == count_column) return first_vote_column;
+    if (!own_residual_word && column == first_vote_column) return -1;
+    // A byte: columns of bytes follow each other, but for the votes after the count.
+    if (field(column).shift == 24) return -1;
+    const int next = column == count_column ? first_vote_column : column + 1;
+    return next < columns ? next : -1;
   }
 
-  /// The total of a column from its `left`, what is in its fields, and the carries of all columns.
-  template <class Carried>
-  __host__ __device__ static std::uint64_t total(int column, std::uint64_t left,
-                                                 const Carried& carried) {
-    left += carried[column] << field(column).bits;
-    if (below(column) >= 0) left -= carried[below(column)];
-    return left << (column == residual_column ? residual_unit : 0);
+  /// A column as the 64-bit sums have it, from what is in its field.
+  __host__ __device__ static constexpr std::uint64_t units(int column, std::uint64_t of_field) {
+    return of_field << (column == residual_column ? residual_unit : 0);
+  }
+
+  /// The column of the field of word `word` whose highest bit is `bit` or up to three above it, and
+  /// in `below` how many.
+  __host__ __device__ static constexpr int column_near(int word, int bit, int& below) {
+    if (word > 0) {
+      below = 7 - bit % 8;
+      return column_of_byte(4 * (word - 1) + bit / 8);
+    }
+    if constexpr (own_residual_word) {
+      below = 31 - bit;
+      return residual_column;
+    } else {  // highest bits are 17, 24 and 31
+      below = (31 - bit) % 7;
+      const int place = (31 - bit) / 7;
+      return place == 0 ? first_vote_column : place == 1 ? count_column : residual_column;
+    }
   }
 };
 
 /// Bit i is set if bit i carried in before + amount.
 __device__ inline std::uint32_t carries_of(std::uint32_t before, std::uint32_t amount) {
   return (before & amount) | ((before | amount) & ~(before + amount));
+}
+
+/// The same at the highest bits of fields to each of which less than half of what it holds is
+/// added; unspecified at all others.
+__device__ inline std::uint32_t small_carries_of(std::uint32_t before, std::uint32_t amount) {
+  return before & ~(before + amount);
 }
 
 /// What became of adding to one word for up to four voxels: a bit for every field that carried.
@@ -134,27 +151,22 @@ class Carries {
       const int bit = 31 - __clz(static_cast<int>(left));
       left &= ~(1u << bit);
       int voxel = 0;
-      int carried = 0;
-#pragma unroll
-      for (int column = 0; column < Layout::columns; ++column) {
-        const auto field = Layout::field(column);
-        const int top = field.shift + field.bits - 1;
-        if (field.word != word || bit > top || bit <= top - most_voxels) continue;
-        voxel = top - bit;
-        carried = column;
-      }
-      count(voxel, carried);
+      const int column = Layout::column_near(word, bit, voxel);
+      count(voxel, column);
     }
   }
 
  private:
   static constexpr int most_voxels = 4;
   static constexpr bool apart() {
-    for (int column = 0; column < Layout::columns; ++column)
-      if (Layout::field(column).bits < most_voxels) return false;
+    for (int column = 0; column < Layout::columns; ++column) {
+      const auto field = Layout::field(column);
+      const std::uint32_t top = 1u << (field.shift + field.bits - 1);
+      if (field.bits < most_voxels || (Layout::carry_bits(field.word) & top) == 0) return false;
+    }
     return true;
   }
-  static_assert(apart(), "carries of neighbouring fields would fall together");
+  static_assert(apart(), "a carry would go unseen, or together with that of another field");
 
   std::uint32_t left_ = 0;
 };

@@ -37,7 +37,24 @@ cudaMemPool_t pool(int device) {
 
 }  // namespace
 
+void require_not_capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  const cudaError_t asked = cudaStreamIsCapturing(stream, &status);
+  // The default stream may not even be asked while a stream that waits for it is captured.
+  if (asked == cudaErrorStreamCaptureImplicit)
+    cudaGetLastError();
+  else
+    check(asked, "cudaStreamIsCapturing");
+  if (asked == cudaSuccess && status == cudaStreamCaptureStatusNone) return;
+  throw std::runtime_error(
+      "the CUDA stream is being captured into a graph, but this call waits for its stream and can "
+      "be "
+      "no part of one; call it before the capture begins or after it has ended, or on another "
+      "stream");
+}
+
 void* detail::allocate(std::size_t bytes, cudaStream_t stream) {
+  require_not_capturing(stream);
   const int device = current_device();
   void* memory = nullptr;
   const cudaMemPool_t from = pool(device);
@@ -67,6 +84,8 @@ void detail::release(void* memory, int device, cudaStream_t stream) noexcept {
 
 void wait_for(cudaStream_t stream, cudaStream_t other) {
   if (stream == other) return;
+  require_not_capturing(stream);
+  require_not_capturing(other);
   cudaEvent_t event = nullptr;
   check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
   const cudaError_t recorded = cudaEventRecord(event, other);

@@ -70,8 +70,13 @@ inline int attribute(cudaDeviceAttr which) {
   return value;
 }
 
+/// Throws std::runtime_error if work on `stream` is being captured into a CUDA graph: every call of
+/// ours waits for its stream, which a capture forbids. Asked before anything is queued.
+void require_not_capturing(cudaStream_t stream);
+
 /// Waits until everything on `stream` is done; `what` is the work that may have failed.
 inline void wait(cudaStream_t stream, const char* what) {
+  require_not_capturing(stream);
   check(cudaStreamSynchronize(stream), what);
 }
 
@@ -84,7 +89,8 @@ void release(void* memory, int device, cudaStream_t stream) noexcept;
 }  // namespace detail
 
 /// `count` elements in the current device's memory, uninitialised. Allocation and release are
-/// ordered on `stream`, without waiting.
+/// ordered on `stream`, without waiting. Calls begin with this or with a copy, so both refuse a
+/// stream that is being captured.
 template <class T>
 class DeviceMemory {
  public:
@@ -135,6 +141,7 @@ class DeviceMemory {
 /// Copies between host and device, ordered on `stream`; host memory must stay until it is done.
 template <class T>
 void copy(T* to, const T* from, std::size_t count, cudaMemcpyKind kind, cudaStream_t stream) {
+  require_not_capturing(stream);
   if (count > 0) check(cudaMemcpyAsync(to, from, count * sizeof(T), kind, stream), "cudaMemcpy");
 }
 

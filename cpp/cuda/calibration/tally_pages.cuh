@@ -6,19 +6,24 @@
 #include <cstdint>
 
 #include "cuda/arrays/device.cuh"
-#include "cuda/arrays/device_case.hpp"
 #include "cuda/arrays/packed_counters.cuh"
 #include "cuda/arrays/voxel_vectors.cuh"
 #include "twintrack/calibration/score_grid.hpp"
 
 namespace twintrack::cuda {
 
-/// Threads of a block, of which a multiprocessor holds one.
-inline constexpr int tally_threads = 1024;
+/// Threads of a block, of which a multiprocessor holds one; fewer where they need more registers.
+template <class Layout>
+inline constexpr int tally_threads = Layout::words <= 3   ? 1024
+                                     : Layout::words == 4 ? 768
+                                                          : 512;
 inline constexpr unsigned page_cells = 256;
 inline constexpr unsigned pages = (grid::cells + page_cells - 1) / page_cells;
 /// Vectors of voxels that are looked at to choose pages.
 inline constexpr int sample_vectors = 1024;
+/// Voxels of a page that each block must expect, by the sample, to hold counters for it: below that
+/// storing and collecting a page costs more than adding to global memory.
+inline constexpr std::uint64_t least_page_voxels = 256;
 inline constexpr std::uint32_t not_resident = 0xffffffffu;
 
 /// The 64-bit sums of one cell of a case, of the columns that a group of raters has.
@@ -39,12 +44,13 @@ struct CellSums {
 /// The tables in global memory that a pass over a group of raters works on.
 struct TallyTables {
   std::uint64_t* sums;         // of the case: cells × columns
-  std::uint64_t* carried;      // carries of counters: cells × columns of the layout
+  std::uint32_t* touched;      // by page: not 0 if its sums may have changed
   std::uint32_t* spilled;      // counters of pages that are not resident, by page
   std::uint32_t* resident;     // counters of resident pages, by block and slot
+  std::uint8_t* filled;        // by slot and block: whether it left counters in `resident`
   std::uint32_t* homes;        // by page, as in TallyShared
   std::uint64_t* first_fault;  // least rank of an invalid voxel
-  std::uint8_t* votes;         // by rank: of the groups before; null if there is one group
+  std::uint8_t* votes;         // by voxel: of the groups before; null if there is one group
   unsigned resident_pages;
   int all_raters;
   int first_rater;     // of the group
@@ -56,6 +62,10 @@ struct TallyTables {
     std::uint64_t* count = sums + static_cast<std::size_t>(cell) * columns;
     std::uint64_t* votes_of_all = count + first_vote_column;
     return {count, votes_of_all + first_rater, votes_of_all + all_raters};
+  }
+
+  __device__ void touch(std::uint32_t page) const {
+    if (peek(touched + page) == 0) add(touched + page, 1u);
   }
 };
 
@@ -92,26 +102,30 @@ struct TallyShared {
 
 /// Clears a block's counters and chooses its resident pages, the same in every block.
 template <class Voxels, class Layout>
-__device__ inline void open_pages(const DeviceCase& from, unsigned resident_pages) {
+__device__ inline void open_pages(const PackedCase& from, unsigned resident_pages) {
   using Real = typename Voxels::Real;
   using Shared = TallyShared<Layout>;
   const std::size_t words = Shared::counter_words(resident_pages);
   for (std::size_t i = threadIdx.x; i < words; i += blockDim.x) Shared::counters()[i] = 0;
   for (unsigned page = threadIdx.x; page < pages; page += blockDim.x) Shared::seen()[page] = 0;
   __syncthreads();
-  const std::int64_t vectors = (from.voxels + vector_voxels - 1) / vector_voxels;
-  for (int i = static_cast<int>(threadIdx.x); i < sample_vectors;
-       i += static_cast<int>(blockDim.x)) {
-    VoxelVector<Real, Layout::raters> v;
-    std::uint64_t fault = no_voxel;
-    Voxels::load(from, i * vectors / sample_vectors, v);
-    v.remove_faults(0, fault);
+  for (unsigned i = threadIdx.x; i < sample_vectors; i += blockDim.x) {
+    ScoreFour<Real> v;
+    // One in each of as many parts of the case, at another place in each (multiples of the golden
+    // ratio): in step they would all lie on one edge of a volume.
+    const std::uint64_t place = std::uint64_t{i * 0x9e3779b9u} * from.vectors >> 32;
+    const std::uint64_t at = (std::uint64_t{i} * from.vectors + place) / sample_vectors;
+    Voxels::load_scores(from, static_cast<std::uint32_t>(at), v);
 #pragma unroll
     for (int j = 0; j < vector_voxels; ++j)
-      if (v.score[j] != Real{0})
+      if (v.score[j] != Real{0} && score_fault(v.score[j]) == 0)
         add_shared(true, &Shared::seen()[grid::position(v.score[j]).cell / page_cells], 1u);
   }
   __syncthreads();
+  // seen / (sample_vectors vector_voxels) of all voxels, on gridDim.x blocks.
+  const std::uint64_t voxels = std::uint64_t{from.vectors} * vector_voxels;
+  const std::uint64_t enough =
+      least_page_voxels * gridDim.x * sample_vectors * vector_voxels / voxels;
   for (unsigned page = threadIdx.x; page < pages; page += blockDim.x) {
     const std::uint32_t seen = Shared::seen()[page];
     unsigned rank = 0;
@@ -120,10 +134,36 @@ __device__ inline void open_pages(const DeviceCase& from, unsigned resident_page
       rank += count > seen || (count == seen && other < page) ? 1u : 0u;
     }
     // Modulo 2^32: only the sum with a cell of the page is an index.
-    Shared::homes()[page] =
-        rank < resident_pages ? rank * Shared::page_words - page * page_cells : not_resident;
+    Shared::homes()[page] = rank < resident_pages && seen > 0 && seen >= enough
+                                ? rank * Shared::page_words - page * page_cells
+                                : not_resident;
   }
   __syncthreads();
+}
+
+/// Leaves a block's counters that are not 0 in global memory.
+template <class Layout>
+__device__ inline void close_pages(const TallyTables& tables) {
+  using Shared = TallyShared<Layout>;
+  __syncthreads();
+  std::uint32_t* const left =
+      tables.resident + blockIdx.x * Shared::counter_words(tables.resident_pages);
+  const unsigned lane = threadIdx.x % warp_size;
+  // A warp for a page. Blocks are of whole warps.
+  for (unsigned slot = threadIdx.x / warp_size; slot < tables.resident_pages;
+       slot += blockDim.x / warp_size) {
+    const std::uint32_t* const counters = Shared::counters() + slot * Shared::page_words;
+    std::uint32_t any = 0;
+    for (unsigned i = lane; i < Shared::page_words; i += warp_size) any |= counters[i];
+    const bool filled = __ballot_sync(whole_warp, any != 0 ? 1 : 0) != 0;
+    if (lane == 0) tables.filled[slot * gridDim.x + blockIdx.x] = filled ? 1 : 0;
+    if (!filled) continue;
+    for (unsigned i = lane; i < Shared::page_words; i += warp_size)
+      left[slot * Shared::page_words + i] = counters[i];
+  }
+  if (blockIdx.x == 0)
+    for (unsigned page = threadIdx.x; page < pages; page += blockDim.x)
+      tables.homes[page] = Shared::homes()[page];
 }
 
 }  // namespace twintrack::cuda

@@ -6,7 +6,6 @@
 #include <cstdint>
 
 #include "cuda/arrays/device.cuh"
-#include "cuda/arrays/device_case.hpp"
 #include "cuda/arrays/packed_counters.cuh"
 #include "cuda/arrays/voxel_vectors.cuh"
 #include "cuda/calibration/tally_pages.cuh"
@@ -36,10 +35,10 @@ class ThreadTally {
 
   __device__ explicit ThreadTally(const TallyTables& tables) : tables_(tables) { start_run(0); }
 
-  /// Counts a vector whose first voxel has rank `first`. The threads of a warp call this together.
-  __device__ void take(Vector v, std::int64_t first) {
-    v.remove_faults(first, fault_);
-    if (tables_.votes != nullptr) count_with_groups_before(v, first);
+  /// Counts vector number `vector` of the packed case. The threads of a warp call this together.
+  __device__ void take(Vector v, std::uint32_t vector) {
+    v.remove_faults(vector, fault_);
+    if (grouped()) count_with_groups_before(v, vector);
     take_background(v);
     if (v.inside != 0) take_voxels(v);
     const bool full = length_ > longest_run - vector_voxels;
@@ -47,19 +46,26 @@ class ThreadTally {
     if (full) give_long_run(lanes);
   }
 
-  /// Gives away everything. The threads of a warp call this together.
-  __device__ void finish() {
+  /// Gives away everything; `first` is the rank of the packed case's first voxel. The threads of a
+  /// warp call this together.
+  __device__ void finish(std::int64_t first) {
     give_run();
-    // At most 2^27 voxels per thread: 2^44 in all on a device of 132 multiprocessors.
+    // At most 2^33 voxels on all the warps of a device.
     const std::uint32_t background = __reduce_add_sync(whole_warp, background_);
-    if (threadIdx.x % warp_size == 0 && background > 0 && tables_.counts_voxels)
+    if (threadIdx.x % warp_size == 0 && background > 0 && counts_voxels()) {
+      tables_.touch(0);
       add(tables_.cell_sums(0).count, background);
-    if (fault_ != no_voxel) lower(tables_.first_fault, fault_);
+    }
+    if (fault_ != no_voxel) lower(tables_.first_fault, static_cast<std::uint64_t>(first) + fault_);
   }
 
  private:
   // A run's fields must not carry: counts and votes have 7 bits or more.
   static constexpr std::uint32_t longest_run = 127;
+
+  // Groups are as large as they can be, but the last.
+  __device__ bool grouped() const { return raters == group_raters && tables_.votes != nullptr; }
+  __device__ bool counts_voxels() const { return raters != group_raters || tables_.counts_voxels; }
 
   // What a voxel adds: words of fields, without its residual, which a run adds up by itself.
   struct Voxel {
@@ -70,10 +76,10 @@ class ThreadTally {
 
   // Adds the group's votes to those of the groups before; in the last one, counts the voxels that
   // exactly 2, 3, … raters of all marked.
-  __device__ void count_with_groups_before(const Vector& v, std::int64_t first) const {
+  __device__ void count_with_groups_before(const Vector& v, std::uint32_t vector) const {
     if (v.inside == 0) return;
-    auto* const so_far = reinterpret_cast<std::uint32_t*>(tables_.votes + first);
-    const std::uint32_t votes = *so_far + votes_of(v);
+    auto* const so_far = reinterpret_cast<std::uint32_t*>(tables_.votes) + vector;
+    const std::uint32_t votes = *so_far + v.votes();
     if (!tables_.last) {
       *so_far = votes;
       return;
@@ -81,24 +87,16 @@ class ThreadTally {
 #pragma unroll
     for (int j = 0; j < vector_voxels; ++j) {
       const int own = static_cast<int>((votes >> (8 * j)) & 0xffu);
-      if (own >= 2) add(tables_.cell_sums(grid::position(v.score[j]).cell).exactly + (own - 1), 1);
+      if (own < 2) continue;
+      const std::uint32_t cell = grid::position(v.score[j]).cell;
+      tables_.touch(cell / page_cells);
+      add(tables_.cell_sums(cell).exactly + (own - 1), 1);
     }
-  }
-
-  // Byte j: the raters of the group who mark voxel j.
-  __device__ static std::uint32_t votes_of(const Vector& v) {
-    std::uint32_t votes = 0;
-#pragma unroll
-    for (int k = 0; k < raters; ++k) votes += v.label[k];
-    return votes;
   }
 
   // Counts the voxels of score 0 that nobody marks and takes them out.
   __device__ void take_background(Vector& v) {
-    std::uint32_t zero = 0;
-#pragma unroll
-    for (int j = 0; j < vector_voxels; ++j) zero |= v.score[j] == Real{0} ? 1u << (8 * j) : 0u;
-    zero &= v.inside & ~v.any_label();
+    const std::uint32_t zero = v.zeros() & ~v.any_label();
     background_ += static_cast<std::uint32_t>(__popc(static_cast<int>(zero)));
     v.inside &= ~zero;
   }
@@ -117,7 +115,7 @@ class ThreadTally {
   }
 
   __device__ void locate(const Vector& v, Voxel (&voxel)[vector_voxels]) const {
-    const std::uint32_t residual_mask = tables_.counts_voxels ? ~0u : 0u;
+    const std::uint32_t residual_mask = counts_voxels() ? ~0u : 0u;
 #pragma unroll
     for (int j = 0; j < vector_voxels; ++j) {
       const grid::Position at = grid::position(v.score[j]);
@@ -127,9 +125,9 @@ class ThreadTally {
   }
 
   __device__ void pack(const Vector& v, Voxel (&voxel)[vector_voxels]) const {
-    const std::uint32_t ones = tables_.counts_voxels ? v.inside : 0u;
+    const std::uint32_t ones = counts_voxels() ? v.inside : 0u;
     // More groups than one count numbers of votes in another way.
-    const std::uint32_t votes = tables_.votes == nullptr ? votes_of(v) : 0u;
+    const std::uint32_t votes = grouped() ? 0u : v.votes();
     constexpr auto count = Layout::field(count_column);
     constexpr auto vote = Layout::field(first_vote_column);
     if constexpr (count.word == 0) {
@@ -194,8 +192,10 @@ class ThreadTally {
     if (length_ == 0) return;
     // More than 2^18 in all only in long runs and below 2^-24.
     if constexpr (!Layout::own_residual_word)
-      if (const std::uint64_t high = residual_ >> residual_bits << residual_bits; high != 0)
-        add(tables_.cell_sums(cell_).count + residual_column, high << Layout::residual_unit);
+      if (const std::uint64_t high = residual_ >> residual_bits << residual_bits; high != 0) {
+        tables_.touch(cell_ / page_cells);
+        add(tables_.cell_sums(cell_).count + residual_column, Layout::units(residual_column, high));
+      }
     Voxel run[1];
     run[0].cell = cell_;
     run[0].residual = residual_ & (0xffffffffu >> (32 - residual_bits));
@@ -240,7 +240,18 @@ class ThreadTally {
           if (amount[j][w] != 0) before[j][w] = add(counters + w * page_cells, amount[j][w]);
       }
     }
-    settle<0>(voxel, before, amount);
+    // Whether any field of any word carried is asked once.
+    std::uint32_t carried = 0;
+#pragma unroll
+    for (int w = 0; w < words; ++w) {
+      std::uint32_t of_word = 0;
+#pragma unroll
+      for (int j = 0; j < count; ++j)
+        of_word |= count == 1 ? carries_of(before[j][w], amount[j][w])  // a run adds more
+                              : small_carries_of(before[j][w], amount[j][w]);
+      carried |= of_word & Layout::carry_bits(w);
+    }
+    if (carried != 0) settle<0>(voxel, before, amount);
   }
 
   // Counts what additions to words `word` and those after it carried.
@@ -256,7 +267,13 @@ class ThreadTally {
         std::uint32_t cell = voxel[0].cell;
 #pragma unroll
         for (int j = 1; j < count; ++j) cell = which == j ? voxel[j].cell : cell;
-        add(tables_.carried + (cell * Layout::columns + static_cast<unsigned>(column)), 1);
+        // A resident page is collected in any case.
+        if (Shared::homes()[cell / page_cells] == not_resident) tables_.touch(cell / page_cells);
+        const CellSums sums = tables_.cell_sums(cell);
+        const int bits = Layout::field(column).bits;
+        add(sums.template column<Layout>(column), Layout::units(column, std::uint64_t{1} << bits));
+        if (const int above = Layout::above(column); above >= 0)
+          add(sums.template column<Layout>(above), ~std::uint64_t{0});
       });
       settle<word + 1>(voxel, before, amount);
     }
@@ -265,6 +282,7 @@ class ThreadTally {
   // Adds the run straight to the 64-bit sums. If all of `lanes`, which call this together, are in
   // one cell, as they are where large parts of a volume have one value, one of them does so.
   __device__ void give_long_run(unsigned lanes) {
+    tables_.touch(cell_ / page_cells);
     const CellSums sums = tables_.cell_sums(cell_);
     const int leader = __ffs(static_cast<int>(lanes)) - 1;
     const bool together =
@@ -277,7 +295,7 @@ class ThreadTally {
         // In two halves: 32 of them may take up more than 32 bits.
         total = sum_over(lanes, together, residual_ & 0xffffu) +
                 (std::uint64_t{sum_over(lanes, together, residual_ >> 16)} << 16);
-        total <<= Layout::residual_unit;
+        total = Layout::units(column, total);
       } else {
         total =
             sum_over(lanes, together, Layout::value(column, words_[Layout::field(column).word]));

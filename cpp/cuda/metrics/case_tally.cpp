@@ -25,12 +25,33 @@ fixed::Sum sum_of_parts(const std::uint64_t* part) {
   return sum;
 }
 
-/// `count` confidences of 1 less `doubt` units of 2^-24.
-fixed::Sum confidence_sum(std::uint64_t count, std::uint64_t doubt) {
-  const std::uint64_t missing = (0 - doubt) & (confidence_one - 1);
+/// Subtracts `value` × 2^shift units, shift <= 46, which the sum has.
+void take_units(fixed::Sum& sum, std::uint64_t value, int shift) {
+  const int up = fixed::fraction_bits - shift;
+  const std::uint64_t missing = (0 - value) & ((std::uint64_t{1} << up) - 1);
+  // All of `whole` is modulo 2^64.
+  sum.add(0 - ((value >> up) + (missing != 0 ? 1 : 0)), missing << shift);
+}
+
+/// The scores of `count` voxels by the sums of their terms.
+fixed::Sum score_sum(std::uint64_t count, const fixed::Sum& whole, std::uint64_t rest) {
+  fixed::Sum sum = whole;
+  add_units(sum, rest, 0);
+  take_units(sum, count, ScoreTerms::whole_shift - 1);  // rest_bias each
+  return sum;
+}
+
+/// `count` ones less `value` × 2^-24.
+fixed::Sum ones_less(std::uint64_t count, std::uint64_t value) {
   fixed::Sum sum;
-  sum.add(count - (doubt + missing) / confidence_one, 0);
-  add_units(sum, missing, fixed::fraction_bits - confidence_bits);
+  sum.add(count, 0);
+  take_units(sum, value, ScoreTerms::whole_shift);
+  return sum;
+}
+
+fixed::Sum wholes(std::uint64_t value) {
+  fixed::Sum sum;
+  add_units(sum, value, ScoreTerms::whole_shift);
   return sum;
 }
 
@@ -41,8 +62,16 @@ struct Totals {
 
   std::size_t background() const { return layout.words(); }
   std::size_t squares() const { return background() + 1; }
-  std::size_t rater_scores() const { return squares() + parts; }
-  std::size_t size() const { return rater_scores() + parts * raters; }
+  std::size_t size() const { return squares() + parts; }
+
+  std::uint64_t cell_sum(std::uint32_t cell, int which) const {
+    const std::size_t at = layout.cell_sum(cell, which);
+    return value[at] + (value[at + layout.high_cells()] << 32);
+  }
+  std::uint64_t pattern_sum(std::uint32_t key, int which) const {
+    const std::size_t at = layout.pattern_sum(key, which);
+    return value[at] + (value[at + layout.high_patterns()] << 32);
+  }
 
   CaseLayout layout;
   std::size_t first_rater;
@@ -51,22 +80,21 @@ struct Totals {
 };
 
 /// Sums of a case that the last group's totals hold for all groups.
-void give_scores(const Totals& totals, const std::vector<ScoreParts>& cells, bool grouped,
-                 CaseSums& sums) {
+void give_scores(const Totals& totals, const std::vector<ScoreParts>& cells, Element score,
+                 bool grouped, CaseSums& sums) {
   const CaseLayout& layout = totals.layout;
-  const auto sum_of = [&](int which, std::uint32_t cell) {
-    const std::uint32_t at = layout.sum(which, cell);
-    return totals.value[at] + (totals.value[at + layout.cells] << 32);
-  };
+  const bool own_confidence = ScoreTerms::own_confidence(score);
   for (std::uint32_t cell = 0; cell < layout.cells; ++cell) {
     const ScoreParts& of_cell = cells[cell];
     const std::size_t exceeded =
         sums.votes() + static_cast<std::size_t>(of_cell.exceeded) * (sums.raters() + 1);
+    std::uint64_t summed = 0;  // voxels whose terms were
     std::uint64_t count = 0;
     const std::uint32_t keys = 1u << (grouped ? layout.vote_bits : layout.pattern_bits);
     for (std::uint32_t key = 0; key < keys; ++key) {
       std::uint64_t voxels =
           totals.value[grouped ? layout.votes(cell, key) : layout.pattern(cell, key)];
+      summed += voxels;
       // Score 0 is in the first cell, with confidence 1.
       if (cell == 0 && key == 0) voxels += totals.value[totals.background()];
       if (voxels == 0) continue;
@@ -76,40 +104,64 @@ void give_scores(const Totals& totals, const std::vector<ScoreParts>& cells, boo
       count += voxels;
     }
     if (count == 0) continue;
-    fixed::Sum scores;
-    add_units(scores, sum_of(CaseLayout::low, cell), 0);
-    add_units(scores, sum_of(CaseLayout::high, cell), CaseLayout::low_bits);
+    const std::uint64_t doubt = totals.cell_sum(cell, 0);
+    fixed::Sum scores = own_confidence        ? wholes(totals.cell_sum(cell, 1))
+                        : of_cell.tumour != 0 ? ones_less(summed, doubt)
+                                              : wholes(doubt);
+    if (ScoreTerms::has_rest(score))
+      scores = score_sum(summed, scores, totals.cell_sum(cell, layout.cell_sums - 1));
     sums.at(sums.score_row(of_cell)) += count;
     sums.add(sums.score_row(of_cell) + 1, scores);
     sums.at(sums.confidence_row(of_cell)) += count;
-    sums.add(sums.confidence_row(of_cell) + 1,
-             confidence_sum(count, sum_of(CaseLayout::doubt, cell)));
+    sums.add(sums.confidence_row(of_cell) + 1, ones_less(count, doubt));
   }
   sums.add(sums.squares(), sum_of_parts(totals.value.data() + totals.squares()));
 }
 
-void give_raters(const Totals& totals, const std::vector<ScoreParts>& cells, CaseSums& sums) {
+void give_raters(const Totals& totals, const std::vector<ScoreParts>& cells, Element score,
+                 CaseSums& sums) {
   const CaseLayout& layout = totals.layout;
-  for (std::size_t k = 0; k < totals.raters; ++k) {
-    const std::size_t rater = totals.first_rater + k;
-    const std::uint32_t bit = 1u << k;
+  for (std::uint32_t key = 1; key < layout.patterns(); ++key) {
+    std::uint64_t count = 0;
     for (std::uint32_t cell = 0; cell < layout.cells; ++cell)
-      for (std::uint32_t key = bit; key < 1u << layout.pattern_bits; key = (key + 1) | bit) {
+      count += totals.value[layout.pattern(cell, key)];
+    if (count == 0) continue;
+    fixed::Sum scores = wholes(totals.pattern_sum(key, 0));
+    if (ScoreTerms::has_rest(score)) scores = score_sum(count, scores, totals.pattern_sum(key, 1));
+    for (std::size_t k = 0; k < totals.raters; ++k) {
+      if ((key >> k & 1u) == 0) continue;
+      const std::size_t rater = totals.first_rater + k;
+      sums.add(sums.rater_scores() + 2 * rater, scores);
+      const std::size_t column = CaseSums::first_vote_column + rater;
+      for (std::uint32_t cell = 0; cell < layout.cells; ++cell) {
         const std::uint64_t voxels = totals.value[layout.pattern(cell, key)];
-        const std::size_t column = CaseSums::first_vote_column + rater;
         sums.at(sums.score_row(cells[cell]) + column) += voxels;
         sums.at(sums.confidence_row(cells[cell]) + column) += voxels;
       }
-    sums.add(sums.rater_scores() + 2 * rater,
-             sum_of_parts(totals.value.data() + totals.rater_scores() + parts * k));
+    }
   }
 }
 
-std::vector<ScoreParts> parts_of_cells(int bins, Element score) {
-  std::vector<ScoreParts> all;
+/// What the cells that a kernel tells apart are, and the least score of each.
+///
+/// Scores of at most 32 bits are looked up, so they are in the cells that have any; of float64 ones
+/// the number is calculated, so there are empty ones between.
+struct Cells {
+  std::vector<ScoreParts> parts;
+  std::vector<float> first;
+};
+
+Cells decoded(int bins, Element score) {
+  Cells all;
   visit_real(score, [&](auto real) {
-    for (const auto& cell : EvaluationCells<decltype(real)>(bins, score).decode())
-      all.push_back(cell.parts);
+    for (const auto& cell : EvaluationCells<decltype(real)>(bins, score).decode()) {
+      if constexpr (sizeof(real) == 4) {
+        // An empty cell repeats the one after it, or the last.
+        if (!all.first.empty() && all.first.back() == cell.first) continue;
+        all.first.push_back(cell.first);
+      }
+      all.parts.push_back(cell.parts);
+    }
   });
   return all;
 }
@@ -127,7 +179,11 @@ CaseSums case_sums(const CaseView& view, int bins, std::vector<MarkedExtent::Ran
   if (walk.count() == 0) return sums;
 
   const DeviceGuard guard(device);
-  const std::vector<ScoreParts> cells = parts_of_cells(bins, view.score.element);
+  const Element score = view.score.element;
+  const Cells cells = decoded(bins, score);
+  const Buckets buckets = cell_buckets(bins);
+  const std::vector<CellNode> nodes =
+      cells.first.empty() ? std::vector<CellNode>{} : cell_nodes(cells.first, buckets);
   const bool grouped = raters > votes_per_group;
   MarkedExtent extent(Walk(view.score.shape, {&view.score}), view.score.shape);
   const std::vector<std::int64_t> lengths = extent.lengths();
@@ -135,6 +191,8 @@ CaseSums case_sums(const CaseView& view, int bins, std::vector<MarkedExtent::Ran
   const std::size_t axes = std::max<std::size_t>(lengths.size(), 1);
 
   FaultReport faults(stream);
+  DeviceMemory<CellNode> nodes_there(nodes.size(), stream);
+  copy(nodes_there.data(), nodes.data(), nodes.size(), cudaMemcpyHostToDevice, stream);
   DeviceMemory<std::uint8_t> votes(grouped ? static_cast<std::size_t>(walk.count() + 3) : 0,
                                    stream);
   DeviceMemory<std::uint64_t> marks(2 * axes, stream);
@@ -143,11 +201,14 @@ CaseSums case_sums(const CaseView& view, int bins, std::vector<MarkedExtent::Ran
   std::vector<DeviceMemory<std::uint64_t>> on_device;
   for (std::size_t first = 0; first < raters; first += votes_per_group) {
     const std::size_t count = std::min(votes_per_group, raters - first);
-    CasePass pass{};
+    CasePass pass{.buckets = buckets};
+    pass.nodes = nodes_there.data();
     pass.first = first == 0;
     pass.last = first + count == raters;
-    pass.layout = {static_cast<std::uint32_t>(cells.size()), static_cast<int>(count),
-                   grouped && pass.last ? static_cast<int>(std::bit_width(raters)) : 0};
+    const int rest = ScoreTerms::has_rest(score) ? 1 : 0;
+    pass.layout = {static_cast<std::uint32_t>(cells.parts.size()), static_cast<int>(count),
+                   grouped && pass.last ? static_cast<int>(std::bit_width(raters)) : 0,
+                   (ScoreTerms::own_confidence(score) ? 2 : 1) + rest, 1 + rest};
     pass.votes = votes.data();
     if (marked != nullptr) {
       pass.marked_axes = static_cast<int>(axes);
@@ -157,13 +218,9 @@ CaseSums case_sums(const CaseView& view, int bins, std::vector<MarkedExtent::Ran
     Totals& totals = groups.emplace_back(pass.layout, first, count);
     std::uint64_t* const memory = on_device.emplace_back(totals.size(), stream).data();
     on_device.back().clear(stream);
-    pass.totals = {memory,
-                   memory + totals.background(),
-                   memory + totals.squares(),
-                   memory + totals.rater_scores(),
-                   marks.data(),
+    pass.totals = {memory, memory + totals.background(), memory + totals.squares(), marks.data(),
                    faults.first_fault()};
-    count_case(device_case(view, walk, first, count), bins, view.score.element, pass, stream);
+    count_case(device_case(view, walk, first, count), bins, score, pass, stream);
   }
   const auto fetch = [&](std::vector<std::uint64_t>& to, const DeviceMemory<std::uint64_t>& from) {
     to.resize(from.size());
@@ -176,8 +233,8 @@ CaseSums case_sums(const CaseView& view, int bins, std::vector<MarkedExtent::Ran
   fetch(found, marks);
   faults.require_none(view, walk, stream, "evaluating a case");  // waits
 
-  for (const Totals& totals : groups) give_raters(totals, cells, sums);
-  give_scores(groups.back(), cells, grouped, sums);
+  for (const Totals& totals : groups) give_raters(totals, cells.parts, score, sums);
+  give_scores(groups.back(), cells.parts, score, grouped, sums);
   if (marked != nullptr && found[0] != no_voxel) {
     std::vector<MarkedExtent::Range> ranges;
     for (std::size_t axis = 0; axis < axes; ++axis)

@@ -21,7 +21,7 @@
 #include <type_traits>
 
 #include "cuda/arrays/device.cuh"
-#include "cuda/arrays/voxel_vectors.cuh"
+#include "cuda/arrays/strided_elements.cuh"
 #include "cuda/metrics/contact_angle.hpp"
 #include "twintrack/arrays/voxel_rules.hpp"
 #include "twintrack/metrics/contact_rule.hpp"

@@ -6,6 +6,7 @@
 
 #include "case_sample.hpp"
 #include "check.hpp"
+#include "cuda/metrics/case_tally.cuh"
 #include "cuda/metrics/case_tally.hpp"
 #include "cuda_runtime.h"
 #include "emulated_device.hpp"
@@ -57,7 +58,7 @@ void every_kind_of_score() {
 void every_number_of_raters_and_bins() {
   emulate("shared=100000");
   unsigned seed = 0;
-  for (const std::size_t raters : {1, 4, 5, 7, 8, 14, 15, 33}) {
+  for (const std::size_t raters : {1, 3, 4, 5, 6, 7, 8, 14, 15, 33}) {
     if (++seed % thinned != 0) continue;
     for (const Element element : {Element::float32, Element::float64}) {
       const CaseSample sample(3, 301, raters, seed % 3 == 1, Scores::peppered, seed,
@@ -97,6 +98,14 @@ void every_size_and_lie() {
               "lie with offset " + std::to_string(lie.offset) + ", spread " +
                   std::to_string(lie.spread));
     }
+  // Copied in parts of 64 voxels: an extent and votes that go on from part to part.
+  const std::int64_t whole = cuda::copied_voxels;
+  cuda::copied_voxels = 64;
+  for (const std::size_t raters : {4, 9}) {
+    const CaseSample parts(7, 43, raters, raters == 9, Scores::uniform, 12, {.offset = 1});
+    compare(parts.view(), 20, "parts");
+  }
+  cuda::copied_voxels = whole;
   // Reversed and broadcast arrays.
   CaseSample sample(6, 100, 2, false, Scores::background, 9);
   CaseView view = sample.view();
@@ -106,10 +115,30 @@ void every_size_and_lie() {
   compare(view, 20, "a reversed score and a broadcast mask");
 }
 
+// Looked up, the cells of the scores on both sides of where each begins, for every number of bins.
+void cells_that_are_looked_up() {
+  for (int bins = 1; bins <= UniformBins::most; bins += bins < 120 ? 1 : 7)
+    for (const Element element : {Element::float32, Element::float16, Element::bfloat16}) {
+      const EvaluationCells<float> cells(bins, element);
+      std::vector<float> first;
+      for (const auto& cell : cells.decode())
+        if (first.empty() || first.back() != cell.first) first.push_back(cell.first);
+      const cuda::Buckets buckets = cuda::cell_buckets(bins);
+      const auto nodes = cuda::cell_nodes(first, buckets);
+      for (std::size_t i = 0; i < first.size(); ++i) {
+        const auto found = [&](float p) { return cuda::looked_up_cell(nodes.data(), buckets, p); };
+        const std::string what = std::to_string(first[i]) + " of " + std::to_string(bins) + " bins";
+        check(found(first[i]) == i, "a cell does not begin at " + what);
+        check(i == 0 || found(std::nextafter(first[i], 0.0f)) == i - 1,
+              "a cell ends before " + what);
+      }
+    }
+}
+
 // Values on the edges of bins, thresholds and roundings, one to the next and one in between.
 void ties() {
   emulate("shared=100000");
-  std::vector<double> values;
+  std::vector<double> values{0.0};
   for (const float edge : UniformBins(20).edges())
     for (const float value : {std::nextafter(edge, 0.0f), edge, std::nextafter(edge, 1.0f)})
       values.push_back(static_cast<double>(value));
@@ -126,7 +155,9 @@ void ties() {
     for (std::size_t i = 0; i < values.size() * 8; ++i) {
       // Each value four times in a row, then all of them in turn.
       const std::size_t which = i < values.size() * 4 ? i / 4 : i % values.size();
-      store_score(element, values[which], sample.at(0, 0, static_cast<std::int64_t>(i)));
+      std::byte* const to = sample.at(0, 0, static_cast<std::int64_t>(i));
+      store_score(element, values[which], to);
+      if (which == 0) to[size_of(element) - 1] = std::byte{0x80};  // -0
     }
     compare(sample.view(), 20, "ties");
   }
@@ -239,6 +270,7 @@ int main() {
     every_kind_of_score();
     every_number_of_raters_and_bins();
     every_size_and_lie();
+    cells_that_are_looked_up();
     ties();
     large_sums();
     marked_extents();

@@ -5,7 +5,7 @@
 
 #include "case_sample.hpp"
 #include "check.hpp"
-#include "cuda/arrays/voxel_vectors.cuh"
+#include "cuda/arrays/packed_case.hpp"
 #include "cuda/calibration/score_tally.hpp"
 #include "cuda_runtime.h"
 #include "emulated_device.hpp"
@@ -52,7 +52,7 @@ void every_kind_of_score() {
 
 void every_number_of_raters() {
   emulate("shared=32768");
-  for (const std::size_t raters : {10, 1, 2, 5, 6, 9, 19}) {
+  for (const std::size_t raters : {10, 1, 3, 4, 5, 6, 9, 19}) {
     if (raters != 10 && thinned > 1) continue;
     const CaseSample floats(3, 501, raters, false, Scores::few, 3);
     compare(floats.view(), std::to_string(raters) + " raters");
@@ -122,6 +122,13 @@ void counters_that_overflow() {
   }
 }
 
+// So many voxels that dozens of pages are worth holding.
+void many_resident_pages() {
+  emulate("shared=160000,multiprocessors=2");
+  const CaseSample sample(1, thinned > 1 ? 12000 : 60000, 3, false, Scores::uniform, 3);
+  compare(sample.view(), "many resident pages");
+}
+
 void tallies_add_up() {
   emulate("shared=32768");
   const CaseSample first(4, 301, 3, false, Scores::uniform, 1);
@@ -175,7 +182,7 @@ void invalid_voxels_are_named_and_change_nothing() {
 }
 
 void devices_and_memory() {
-  emulate("devices=2,memory=30000000");
+  emulate("devices=2,memory=40000000");
   const CaseSample sample(1, 500, 2, false, Scores::uniform, 1);
   check(on_device(sample.view(), 1) == on_cpu(sample.view()), "the second device differs");
   check(emulation::last_launch().device == 1, "the kernel ran on another device");
@@ -207,34 +214,78 @@ void devices_and_memory() {
   check(refused, "a device that does not exist is not reported by CUDA's name");
 }
 
-// Ranks above 2^31 and 2^32, on arrays whose strides keep them small.
+// Ranks above 2^31 and 2^32 are copied from where they are, by arrays whose strides keep them
+// small.
 void large_ranks() {
+  emulate("threads=32");
   const std::int64_t rows = (std::int64_t{1} << 32) + 5;
   const std::vector<float> score{0.25f, 0.5f, 0.75f};
-  const std::uint8_t label = 1;
+  const std::vector<std::int16_t> label{0, 1, 7};
   CaseView view;
   view.score = {
       reinterpret_cast<const std::byte*>(score.data()), Element::float32, {rows, 3}, {0, 4}};
-  view.raters = {{reinterpret_cast<const std::byte*>(&label), Element::uint8, {rows, 3}, {0, 0}}};
+  view.raters = {
+      {reinterpret_cast<const std::byte*>(label.data()), Element::int16, {rows, 3}, {0, 2}}};
   const Walk walk = case_walk(view);
   check(walk.count() == 3 * rows, "the walk lost voxels");
   const cuda::DeviceCase from = cuda::device_case(view, walk, 0, 1);
-  for (const std::int64_t rank : {std::int64_t{0}, (std::int64_t{1} << 31) - 4,
-                                  (std::int64_t{1} << 32) * 3, 3 * rows - 3, 3 * rows}) {
-    const std::int64_t first = rank / 4 * 4;
-    cuda::VoxelVector<float, 5> v;
-    cuda::StridedVoxels<float>::load(from, first / 4, v);
-    for (int j = 0; j < 4; ++j) {
-      const std::int64_t own = first + j;
-      const bool inside = own < 3 * rows;
+  for (const std::int64_t first :
+       {std::int64_t{0}, (std::int64_t{1} << 31) - 4, (std::int64_t{1} << 32) * 3, 3 * rows - 9}) {
+    std::vector<float> scores(9);
+    std::vector<std::uint8_t> labels(12);
+    cuda::pack_scores(from.score, from, first, 9, reinterpret_cast<std::byte*>(scores.data()),
+                      stream);
+    cuda::pack_labels(from.rater[0], from, first, 9, reinterpret_cast<std::byte*>(labels.data()),
+                      stream);
+    for (std::size_t i = 0; i < 9; ++i) {
       // The innermost axis of the walk is that of the smallest stride.
-      const Shape index = walk.index_of(inside ? own : 0);
-      const float expected = inside ? score[static_cast<std::size_t>(index[1])] : 0.0f;
-      check(v.score[j] == expected, "a score of a large rank is wrong");
-      check((v.label[0] >> (8 * j) & 0xffu) == (inside ? 1u : 0u), "a label is wrong");
-      check((v.inside >> (8 * j) & 0xffu) == (inside ? 1u : 0u), "an end is wrong");
+      const Shape index = walk.index_of(first + static_cast<std::int64_t>(i));
+      const auto column = static_cast<std::size_t>(index[1]);
+      check(scores[i] == score[column], "a score of a large rank is wrong");
+      check(labels[i] == (column == 2 ? 2 : column), "a label of a large rank is wrong");
     }
   }
+}
+
+// Arrays that are copied part by part, beside such as are read where they are.
+void parts() {
+  const std::int64_t whole = cuda::copied_voxels;
+  cuda::copied_voxels = 64;
+  emulate("shared=32768");
+  for (const std::size_t raters : {3, 11}) {
+    CaseSample sample(7, 43, raters, true, Scores::uniform, 3);
+    const CaseSample other(7, 43, raters, true, Scores::uniform, 3, {.offset = 1});
+    CaseView view = sample.view();
+    view.raters[1] = other.view().raters[1];
+    compare(view, "one mask that is not aligned, in parts");
+    compare(other.view(), "arrays that are not aligned, in parts");
+    *sample.at(raters, 5, 11) = std::byte{3};
+    *sample.at(1 + raters, 5, 11) = std::byte{1};
+    view.raters.back() = sample.view().raters.back();
+    const std::string found = message_of([&] { on_device(view); });
+    check(found.find("raters[" + std::to_string(raters - 1) + "][5, 11] is 3") == 0,
+          "the device says: " + found);
+  }
+  cuda::copied_voxels = whole;
+}
+
+void streams_that_are_captured_are_refused() {
+  const CaseSample sample(1, 500, 2, false, Scores::uniform, 1);
+  emulate("");
+  cuda::ScoreTally tally(2, 0, stream);
+  tally.update(sample.view(), stream);
+  emulate("capturing=" + std::to_string(0x1234));
+  const auto refused = [](const std::string& message) {
+    return message.find("the CUDA stream is being captured into a graph") == 0;
+  };
+  check(refused(message_of([&] { tally.update(sample.view(), stream); })), "an update is captured");
+  check(refused(message_of([&] { tally.take(stream); })), "fetching sums is captured");
+  check(refused(message_of([&] { on_device(sample.view()); })), "a new tally is captured");
+  check(refused(message_of([&] { tally.take(cudaStreamLegacy); })), "the default stream is taken");
+  check(refused(message_of([&] { cuda::wait_for(cudaStreamPerThread, stream); })),
+        "a stream waits for one that is captured");
+  const auto sums = tally.take(cudaStreamPerThread);
+  check(sums == on_cpu(sample.view()), "what was refused has changed the tally");
 }
 
 }  // namespace
@@ -246,9 +297,12 @@ int main() {
     every_size();
     every_lie();
     counters_that_overflow();
+    many_resident_pages();
     tallies_add_up();
     invalid_voxels_are_named_and_change_nothing();
     devices_and_memory();
     large_ranks();
+    parts();
+    streams_that_are_captured_are_refused();
   });
 }

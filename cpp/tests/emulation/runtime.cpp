@@ -39,6 +39,7 @@ Device device() {
   read("memory", made.memory);
   read("pools", made.pools);
   read("skip", made.skip);
+  read("capturing", made.capturing);
   return made;
 }
 
@@ -156,6 +157,16 @@ cudaError_t cudaMemsetAsync(void* memory, int byte, std::size_t bytes, cudaStrea
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
                             cudaStream_t) {
   std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  const std::uintptr_t capturing = emulation::device().capturing;
+  // CUDA's default stream waits for others, so that it may not be asked about.
+  if (capturing != 0 && (stream == nullptr || stream == cudaStreamLegacy))
+    return cudaErrorStreamCaptureImplicit;
+  *status = capturing != 0 && reinterpret_cast<std::uintptr_t>(stream) == capturing
+                ? cudaStreamCaptureStatusActive
+                : cudaStreamCaptureStatusNone;
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t) {
