@@ -4,9 +4,9 @@
     python benchmarks/audit.py --draws 500 --lidc     # four; also real disagreement: LIDC
     python benchmarks/audit.py --bound 0.5
 
-From a population, as of coverage.py, patients are drawn, and a map is fitted to them; new cases are
-drawn from the same population ("none": the null hypothesis, the map's own error included) or from
-one that differs: "prevalence" has raters who mark less at the same score, by so much log-odds, as
+Patients are drawn from a population, as of band_coverage.py, and a map is fitted to them; new cases
+are drawn from the same population ("none": the null hypothesis, the map's own error included) or
+from one that differs: "prevalence" has raters who mark less at the same score, by so much log-odds, as
 for a model that over-segments more than it did; "aligned" is another model, whose scores are about
 the responses. "Refit" in the rows of "none" is the size of the test, nominally 0.05; in others its
 power. The column "truth" is the volume predicted in the whole new population, divided by what is
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import measure
 import numpy as np
-from coverage import OVER, UNDER, Model, lidc_patients, simulate
+from band_coverage import OVER, UNDER, Model, lidc_patients, simulate
 
 from twintrack import ScoreTally
 from twintrack.calibration.calibration_map import CalibrationMap
