@@ -1,8 +1,8 @@
 """Prints, side by side, what TwinTrack and the packages one would otherwise take need for a work.
 
-Both run on the same arrays in the same process, one after the other, on all cores that the process
-may use (the peers take what they can). Every input of a row has a process of its own. Times are
-medians after a first run; what has taken 15 seconds is not repeated. Memory is the peak beyond the
+Both run on the same arrays in the same process, in turns, on all cores that the process may use
+(the peers take what they can). Every input of a row has a process of its own. Times are medians
+after a first run; what has taken 15 seconds is not repeated. Memory is the peak beyond the
 inputs, results included. Peers that are not installed are named with what installs them.
 
     python benchmarks/peers.py                              # every row
@@ -167,23 +167,21 @@ def compare(
 def beside_peers(
     work: Row, setting: Setting, small: Any, inputs: Any, repeats: int
 ) -> dict[str, dict[str, Any]]:
-    ours: dict[str, Any] = {}
-    answers: dict[str, Any] = {}
-    for name, run in work.ours().items():
-        found = measure.measure(partial(run, inputs), repeats)
-        ours[name], answers[name] = of_ours(work, name, inputs, found), found.answer
+    works = {name: partial(run, inputs) for name, run in work.ours().items()}
     peers: dict[str, Any] = {}
     for name, run in work.peers().items():
         reason = obstacle(work, setting, run, small)
-        if reason is not None:
-            peers[name] = {"not run": reason}
-            continue
-        found = measure.measure(partial(run, inputs), repeats)
+        if reason is None:
+            works[name] = partial(run, inputs)
+        peers[name] = {"not run": reason}
+    found = measure.in_rounds(works, repeats)
+    ours = {name: of_ours(work, name, inputs, found[name]) for name in work.ours()}
+    for name in peers.keys() & found.keys():
         peers[name] = {
-            **figures(found),
+            **figures(found[name]),
             "difference": {
-                mine: dict(work.difference(inputs, answer, found.answer))
-                for mine, answer in answers.items()
+                mine: dict(work.difference(inputs, found[mine].answer, found[name].answer))
+                for mine in ours
             },
         }
     return {"ours": ours, "peers": dict.fromkeys(ours, peers)}
@@ -257,9 +255,9 @@ def lines(result: dict[str, Any]) -> Iterable[list[str]]:
 
 
 def ratios(row: Row, ours: dict[str, Any], peer: dict[str, Any]) -> str:
-    """Of the medians; where both ran in turns, of the fastest runs too."""
+    """Of the medians; where both ran more than once, of the fastest runs too."""
     of_medians = row.ratio(ours["seconds"], peer["seconds"])
-    if peer["difference"]:
+    if peer["runs"] == 1:
         return of_medians
     return f"{of_medians}, fastest {row.ratio(ours['fastest'], peer['fastest'])}"
 
