@@ -116,8 +116,9 @@ bench: $(VENV)/installed $(VENV)/test $(VENV)/bench ## every work of the targets
 
 bench-check: $(VENV)/installed $(VENV)/test $(VENV)/bench ## that the benchmarks run, small and once
 	$(PY) benchmarks/peers.py --small --repeats 1
+	$(PY) benchmarks/thread_scaling.py --small --repeats 1
 	$(PY) benchmarks/stream.py --voxels 1e6
-	$(PY) benchmarks/coverage.py --small
+	$(PY) benchmarks/band_coverage.py --small
 	$(PY) benchmarks/volume_interval.py --small
 	$(PY) benchmarks/false_positives.py --small
 	$(PY) benchmarks/audit.py --small

@@ -4,14 +4,15 @@
     python benchmarks/audit.py --draws 500 --lidc     # four; also real disagreement: LIDC
     python benchmarks/audit.py --bound 0.5
 
-From a population, as of coverage.py, patients are drawn, and a map is fitted to them; new cases are
-drawn from the same population ("none": the null hypothesis, the map's own error included) or from
-one that differs: "prevalence" has raters who mark less at the same score, by so much log-odds, as
-for a model that over-segments more than it did; "aligned" is another model, whose scores are about
-the responses. "Refit" in the rows of "none" is the size of the test, nominally 0.05; in others its
-power. The column "truth" is the volume predicted in the whole new population, divided by what is
-marked, in the median over maps; where it is more than the bound away from 1, "keep" is wrong. ± is
-the standard error of the simulation. The status is 1 if a size is larger than 0.06 by two of these.
+Patients are drawn from a population, as of band_coverage.py, and a map is fitted to them; new cases
+are drawn from the same population ("none": the null hypothesis, the map's own error included) or
+from one that differs: "prevalence" has raters who mark less at the same score, by so much log-odds,
+as for a model that over-segments more than it did; "aligned" is another model, whose scores are
+about the responses. "Refit" in rows of "none" is the size of the test, nominally 0.05, in others
+its power. The column "truth" is the volume predicted in the whole new population, divided by what
+is marked, in the median over maps; where it is more than the bound away from 1, "keep" is wrong. ±
+is the standard error of the simulation. The status is 1 if a size is larger than 0.06 by two of
+these.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import NamedTuple
 
 import measure
 import numpy as np
-from coverage import OVER, UNDER, Model, lidc_patients, simulate
+from band_coverage import OVER, UNDER, Model, lidc_patients, simulate
 
 from twintrack import ScoreTally
 from twintrack.calibration.calibration_map import CalibrationMap

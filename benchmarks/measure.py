@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -79,6 +79,31 @@ def measure(
         peak = memory.bytes() if len(seconds) == 1 else peak
         between()
     return Measured.of(seconds, peak, answer)
+
+
+def in_rounds(
+    works: Mapping[str, Callable[[], Any]], runs: int, budget: float = 15.0
+) -> dict[str, Measured]:
+    """Measure each as `measure` does, in rounds of one run of each, so that all share the machine.
+
+    A round leaves out the works that have had their runs or their `budget`. Answers stay until
+    their work is done again.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    peaks: dict[str, int | None] = {}
+    answers: dict[str, Any] = {}
+    for _ in range(runs + 1):
+        for name, work in works.items():
+            if sum(seconds[name]) >= budget:
+                continue
+            answers.pop(name, None)
+            memory = None if name in peaks else PeakMemory()
+            started = time.perf_counter()
+            answers[name] = work()
+            seconds[name].append(time.perf_counter() - started)
+            if memory is not None:
+                peaks[name] = memory.bytes()
+    return {name: Measured.of(seconds[name], peaks[name], answers[name]) for name in works}
 
 
 def copy_seconds(source: NDArray[Any], destination: NDArray[Any], runs: int = 9) -> float:

@@ -1,8 +1,8 @@
 """Prints, side by side, what TwinTrack and the packages one would otherwise take need for a work.
 
-Both run on the same arrays in the same process, one after the other, on all cores that the process
-may use (the peers take what they can). Every input of a row has a process of its own. Times are
-medians after a first run; what has taken 15 seconds is not repeated. Memory is the peak beyond the
+Both run on the same arrays in the same process, in turns, on all cores that the process may use
+(the peers take what they can). Every input of a row has a process of its own. Times are medians
+after a first run; what has taken 15 seconds is not repeated. Memory is the peak beyond the
 inputs, results included. Peers that are not installed are named with what installs them.
 
     python benchmarks/peers.py                              # every row
@@ -46,7 +46,7 @@ COLUMNS = (
     "memory, peer",
     "difference",
 )
-SMALL = Sizes((10**5,), ("background",), shape=(64, 64, 40), cases=2, resamples=200)
+SMALL = Sizes((10**5,), ("background",), shape=(64, 64, 40), members=(3,), cases=2, resamples=200)
 INSTALL = "pip install --group bench-peers"
 
 
@@ -85,6 +85,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--raters", nargs="+", type=int, help="of fit; 5 by default")
     parser.add_argument("--shape", nargs=3, type=int, help="of a CT; 512 512 160 by default")
+    parser.add_argument(
+        "--members", nargs="+", type=int, help="networks, of evaluate's score; 1 and 3 by default"
+    )
     parser.add_argument("--cases", type=int, help="in the cohort")
     parser.add_argument("--resamples", type=int, help="of the bootstrap")
     parser.add_argument(
@@ -98,7 +101,9 @@ def parse() -> argparse.Namespace:
         metavar="COMMIT",
         help="beside this commit's package alone, in turns; builds it if it is not there",
     )
-    parser.add_argument("--threads", type=int, help="of ours; as many as cores by default")
+    parser.add_argument(
+        "--threads", type=int, help="of ours and numba's; as many as cores by default"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each side at most")
     parser.add_argument("--small", action="store_true", help="small inputs: only whether it runs")
     parser.add_argument("--json", type=Path, help="file for the results in full")
@@ -124,7 +129,8 @@ def in_own_process(row: str, setting: Setting, arguments: argparse.Namespace) ->
     asked = {"row": row, "setting": setting}
     asked |= {name: getattr(arguments, name) for name in ("repeats", "before", "site")}
     task = json.dumps(asked)
-    threads = {} if arguments.threads is None else {"OMP_NUM_THREADS": str(arguments.threads)}
+    names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+    threads = {} if arguments.threads is None else dict.fromkeys(names, str(arguments.threads))
     finished = subprocess.run(
         [sys.executable, __file__, "--child", task],
         stdout=subprocess.PIPE,
@@ -161,23 +167,21 @@ def compare(
 def beside_peers(
     work: Row, setting: Setting, small: Any, inputs: Any, repeats: int
 ) -> dict[str, dict[str, Any]]:
-    ours: dict[str, Any] = {}
-    answers: dict[str, Any] = {}
-    for name, run in work.ours().items():
-        found = measure.measure(partial(run, inputs), repeats)
-        ours[name], answers[name] = of_ours(work, name, inputs, found), found.answer
+    works = {name: partial(run, inputs) for name, run in work.ours().items()}
     peers: dict[str, Any] = {}
     for name, run in work.peers().items():
         reason = obstacle(work, setting, run, small)
-        if reason is not None:
-            peers[name] = {"not run": reason}
-            continue
-        found = measure.measure(partial(run, inputs), repeats)
+        if reason is None:
+            works[name] = partial(run, inputs)
+        peers[name] = {"not run": reason}
+    found = measure.in_rounds(works, repeats)
+    ours = {name: of_ours(work, name, inputs, found[name]) for name in work.ours()}
+    for name in peers.keys() & found.keys():
         peers[name] = {
-            **figures(found),
+            **figures(found[name]),
             "difference": {
-                mine: dict(work.difference(inputs, answer, found.answer))
-                for mine, answer in answers.items()
+                mine: dict(work.difference(inputs, found[mine].answer, found[name].answer))
+                for mine in ours
             },
         }
     return {"ours": ours, "peers": dict.fromkeys(ours, peers)}
@@ -242,7 +246,7 @@ def lines(result: dict[str, Any]) -> Iterable[list[str]]:
                 measure.duration(ours["seconds"]),
                 f"{name}: " + (measure.duration(peer["seconds"]) if ran else peer["not run"]),
                 ratios(row, ours, peer) if ran else "",
-                ", ".join(row.goals[each] for each in (name, work) if each in row.goals),
+                row.goal(work, name, result["setting"]),
                 *speeds,
                 measure.megabytes(ours["peak_bytes"]),
                 measure.megabytes(peer["peak_bytes"]) if ran else "",
@@ -251,9 +255,9 @@ def lines(result: dict[str, Any]) -> Iterable[list[str]]:
 
 
 def ratios(row: Row, ours: dict[str, Any], peer: dict[str, Any]) -> str:
-    """Of the medians; where both ran in turns, of the fastest runs too."""
+    """Of the medians; where both ran more than once, of the fastest runs too."""
     of_medians = row.ratio(ours["seconds"], peer["seconds"])
-    if peer["difference"]:
+    if peer["runs"] == 1:
         return of_medians
     return f"{of_medians}, fastest {row.ratio(ours['fastest'], peer['fastest'])}"
 

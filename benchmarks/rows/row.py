@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from measure import power
+from suite.inputs import DISTRIBUTIONS
 
 Setting: TypeAlias = dict[str, Any]
 """What inputs are made from; goes to another process as JSON."""
@@ -32,6 +33,8 @@ class Sizes:
         Of rows on masks of any number of raters; None likewise.
     shape
         Of a CT.
+    members
+        Networks whose mean the score of a CT is, of rows that evaluate it.
     cases
         In a cohort of files.
     resamples
@@ -44,6 +47,7 @@ class Sizes:
     distributions: tuple[str, ...] | None = None
     raters: tuple[int, ...] | None = None
     shape: tuple[int, int, int] = (512, 512, 160)
+    members: tuple[int, ...] = (1, 3)
     cases: int = 4
     resamples: int = 5000
     official: Path | None = None
@@ -55,7 +59,7 @@ class Row(ABC):
     Attributes
     ----------
     goals : mapping
-        Targets as the design states them, by the name of one of ours or of a peer.
+        Targets as the design states them, by the name of one of ours or of a peer; see `goal`.
     packages : tuple of str
         Distributions whose versions are printed.
     """
@@ -108,6 +112,10 @@ class Row(ABC):
         ratio = theirs / ours
         return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.2g}×"
 
+    def goal(self, ours: str, peer: str, setting: Setting) -> str:  # noqa: ARG002
+        """Target of one of ours beside a peer on inputs of a setting; empty if there is none."""
+        return ", ".join(self.goals[each] for each in (peer, ours) if each in self.goals)
+
     def close(self, inputs: Any) -> None:  # noqa: B027
         """Remove what `prepare` left outside of memory."""
 
@@ -124,7 +132,7 @@ class VoxelRow(Row):
     """
 
     voxels: ClassVar[tuple[int, ...]] = (10**8,)
-    distributions: ClassVar[tuple[str, ...]] = ("uniform", "background", "fp16")
+    distributions: ClassVar[tuple[str, ...]] = tuple(DISTRIBUTIONS)
     peer_bytes_per_voxel: ClassVar[int] = 0
 
     def settings(self, sizes: Sizes) -> Iterable[Setting]:

@@ -19,10 +19,31 @@ DISTRIBUTIONS = {
     "background": "float32, 97% near 0 in runs of 4096 voxels, as a whole CT is",
     "ensemble3": "float32, mean of three networks that are nearly sure: most scores lie near k / 3",
     "ensemble5": "float32, the same of five networks",
+    "saturated3": "float32, mean of three networks in half precision, whose outputs are nearly all "
+    "exactly 0 or 1: scores are 0, 1/3, 2/3, 1 and a few in between",
     "fp16": "float16 logistic of normal logits: few different values, many ties",
 }
 RATERS = 5
 
+
+class _Networks(NamedTuple):
+    """What an ensemble is made of.
+
+    A logit of a trained network is tens in clear tumour or background: `gain` says how sure they
+    are. Half precision has no number between 1 - 2^-11 and 1, so there a logit above 8.3 is a score
+    of 1, and one below -17.4 a score of 0.
+    """
+
+    members: int
+    gain: float
+    half: bool
+
+
+_NETWORKS = {
+    "ensemble3": _Networks(3, gain=8, half=False),
+    "ensemble5": _Networks(5, gain=8, half=False),
+    "saturated3": _Networks(3, gain=64, half=True),
+}
 _CHUNK = 1 << 22  # voxels made at a time, a whole number of runs
 _RUN = 4096  # voxels, about a row of slices that the tumour's neighbourhood spans
 
@@ -56,13 +77,9 @@ def scores(voxels: int, distribution: str, seed: int = 0) -> NDArray[Any]:
             rng.random(out=part, dtype=np.float32)
             continue
         logits = rng.standard_normal(part.size, np.float32)
-        if distribution.startswith("ensemble"):
-            networks = int(distribution.removeprefix("ensemble"))
-            part[:] = 0
-            for _ in range(networks):  # all see the same voxel, and each errs in its own way
-                own = rng.standard_normal(part.size, np.float32)
-                part += _logistic(np.clip(8 * (2 * logits - 1 + own), -80, 80))
-            part /= np.float32(networks)
+        networks = _NETWORKS.get(distribution)
+        if networks is not None:
+            _ensemble_mean(part, 2 * logits - 1, networks, rng)
             continue
         if distribution == "fp16":
             part[:] = _logistic((logits * 4 - 4).astype(np.float16).astype(np.float32))
@@ -73,6 +90,21 @@ def scores(voxels: int, distribution: str, seed: int = 0) -> NDArray[Any]:
         part[:] = _logistic(np.where(kind < 0.03, logits * 4, logits * 2 - 12))
         part[kind > 2 / 3] = 0
     return result
+
+
+def _ensemble_mean(
+    result: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    networks: _Networks,
+    rng: np.random.Generator,
+) -> None:
+    """Write the mean of what `networks` say; all see the same logits, and each errs by its own."""
+    result[:] = 0
+    for _ in range(networks.members):
+        own = rng.standard_normal(result.size, np.float32)
+        output = _logistic(np.clip(np.float32(networks.gain) * (logits + own), -80, 80))
+        result += output.astype(np.float16) if networks.half else output
+    result /= np.float32(networks.members)
 
 
 def rater_masks(
@@ -93,12 +125,35 @@ def rater_masks(
 
 
 def ct_case(shape: tuple[int, int, int], index: int = 0) -> CT:
-    """An abdominal CT with five raters, five vessels and a score that is 0 outside of the ROI."""
+    """An abdominal CT with five raters, five vessels and a score that is 0 outside of the ROI.
+
+    Arrays are copies: zeros that nobody has written all lie in one page, and are read from a cache.
+    """
     case = phantom_case(PhantomSpec(shape=shape, raters=RATERS), index)
     if case.vessels is None:
         raise AssertionError("the specification asks for vessels")
-    score: NDArray[np.float32] = case.score.astype(np.float32, copy=False)
-    return CT(case.name, score, list(case.raters), case.vessels, case.affine)
+    raters = [mask.copy(order="K") for mask in case.raters]
+    score: NDArray[np.float32] = case.score.astype(np.float32)
+    return CT(case.name, score, raters, case.vessels.copy(order="K"), case.affine)
+
+
+def ensemble_case(case: CT, members: int) -> CT:
+    """Return the case with the mean of so many networks as its score; of one it is the case.
+
+    Each errs in every voxel by its own, in logits. Where the score is 0, which is outside of the
+    region of interest, it stays 0.
+    """
+    if members == 1:
+        return case
+    rng = np.random.default_rng(0)
+    scored = case.score > 0
+    known = np.clip(case.score[scored], np.float32(1e-6), np.float32(1 - 1e-6))
+    mean = np.empty_like(known)
+    sure = _Networks(members, gain=4, half=False)
+    _ensemble_mean(mean, np.log(known / (1 - known)), sure, rng)
+    score = case.score.copy(order="K")
+    score[scored] = mean
+    return case._replace(score=score)
 
 
 def scored_everywhere(case: CT) -> CT:

@@ -34,7 +34,7 @@ class CalibrationError(VoxelRow):
         *("numpy", "scikit-learn", "torch", "torchmetrics", "monai", "netcal"),
     )
     voxels: ClassVar[tuple[int, ...]] = (10**7, 10**8)
-    distributions: ClassVar[tuple[str, ...]] = ("background",)
+    distributions: ClassVar[tuple[str, ...]] = ("background", "ensemble3")
     peer_bytes_per_voxel: ClassVar[int] = 50
 
     def prepare(self, setting: Setting) -> Case:

@@ -10,7 +10,7 @@ from twintrack import CaseTally, evaluate, reliability_curve
 from twintrack.metrics.crps import crps_corrected, crps_official
 from twintrack.metrics.vascular import contact_degrees, invasion_distances
 
-from ..inputs import choices, ct_case
+from ..inputs import choices, ct_case, ensemble_case
 
 SHAPES = {"1M": (128, 128, 64), "10M": (256, 256, 160), "42M": (512, 512, 160)}
 """CTs by their voxels."""
@@ -19,19 +19,23 @@ SHAPES = {"1M": (128, 128, 64), "10M": (256, 256, 160), "42M": (512, 512, 160)}
 class Evaluate:
     """`evaluate` with and without vessels."""
 
-    params: ClassVar[list[list[Any]]] = [choices(*SHAPES), choices("official", "corrected")]
-    param_names: ClassVar[list[str]] = ["voxels", "protocol"]
+    params: ClassVar[list[list[Any]]] = [
+        choices(*SHAPES),
+        choices("official", "corrected"),
+        choices(1, 3),
+    ]
+    param_names: ClassVar[list[str]] = ["voxels", "protocol", "networks"]
 
-    def setup(self, voxels: str, _: str) -> None:
-        self.case = ct_case(SHAPES[voxels])
+    def setup(self, voxels: str, _: str, networks: int) -> None:
+        self.case = ensemble_case(ct_case(SHAPES[voxels]), networks)
 
-    def time_evaluate(self, _: str, protocol: Any) -> None:
+    def time_evaluate(self, _: str, protocol: Any, __: int) -> None:
         evaluate(self.case.score, self.case.raters, protocol=protocol)
 
-    def time_evaluate_with_vessels(self, _: str, protocol: Any) -> None:
+    def time_evaluate_with_vessels(self, _: str, protocol: Any, __: int) -> None:
         evaluate(self.case.score, self.case.raters, self.case.vessels, protocol=protocol)
 
-    def peakmem_evaluate_with_vessels(self, _: str, protocol: Any) -> None:
+    def peakmem_evaluate_with_vessels(self, _: str, protocol: Any, __: int) -> None:
         evaluate(self.case.score, self.case.raters, self.case.vessels, protocol=protocol)
 
 

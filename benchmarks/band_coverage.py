@@ -1,8 +1,8 @@
 """Prints how often the band of a map holds the truth, by simulation, beside other bands.
 
-    python benchmarks/coverage.py                     # two kinds of simulated cohorts: two minutes
-    python benchmarks/coverage.py --lidc              # and real disagreement: LIDC, by patient
-    python benchmarks/coverage.py --cohorts 400 --groups 5 10 20 40 80 --studentised
+    python benchmarks/band_coverage.py                # two kinds of simulated cohorts: two minutes
+    python benchmarks/band_coverage.py --lidc         # and real disagreement: LIDC, by patient
+    python benchmarks/band_coverage.py --cohorts 400 --groups 5 10 20 40 80 --studentised
 
 A population of 888 cases stands for all patients there are: the map fitted to it is the truth. From
 it cohorts of a few cases are drawn, a calibrator is fitted to each, and its band, nominally 95%, is
