@@ -19,6 +19,7 @@ DISTRIBUTIONS = {
     "background": "float32, 97% near 0 in runs of 4096 voxels, as a whole CT is",
     "ensemble3": "float32, mean of three networks that are nearly sure: most scores lie near k / 3",
     "ensemble5": "float32, the same of five networks",
+    "saturated3": "float32, mean of three networks that are sure: most scores are k / 3, or nearly",
     "fp16": "float16 logistic of normal logits: few different values, many ties",
 }
 RATERS = 5
@@ -56,6 +57,9 @@ def scores(voxels: int, distribution: str, seed: int = 0) -> NDArray[Any]:
             rng.random(out=part, dtype=np.float32)
             continue
         logits = rng.standard_normal(part.size, np.float32)
+        if distribution == "saturated3":
+            part[:] = _mean_of_sure(logits, 3, rng)
+            continue
         if distribution.startswith("ensemble"):
             networks = int(distribution.removeprefix("ensemble"))
             part[:] = 0
@@ -73,6 +77,19 @@ def scores(voxels: int, distribution: str, seed: int = 0) -> NDArray[Any]:
         part[:] = _logistic(np.where(kind < 0.03, logits * 4, logits * 2 - 12))
         part[kind > 2 / 3] = 0
     return result
+
+
+def knots(score: NDArray[Any], count: int = 250) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Knots (x, y) of a map, where a fit would put them: at quantiles of the scores.
+
+    No y is far below its x: no result is a subnormal number, which processors compute slowly.
+    """
+    sample = score[:: max(score.size // 1_000_000, 1)].astype(np.float64)
+    x = np.unique(np.quantile(sample, (np.arange(count) + 0.5) / count))
+    # Where ties leave fewer quantiles than knots, the rest is spread over the range.
+    missing = count - x.size
+    x = np.unique(np.append(x, (np.arange(missing) + 0.5) / max(missing, 1)))
+    return x, (x + x**2) / 2
 
 
 def rater_masks(
@@ -127,6 +144,18 @@ def write_case(folder: Path, case: CT) -> Case:
         write_volume(paths[name], array, case.affine)
     raters = tuple(paths[name] for name in arrays if name.startswith("rater"))
     return Case(case.name, paths["score"], raters, paths["vessels"])
+
+
+def _mean_of_sure(
+    logits: NDArray[np.float32], networks: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Mean of networks whose logits are so large that many outputs are 0 or 1, in float64."""
+    mean = np.zeros(logits.size)
+    with np.errstate(over="ignore"):
+        for _ in range(networks):
+            own = rng.standard_normal(logits.size, np.float32)
+            mean += _logistic(24 * (2 * logits - 1 + own))
+    return mean / networks
 
 
 def _logistic(logits: NDArray[np.float32]) -> NDArray[np.float32]:
