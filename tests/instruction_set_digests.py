@@ -46,6 +46,8 @@ def voxel_by_voxel() -> Iterator[tuple[str, str]]:
     raters = [rng.random(VOXELS) < wide for _ in range(9)]
     region = rng.random(VOXELS) < 0.7
     knots = np.sort(rng.random((2, 250)), axis=1)
+    crowded = np.sort([1 / 3 + 10 ** -rng.uniform(1, 7, 250), rng.random(250)], axis=1)
+    wide[3::13] = 1 / 3 + 10 ** -rng.uniform(1, 7, wide[3::13].size)
     for dtype in (np.float16, np.float32, np.float64):
         score = wide.astype(dtype)
         for step in (1, 2):  # contiguous, strided
@@ -53,6 +55,7 @@ def voxel_by_voxel() -> Iterator[tuple[str, str]]:
             some = score[::step], [rater[::step] for rater in raters], region[::step]
             yield f"tally {name}", digest(*ScoreTally(9).update(*some).pooled_rows())
             yield f"map {name}", digest(CalibrationMap(*knots)(some[0]))
+            yield f"crowded map {name}", digest(CalibrationMap(*crowded)(some[0]))
             yield f"case tally {name}", digest(case_sums(*some))
             yield f"case tally without region {name}", digest(case_sums(*some[:2]))
         bins = Calibrator(exact=True, bins=40).fit(score, raters).bins_

@@ -138,6 +138,51 @@ def test_between_knots_however_close_the_map_is_between_their_values(pair):
     assert np.array_equal(half, fitted(every_float16().astype(np.float32)).astype(np.float16))
 
 
+@st.composite
+def crowded_knots(draw):
+    """Knots of means of K networks: ever closer towards k / K, and as steep as steps can be."""
+    networks = draw(st.integers(1, 9))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    spread = draw(st.sampled_from([4.0, 9.0, 16.0]))  # octaves of ten
+    centres = rng.integers(0, networks + 1, draw(st.integers(2, 250))) / networks
+    away = rng.choice([-1, 1], centres.size) * 10.0 ** -rng.uniform(0.5, spread, centres.size)
+    x = np.unique(np.clip(centres + away, 0, 1))
+    if draw(st.booleans()):
+        x = np.unique(x.astype(np.float32).astype(np.float64))
+    steps = rng.random(len(x)) ** draw(st.sampled_from([0, 1, 20]))  # even, uneven, few large ones
+    y = np.minimum(np.cumsum(steps) / steps.sum(), 1) * draw(st.sampled_from([1.0, 1e-3]))
+    return x, y
+
+
+def bends(x, dtype):
+    """The scores next to every knot and half-way to the next."""
+    near = np.concatenate([x, (x[1:] + x[:-1]) / 2]).astype(dtype)
+    near = [near, np.nextafter(near, dtype(0)), np.nextafter(near, dtype(1))]
+    return np.unique(np.clip(np.concatenate(near), dtype(0), dtype(1)))
+
+
+@settings(max_examples=200)
+@given(crowded_knots())
+def test_where_knots_crowd_it_is_the_interpolation_and_never_decreases(pair):
+    x, y = pair
+    fitted = tt.CalibrationMap(x, y)
+    rng = np.random.default_rng(len(x))
+    for dtype in (np.float32, np.float64):
+        scores = np.unique(np.concatenate([bends(x, dtype), neighbours(rng, x, dtype)]))
+        mapped = fitted(scores).astype(np.float64)
+        assert np.all(np.diff(mapped) >= 0)
+        assert mapped.min() >= 0
+        assert mapped.max() <= 1
+        # A knot and a score that are nearly the same cost digits of double.
+        below = np.clip(np.searchsorted(x, scores, "right") - 1, 0, max(len(x) - 2, 0))
+        slope = (np.diff(y) / np.diff(x))[below] if len(x) > 1 else 0
+        exact = np.interp(scores.astype(np.float64), x, y)
+        allowed = 2.0**-23 + 4 * slope * np.spacing(np.float64(1))
+        assert np.all(np.abs(mapped - exact) <= allowed)
+    half = fitted(every_float16())
+    assert np.array_equal(half, fitted(every_float16().astype(np.float32)).astype(np.float16))
+
+
 def test_knots_too_close_for_a_slope_make_a_step_above_the_lower():
     fitted = tt.CalibrationMap([1e-310, 3e-310, 1], [0.25, 0.5, 0.75])
     scores = [0, 1e-310, np.nextafter(1e-310, 1), 2e-310, 3e-310, 4e-310]

@@ -8,12 +8,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from measure import copy_seconds
 from numpy.typing import NDArray
-from suite.inputs import scores
+from suite.inputs import knots, scores
 
 from rows.row import Setting, VoxelRow
 from twintrack import CalibrationMap
 
-KNOTS = 250
 INTO_OUT, NEW = "apply, into out", "apply, new array"
 INTERP, LINES, NEW_LINES = "np.interp", "numba, table of lines", "numba, into a new array"
 _CHUNK = 1 << 22  # voxels compared at a time
@@ -83,10 +82,5 @@ def apply_with_numba(inputs: Applied, out: NDArray[Any]) -> NDArray[Any]:
 
 
 def knots_of(score: NDArray[Any]) -> CalibrationMap:
-    """A map whose knots lie as a fit would put them: at quantiles of the scores."""
-    sample = score[:: max(score.size // 1_000_000, 1)].astype(np.float64)
-    x = np.unique(np.quantile(sample, (np.arange(KNOTS) + 0.5) / KNOTS))
-    # Where ties leave fewer quantiles than knots, the rest is spread over the range.
-    missing = KNOTS - x.size
-    x = np.unique(np.append(x, (np.arange(missing) + 0.5) / max(missing, 1)))
-    return CalibrationMap(x, x**2)
+    """A map whose knots lie as a fit would put them."""
+    return CalibrationMap(*knots(score))

@@ -8,11 +8,11 @@ import numpy as np
 
 from twintrack import CalibrationMap
 
-from ..inputs import DISTRIBUTIONS, choices, scores
+from ..inputs import DISTRIBUTIONS, choices, knots, scores
 
 
 class Apply:
-    """250 knots, into memory that is there already."""
+    """250 knots where scores lie, into memory that is there already."""
 
     params: ClassVar[list[list[Any]]] = [choices(10**5, 10**6, 10**7), choices(*DISTRIBUTIONS)]
     param_names: ClassVar[list[str]] = ["voxels", "scores"]
@@ -20,8 +20,7 @@ class Apply:
     def setup(self, voxels: int, distribution: str) -> None:
         self.score = scores(voxels, distribution)
         self.out = np.zeros_like(self.score)
-        x = np.linspace(0, 1, 250)
-        self.map = CalibrationMap(x, x**2)
+        self.map = CalibrationMap(*knots(self.score))
 
     def time_out(self, *_: Any) -> None:
         self.map(self.score, out=self.out)
@@ -53,7 +52,7 @@ class Layout:
 
 
 class Knots:
-    """Making a map."""
+    """Making a map, and its table."""
 
     params: ClassVar[list[int]] = [10, 250, 10_000]
     param_names: ClassVar[list[str]] = ["knots"]
@@ -64,3 +63,6 @@ class Knots:
 
     def time_make(self, *_: Any) -> None:
         CalibrationMap(self.x, self.y)
+
+    def time_table(self, *_: Any) -> None:
+        CalibrationMap(self.x, self.y)(self.x[:1].astype(np.float32))

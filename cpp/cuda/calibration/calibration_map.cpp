@@ -1,5 +1,7 @@
 #include "twintrack/calibration/calibration_map.hpp"
 
+#include <cstddef>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <type_traits>
@@ -34,9 +36,9 @@ constexpr std::uint16_t one_of(Element element) {
 /// A map's tables on one device, each made when it is first needed.
 struct CalibrationMap::Tables {
   std::mutex guard;
-  DeviceMemory<double> knots;  // x, then y, then slope
-  DeviceMemory<MapNode<float>> floats;
-  DeviceMemory<MapNode<double>> doubles;
+  DeviceMemory<double> knots;      // x, then y, then slope
+  DeviceMemory<std::byte> floats;  // groups, then nodes
+  DeviceMemory<std::byte> doubles;
   DeviceMemory<std::uint16_t> float16s;
   DeviceMemory<std::uint16_t> bfloat16s;
 
@@ -51,15 +53,20 @@ struct CalibrationMap::Tables {
       all.insert(all.end(), host.knots.slope, host.knots.slope + count);
       knots = upload(all.data(), all.size(), stream);
     }
-    auto& nodes = [&]() -> auto& {
-      if constexpr (std::is_same_v<Real, double>)
-        return doubles;
-      else
-        return floats;
-    }();
-    if (nodes.size() == 0) nodes = upload(host.nodes, map_grid::groups(host.shift), stream);
+    DeviceMemory<std::byte>& table = std::is_same_v<Real, double> ? doubles : floats;
+    const std::size_t groups = host.group_bytes();
+    if (table.size() == 0) {
+      std::vector<std::byte> all(groups + host.node_bytes());
+      std::memcpy(all.data(), host.groups, groups);
+      std::memcpy(all.data() + groups, host.nodes, host.node_bytes());
+      table = upload(all.data(), all.size(), stream);
+    }
+    MapView<Real> view = host;
+    view.groups = reinterpret_cast<const MapGroup<Real>*>(table.data());
+    view.nodes = reinterpret_cast<const MapNode<Real>*>(table.data() + groups);
     const double* x = knots.data();
-    return {nodes.data(), host.shift, {x, x + count, x + 2 * count, host.knots.count}};
+    view.knots = {x, x + count, x + 2 * count, host.knots.count};
+    return view;
   }
 
   const std::uint16_t* results(const twintrack::CalibrationMap& map, Element element,

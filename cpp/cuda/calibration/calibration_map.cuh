@@ -1,11 +1,11 @@
 // CalibrationMap on the device: the rule of map_rule.hpp on every voxel, the same bits as the CPU.
 //
-// A voxel costs one look-up: of the node of its group of cells for scores of 32 or 64 bits, of the
-// result itself for 16-bit scores, of which there are at most 16257 in [0, 1]. The table lies in
-// shared memory where it fits (60 KB for float, 120 KB for double, 32 KB for 16 bits), and a block
-// copies it there once. What bounds the kernel is then device memory; next to it the banks of
-// shared memory, which 32 random nodes of 16 bytes keep busy for about 10 clocks, out of 17 that
-// device memory needs for their scores and results.
+// Scores of 32 or 64 bits cost two look-ups, of the group of a score and of its node; 16-bit scores
+// cost one, of the result itself, of which there are at most 16257 in [0, 1]. The table lies in
+// shared memory where it fits (of 250 knots 4 to 12 KB for float, 16 to 50 KB for double; 32 KB for
+// 16 bits), and a block copies it there once. What bounds the kernel is then device memory; next to
+// it the banks of shared memory, which 32 random nodes of 16 bytes keep busy for about 10 clocks
+// and their groups for about 5, out of 17 that device memory needs for their scores and results.
 #pragma once
 
 #include <cstddef>
@@ -47,28 +47,45 @@ __device__ inline MapNode<double> load_node(const MapNode<double>* from) {
   return {first.x, first.y, second.x, second.y};
 }
 
-/// Scores of type Real, float or double, by nodes. `staged` says that they go to shared memory.
+/// A group, likewise.
+__device__ inline MapGroup<float> load_group(const MapGroup<float>* from) {
+  const uint2 group = *reinterpret_cast<const uint2*>(from);
+  return {twintrack::detail::bits_as<float>(group.x), group.y};
+}
+__device__ inline MapGroup<double> load_group(const MapGroup<double>* from) {
+  const double2 group = *reinterpret_cast<const double2*>(from);
+  return {group.x, twintrack::detail::bits_as<std::uint64_t>(group.y)};
+}
+
+/// Scores of type Real, float or double, by nodes. `staged` says that the table goes to shared
+/// memory.
 template <class Real_, bool staged_>
 struct NodeRule {
   using Real = Real_;
   static constexpr bool staged = staged_;
-  MapView<Real> map;  // in device memory
+  MapView<Real> map;  // in device memory, nodes right after groups
 
   __host__ __device__ unsigned table_bytes() const {
-    return map_grid::groups(map.shift) * static_cast<unsigned>(sizeof(MapNode<Real>));
+    return static_cast<unsigned>(map.group_bytes() + map.node_bytes());
   }
   __device__ void prepare() {
-    if constexpr (staged)
-      map.nodes = reinterpret_cast<const MapNode<Real>*>(stage(map.nodes, table_bytes()));
+    if constexpr (staged) {
+      const std::byte* table = stage(map.groups, table_bytes());
+      map.groups = reinterpret_cast<const MapGroup<Real>*>(table);
+      map.nodes = reinterpret_cast<const MapNode<Real>*>(table + map.group_bytes());
+    }
   }
   __device__ bool valid(Real score) const { return score_fault(score) == 0; }
   /// The result for a valid score, or NaN if `search` has to be asked.
   __device__ Real look_up(Real score) const {
-    const grid::Distance<Real> at = grid::distance(score);
-    const unsigned group = map_grid::group(at.cell, grid::is_high(score), map.shift);
-    return map_value(load_node(map.nodes + group), at.u);
+    const Real u = map_grid::distance(score);
+    const MapGroup<Real> group =
+        load_group(map.groups + map_grid::group(map, u, score > Real(0.5)));
+    const Real offset = u - group.centre;
+    const std::uint32_t node = map_grid::node(group.place, offset, map.key_shift);
+    return map_value(load_node(map.nodes + node), offset);
   }
-  __device__ static bool found(Real value) { return value == value; }
+  __device__ static bool found(Real value) { return is_value(value); }
   __device__ Real search(Real score) const {
     return static_cast<Real>(interpolate(map.knots, static_cast<double>(score)));
   }

@@ -28,7 +28,7 @@ class CalibrationMap {
   /// the score itself; both lie on `device`. Works on `stream` and waits for it, since an invalid
   /// score must be reported: throws InputError, as the CPU does. `out` is then unspecified,
   /// unless it is the score, which is left as it was (and which takes a second read for that). The
-  /// first use on a device uploads a table of 32 KB to 1 MB.
+  /// first use on a device uploads a table of some KB.
   void apply(const ArrayView& score, const WritableArrayView& out, int device, cudaStream_t stream);
 
   /// The map of float32 scores for kernels on `device`, whose tables live as long as this does.

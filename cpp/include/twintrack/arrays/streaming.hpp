@@ -51,6 +51,20 @@ TWINTRACK_INLINE void stream_copy(const void* from, std::size_t bytes, void* to)
 #endif
 }
 
+/// Stores `from` past the cache, at a multiple of 16 bytes.
+template <class Vector>
+TWINTRACK_INLINE void stream_vector(const Vector& from, void* to) {
+#if TWINTRACK_STREAMING_STORES
+  static_assert(sizeof from % 16 == 0);
+  __m128i part[sizeof from / 16];
+  std::memcpy(part, &from, sizeof from);
+  for (std::size_t i = 0; i < sizeof from / 16; ++i)
+    _mm_stream_si128(static_cast<__m128i*>(to) + i, part[i]);
+#else
+  std::memcpy(to, &from, sizeof from);
+#endif
+}
+
 /// Stores `word(0)` to `word(7)` past the cache, at a multiple of 16 bytes.
 template <class Word>
 TWINTRACK_INLINE void stream_eight(std::uint16_t* to, Word&& word) {

@@ -38,19 +38,35 @@ class BlockMapper {
   BlockMapper(const Map& map, const VoxelBlocks<T>& blocks, const Walk&)
       : map_(map), blocks_(blocks), buffers_(blocks) {}
 
-  /// The mapped values of ranks [rank, rank + n), until the next call; null if a score is invalid.
-  TWINTRACK_INLINE const T* map(std::int64_t rank, int n) {
-    VoxelBlock<T> block;
-    if (!blocks_.load(rank, n, buffers_, block)) return nullptr;
-    map_block(map_, block.score, n, block.score + n, room_);
-    return room_.value.data();
+  /// Maps ranks [rank, rank + n) to `out`. False, and nothing written, if a score is invalid.
+  TWINTRACK_INLINE bool map(std::int64_t rank, int n, T* out) {
+    return map_to<MapStore::cached>(rank, n, out);
   }
+  /// The same past the cache (streaming.hpp).
+  TWINTRACK_INLINE bool stream(std::int64_t rank, int n, T* out) {
+    if (reinterpret_cast<std::uintptr_t>(out) % 16 == 0)
+      return map_to<MapStore::streamed>(rank, n, out);
+    if (!map(rank, n, room())) return false;
+    stream_copy(room(), sizeof *out * static_cast<std::size_t>(n), out);
+    return true;
+  }
+  /// Room for the results of a block.
+  T* room() { return out_.data(); }
 
  private:
+  template <MapStore store>
+  TWINTRACK_INLINE bool map_to(std::int64_t rank, int n, T* out) {
+    VoxelBlock<T> block;
+    if (!blocks_.load(rank, n, buffers_, block)) return false;
+    map_block<store>(map_, block.score, n, block.score + n, room_, out);
+    return true;
+  }
+
   const Map map_;
   const VoxelBlocks<T>& blocks_;
   typename VoxelBlocks<T>::Buffers buffers_;
   MapRoom<T> room_;
+  alignas(64) std::array<T, block_voxels> out_;
 };
 
 template <>
@@ -65,15 +81,12 @@ class BlockMapper<std::uint16_t> {
         ready_(walk.contiguous(0, sizeof(std::uint16_t)) &&
                reinterpret_cast<std::uintptr_t>(walk.start(0)) % alignof(std::uint16_t) == 0) {}
 
-  TWINTRACK_INLINE const std::uint16_t* map(std::int64_t rank, int n) {
+  TWINTRACK_INLINE bool map(std::int64_t rank, int n, std::uint16_t* out) {
     const std::uint16_t* score = load(rank, n);
-    if (!table_.valid(score, n)) return nullptr;
-    table_.map(score, n, value_.data());
-    return value_.data();
+    if (!table_.valid(score, n)) return false;
+    table_.map(score, n, out);
+    return true;
   }
-
-  /// The same, written to `out` past the cache (streaming.hpp). False, and nothing written, if a
-  /// score is invalid.
   TWINTRACK_INLINE bool stream(std::int64_t rank, int n, std::uint16_t* out) {
     const std::uint16_t* score = load(rank, n);
     if (!table_.valid(score, n)) return false;
@@ -85,6 +98,7 @@ class BlockMapper<std::uint16_t> {
     }
     return true;
   }
+  std::uint16_t* room() { return value_.data(); }
 
  private:
   TWINTRACK_INLINE const std::uint16_t* load(std::int64_t rank, int n) {
@@ -146,22 +160,14 @@ void apply_map(const typename BlockMapper<T>::Map& map, const ArrayView& score,
         for (std::int64_t rank = task * task_voxels; rank < last && mapped; rank += block_voxels) {
           const int n = static_cast<int>(std::min<std::int64_t>(block_voxels, last - rank));
           T* to = reinterpret_cast<T*>(const_cast<std::byte*>(walk.start(1))) + rank;  // if direct
-          if constexpr (std::is_same_v<T, std::uint16_t>) {
-            if (stream) {
-              mapped = mapper.stream(rank, n, to);
-              continue;
-            }
+          if (write && stream) {
+            mapped = mapper.stream(rank, n, to);
+          } else if (write && direct) {
+            mapped = mapper.map(rank, n, to);
+          } else {
+            mapped = mapper.map(rank, n, mapper.room());
+            if (mapped && write) store(walk, 1, rank, n, mapper.room());
           }
-          const T* value = mapper.map(rank, n);
-          mapped = value != nullptr;
-          if (!mapped || !write) continue;
-          const std::size_t bytes = sizeof(T) * static_cast<std::size_t>(n);
-          if (stream)
-            stream_copy(value, bytes, to);
-          else if (direct)
-            std::memcpy(to, value, bytes);
-          else
-            store(walk, 1, rank, n, value);
         }
         if (stream) end_streaming();
       });

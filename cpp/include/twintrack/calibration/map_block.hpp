@@ -9,100 +9,82 @@
 #include <type_traits>
 
 #include "twintrack/arrays/config.hpp"
+#include "twintrack/arrays/element.hpp"
 #include "twintrack/arrays/streaming.hpp"
 #include "twintrack/arrays/voxel_blocks.hpp"
 #include "twintrack/calibration/map_rule.hpp"
-#include "twintrack/calibration/score_grid.hpp"
+#include "twintrack/calibration/map_vectors.hpp"
 
 namespace twintrack::detail {
 
 template <class Real>
 struct MapRoom {
-  alignas(64) std::array<std::uint32_t, block_voxels> group;
-  alignas(64) std::array<Real, block_voxels> u;
+  alignas(64) std::array<std::uint32_t, block_voxels> place;  // of groups, then of nodes
+  alignas(64) std::array<Real, block_voxels> offset;          // from 0 or 1, then from a centre
   alignas(64) std::array<Real, block_voxels> value;
 };
 
-#if (defined(__GNUC__) || defined(__clang__)) && !defined(__CUDACC__)
-// Vectors of nodes, four floats each: two on x86-64, where AVX2 has room for them, else one.
-// Results are passed by reference, as the ABI of wide return values depends on the instruction set.
-struct NodeVectors {
-#if defined(__x86_64__)
-  static constexpr int voxels = 8;
-#else
-  static constexpr int voxels = 4;
-#endif
-  typedef float Node __attribute__((vector_size(16)));
-  typedef float Floats __attribute__((vector_size(4 * voxels)));
-  typedef int Mask __attribute__((vector_size(4 * voxels)));
-
-  // Templates over the vectors, so that a branch for other ones than this processor's need not
-  // compile.
-
-  // The nodes of voxels `i` and, where there is room, `i + 4`.
-  template <class To>
-  TWINTRACK_INLINE static void load(const MapNode<float>* nodes, const std::uint32_t* group, int i,
-                                    To& to) {
-    if constexpr (voxels == 8) {
-      Node low, high;
-      std::memcpy(&low, nodes + group[i], sizeof low);
-      std::memcpy(&high, nodes + group[i + 4], sizeof high);
-      to = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
-    } else {
-      std::memcpy(&to, nodes + group[i], sizeof to);
+// From groups and distances to nodes and offsets.
+template <class Real>
+TWINTRACK_INLINE void place_nodes(const MapView<Real>& map, int n, std::uint32_t* place,
+                                  Real* offset) {
+  const MapGroup<Real>* groups = map.groups;
+  const unsigned key_shift = map.key_shift;
+  int i = 0;
+#if TWINTRACK_NODE_VECTORS
+  using V = BestNodeVectors<Real>;
+  if constexpr (V::voxels > 0) {
+    using Group = MapGroup<Real>;
+    using Words = typename V::Words;
+    for (; i + V::voxels <= n; i += V::voxels) {
+      typename V::Reals at, centre;
+      Words places, key;
+      V::load(groups, place + i, centre, places);
+      std::memcpy(&at, offset + i, sizeof at);
+      at = at - centre;
+      std::memcpy(offset + i, &at, sizeof at);
+      V::words(at, key);
+      key >>= key_shift;
+      const Words nearest = places & Group::last_key;
+      const Words beyond = (key - nearest) & (Words)(key > nearest);
+      const Words below = (Words)(at < Real{0});
+      V::store((places >> Group::key_bits) + (beyond ^ below), place + i);
     }
   }
-  // Of each four: a[k], b[k], a[k + 1], b[k + 1].
-  template <int k, class V>
-  TWINTRACK_INLINE static void interleave(const V& a, const V& b, V& to) {
-    if constexpr (voxels == 8)
-      to = __builtin_shufflevector(a, b, k, k + 8, k + 1, k + 9, k + 4, k + 12, k + 5, k + 13);
-    else
-      to = __builtin_shufflevector(a, b, k, k + 4, k + 1, k + 5);
-  }
-  // Of each four: a[k], a[k + 1], b[k], b[k + 1].
-  template <int k, class V>
-  TWINTRACK_INLINE static void join(const V& a, const V& b, V& to) {
-    if constexpr (voxels == 8)
-      to = __builtin_shufflevector(a, b, k, k + 1, k + 8, k + 9, k + 4, k + 5, k + 12, k + 13);
-    else
-      to = __builtin_shufflevector(a, b, k, k + 1, k + 4, k + 5);
-  }
-};
 #endif
+  for (; i < n; ++i) {
+    const MapGroup<Real> group = groups[place[i]];
+    offset[i] -= group.centre;
+    place[i] = map_grid::node(group.place, offset[i], key_shift);
+  }
+}
 
-// value[i] = map_value(nodes[group[i]], u[i]). Asks for `n` scores from `ahead` on meanwhile, a
-// line at a time: for all of them at once, the look-ups would wait behind the memory.
-template <class Real>
-TWINTRACK_INLINE void map_values(const MapNode<Real>* nodes, const std::uint32_t* group,
-                                 const Real* u, int n, const Real* ahead, Real* value) {
+/// How results are stored: through the cache, or past it to a multiple of 16 bytes (streaming.hpp).
+enum class MapStore { cached, streamed };
+
+// value[i] = map_value(nodes[place[i]], offset[i]). Asks for `n` scores from `ahead` on meanwhile,
+// a line at a time: for all of them at once, the look-ups would wait behind the memory. So would
+// what is computed after a burst of streamed results, which go out one by one as well.
+template <MapStore store, class Real>
+TWINTRACK_INLINE void map_values(const MapNode<Real>* nodes, const std::uint32_t* place,
+                                 const Real* offset, int n, const Real* ahead, Real* value) {
   int i = 0;
-#if (defined(__GNUC__) || defined(__clang__)) && !defined(__CUDACC__)
-  if constexpr (sizeof(Real) == 4) {
-    // Nodes are loaded whole and transposed, which costs less than gathering their fields.
-    using V = NodeVectors;
+#if TWINTRACK_NODE_VECTORS
+  using V = BestNodeVectors<Real>;
+  if constexpr (V::voxels > 0) {
     for (; i + V::voxels <= n; i += V::voxels) {
-      prefetch(ahead + i, sizeof(V::Floats));
-      V::Floats a, b, c, d;
-      V::load(nodes, group, i, a);
-      V::load(nodes, group, i + 1, b);
-      V::load(nodes, group, i + 2, c);
-      V::load(nodes, group, i + 3, d);
-      V::Floats ab, cd, ab_slopes, cd_slopes;
-      V::interleave<0>(a, b, ab);
-      V::interleave<0>(c, d, cd);
-      V::interleave<2>(a, b, ab_slopes);
-      V::interleave<2>(c, d, cd_slopes);
-      V::Floats node_u, node_y, before, after, at;
-      V::join<0>(ab, cd, node_u);
-      V::join<2>(ab, cd, node_y);
-      V::join<0>(ab_slopes, cd_slopes, before);
-      V::join<2>(ab_slopes, cd_slopes, after);
-      std::memcpy(&at, u + i, sizeof at);
-      const V::Floats offset = at - node_u;
-      const V::Mask below = offset < 0.0f;
-      const V::Floats result = node_y + (below ? before : after) * offset;
-      std::memcpy(value + i, &result, sizeof result);
+      prefetch(ahead + i, sizeof(typename V::Reals));
+      typename V::Fields node;
+      V::load(nodes, place + i, node);
+      typename V::Reals at;
+      std::memcpy(&at, offset + i, sizeof at);
+      const typename V::Reals beyond = at - node.offset;
+      const typename V::Reals result =
+          node.y + (beyond < Real{0} ? node.before : node.after) * beyond;
+      if constexpr (store == MapStore::streamed)
+        stream_vector(result, value + i);
+      else
+        std::memcpy(value + i, &result, sizeof result);
     }
   }
 #endif
@@ -110,39 +92,54 @@ TWINTRACK_INLINE void map_values(const MapNode<Real>* nodes, const std::uint32_t
   while (i < n) {
     prefetch(ahead + i, 1);
     for (const int end = std::min(i + line, n); i < end; ++i)
-      value[i] = map_value(nodes[group[i]], u[i]);
+      value[i] = map_value(nodes[place[i]], offset[i]);
   }
 }
 
-// Maps a valid block to `room.value`; `ahead` as above. A block of one value, as background is,
-// costs no look-ups.
+// Whether all of a block has the bits of its first score. Most blocks show it by a few.
 template <class Real>
-TWINTRACK_INLINE void map_block(const MapView<Real>& map, const Real* score, int n,
-                                const Real* ahead, MapRoom<Real>& room) {
-  Real* value = room.value.data();
+TWINTRACK_INLINE bool one_value(const Real* score, int n) {
   using Bits = std::conditional_t<sizeof(Real) == 4, std::uint32_t, std::uint64_t>;
-  Bits differs = 0;
+  Bits differs = bits_as<Bits>(score[0]) ^ bits_as<Bits>(score[n - 1]);
+  differs |= bits_as<Bits>(score[0]) ^ bits_as<Bits>(score[n / 2]);
+  if (differs != 0) return false;
   for (int i = 0; i < n; ++i) differs |= bits_as<Bits>(score[i]) ^ bits_as<Bits>(score[0]);
-  if (differs == 0) {
+  return differs == 0;
+}
+
+// Maps a valid block to `value`, which may be the score; `ahead` as above. A block of one value, as
+// background is, costs no look-ups.
+template <MapStore store, class Real>
+TWINTRACK_INLINE void map_block(const MapView<Real>& map, const Real* score, int n,
+                                const Real* ahead, MapRoom<Real>& room, Real* value) {
+  if (one_value(score, n)) {
     const Real y = map_score(map, score[0]);
     prefetch(ahead, static_cast<std::size_t>(n) * sizeof(Real));
-    for (int i = 0; i < n; ++i) value[i] = y;
+    Real* to = store == MapStore::streamed ? room.value.data() : value;
+    for (int i = 0; i < n; ++i) to[i] = y;
+    if (to != value) stream_copy(to, static_cast<std::size_t>(n) * sizeof(Real), value);
     return;
   }
-  std::uint32_t* group = room.group.data();
-  Real* u = room.u.data();
+  std::uint32_t* place = room.place.data();
+  Real* offset = room.offset.data();
   for (int i = 0; i < n; ++i) {
-    const grid::Distance<Real> at = grid::distance(score[i]);
-    group[i] = map_grid::group(at.cell, grid::is_high(score[i]), map.shift);
-    u[i] = at.u;
+    const Real u = map_grid::distance(score[i]);
+    offset[i] = u;
+    place[i] = map_grid::group(map, u, score[i] > Real(0.5));
   }
-  map_values(map.nodes, group, u, n, ahead, value);
-  unsigned searched = 0;
-  for (int i = 0; i < n; ++i) searched |= static_cast<unsigned>(value[i] != value[i]);
-  if (searched != 0)
-    for (int i = 0; i < n; ++i)
-      if (value[i] != value[i])
-        value[i] = static_cast<Real>(interpolate(map.knots, static_cast<double>(score[i])));
+  place_nodes(map, n, place, offset);
+  if (!map.searches) return map_values<store>(map.nodes, place, offset, n, ahead, value);
+  // The score is still needed where nodes leave it to a search.
+  Real* found = room.value.data();
+  map_values<MapStore::cached>(map.nodes, place, offset, n, ahead, found);
+  for (int i = 0; i < n; ++i)
+    if (!is_value(found[i]))
+      found[i] = static_cast<Real>(interpolate(map.knots, static_cast<double>(score[i])));
+  const std::size_t bytes = static_cast<std::size_t>(n) * sizeof(Real);
+  if constexpr (store == MapStore::streamed)
+    stream_copy(found, bytes, value);
+  else
+    std::memcpy(value, found, bytes);
 }
 
 }  // namespace twintrack::detail

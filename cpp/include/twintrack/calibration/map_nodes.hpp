@@ -1,30 +1,32 @@
 // The nodes of a calibration map: it is applied without a search for the segment of a score.
 //
-// The score grid (score_grid.hpp), coarsened to groups of 2^shift cells, is fine enough that nearly
-// every group has at most one knot inside, and then the map on the group is two half lines that
-// meet at one point, a node of four numbers that one aligned load brings:
+// Scores are cut into pieces (map_groups.hpp) with at most one knot inside. On a piece the map is
+// two half lines that meet at one point, a node of four numbers that one aligned load brings:
 //
-//     m(p) = Y + (d < 0 ? before : after) · d,      d = u - U,
+//     m(p) = Y + (d < 0 ? before : after) · d,      d = (u - C) - D,
 //
-// where u = min(p, 1 - p) is the distance to the nearer end, exact, which keeps all digits where
-// scores crowd. A group with more knots, or one too steep for the type, has Y = NaN and is left to
-// `interpolate`. Slopes are reduced, by no more than rounding, until the value at either end of a
-// group lies within the rounded values of `interpolate` there; every operation rounds monotonically
-// and none is contracted. So m never decreases, stays in [0, 1], and has the same bits on every
-// instruction set and device. It is within 2^-23 of `interpolate`.
+// where u = min(p, 1 - p) is the distance to the nearer end and C the centre of the group. Both
+// differences u and u - C are exact, which keeps all digits where scores crowd. A piece with more
+// knots, or one too steep for the type, has Y = NaN and is left to `interpolate`. Slopes are
+// reduced, by no more than rounding, until the value at either end of a piece lies within the
+// rounded values of `interpolate` there; every operation rounds monotonically and none is
+// contracted. So m never decreases, stays in [0, 1], and has the same bits on every instruction set
+// and device. It is within 2^-23 of `interpolate`.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "twintrack/calibration/map_groups.hpp"
 #include "twintrack/calibration/map_rule.hpp"
-#include "twintrack/calibration/score_grid.hpp"
 
 namespace twintrack::detail {
 
@@ -32,121 +34,272 @@ namespace twintrack::detail {
 template <class Real>
 class MapNodes {
  public:
-  explicit MapNodes(const KnotsView& knots) : knots_(knots) {
-    // The coarsest grid that leaves few knots, and so few voxels, to the search: bins of equal mass
-    // put as many voxels around every knot. A finer one would only take up more of the cache.
-    for (shift_ = coarsest_shift;; --shift_) {
-      const unsigned searched = build();
-      if (searched * 64 <= knots.count || shift_ == finest_shift) break;
-    }
+  explicit MapNodes(const KnotsView& knots)
+      : knots_(knots), halves_{MapHalf<Real>(knots, false), MapHalf<Real>(knots, true)} {
+    choose_cut();
+    for (const MapHalf<Real>& half : halves_) build(half);
   }
 
-  MapView<Real> view() const { return {nodes_.data(), shift_, knots_}; }
+  MapView<Real> view() const {
+    return {groups_.data(),
+            nodes_.data(),
+            cut_.half(),
+            static_cast<unsigned>(nodes_.size()),
+            cut_.group_shift(),
+            cut_.lowest(),
+            cut_.key_shift(),
+            searches_,
+            knots_};
+  }
 
  private:
-  static constexpr unsigned coarsest_shift = 5;
-  static constexpr unsigned finest_shift = 1;
+  using Half = MapHalf<Real>;
+  using Group = MapGroup<Real>;
+  static constexpr unsigned octaves = 23;  // at most, down to 2^-24
+  static constexpr unsigned coarsest = 3;  // groups of an octave: 2^this
+  static constexpr unsigned finest = 9;
+  static constexpr unsigned coarsest_pieces = 1;  // likewise
+  static constexpr unsigned finest_pieces = 6;
 
-  // Returns how many knots lie in groups that are left to the search.
-  unsigned build() {
-    const unsigned half = map_grid::groups(shift_) / 2;
-    nodes_.resize(2 * std::size_t{half});
-    unsigned searched = 0;
-    // In ascending order of p, so that `next_` runs through the knots once.
-    next_ = 0;
-    for (unsigned group = 0; group < half; ++group) searched += build_group(group, group, false);
-    for (unsigned group = half; group-- > 0;)
-      searched += build_group(2 * half - 1 - group, group, true);
-    return searched;
+  // A run of groups or single group within an octave, and its pieces.
+  struct Run {
+    unsigned groups = 0;
+    GroupPlan<Real> plan;
+  };
+
+  static Real last_of(const Half& half, const MapCut<Real>& cut, unsigned group) {
+    return group + 1 == cut.half()
+               ? Real(0.5)
+               : half.down(static_cast<double>(std::nextafter(cut.start(group + 1), Real{0})));
+  }
+  static Real first_of(const Half& half, const MapCut<Real>& cut, unsigned group) {
+    return half.up(static_cast<double>(cut.start(group)));
   }
 
-  static double next_below(double x) {
-    return static_cast<double>(std::nextafter(static_cast<Real>(x), Real{0}));
-  }
-
-  double at(double u, bool high) const { return interpolate(knots_, high ? 1.0 - u : u); }
-
-  // Slope in u of the segment below knot `k`, seen along p.
-  double slope_before(unsigned k) const { return k == 0 ? 0 : knots_.slope[k - 1]; }
-
-  unsigned build_group(std::size_t index, unsigned mirrored, bool high) {
-    // The group's distances run from `first` to `last`.
-    const std::uint32_t end_cell = (mirrored + 1) << shift_;
-    const double first = mirrored == 0 ? 0 : grid::scale(mirrored << shift_).base;
-    double last = end_cell > grid::half_cell ? 0.5 : next_below(grid::scale(end_cell).base);
-    const double low_p = high ? 1.0 - last : first;
-    const double high_p = high ? 1.0 - first : last;
-
-    while (next_ < knots_.count && knots_.x[next_] <= low_p) ++next_;
-    const unsigned inside_from = next_;
-    unsigned inside_to = inside_from;
-    while (inside_to < knots_.count && knots_.x[inside_to] < high_p) ++inside_to;
-    const unsigned inside = inside_to - inside_from;
-
-    const Real first_value = static_cast<Real>(at(first, high));
-    const Real last_value = static_cast<Real>(at(last, high));
-    MapNode<Real>& node = nodes_[index];
-    double before;
-    double after;
-    bool searched = inside > 1;
-    if (inside == 1) {
-      const double knot = high ? 1.0 - knots_.x[inside_from] : knots_.x[inside_from];
-      before = slope_before(inside_from);
-      after = knots_.slope[inside_from];
-      if (high) std::swap(before, after);
-      node.u = static_cast<Real>(knot);
-      // Where rounding moves the knot, the half lines meet half-way between themselves.
-      const double moved = static_cast<double>(node.u) - knot;
-      const double sign = high ? -1 : 1;
-      node.y = static_cast<Real>(knots_.y[inside_from] + sign * (before + after) / 2 * moved);
-      const double apart = std::abs(after - before) * std::abs(moved) / 2;
-      searched |= apart > static_cast<double>(std::numeric_limits<Real>::epsilon()) / 4;
-    } else {
-      before = after = inside_from == 0 ? 0 : knots_.slope[inside_from - 1];
-      node.u = static_cast<Real>(first);
-      node.y = first_value;
+  // The groups from `group` on, up to `end`, that can be one piece, or else how the first is cut.
+  static Run run_from(const Half& half, GroupPlanner<Real>& planner, const MapCut<Real>& cut,
+                      unsigned group, unsigned end) {
+    const Real first = first_of(half, cut, group);
+    Run run;
+    const double start = half.at(first);
+    while (group + run.groups < end) {
+      const Real last = last_of(half, cut, group + run.groups);
+      const auto [from, to] = half.inside(first, last);
+      // What is wide is not steep, so that rounding stays within its bound.
+      if (to - from > 1 || (to > from && !half.meets(from))) break;
+      if (run.groups > 0 && std::abs(half.at(last) - start) > 0.25) break;
+      ++run.groups;
     }
+    if (run.groups > 0) return run;
+    run.groups = 1;
+    run.plan = planner.plan(first, last_of(half, cut, group));
+    return run;
+  }
+
+  // Of both halves together.
+  struct Cost {
+    std::size_t groups = 0;
+    std::size_t nodes = 0;
+    unsigned crowded = 0;  // knots
+
+    void add(const GroupPlan<Real>& plan) {
+      nodes += plan.below + plan.from;
+      crowded += plan.crowded;
+    }
+  };
+
+  // In bytes, and more for crowded knots: a search takes much longer than a look-up.
+  double price(const Cost& cost) const {
+    if (cost.nodes > Group::most_nodes) return std::numeric_limits<double>::infinity();
+    return static_cast<double>(cost.groups * sizeof(Group) + cost.nodes * sizeof(MapNode<Real>)) *
+           (1 + 4096.0 * cost.crowded / knots_.count);
+  }
+
+  void choose_cut() {
+    double least = std::numeric_limits<double>::infinity();
+    for (unsigned groups = coarsest; groups <= finest; ++groups)
+      for (unsigned pieces = coarsest_pieces; pieces <= finest_pieces; ++pieces)
+        choose_octaves(groups, pieces, least);
+  }
+
+  // Takes the cut with the number of octaves that costs least, if that is less than `least`.
+  void choose_octaves(unsigned groups, unsigned pieces, double& least) {
+    const MapCut<Real> all{groups, pieces, octaves};
+    std::array<GroupPlanner<Real>, 2> planners{GroupPlanner<Real>(halves_[0], all.key_shift()),
+                                               GroupPlanner<Real>(halves_[1], all.key_shift())};
+    Cost cost{.groups = 4, .nodes = 2};  // those at 0 and of 1/2
+    for (unsigned above = 0;; ++above) {
+      // What lies below that many octaves is one group.
+      const MapCut<Real> cut{groups, pieces, above};
+      Cost with_bottom = cost;
+      for (std::size_t k = 0; k < 2; ++k)
+        with_bottom.add(planners[k].plan(0, last_of(halves_[k], cut, 0)));
+      if (const double now = price(with_bottom); now < least) {
+        least = now;
+        cut_ = cut;
+      }
+      if (above == octaves) return;
+      cost.groups += std::size_t{2} << groups;
+      const unsigned end = all.half() - 1 - (above << groups);
+      for (std::size_t k = 0; k < 2; ++k)
+        for (unsigned group = end - (1u << groups); group < end;) {
+          const Run run = run_from(halves_[k], planners[k], all, group, end);
+          cost.add(run.plan);
+          group += run.groups;
+        }
+      if (price(cost) > least) return;
+    }
+  }
+
+  void build(const Half& half) {
+    GroupPlanner<Real> planner(half, cut_.key_shift());
+    const unsigned count = cut_.half();
+    for (unsigned group = 0; group < count;) {
+      // Octaves begin after the first group.
+      const unsigned octave = 1u << cut_.groups;
+      const unsigned end =
+          group == 0 ? 1 : std::min(count, ((group - 1) / octave + 1) * octave + 1);
+      Run run;
+      const Real first = first_of(half, cut_, group);
+      if (group == 0) {
+        run.groups = 1;
+        run.plan = planner.plan(first, last_of(half, cut_, group));
+      } else {
+        run = run_from(half, planner, cut_, group, end);
+      }
+      const auto node = static_cast<std::uint32_t>(nodes_.size()) + run.plan.below;
+      const Group entry{run.plan.centre, Group::place_of(node, run.plan.nearest)};
+      groups_.insert(groups_.end(), run.groups, entry);
+      nodes_.resize(nodes_.size() + run.plan.below + run.plan.from, MapNode<Real>{});
+      group += run.groups;
+      build_pieces(half, entry, first, last_of(half, cut_, group - 1));
+    }
+  }
+
+  // Finds the pieces of a group by the very rule that a voxel is mapped by.
+  void build_pieces(const Half& half, const Group& group, Real first, Real last) {
+    const auto node_of = [&](Real u) {
+      return map_grid::node(group.place, u - group.centre, cut_.key_shift());
+    };
+    while (first <= last) {
+      const std::uint32_t node = node_of(first);
+      // The last score of the same node, by halving.
+      Real end = first;
+      Real beyond = last;
+      if (node_of(last) == node) {
+        end = last;
+      } else {
+        for (Real middle; half.after(end) < beyond;) {
+          middle = halfway(half, end, beyond);
+          (node_of(middle) == node ? end : beyond) = middle;
+        }
+      }
+      build_node(half, nodes_[node], group.centre, first, end);
+      first = half.after(end);
+    }
+  }
+
+  // A score between two that are not neighbours.
+  static Real halfway(const Half& half, Real a, Real b) {
+    using Bits = std::conditional_t<sizeof(Real) == 4, std::uint32_t, std::uint64_t>;
+    if (half.high()) {
+      const Real middle = half.down(static_cast<double>(a + (b - a) / 2));
+      return middle > a ? middle : half.after(a);
+    }
+    const Bits low = bits_as<Bits>(a);
+    return bits_as<Real>(static_cast<Bits>(low + (bits_as<Bits>(b) - low) / 2));
+  }
+
+  // The piece's distances run from `first` to `last`.
+  void build_node(const Half& half, MapNode<Real>& node, Real centre, Real first, Real last) {
+    const Real first_value = static_cast<Real>(half.at(first));
+    const Real last_value = static_cast<Real>(half.at(last));
+    const bool fits = bend(half, node, centre, first, last);
     // + 0: a map of -0 would not have the bits of a number in [0, 1].
     node.y =
         std::clamp(node.y, std::min(first_value, last_value), std::max(first_value, last_value)) +
         Real{0};
-    node.before = static_cast<Real>(high ? -before : before);
-    node.after = static_cast<Real>(high ? -after : after);
-    searched |= !std::isfinite(node.y) || !std::isfinite(node.before) || !std::isfinite(node.after);
-    // Next to 1 the ends of a group lie between doubles, up to 2^-54 from those of `interpolate`.
-    if (std::is_same_v<Real, double> && high && first < 0x1p-42)
-      searched |= std::max(before, after) > 0x1p29;
-    if (searched) {
+    if (!fits || !std::isfinite(node.y) || !std::isfinite(node.before) ||
+        !std::isfinite(node.after)) {
       node.y = std::numeric_limits<Real>::quiet_NaN();
-      return std::max(inside, 1u);
+      searches_ = true;
+      return;
     }
     // Along u the map falls in the upper half.
-    const auto too_far = [&](Real value, Real end, bool at_last) {
+    const auto too_far = [high = half.high()](Real value, Real end, bool at_last) {
       return at_last != high ? value > end : value < end;
     };
-    fit_slope(node, node.before, static_cast<Real>(first), first_value, false, too_far);
-    fit_slope(node, node.after, static_cast<Real>(last), last_value, true, too_far);
-    return 0;
+    fit_slope(node, node.before, first - centre, first_value, false, too_far);
+    fit_slope(node, node.after, last - centre, last_value, true, too_far);
   }
 
-  // Reduces `slope` until the value at distance `u`, an end of the group, does not pass `end`.
+  // Two half lines for the map on a piece. False if it bends more than once there.
+  bool bend(const Half& half, MapNode<Real>& node, Real centre, Real first, Real last) const {
+    const auto [from, to] = half.inside(first, last);
+    const double low = static_cast<double>(first);
+    const double high = static_cast<double>(last);
+    const double low_value = half.at(first);
+    const double high_value = half.at(last);
+    const auto set = [&](double u, double y, std::pair<double, double> slopes) {
+      const double offset = u - static_cast<double>(centre);
+      node.offset = static_cast<Real>(offset);
+      // Where rounding moves the bend, the half lines meet half-way between themselves.
+      const double moved = static_cast<double>(node.offset) - offset;
+      node.y = static_cast<Real>(moved == 0 ? y : y + (slopes.first + slopes.second) / 2 * moved);
+      node.before = static_cast<Real>(slopes.first);
+      node.after = static_cast<Real>(slopes.second);
+      return Half::meets(slopes, moved);
+    };
+    if (to == from) return set(low, low_value, half.slopes(from, to));
+    if (to - from == 1 && set(half.knots()[from], half.knot_value(from), half.slopes(from, to)))
+      return true;
+    // Through the values at both ends and at one place between.
+    const auto through = [&](double u, double y) {
+      return set(u, y, {(y - low_value) / (u - low), (high_value - y) / (high - u)});
+    };
+    // Two or three scores are met whatever lies between them.
+    const Real second = half.after(first);
+    if (second == last) return set(low, low_value, {0.0, (high_value - low_value) / (high - low)});
+    if (half.after(second) == last) return through(static_cast<double>(second), half.at(second));
+    // Knots may be so flat that all but one are within rounding of the half lines.
+    const auto off = [&](std::size_t k, double u, double y, double end, double end_value) {
+      const double at = half.knots()[k];
+      return std::abs(y + (end_value - y) / (end - u) * (at - u) - half.knot_value(k));
+    };
+    std::size_t sharpest = from;
+    for (std::size_t k = from; k < to; ++k)
+      if (off(k, low, low_value, high, high_value) >
+          off(sharpest, low, low_value, high, high_value))
+        sharpest = k;
+    const double u = half.knots()[sharpest];
+    const double y = half.knot_value(sharpest);
+    for (std::size_t k = from; k < to; ++k)
+      if (k != sharpest && !(off(k, u, y, k < sharpest ? low : high,
+                                 k < sharpest ? low_value : high_value) <= Half::rounding))
+        return false;
+    return through(u, y);
+  }
+
+  // Reduces `slope` until the value at `offset`, an end of the piece, does not pass `end`.
   template <class TooFar>
-  static void fit_slope(const MapNode<Real>& node, Real& slope, Real u, Real end, bool at_last,
+  static void fit_slope(const MapNode<Real>& node, Real& slope, Real offset, Real end, bool at_last,
                         const TooFar& too_far) {
-    if (!too_far(map_value(node, u), end, at_last)) return;
+    if (!too_far(map_value(node, offset), end, at_last)) return;
     Real good = 0;
     Real bad = slope;
     for (int step = 0; step < 2 * std::numeric_limits<Real>::digits; ++step) {
       slope = good + (bad - good) / 2;
-      (too_far(map_value(node, u), end, at_last) ? bad : good) = slope;
+      (too_far(map_value(node, offset), end, at_last) ? bad : good) = slope;
     }
     slope = good;
   }
 
   KnotsView knots_;
-  unsigned next_ = 0;
+  std::array<Half, 2> halves_;
+  MapCut<Real> cut_;
+  std::vector<Group> groups_;
   std::vector<MapNode<Real>> nodes_;
-  unsigned shift_ = 0;
+  bool searches_ = false;
 };
 
 }  // namespace twintrack::detail

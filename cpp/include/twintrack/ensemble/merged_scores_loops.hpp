@@ -19,7 +19,8 @@ TWINTRACK_INLINE const float* finish(float members, const std::optional<MapView<
                                      MapRoom<float>& room, float* score) {
   for (int i = 0; i < n; ++i) score[i] /= members;
   if (!map) return score;
-  map_block(*map, score, n, score, room);  // nothing lies ahead
+  // Nothing lies ahead.
+  map_block<MapStore::cached>(*map, score, n, score, room, room.value.data());
   return room.value.data();
 }
 TWINTRACK_ENTRY const float* finish_scores(float members, const std::optional<MapView<float>>& map,
