@@ -263,9 +263,11 @@ def test_tallies_of_before_there_were_editions_stay_valid(cases, tmp_path, monke
 def test_calibrated_volumes_of_an_earlier_edition_are_ours_to_replace(cases, tmp_path, monkeypatch):
     fitted = Calibrator(bins=5).fit(np.linspace(0, 1, 99), [np.arange(99) > 60])
     job = ApplyJob(fitted, tmp_path / "out")
-    assert "edition" not in job.options
-    apply_cohort(cases[:2], job)
-    monkeypatch.setitem(EDITIONS, "calibrated", 2)
+    with monkeypatch.context() as before:
+        before.setitem(EDITIONS, "calibrated", 1)
+        assert "edition" not in job.options
+        apply_cohort(cases[:2], job)
+    assert job.options["edition"] == 2
     for state in ("done", "stored"):
         assert {outcome.state for outcome in apply_cohort(cases[:2], job)} == {state}
 

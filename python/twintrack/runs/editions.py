@@ -22,7 +22,7 @@ EDITIONS = {
     "contested": 1,  # disagreement of raters, and the error where they disagree
     "staple": 1,
     "score_tally": 2,  # of twintrack fit; 1 did not count the voxels with exactly k votes
-    "calibrated": 1,  # volumes of twintrack apply
+    "calibrated": 2,  # volumes of twintrack apply; 1 rounded otherwise, by 2^-23 at most
 }
 
 _FIGURES = ("tdsc", "calibration", "crps", "volumes", "vascular_invasion", "raters", "contested")
