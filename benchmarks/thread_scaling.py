@@ -6,7 +6,7 @@
 Every input has a process of its own, in which numbers of threads take turns, so that all have the
 same share of a machine that others use too. A run that is not timed comes first in each turn: it
 starts and ends threads. Memory is the peak beyond the inputs, results included, the most of any
-turn. Ratios are the time of two threads, or of the second number given, as a multiple of the line's
+turn. Ratios are the time of two threads, or of the first number given, as a multiple of the line's
 own: below 1 is slower. More threads than cores should be neither slower nor larger.
 """
 
@@ -115,7 +115,7 @@ def lines(
     """Cells of the table's lines."""
     work = ROWS[row]
     name = next(iter(work.ours()))
-    beside = found[min(1, len(found) - 1)]
+    beside = found[threads.index(2) if 2 in threads else 0]
     return [
         [
             name,
