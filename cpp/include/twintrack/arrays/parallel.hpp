@@ -44,9 +44,14 @@ inline int set_thread_limit(int threads) {
 /// Threads that a parallel loop may use now: this thread's limit, or else OpenMP's number.
 int max_threads();
 
-/// Threads, at most `threads`, that a loop of so many tasks has work for.
+/// Processors that this process could use when it was asked first.
+int processors();
+
+/// Threads, at most `threads`, that a loop of so many tasks has work for. No more than twice as
+/// many as there are processors: others would wait for these, and take their memory.
 inline int team_size(int threads, std::int64_t tasks) {
-  return static_cast<int>(std::clamp<std::int64_t>(tasks, 1, std::max(threads, 1)));
+  const int most = std::clamp(threads, 1, 2 * processors());
+  return static_cast<int>(std::clamp<std::int64_t>(tasks, 1, most));
 }
 
 /// Calls `work(thread, task)` once for each task in [0, tasks), handing tasks out in ascending

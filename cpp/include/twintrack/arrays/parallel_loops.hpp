@@ -1,6 +1,7 @@
 // How parallel.hpp runs its threads.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -96,6 +97,15 @@ TWINTRACK_ENTRY int max_threads() {
   }
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 #endif
+}
+
+TWINTRACK_ENTRY int processors() {
+#if TWINTRACK_OPENMP
+  static const int found = omp_get_num_procs();
+#else
+  static const int found = static_cast<int>(std::thread::hardware_concurrency());
+#endif
+  return std::max(1, found);
 }
 
 TWINTRACK_ENTRY void parallel_tasks(
