@@ -4,8 +4,7 @@
 // for the number of voxels, of votes of each rater, and of voxels that exactly 2, 3, … of them
 // marked. That one alone did is what these leave of the votes. No field is greater than the number
 // of voxels, so a record holds 255 of them, and its residuals, below 2^24 each, are below 2^32
-// then. Voxels are added 16 at a time before anyone looks whether a record has become too full for
-// 16 more; the greatest of 16 sums is found in one instruction a voxel, because fields are bytes.
+// then.
 //
 // Up to eight raters: a voxel is one addition of all words, of 8 bytes for one and two raters, else
 // of 16. The fields of seven and eight raters would need 18 and 20 bytes; they have 6 bits, and a
@@ -13,6 +12,14 @@
 // of which a core's caches hold less: scores of ensembles took 1.3 times as long with that. The
 // fields of eight raters are all bits that there are, one of them half in each word, so the
 // addition is one of 128 bits there.
+//
+// Three to six raters: voxels are added 16 at a time before anyone looks whether a record has
+// become too full for 16 more. The greatest of 16 sums is found in one instruction a voxel, because
+// fields are bytes; to test each sum takes three. Where one word is a record that gained nothing.
+//
+// Their records are not made smaller. In 8 bytes there is room for four bits a
+// field with five raters, which are full after 15 voxels, and to empty a record takes about as long
+// as to add ten voxels; 12 bytes lie in two tables, with two misses a voxel, or across lines.
 //
 // More raters: each group of seven (votes.hpp) has a word of its own with a byte to spare; the
 // fields for exactly 2, 3, … fill word 0, then the spare bytes, then further words. A voxel is one
@@ -46,9 +53,12 @@ struct RecordLayout {
   /// Voxels that a record holds.
   constexpr std::uint64_t most() const { return (std::uint64_t{1} << bits()) - 1; }
   /// Voxels that are added before it is seen whether records are full.
-  constexpr std::uint64_t at_once() const { return grouped() || bits() != 8 ? 1 : 16; }
+  constexpr std::uint64_t at_once() const {
+    return !grouped() && bits() == 8 && words() == 2 ? 16 : 1;
+  }
   /// Whether a record, given its word 0, has no room for as many.
   constexpr bool full(std::uint64_t word) const {
+    if (at_once() == 1) return (~word & most() << count_at) == 0;
     return (word >> count_at & most()) > most() - at_once();
   }
   constexpr std::size_t words() const {

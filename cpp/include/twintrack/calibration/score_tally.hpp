@@ -10,7 +10,7 @@
 // and votes alone would go on to 2^64.
 //
 // Speed. Per voxel the loop does one read-modify-write of a record of 8 or 16 bytes
-// (score_record.hpp), eight instructions, and more for more than eight raters. Runs of voxels that
+// (score_record.hpp), ten instructions, and more for more than eight raters. Runs of voxels that
 // are alike, which is what background is, are added 32 at a time. Meanwhile the voxels after the
 // next block are brought near. What is left is bounded by the number of instructions and by
 // second-level cache accesses on random scores, and by reading the inputs otherwise.

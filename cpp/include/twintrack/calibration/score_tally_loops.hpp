@@ -45,15 +45,15 @@ typedef std::uint64_t WordPair __attribute__((vector_size(16)));
 typedef std::uint32_t WordHalves __attribute__((vector_size(16)));
 typedef std::uint8_t WordBytes __attribute__((vector_size(16)));
 
-template <RecordLayout layout>
-TWINTRACK_INLINE WordPair load_record(const std::uint64_t* words) {
-  WordPair loaded{words[0], 0};
-  if constexpr (layout.words() == 2) std::memcpy(&loaded, words, sizeof loaded);
+TWINTRACK_INLINE WordPair load_pair(const std::uint64_t* words) {
+  WordPair loaded;
+  std::memcpy(&loaded, words, sizeof loaded);
   return loaded;
 }
 
-// Adds at most layout.at_once() voxels and their residuals to records, and returns some word 0 with
-// the greatest number of voxels in one of these. `place` says where a record begins.
+// Adds at most layout.at_once() voxels and their residuals to records of two words, and returns
+// some word 0 with the greatest number of voxels in one of these. `place` says where a record
+// begins.
 template <RecordLayout layout>
 TWINTRACK_INLINE std::uint64_t add_voxels(std::uint64_t* records, const std::uint64_t* voxels,
                                           const std::uint32_t* place, const std::uint32_t* residual,
@@ -61,10 +61,9 @@ TWINTRACK_INLINE std::uint64_t add_voxels(std::uint64_t* records, const std::uin
   WordBytes greatest{};
   for (int j = 0; j < count; ++j) {
     std::uint64_t* const record = records + place[j];
-    const WordPair sum = load_record<layout>(record) +
-                         load_record<layout>(voxels + pattern[j] * layout.words()) +
+    const WordPair sum = load_pair(record) + load_pair(voxels + pattern[j] * layout.words()) +
                          reinterpret_cast<WordPair>(WordHalves{residual[j], 0, 0, 0});
-    std::memcpy(record, &sum, layout.words() * sizeof *record);
+    std::memcpy(record, &sum, sizeof sum);
     const WordBytes bytes = reinterpret_cast<WordBytes>(sum);
     greatest = greatest > bytes ? greatest : bytes;
   }
@@ -80,14 +79,15 @@ TWINTRACK_INLINE std::uint64_t add_voxels(std::uint64_t* records, const std::uin
     std::uint64_t* const record = records + place[j];
     const std::uint64_t* const voxel = voxels + pattern[j] * layout.words();
     record[0] += voxel[0] + residual[j];
-    if constexpr (layout.words() == 2) record[1] += voxel[1];
+    record[1] += voxel[1];
     greatest = std::max(greatest, record[0] & layout.most() << RecordLayout::count_at);
   }
   return greatest;
 }
 #endif
 
-// Adds a voxel and its residual to a record of two words, and returns the one with the count.
+// Adds a voxel and its residual to a record of one or two words, and returns the one with the
+// count.
 template <RecordLayout layout>
 TWINTRACK_INLINE std::uint64_t add_voxel(std::uint64_t* record, const std::uint64_t* voxel,
                                          std::uint32_t residual) {
@@ -96,7 +96,7 @@ TWINTRACK_INLINE std::uint64_t add_voxel(std::uint64_t* record, const std::uint6
     record[1] = static_cast<std::uint64_t>(sum >> 64);
     return record[0] = static_cast<std::uint64_t>(sum);
   } else {
-    record[1] += voxel[1];
+    if constexpr (layout.words() == 2) record[1] += voxel[1];
     return record[0] += voxel[0] + residual;
   }
 }
@@ -143,18 +143,19 @@ TWINTRACK_INLINE void count_ungrouped(const ScoreRoom<Real>& room, int count, Sc
   const std::uint64_t* const voxels = counter.voxels();
   std::uint64_t* const records = counter.records();
   constexpr std::size_t words = layout.words();
-  const auto add_some = [&](int first, int n) TWINTRACK_INLINE_LAMBDA {
-    if constexpr (layout.at_once() == 1) {
-      const std::uint64_t sum = add_voxel<layout>(records + place[first],
-                                                  voxels + pattern[first] * words, residual[first]);
-      if (layout.full(sum)) counter.spill(place[first] / words);
-    } else {
-      const std::uint64_t greatest =
-          add_voxels<layout>(records, voxels, place + first, residual + first, pattern + first, n);
-      if (!layout.full(greatest)) return;
-      for (int j = first; j < first + n; ++j)
-        if (layout.full(records[place[j]])) counter.spill(place[j] / words);
+  const auto add_one_by_one = [&](int first, int n) TWINTRACK_INLINE_LAMBDA {
+    for (int j = first; j < first + n; ++j) {
+      const std::uint64_t sum =
+          add_voxel<layout>(records + place[j], voxels + pattern[j] * words, residual[j]);
+      if (layout.full(sum)) counter.spill(place[j] / words);
     }
+  };
+  const auto add_at_once = [&](int first, int n) TWINTRACK_INLINE_LAMBDA {
+    const std::uint64_t greatest =
+        add_voxels<layout>(records, voxels, place + first, residual + first, pattern + first, n);
+    if (!layout.full(greatest)) return;
+    for (int j = first; j < first + n; ++j)
+      if (layout.full(records[place[j]])) counter.spill(place[j] / words);
   };
   count_block(
       room, count, blocks, next,
@@ -166,9 +167,13 @@ TWINTRACK_INLINE void count_ungrouped(const ScoreRoom<Real>& room, int count, Sc
       },
       [&](int i, int n) TWINTRACK_INLINE_LAMBDA {
         constexpr int at_once = layout.at_once();
-        const int end = i + n;
-        for (; i + at_once <= end; i += at_once) add_some(i, at_once);
-        if (i < end) add_some(i, end - i);
+        if constexpr (at_once == 1) {
+          add_one_by_one(i, n);
+        } else {
+          const int end = i + n;
+          for (; i + at_once <= end; i += at_once) add_at_once(i, at_once);
+          if (i < end) add_at_once(i, end - i);
+        }
       });
 }
 
