@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "twintrack/arrays/parallel.hpp"
 #include "twintrack/arrays/zeroed.hpp"
 #include "twintrack/calibration/score_grid.hpp"
 #include "twintrack/calibration/score_tally.hpp"
@@ -161,6 +162,7 @@ void every_number_of_raters() {
 }
 
 void every_number_of_threads() {
+  detail::processors() = 64;  // or there would be no more counters than this machine has
   tally_cases<float>(large, 5, Scores::few, {2, 8, 64});
   for (const std::size_t raters : {5, 8})
     for (const Scores kind : {Scores::uniform, Scores::runs})

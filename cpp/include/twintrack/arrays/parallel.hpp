@@ -41,6 +41,13 @@ inline int set_thread_limit(int threads) {
   return std::exchange(detail::thread_limit(), threads);
 }
 
+namespace detail {
+
+// Processors that this process may use. Tests set it, to have many threads on any machine.
+std::atomic<int>& processors();
+
+}  // namespace detail
+
 /// Threads that a parallel loop may use now: this thread's limit, or else OpenMP's number.
 int max_threads();
 

@@ -84,6 +84,15 @@ TWINTRACK_ENTRY void run_team(int threads, const std::function<void(int thread)>
   run_threads(threads, run);
 }
 
+TWINTRACK_ENTRY std::atomic<int>& processors() {
+#if TWINTRACK_OPENMP
+  static std::atomic<int> found{omp_get_num_procs()};
+#else
+  static std::atomic<int> found{std::max(1, static_cast<int>(std::thread::hardware_concurrency()))};
+#endif
+  return found;
+}
+
 }  // namespace detail
 
 TWINTRACK_ENTRY int max_threads() {

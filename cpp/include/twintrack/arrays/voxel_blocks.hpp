@@ -153,14 +153,15 @@ class VoxelBlocks {
   /// far as that shows in memory without a walk: such background need not be loaded.
   bool blank(std::int64_t first, int n) const;
 
-  /// Has ranks [first, first + 64) brought near, of arrays that lie in order: a loop that computes
-  /// for long asks for what comes next, as the processor itself looks too short a way ahead.
+  /// Has ranks [first, first + 64) of arrays that lie in order brought into the second-level cache:
+  /// a loop that computes for long asks for what comes next, as the processor itself looks too
+  /// short a way ahead. The first-level cache is left to the loop's own tables.
   TWINTRACK_INLINE void prefetch([[maybe_unused]] std::int64_t first) const {
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(__CUDACC__)
     if (first + 64 > voxels()) return;
     for (const Lane& lane : lanes_)
       for (std::int64_t line = 0; line < lane.size; ++line)
-        __builtin_prefetch(lane.start + first * lane.size + line * 64);
+        __builtin_prefetch(lane.start + first * lane.size + line * 64, 0, 2);
 #endif
   }
 

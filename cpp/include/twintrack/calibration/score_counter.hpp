@@ -93,8 +93,8 @@ class ScoreCounter {
     if (cell == 0 && voxel[0] == RecordLayout::one_voxel && (words == 1 || voxel[1] == 0))
       return add_blank(count);
     std::uint64_t* const record = records_.data() + cell * words_;
-    const std::uint64_t full = layout_.full();
-    if ((record[0] & full) + count * RecordLayout::one_voxel > full) spill(cell);
+    if ((record[0] >> RecordLayout::count_at & layout_.most()) + count > layout_.most())
+      spill(cell);
     if (words == 1) {
       record[0] += voxel[0] * count + residual;
     } else {
@@ -102,7 +102,7 @@ class ScoreCounter {
       record[0] = static_cast<std::uint64_t>(sum);
       record[1] = static_cast<std::uint64_t>(sum >> 64);
     }
-    if ((record[0] & full) == full) spill(cell);
+    if (layout_.full(record[0])) spill(cell);
   }
 
   // `count` voxels with score 0 and no votes.

@@ -11,18 +11,19 @@
 
 namespace twintrack::detail {
 
-/// Positions by column, so that the loop that makes them vectorises.
+/// Positions by column, so that the loop that makes them vectorises. Cells are multiplied by
+/// 2^`shift`, which makes them places in a table of so many columns.
 struct ScorePositions {
   alignas(64) std::array<std::uint32_t, block_voxels> cell;
   alignas(64) std::array<std::uint32_t, block_voxels> residual;
 
   template <class Real>
-  TWINTRACK_INLINE void locate(const Real* __restrict score, int n) {
+  TWINTRACK_INLINE void locate(const Real* __restrict score, int n, unsigned shift = 0) {
     std::uint32_t* __restrict cells = cell.data();
     std::uint32_t* __restrict residuals = residual.data();
     for (int i = 0; i < n; ++i) {
       const grid::Position position = grid::position(score[i]);
-      cells[i] = position.cell;
+      cells[i] = position.cell << shift;
       residuals[i] = position.residual;
     }
   }

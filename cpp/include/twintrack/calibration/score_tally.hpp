@@ -10,15 +10,15 @@
 // and votes alone would go on to 2^64.
 //
 // Speed. Per voxel the loop does one read-modify-write of a record of 8 or 16 bytes
-// (score_record.hpp), and more for more than eight raters. Runs of voxels that are alike, which is
-// what background is, are added 32 at a time. Meanwhile the voxels after the next block are brought
-// near. What is left is bounded by the number of instructions and by second-level cache accesses on
-// random scores, and by reading the inputs otherwise.
+// (score_record.hpp), ten instructions, and more for more than eight raters. Runs of voxels that
+// are alike, which is what background is, are added 32 at a time. Meanwhile the voxels after the
+// next block are brought near. What is left is bounded by the number of instructions and by
+// second-level cache accesses on random scores, and by reading the inputs otherwise.
 //
 // Memory. The sums take up 8 × (2 + 2N) bytes for every cell that occurs, 12 MB at most for five
 // raters, twice that while a case is added to others; each thread has records, 2 MB for five
-// raters, and no more threads count than have room for them in 24 MB: 12 with up to eight raters.
-// More would wait for memory anyway.
+// raters, and no more threads count than there are processors and than have room for them in 24 MB:
+// 12 with up to eight raters. More would wait for each other or for memory anyway.
 #pragma once
 
 #include <cstddef>

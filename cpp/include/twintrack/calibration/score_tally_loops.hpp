@@ -38,81 +38,142 @@ struct ScoreRoom {
   alignas(64) std::array<std::uint8_t, block_voxels> votes;
 };
 
-// Adds a voxel and its residual to a record, and returns the word with the count.
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(__CUDACC__) && \
+    __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+// Two words at once, or their halves or bytes.
+typedef std::uint64_t WordPair __attribute__((vector_size(16)));
+typedef std::uint32_t WordHalves __attribute__((vector_size(16)));
+typedef std::uint8_t WordBytes __attribute__((vector_size(16)));
+
+TWINTRACK_INLINE WordPair load_pair(const std::uint64_t* words) {
+  WordPair loaded;
+  std::memcpy(&loaded, words, sizeof loaded);
+  return loaded;
+}
+
+// Adds at most layout.at_once() voxels and their residuals to records of two words, and returns
+// some word 0 with the greatest number of voxels in one of these. `place` says where a record
+// begins.
+template <RecordLayout layout>
+TWINTRACK_INLINE std::uint64_t add_voxels(std::uint64_t* records, const std::uint64_t* voxels,
+                                          const std::uint32_t* place, const std::uint32_t* residual,
+                                          const std::uint8_t* pattern, int count) {
+  WordBytes greatest{};
+  for (int j = 0; j < count; ++j) {
+    std::uint64_t* const record = records + place[j];
+    const WordPair sum = load_pair(record) + load_pair(voxels + pattern[j] * layout.words()) +
+                         reinterpret_cast<WordPair>(WordHalves{residual[j], 0, 0, 0});
+    std::memcpy(record, &sum, sizeof sum);
+    const WordBytes bytes = reinterpret_cast<WordBytes>(sum);
+    greatest = greatest > bytes ? greatest : bytes;
+  }
+  return reinterpret_cast<WordPair>(greatest)[0];
+}
+#else
+template <RecordLayout layout>
+TWINTRACK_INLINE std::uint64_t add_voxels(std::uint64_t* records, const std::uint64_t* voxels,
+                                          const std::uint32_t* place, const std::uint32_t* residual,
+                                          const std::uint8_t* pattern, int count) {
+  std::uint64_t greatest = 0;
+  for (int j = 0; j < count; ++j) {
+    std::uint64_t* const record = records + place[j];
+    const std::uint64_t* const voxel = voxels + pattern[j] * layout.words();
+    record[0] += voxel[0] + residual[j];
+    record[1] += voxel[1];
+    greatest = std::max(greatest, record[0] & layout.most() << RecordLayout::count_at);
+  }
+  return greatest;
+}
+#endif
+
+// Adds a voxel and its residual to a record of one or two words, and returns the one with the
+// count.
 template <RecordLayout layout>
 TWINTRACK_INLINE std::uint64_t add_voxel(std::uint64_t* record, const std::uint64_t* voxel,
                                          std::uint32_t residual) {
-  if constexpr (layout.words() == 1) {
-    return record[0] += voxel[0] + residual;
-  } else if constexpr (layout.carries()) {
+  if constexpr (layout.carries()) {
     const WideWord sum = wide_word(record) + wide_word(voxel) + residual;
     record[1] = static_cast<std::uint64_t>(sum >> 64);
     return record[0] = static_cast<std::uint64_t>(sum);
   } else {
-#if (defined(__GNUC__) || defined(__clang__)) && !defined(__CUDACC__)
-    typedef std::uint64_t Words __attribute__((vector_size(16)));  // both at once
-    Words sum, more;
-    std::memcpy(&sum, record, sizeof sum);
-    std::memcpy(&more, voxel, sizeof more);
-    sum += more + Words{residual, 0};
-    std::memcpy(record, &sum, sizeof sum);
-    return sum[0];
-#else
-    record[1] += voxel[1];
+    if constexpr (layout.words() == 2) record[1] += voxel[1];
     return record[0] += voxel[0] + residual;
-#endif
   }
 }
 
-// Counts a block: runs of voxels that are alike at once, and the others by `add(j)`. `unlike(i, j)`
-// is 0 if voxels i and j of one cell have the same votes; `voxel(i)` is what such a one adds to the
-// first `words` words. `next` is the rank of voxels to be brought near meanwhile.
-template <class Real, class Unlike, class Voxel, class Add>
-TWINTRACK_INLINE void count_block(const ScoreRoom<Real>& room, int count, ScoreCounter& counter,
+constexpr int run_length = 32;
+
+// Counts a block: runs of voxels that are alike by `add_run(first, residuals)`, and the others by
+// `add(first, n)`. `unlike(i, j)` is 0 if voxels i and j of one cell have the same votes. `next` is
+// the rank of voxels to be brought near meanwhile.
+template <class Real, class Unlike, class AddRun, class Add>
+TWINTRACK_INLINE void count_block(const ScoreRoom<Real>& room, int count,
                                   const VoxelBlocks<Real>& blocks, std::int64_t next,
-                                  std::size_t words, const Unlike& unlike, const Voxel& voxel,
-                                  const Add& add) {
+                                  const Unlike& unlike, const AddRun& add_run, const Add& add) {
   const std::uint32_t* const cell = room.at.cell.data();
   const std::uint32_t* const residual = room.at.residual.data();
-  constexpr int run_length = 32;
+  const auto is_run = [&](int i) TWINTRACK_INLINE_LAMBDA {
+    const int last = i + run_length - 1;  // the quickest to differ
+    std::uint32_t differs = (cell[last] ^ cell[i]) | unlike(i, last);
+    if (differs != 0) return false;
+    for (int j = i; j < last; ++j) differs |= (cell[j] ^ cell[i]) | unlike(i, j);
+    return differs == 0;
+  };
   int i = 0;
   for (; i + run_length <= count; i += run_length) {
     if (i % 64 == 0) blocks.prefetch(next + i);
-    std::uint32_t differs = 0;
+    if (!is_run(i)) {
+      add(i, run_length);
+      continue;
+    }
     std::uint64_t residuals = 0;
-    for (int j = i; j < i + run_length; ++j) {
-      differs |= (cell[j] ^ cell[i]) | unlike(i, j);
-      residuals += residual[j];
-    }
-    if (differs == 0) {
-      counter.add_run(cell[i], voxel(i), words, residuals, run_length);
-    } else {
-      for (int j = i; j < i + run_length; ++j) add(j);
-    }
+    for (int j = i; j < i + run_length; ++j) residuals += residual[j];
+    add_run(i, residuals);
   }
-  for (; i < count; ++i) add(i);
+  add(i, count - i);
 }
 
-// Counts a block of up to eight raters.
+// Counts a block of up to eight raters, whose cells are places.
 template <RecordLayout layout, class Real>
 TWINTRACK_INLINE void count_ungrouped(const ScoreRoom<Real>& room, int count, ScoreCounter& counter,
                                       const VoxelBlocks<Real>& blocks, std::int64_t next) {
-  const std::uint32_t* const cell = room.at.cell.data();
+  const std::uint32_t* const place = room.at.cell.data();
   const std::uint32_t* const residual = room.at.residual.data();
   const std::uint8_t* const pattern = room.patterns.data();
   const std::uint64_t* const voxels = counter.voxels();
   std::uint64_t* const records = counter.records();
   constexpr std::size_t words = layout.words();
-  constexpr std::uint64_t full = layout.full();
+  const auto add_one_by_one = [&](int first, int n) TWINTRACK_INLINE_LAMBDA {
+    for (int j = first; j < first + n; ++j) {
+      const std::uint64_t sum =
+          add_voxel<layout>(records + place[j], voxels + pattern[j] * words, residual[j]);
+      if (layout.full(sum)) counter.spill(place[j] / words);
+    }
+  };
+  const auto add_at_once = [&](int first, int n) TWINTRACK_INLINE_LAMBDA {
+    const std::uint64_t greatest =
+        add_voxels<layout>(records, voxels, place + first, residual + first, pattern + first, n);
+    if (!layout.full(greatest)) return;
+    for (int j = first; j < first + n; ++j)
+      if (layout.full(records[place[j]])) counter.spill(place[j] / words);
+  };
   count_block(
-      room, count, counter, blocks, next, words,
+      room, count, blocks, next,
       [&](int i, int j)
           TWINTRACK_INLINE_LAMBDA { return static_cast<std::uint32_t>(pattern[j] ^ pattern[i]); },
-      [&](int i) TWINTRACK_INLINE_LAMBDA { return voxels + pattern[i] * words; },
-      [&](int j) TWINTRACK_INLINE_LAMBDA {
-        const std::uint64_t sum =
-            add_voxel<layout>(records + cell[j] * words, voxels + pattern[j] * words, residual[j]);
-        if ((~sum & full) == 0) counter.spill(cell[j]);
+      [&](int i, std::uint64_t residuals) TWINTRACK_INLINE_LAMBDA {
+        counter.add_run(place[i] / words, voxels + pattern[i] * words, words, residuals,
+                        run_length);
+      },
+      [&](int i, int n) TWINTRACK_INLINE_LAMBDA {
+        constexpr int at_once = layout.at_once();
+        if constexpr (at_once == 1) {
+          add_one_by_one(i, n);
+        } else {
+          const int end = i + n;
+          for (; i + at_once <= end; i += at_once) add_at_once(i, at_once);
+          if (i < end) add_at_once(i, end - i);
+        }
       });
 }
 
@@ -130,22 +191,25 @@ TWINTRACK_INLINE void count_grouped(const ScoreRoom<Real>& room, int count, Scor
   std::uint64_t* const records = counter.records();
   const std::size_t words = layout_.raters != 0 ? layout_.words() : counter.words();
   const std::size_t groups = vote_groups(layout_.raters != 0 ? layout_.raters : blocks.raters());
-  const std::uint64_t full = counter.layout().full();
+  const RecordLayout layout = counter.layout();
   count_block(
-      room, count, counter, blocks, next, 1,
+      room, count, blocks, next,
       [&](int i, int j)
           TWINTRACK_INLINE_LAMBDA { return static_cast<std::uint32_t>(votes[i] | votes[j]); },
-      [&](int) TWINTRACK_INLINE_LAMBDA { return exactly; },
-      [&](int j) TWINTRACK_INLINE_LAMBDA {
-        std::uint64_t* const record = records + cell[j] * words;
-        const std::uint64_t* const more = exactly + votes[j] * words;
-        const std::uint64_t sum = record[0] += more[0] + residual[j];
-        for (std::size_t word = 1; word <= groups; ++word) {
-          const std::size_t at = (word - 1) * block_voxels + static_cast<std::size_t>(j);
-          record[word] += more[word] + voxels[pattern[at]];
+      [&](int i, std::uint64_t residuals)
+          TWINTRACK_INLINE_LAMBDA { counter.add_run(cell[i], exactly, 1, residuals, run_length); },
+      [&](int first, int n) TWINTRACK_INLINE_LAMBDA {
+        for (int j = first; j < first + n; ++j) {
+          std::uint64_t* const record = records + cell[j] * words;
+          const std::uint64_t* const more = exactly + votes[j] * words;
+          const std::uint64_t sum = record[0] += more[0] + residual[j];
+          for (std::size_t word = 1; word <= groups; ++word) {
+            const std::size_t at = (word - 1) * block_voxels + static_cast<std::size_t>(j);
+            record[word] += more[word] + voxels[pattern[at]];
+          }
+          for (std::size_t word = 1 + groups; word < words; ++word) record[word] += more[word];
+          if (layout.full(sum)) counter.spill(cell[j]);
         }
-        for (std::size_t word = 1 + groups; word < words; ++word) record[word] += more[word];
-        if ((~sum & full) == 0) counter.spill(cell[j]);
       });
 }
 
@@ -170,7 +234,7 @@ bool count_range(const VoxelBlocks<Real>& blocks, std::int64_t first, std::int64
         return;
       }
       if (block.count == 0) continue;
-      room.at.locate(block.score, block.count);
+      room.at.locate(block.score, block.count, layout.place_shift());
       const std::int64_t next = rank + ahead;
       if (!layout.grouped()) {
         pack_votes(block.raters, layout.raters, block.count, room.patterns.data());
@@ -199,13 +263,15 @@ bool count_range(const VoxelBlocks<Real>& blocks, std::int64_t first, std::int64
 
 using Counters = std::vector<std::unique_ptr<ScoreCounter>>;
 
-// One for each thread that counts: as many as the case has work for and as there is room for.
+// One for each thread that counts: as many as the case has work for, as there is room for, and as
+// there are processors, for each has to be added up in the end.
 inline Counters make_counters(std::size_t raters, SharedSums& to, int threads, std::int64_t tasks) {
   constexpr std::size_t most_bytes = 24 << 20;
   constexpr std::int64_t tasks_a_counter = 4;
-  const std::size_t most = std::max<std::size_t>(most_bytes / ScoreCounter::bytes(raters), 1);
-  const int team = team_size(std::min(threads, static_cast<int>(most)),
-                             (tasks + tasks_a_counter - 1) / tasks_a_counter);
+  const std::size_t room = std::max<std::size_t>(most_bytes / ScoreCounter::bytes(raters), 1);
+  const int most = std::min(static_cast<int>(room), processors().load());
+  const int team =
+      team_size(std::min(threads, most), (tasks + tasks_a_counter - 1) / tasks_a_counter);
   Counters counters;
   while (counters.size() < static_cast<std::size_t>(team))
     counters.push_back(std::make_unique<ScoreCounter>(raters, to));
