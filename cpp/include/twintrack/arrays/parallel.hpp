@@ -51,13 +51,10 @@ std::atomic<int>& processors();
 /// Threads that a parallel loop may use now: this thread's limit, or else OpenMP's number.
 int max_threads();
 
-/// Processors that this process could use when it was asked first.
-int processors();
-
 /// Threads, at most `threads`, that a loop of so many tasks has work for. No more than twice as
 /// many as there are processors: others would wait for these, and take their memory.
 inline int team_size(int threads, std::int64_t tasks) {
-  const int most = std::clamp(threads, 1, 2 * processors());
+  const int most = std::clamp(threads, 1, 2 * detail::processors());
   return static_cast<int>(std::clamp<std::int64_t>(tasks, 1, most));
 }
 

@@ -108,15 +108,6 @@ TWINTRACK_ENTRY int max_threads() {
 #endif
 }
 
-TWINTRACK_ENTRY int processors() {
-#if TWINTRACK_OPENMP
-  static const int found = omp_get_num_procs();
-#else
-  static const int found = static_cast<int>(std::thread::hardware_concurrency());
-#endif
-  return std::max(1, found);
-}
-
 TWINTRACK_ENTRY void parallel_tasks(
     int threads, std::int64_t tasks,
     const std::function<void(int thread, std::int64_t task)>& work) {
