@@ -110,14 +110,14 @@ def _ensemble_mean(
 def knots(score: NDArray[Any], count: int = 250) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Knots (x, y) of a map, where a fit would put them: at quantiles of the scores.
 
-    No y is far below its x: no result is a subnormal number, which processors compute slowly.
+    No y is tiny, as no fit's but 0 is: results that are subnormal numbers would take longer.
     """
     sample = score[:: max(score.size // 1_000_000, 1)].astype(np.float64)
     x = np.unique(np.quantile(sample, (np.arange(count) + 0.5) / count))
     # Where ties leave fewer quantiles than knots, the rest is spread over the range.
     missing = count - x.size
     x = np.unique(np.append(x, (np.arange(missing) + 0.5) / max(missing, 1)))
-    return x, (x + x**2) / 2
+    return x, (x**2 + 1e-6) / (1 + 1e-6)
 
 
 def rater_masks(

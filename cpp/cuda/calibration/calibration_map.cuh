@@ -2,7 +2,7 @@
 //
 // Scores of 32 or 64 bits cost two look-ups, of the group of a score and of its node; 16-bit scores
 // cost one, of the result itself, of which there are at most 16257 in [0, 1]. The table lies in
-// shared memory where it fits (of 250 knots 4 to 12 KB for float, 16 to 50 KB for double; 32 KB for
+// shared memory where it fits (of 250 knots up to 30 KB for float and 50 KB for double; 32 KB for
 // 16 bits), and a block copies it there once. What bounds the kernel is then device memory; next to
 // it the banks of shared memory, which 32 random nodes of 16 bytes keep busy for about 10 clocks
 // and their groups for about 5, out of 17 that device memory needs for their scores and results.

@@ -127,7 +127,7 @@ TWINTRACK_INLINE void map_block(const MapView<Real>& map, const Real* score, int
     offset[i] = u;
     place[i] = map_grid::group(map, u, score[i] > Real(0.5));
   }
-  place_nodes(map, n, place, offset);
+  if (!map.direct) place_nodes(map, n, place, offset);
   if (!map.searches) return map_values<store>(map.nodes, place, offset, n, ahead, value);
   // The score is still needed where nodes leave it to a search.
   Real* found = room.value.data();

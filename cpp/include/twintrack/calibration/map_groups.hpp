@@ -6,7 +6,8 @@
 // near k / K, and knots crowd there, ever closer towards the centre of the pile. So the second
 // level cuts a group by the distance to a centre, into equal parts of every octave of it: what is
 // `2^-20` away from a knot at 1/3 gets pieces as fine as what is `2^-20` away from 0. Neighbouring
-// groups with at most one knot together are one piece.
+// groups with at most one knot together are one piece. Where groups alone do, as for scores without
+// piles, each has one node, and the second level is not asked.
 #pragma once
 
 #include <algorithm>
@@ -80,6 +81,12 @@ class MapHalf {
   }
   static constexpr double rounding = static_cast<double>(std::numeric_limits<Real>::epsilon()) / 8;
 
+  /// Whether no knot lies inside of (first, end).
+  bool empty(Real first, Real end) const {
+    const auto [from, to] = inside(first, end);
+    return from == to;
+  }
+
   /// The largest distance of a score that is not above `u`, the least that is not below it. Those
   /// of the upper half are multiples of the spacing of scores there.
   Real down(double u) const {
@@ -126,6 +133,8 @@ struct MapCut {
   unsigned pieces = 0;
   /// Octaves below 1/2 that are cut into groups.
   unsigned octaves = 0;
+  /// Every group is one piece, with a node of its own: groups need not be looked up.
+  bool direct = false;
 
   unsigned group_shift() const { return digits - groups; }
   unsigned key_shift() const { return digits - pieces; }
@@ -168,7 +177,9 @@ class GroupPlanner {
 
   /// For the scores with distances in [first, last], within an octave or first = 0.
   GroupPlan<Real> plan(Real first, Real last) {
-    const auto [from, to] = half_.inside(first, last);
+    const auto inside = half_.inside(first, last);
+    const std::size_t from = inside.first;  // clang 14 does not capture bindings
+    const std::size_t to = inside.second;
     // Next to 0 the map is kept exact to its digits: no knot in the piece at 0.
     if (first == 0) return to == from ? GroupPlan<Real>{} : cut(first, last, from, to, 0);
     if (to == from) return {};

@@ -36,20 +36,15 @@ class MapNodes {
  public:
   explicit MapNodes(const KnotsView& knots)
       : knots_(knots), halves_{MapHalf<Real>(knots, false), MapHalf<Real>(knots, true)} {
-    choose_cut();
+    if (!choose_direct()) choose_cut();
     for (const MapHalf<Real>& half : halves_) build(half);
   }
 
   MapView<Real> view() const {
-    return {groups_.data(),
-            nodes_.data(),
-            cut_.half(),
-            static_cast<unsigned>(nodes_.size()),
-            cut_.group_shift(),
-            cut_.lowest(),
-            cut_.key_shift(),
-            searches_,
-            knots_};
+    return {
+        groups_.data(),     nodes_.data(), cut_.half(),      static_cast<unsigned>(nodes_.size()),
+        cut_.group_shift(), cut_.lowest(), cut_.key_shift(), cut_.direct,
+        searches_,          knots_};
   }
 
  private:
@@ -58,6 +53,8 @@ class MapNodes {
   static constexpr unsigned octaves = 23;  // at most, down to 2^-24
   static constexpr unsigned coarsest = 3;  // groups of an octave: 2^this
   static constexpr unsigned finest = 9;
+  static constexpr unsigned finest_direct = 6;
+  static constexpr std::size_t direct_bytes = 24 << 10;
   static constexpr unsigned coarsest_pieces = 1;  // likewise
   static constexpr unsigned finest_pieces = 6;
 
@@ -89,6 +86,7 @@ class MapNodes {
       if (to - from > 1 || (to > from && !half.meets(from))) break;
       if (run.groups > 0 && std::abs(half.at(last) - start) > 0.25) break;
       ++run.groups;
+      if (cut.direct) break;
     }
     if (run.groups > 0) return run;
     run.groups = 1;
@@ -113,6 +111,31 @@ class MapNodes {
     if (cost.nodes > Group::most_nodes) return std::numeric_limits<double>::infinity();
     return static_cast<double>(cost.groups * sizeof(Group) + cost.nodes * sizeof(MapNode<Real>)) *
            (1 + 4096.0 * cost.crowded / knots_.count);
+  }
+
+  // Groups alone, if few do. One look-up less is faster, as long as the nodes stay in the
+  // first-level cache.
+  bool choose_direct() {
+    for (unsigned groups = coarsest; groups <= finest_direct; ++groups)
+      for (unsigned above = 0; above <= octaves; ++above) {
+        const MapCut<Real> cut{groups, 0, above, true};
+        if (2 * cut.half() * sizeof(MapNode<Real>) > direct_bytes) break;
+        if (!halves_[0].empty(cut.start(0), cut.start(1)) ||
+            !halves_[1].empty(cut.start(0), cut.start(1)))
+          continue;
+        if (!one_bend_each(halves_[0], cut) || !one_bend_each(halves_[1], cut)) break;
+        cut_ = cut;
+        return true;
+      }
+    return false;
+  }
+
+  static bool one_bend_each(const Half& half, const MapCut<Real>& cut) {
+    for (unsigned group = 1; group < cut.half(); ++group) {
+      const auto [from, to] = half.inside(first_of(half, cut, group), last_of(half, cut, group));
+      if (to - from > 1 || (to > from && !half.meets(from))) return false;
+    }
+    return true;
   }
 
   void choose_cut() {
@@ -229,6 +252,9 @@ class MapNodes {
     const auto too_far = [high = half.high()](Real value, Real end, bool at_last) {
       return at_last != high ? value > end : value < end;
     };
+    drop_slope(node, node.before, first - centre);
+    drop_slope(node, node.after, last - centre);
+    if (node.before == 0 && node.after == 0) node.offset = 0;
     fit_slope(node, node.before, first - centre, first_value, false, too_far);
     fit_slope(node, node.after, last - centre, last_value, true, too_far);
   }
@@ -278,6 +304,14 @@ class MapNodes {
                                  k < sharpest ? low_value : high_value) <= Half::rounding))
         return false;
     return through(u, y);
+  }
+
+  // A slope that changes no result up to `offset`, an end of the piece, becomes 0, and where there
+  // is none it does not matter where half lines meet: processors are slow at subnormal numbers,
+  // which differences and products might be.
+  static void drop_slope(const MapNode<Real>& node, Real& slope, Real offset) {
+    constexpr Real least = std::numeric_limits<Real>::epsilon() / 16;
+    if (std::abs(slope * (offset - node.offset)) < least * node.y) slope = 0;
   }
 
   // Reduces `slope` until the value at `offset`, an end of the piece, does not pass `end`.

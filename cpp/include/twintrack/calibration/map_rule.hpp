@@ -74,6 +74,7 @@ struct MapView {
   unsigned group_shift;  // of words of distances to groups
   unsigned lowest;       // what falls below this, shifted, is in the first group
   unsigned key_shift;    // of words of offsets to keys
+  bool direct;           // whether every group is one piece with centre 0 and the node of its index
   bool searches;         // whether any node sends to `interpolate`
   KnotsView knots;
 

@@ -53,9 +53,10 @@ struct NodeVectors<float, 4> {
   /// Two groups, with the bits of their places.
   TWINTRACK_INLINE static void load_two(const MapGroup<float>* groups, const std::uint32_t* place,
                                         FourFloats& to) {
-    TwoDoubles both;
-    std::memcpy(&both[0], groups + place[0], 8);
-    std::memcpy(&both[1], groups + place[1], 8);
+    double first, second;
+    std::memcpy(&first, groups + place[0], sizeof first);
+    std::memcpy(&second, groups + place[1], sizeof second);
+    const TwoDoubles both = {first, second};
     std::memcpy(&to, &both, sizeof to);
   }
   TWINTRACK_INLINE static void load(const MapGroup<float>* groups, const std::uint32_t* place,
