@@ -202,21 +202,6 @@ def test_no_score_is_mapped_to_minus_zero(x, y):
         assert mapped[0] == 0
 
 
-@pytest.mark.torch
-@settings(max_examples=100)
-@given(close_knots())
-def test_the_torch_module_is_the_map_at_knots_however_close(pair):
-    torch = pytest.importorskip("torch", exc_type=ImportError)
-    x, y = pair
-    fitted = tt.CalibrationMap(x, y)
-    module = fitted.torch_module()
-    for dtype in (np.float16, np.float32, np.float64):
-        scores = np.unique(bits_around(x).astype(dtype))
-        mapped = module(torch.from_numpy(scores)).numpy()
-        assert np.all(np.diff(mapped.astype(np.float64)) >= 0)
-        np.testing.assert_allclose(mapped, fitted(scores), rtol=2.0**-10, atol=2.0**-22)
-
-
 def test_float16_and_bfloat16_are_float32_rounded():
     x, y = np.linspace(0.01, 0.99, 250), np.linspace(0, 1, 250) ** 2
     fitted = tt.CalibrationMap(x, y)

@@ -150,12 +150,17 @@ class CalibrationMap:
         return (CalibrationMap, (self.x, self.y))
 
     def torch_module(self) -> torch.nn.Module:
-        """Return the map as a `torch.nn.Module`, for export together with a network.
+        """Return the map as a `torch.nn.Module`, for use and export together with a network.
 
-        The module maps a tensor of any shape and floating dtype on any device, computing in
-        float64: it agrees with this map to the rounding of float32. Scores out of range take the
-        value of the nearer end; NaN stays NaN (a module cannot stop to complain).
+        The module maps a tensor of any shape, memory order and floating dtype on any device, in
+        float32: it is within 2^-22 of this map of the score as float32, then rounded to the score's
+        dtype. It never decreases and stays in [0, 1]. Scores out of range take the value of the
+        nearer end; NaN stays NaN (a module cannot stop to complain). Its gradient is the slope of
+        the map, 0 out of range. It has no parameters and nothing in its state, and no cast of a
+        model changes it.
+
+        Its ``forward`` raises TypeError for a tensor of integers or booleans.
         """
-        from twintrack.calibration.torch_module import PiecewiseLinear
+        from twintrack.calibration.torch_module import TorchMap
 
-        return PiecewiseLinear(self.x, self.y)
+        return TorchMap(self.x, self)
