@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from twintrack.arrays.backend import cuda_module
 from twintrack.arrays.libraries import device_kind, plain_tensor
+from twintrack.arrays.traced import refuse_traced
 from twintrack.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def device_array(array: Any, name: str) -> DeviceArray:
 def _of_torch(tensor: Any, name: str) -> DeviceArray:
     import torch
 
+    refuse_traced(tensor, name)
     tensor = plain_tensor(tensor, name)
     size = tensor.element_size()
     device = tensor.device.index

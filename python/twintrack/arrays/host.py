@@ -22,6 +22,7 @@ from twintrack.arrays.checks import (
     require_scores,
 )
 from twintrack.arrays.libraries import device_kind, library_of, plain_tensor, refuse_gradient
+from twintrack.arrays.traced import refuse_traced
 from twintrack.errors import InputError
 
 
@@ -176,8 +177,7 @@ def region_array(region: ArrayLike | Any | None) -> NDArray[Any] | None:
 
 
 def _of_torch(tensor: Any, name: str) -> NDArray[Any]:
-    if tensor.device.type == "meta":
-        raise TypeError(f"{name} is on the device meta, where arrays have no values")
+    refuse_traced(tensor, name)
     if tensor.device.type != "cpu":
         raise TypeError(
             f"{name} is on {tensor.device}, where TwinTrack does not compute: pass {name}.cpu()"

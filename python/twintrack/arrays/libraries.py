@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from numpy.typing import NDArray
 
+from twintrack.arrays.traced import refuse_proxy
 from twintrack.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def library_of(array: Any) -> str | None:
 
 @cache
 def _library_of_type(kind: type) -> str | None:
+    refuse_proxy(kind)
     names = (base.__module__.split(".")[0] for base in kind.__mro__)
     return next((name for name in names if name in ("torch", "cupy")), None)
 
