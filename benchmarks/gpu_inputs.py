@@ -85,6 +85,15 @@ class Torch:
                 part.uniform_(generator=random)
                 continue
             logits = torch.empty(part.shape, device=self._device).normal_(generator=random)
+            networks = inputs.NETWORKS.get(distribution)
+            if networks is not None:
+                part.zero_()
+                for _ in range(networks.members):
+                    own = torch.empty_like(logits).normal_(generator=random)
+                    output = torch.sigmoid(networks.gain * (2 * logits - 1 + own))
+                    part += output.half().float() if networks.half else output
+                part /= networks.members
+                continue
             if distribution == "fp16":
                 part.copy_(torch.sigmoid((logits * 4 - 4).half().float()))
                 continue

@@ -43,7 +43,9 @@ def test_rows_run_and_stay_on_the_device(emulation, monkeypatch, benchmark, kind
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("distribution", ["uniform", "background", "fp16"])
+@pytest.mark.parametrize(
+    "distribution", ["uniform", "background", "ensemble3", "saturated3", "fp16"]
+)
 def test_what_torch_makes_is_distributed_as_on_the_host(benchmark, distribution):
     pytest.importorskip("torch", exc_type=ImportError)
     voxels = 1 << 20
@@ -51,11 +53,11 @@ def test_what_torch_makes_is_distributed_as_on_the_host(benchmark, distribution)
     made, host = inputs.Torch("cpu"), inputs.Copied(lambda array: array)
     ours, theirs = made.scores(voxels, distribution), host.scores(voxels, distribution)
     assert str(ours.dtype) == f"torch.{theirs.dtype}"
-    at = np.linspace(0, 1, 41)
-    # 2^20 voxels in 256 runs: the share of a kind of run is right to some hundredths.
-    np.testing.assert_allclose(
-        np.quantile(ours.double().numpy(), at[1:-1]), np.quantile(theirs, at[1:-1]), atol=0.05
-    )
+    # Between the piles that means of networks make. 2^20 voxels in 256 runs: the share of a kind of
+    # run is right to some hundredths.
+    at = np.linspace(0, 1, 41) + 0.0125
+    below = [np.searchsorted(np.sort(one), at) / voxels for one in (ours.double().numpy(), theirs)]
+    np.testing.assert_allclose(*below, atol=0.05)
     masks, expected = made.masks(ours), host.masks(theirs)
     assert len(masks) == len(expected)
     squares = ours.double().square().mean().item()

@@ -26,7 +26,7 @@ DISTRIBUTIONS = {
 RATERS = 5
 
 
-class _Networks(NamedTuple):
+class Networks(NamedTuple):
     """What an ensemble is made of.
 
     A logit of a trained network is tens in clear tumour or background: `gain` says how sure they
@@ -39,10 +39,10 @@ class _Networks(NamedTuple):
     half: bool
 
 
-_NETWORKS = {
-    "ensemble3": _Networks(3, gain=8, half=False),
-    "ensemble5": _Networks(5, gain=8, half=False),
-    "saturated3": _Networks(3, gain=64, half=True),
+NETWORKS = {
+    "ensemble3": Networks(3, gain=8, half=False),
+    "ensemble5": Networks(5, gain=8, half=False),
+    "saturated3": Networks(3, gain=64, half=True),
 }
 _CHUNK = 1 << 22  # voxels made at a time, a whole number of runs
 _RUN = 4096  # voxels, about a row of slices that the tumour's neighbourhood spans
@@ -77,7 +77,7 @@ def scores(voxels: int, distribution: str, seed: int = 0) -> NDArray[Any]:
             rng.random(out=part, dtype=np.float32)
             continue
         logits = rng.standard_normal(part.size, np.float32)
-        networks = _NETWORKS.get(distribution)
+        networks = NETWORKS.get(distribution)
         if networks is not None:
             _ensemble_mean(part, 2 * logits - 1, networks, rng)
             continue
@@ -95,7 +95,7 @@ def scores(voxels: int, distribution: str, seed: int = 0) -> NDArray[Any]:
 def _ensemble_mean(
     result: NDArray[np.float32],
     logits: NDArray[np.float32],
-    networks: _Networks,
+    networks: Networks,
     rng: np.random.Generator,
 ) -> None:
     """Write the mean of what `networks` say; all see the same logits, and each errs by its own."""
@@ -108,16 +108,13 @@ def _ensemble_mean(
 
 
 def knots(score: NDArray[Any], count: int = 250) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Knots (x, y) of a map, where a fit would put them: at quantiles of the scores.
-
-    No y is tiny, as no fit's but 0 is: results that are subnormal numbers would take longer.
-    """
+    """Knots (x, x²) of a map, where a fit would put them: at quantiles of the scores."""
     sample = score[:: max(score.size // 1_000_000, 1)].astype(np.float64)
     x = np.unique(np.quantile(sample, (np.arange(count) + 0.5) / count))
     # Where ties leave fewer quantiles than knots, the rest is spread over the range.
     missing = count - x.size
     x = np.unique(np.append(x, (np.arange(missing) + 0.5) / max(missing, 1)))
-    return x, (x**2 + 1e-6) / (1 + 1e-6)
+    return x, x**2
 
 
 def rater_masks(
@@ -162,7 +159,7 @@ def ensemble_case(case: CT, members: int) -> CT:
     scored = case.score > 0
     known = np.clip(case.score[scored], np.float32(1e-6), np.float32(1 - 1e-6))
     mean = np.empty_like(known)
-    sure = _Networks(members, gain=4, half=False)
+    sure = Networks(members, gain=4, half=False)
     _ensemble_mean(mean, np.log(known / (1 - known)), sure, rng)
     score = case.score.copy(order="K")
     score[scored] = mean
