@@ -101,7 +101,7 @@ TWINTRACK_INLINE std::uint64_t add_voxel(std::uint64_t* record, const std::uint6
   }
 }
 
-constexpr int run_length = 32;
+constexpr int run_voxels = 32;
 
 // Counts a block: runs of voxels that are alike by `add_run(first, residuals)`, and the others by
 // `add(first, n)`. `unlike(i, j)` is 0 if voxels i and j of one cell have the same votes. `next` is
@@ -113,21 +113,21 @@ TWINTRACK_INLINE void count_block(const ScoreRoom<Real>& room, int count,
   const std::uint32_t* const cell = room.at.cell.data();
   const std::uint32_t* const residual = room.at.residual.data();
   const auto is_run = [&](int i) TWINTRACK_INLINE_LAMBDA {
-    const int last = i + run_length - 1;  // the quickest to differ
+    const int last = i + run_voxels - 1;  // the quickest to differ
     std::uint32_t differs = (cell[last] ^ cell[i]) | unlike(i, last);
     if (differs != 0) return false;
     for (int j = i; j < last; ++j) differs |= (cell[j] ^ cell[i]) | unlike(i, j);
     return differs == 0;
   };
   int i = 0;
-  for (; i + run_length <= count; i += run_length) {
+  for (; i + run_voxels <= count; i += run_voxels) {
     if (i % 64 == 0) blocks.prefetch(next + i);
     if (!is_run(i)) {
-      add(i, run_length);
+      add(i, run_voxels);
       continue;
     }
     std::uint64_t residuals = 0;
-    for (int j = i; j < i + run_length; ++j) residuals += residual[j];
+    for (int j = i; j < i + run_voxels; ++j) residuals += residual[j];
     add_run(i, residuals);
   }
   add(i, count - i);
@@ -163,7 +163,7 @@ TWINTRACK_INLINE void count_ungrouped(const ScoreRoom<Real>& room, int count, Sc
           TWINTRACK_INLINE_LAMBDA { return static_cast<std::uint32_t>(pattern[j] ^ pattern[i]); },
       [&](int i, std::uint64_t residuals) TWINTRACK_INLINE_LAMBDA {
         counter.add_run(place[i] / words, voxels + pattern[i] * words, words, residuals,
-                        run_length);
+                        run_voxels);
       },
       [&](int i, int n) TWINTRACK_INLINE_LAMBDA {
         constexpr int at_once = layout.at_once();
@@ -197,7 +197,7 @@ TWINTRACK_INLINE void count_grouped(const ScoreRoom<Real>& room, int count, Scor
       [&](int i, int j)
           TWINTRACK_INLINE_LAMBDA { return static_cast<std::uint32_t>(votes[i] | votes[j]); },
       [&](int i, std::uint64_t residuals)
-          TWINTRACK_INLINE_LAMBDA { counter.add_run(cell[i], exactly, 1, residuals, run_length); },
+          TWINTRACK_INLINE_LAMBDA { counter.add_run(cell[i], exactly, 1, residuals, run_voxels); },
       [&](int first, int n) TWINTRACK_INLINE_LAMBDA {
         for (int j = first; j < first + n; ++j) {
           std::uint64_t* const record = records + cell[j] * words;
