@@ -30,6 +30,8 @@ def refuse_proxy(kind: type) -> None:
 def _place_of(tensor: Any) -> str | None:
     import torch
 
+    if not hasattr(torch, "compiler"):
+        return None  # a version before 2.1, which has not what is asked for here
     if torch.compiler.is_dynamo_compiling():
         torch._dynamo.graph_break(msg=_REMEDY)
         return None  # what comes after is compiled, too, and has values
